@@ -1,0 +1,281 @@
+// The source of every instruction set: an isa_*.cpp names the set and includes this file.
+//
+// Forward and backward are mirrors: a product over k into a register tile, then the pointwise part on the sums.
+// See kernels.h for shapes and for the order of summation that all tile shapes share.
+#include "gate.h"
+#include "kernels.h"
+#include "microkernel.h"
+
+namespace fourgate {
+namespace FG_ISA {
+namespace {
+
+template <class T>
+FG_INLINE int lanes_of(size_t block, size_t n) {
+  constexpr size_t W = Vec<T>::kWidth;
+  size_t left = n - block * W;
+  return int(left < W ? left : W);
+}
+
+// ---- forward ----
+
+template <class T>
+FG_INLINE void finish_forward(const ForwardRow<T>& row, const Vec<T> (&a)[4], size_t block, size_t hidden) {
+  size_t u = block * Vec<T>::kWidth;
+  int n = lanes_of<T>(block, hidden);
+  Cell<T> s = cell_forward(a, load_upto(row.c_prev + u, n));
+  store_upto(row.c + u, s.c, n);
+  store_upto(row.y + u, s.h, n);
+  if (row.y2) store_upto(row.y2 + u, s.h, n);
+  if (row.gates) {
+    store_upto(row.gates + u, s.i, n);
+    store_upto(row.gates + hidden + u, s.f, n);
+    store_upto(row.gates + 2 * hidden + u, s.g, n);
+    store_upto(row.gates + 3 * hidden + u, s.o, n);
+  }
+}
+
+// MR rows of NP neighbouring blocks: all of k, then the cell.
+template <class T, int NP, int MR>
+FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, size_t block) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const size_t I = s.input_size, H = s.hidden_size;
+  Vec<T> a[NP][MR][4];
+  const T *x[NP][MR], *h[NP][MR];
+  for (int p = 0; p < NP; ++p)
+    for (int r = 0; r < MR; ++r) {
+      const T* from = s.use_pre ? rows[r].pre : s.bias;
+      for (int v = 0; v < 4; ++v) a[p][r][v] = load(from + ((block + p) * 4 + v) * W);
+      x[p][r] = rows[r].x;
+      h[p][r] = rows[r].h;
+    }
+  if (!s.use_pre) multiply(a, x, 1, s.w_ih + block * I * 4 * W, I * 4 * W, I);
+  multiply(a, h, 1, s.w_hh + block * H * 4 * W, H * 4 * W, H);
+  if constexpr (MR == 1) {
+    for (int p = 0; p < NP; ++p) finish_forward(rows[0], a[p][0], block + p, H);
+  } else {
+    // Through the stack, so that the cell's code stands once and not MR times.
+    alignas(64) T sums[MR][4][W];
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < 4; ++v) store(sums[r][v], a[0][r][v]);
+#pragma GCC unroll 1
+    for (int r = 0; r < MR; ++r) {
+      Vec<T> b[4] = {load(sums[r][0]), load(sums[r][1]), load(sums[r][2]), load(sums[r][3])};
+      finish_forward(rows[r], b, block, H);
+    }
+  }
+}
+
+template <class T>
+void forward(const ForwardStep<T>& s) {
+  const size_t n_blocks = s.block_end - s.block_begin;
+  if (s.n_rows == 1) {  // two panels at a time: 8 chains
+    const size_t pairs = n_blocks / 2;
+    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1);
+    for (size_t i = 0; i < pairs; ++i)
+      forward_tile<T, 2, 1>(s, s.rows, s.block_begin + 2 * (s.descending ? pairs - 1 - i : i));
+    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1);
+    return;
+  }
+  const Tiles tiles(s.n_rows, kMaxRows);
+  for (size_t i = 0; i < n_blocks; ++i) {
+    const size_t block = s.descending ? s.block_end - 1 - i : s.block_begin + i;
+    for (size_t t = 0; t < tiles.count; ++t)
+      with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+        forward_tile<T, 1, decltype(mr)::value>(s, s.rows + tiles.begin(t), block);
+      });
+  }
+}
+
+template <class T>
+void project(const Project<T>& s) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const Tiles tiles(s.n_rows, kMaxRows);
+  for (size_t block = s.block_begin; block < s.block_end; ++block)
+    for (size_t t = 0; t < tiles.count; ++t)
+      with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+        constexpr int MR = decltype(mr)::value;
+        const size_t row = tiles.begin(t);
+        Vec<T> a[1][MR][4];
+        const T* x[1][MR];
+        for (int r = 0; r < MR; ++r) {
+          for (int v = 0; v < 4; ++v) a[0][r][v] = load(s.bias + (block * 4 + v) * W);
+          x[0][r] = s.x[row + r];
+        }
+        multiply(a, x, 1, s.w_ih + block * s.input_size * 4 * W, 0, s.input_size);
+        for (int r = 0; r < MR; ++r)
+          for (int v = 0; v < 4; ++v) store(s.pre + (((row + r) * s.n_blocks + block) * 4 + v) * W, a[0][r][v]);
+      });
+}
+
+// ---- backward ----
+
+// sums[r][v] = dg[r] @ back panel: one chain for each gate, added in the order i, f, g, o.
+template <class T, int MR, int NV>
+FG_INLINE void back_sums(T (&sums)[MR][NV][Vec<T>::kWidth], const T* const (&dg)[MR], const T* w, size_t hidden) {
+  constexpr size_t W = Vec<T>::kWidth;
+  constexpr bool kTogether = MR * NV <= kMaxRows;  // four chains each still fit the registers
+  constexpr int NP = kTogether ? 4 : 1;
+#pragma GCC unroll 1
+  for (int gate = 0; gate < 4; gate += NP) {
+    Vec<T> a[NP][MR][NV];
+    const T* from[NP][MR];
+    for (int p = 0; p < NP; ++p)
+      for (int r = 0; r < MR; ++r) {
+        for (int v = 0; v < NV; ++v) a[p][r][v] = zero<T>();
+        from[p][r] = dg[r] + (gate + p) * hidden;
+      }
+    multiply(a, from, 1, w + gate * hidden * NV * W, hidden * NV * W, hidden);
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < NV; ++v) {
+        Vec<T> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
+        for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
+        store(sums[r][v], sum);
+      }
+  }
+}
+
+template <class T>
+FG_INLINE void finish_backward(const BackwardRow<T>& row, Vec<T> dh, size_t block, size_t hidden, size_t panel_stride) {
+  constexpr size_t W = Vec<T>::kWidth;
+  size_t u = block * W;
+  int n = lanes_of<T>(block, hidden);
+  if (row.dh) dh = dh + load_upto(row.dh + u, n);
+  if (row.dy) dh = dh + load_upto(row.dy + u, n);
+  Cell<T> s;
+  s.i = load_upto(row.gates + u, n);
+  s.f = load_upto(row.gates + hidden + u, n);
+  s.g = load_upto(row.gates + 2 * hidden + u, n);
+  s.o = load_upto(row.gates + 3 * hidden + u, n);
+  s.c = load_upto(row.c + u, n);
+  Vec<T> dc = load_upto(row.dc + u, n), da[4];
+  cell_backward(s, load_upto(row.c_prev + u, n), dh, dc, da);
+  store_upto(row.dc + u, dc, n);
+  for (int v = 0; v < 4; ++v) {
+    store_upto(row.dg + v * hidden + u, da[v], n);
+    store(row.dg_panel + block * panel_stride + v * W, da[v]);
+  }
+}
+
+template <class T, int MR, int NV>
+FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* rows, size_t group) {
+  constexpr size_t W = Vec<T>::kWidth;
+  alignas(64) T sums[MR][NV][W];
+  const T* dg[MR];
+  for (int r = 0; r < MR; ++r) dg[r] = rows[r].dg_next;
+  if (dg[0])
+    back_sums<T, MR, NV>(sums, dg, s.w_back + group * 16 * s.hidden_size * W, s.hidden_size);
+  else
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < NV; ++v) store(sums[r][v], zero<T>());
+#pragma GCC unroll 1
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 1
+    for (int v = 0; v < NV; ++v)
+      finish_backward(rows[r], load(sums[r][v]), group * 4 + v, s.hidden_size, s.panel_stride);
+}
+
+// Calls f(rows, vectors, first row, group) for every tile of the groups given.
+template <class T, class F>
+FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t end, bool descending, F&& f) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const size_t n_blocks = (n_cols + W - 1) / W;
+  const Tiles tiles(n_rows, kMaxRows);
+  for (size_t i = 0; i < end - begin; ++i) {
+    const size_t group = descending ? end - 1 - i : begin + i;
+    const size_t left = n_blocks - group * 4;
+    with_constant<4>(int(left < 4 ? left : 4), [&](auto nv) __attribute__((always_inline)) {
+      for (size_t t = 0; t < tiles.count; ++t)
+        with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+          f(mr, nv, tiles.begin(t), group);
+        });
+    });
+  }
+}
+
+template <class T>
+void backward(const BackwardStep<T>& s) {
+  for_back_tiles<T>(s.n_rows, s.hidden_size, s.group_begin, s.group_end, s.descending,
+                    [&](auto mr, auto nv, size_t row, size_t group) __attribute__((always_inline)) {
+                      backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, s.rows + row, group);
+                    });
+}
+
+template <class T>
+void back_product(const BackProduct<T>& s) {
+  constexpr size_t W = Vec<T>::kWidth;
+  for_back_tiles<T>(
+      s.n_rows, s.n_cols, s.group_begin, s.group_end, false,
+      [&](auto mr, auto nv, size_t row, size_t group) __attribute__((always_inline)) {
+        constexpr int MR = decltype(mr)::value, NV = decltype(nv)::value;
+        alignas(64) T sums[MR][NV][W];
+        const T* dg[MR];
+        for (int r = 0; r < MR; ++r) dg[r] = s.dg[row + r];
+        back_sums<T, MR, NV>(sums, dg, s.w_back + group * 16 * s.hidden_size * W, s.hidden_size);
+        for (int r = 0; r < MR; ++r)
+          for (int v = 0; v < NV; ++v) {
+            T* out = s.out[row + r] + (group * 4 + v) * W;
+            int n = lanes_of<T>(group * 4 + v, s.n_cols);
+            Vec<T> sum = load(sums[r][v]);
+            store_upto(out, s.add ? load_upto(out, n) + sum : sum, n);
+          }
+      });
+}
+
+// ---- weights ----
+
+// The product of the forward pass with other operands: k runs over rows, and the panel is the gates' gradient.
+template <class T>
+void weight_gradient(const WeightGradient<T>& s) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const Tiles tiles(s.n_k, kMaxRows);
+  for (size_t block = s.block_begin; block < s.block_end; ++block)
+    for (size_t t = s.tile_begin; t < s.tile_end; ++t)
+      with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+        constexpr int MR = decltype(mr)::value;
+        T* dw = s.dw + (block * s.n_k + tiles.begin(t)) * 4 * W;
+        Vec<T> a[1][MR][4];
+        const T* x[1][MR];
+        for (int r = 0; r < MR; ++r) {
+          for (int v = 0; v < 4; ++v) a[0][r][v] = load(dw + (r * 4 + v) * W);
+          x[0][r] = s.xh + tiles.begin(t) + r;
+        }
+        multiply(a, x, s.xh_stride, s.dg_panels + block * s.panel_stride, 0, s.n_rows);
+        for (int r = 0; r < MR; ++r)
+          for (int v = 0; v < 4; ++v) store(dw + (r * 4 + v) * W, a[0][r][v]);
+      });
+}
+
+// ---- the activations by themselves ----
+
+template <class T>
+void sigmoid_all(const T* x, T* y, size_t n) {
+  constexpr size_t W = Vec<T>::kWidth;
+  for (size_t i = 0; i < n; i += W) {
+    int lanes = lanes_of<T>(i / W, n);
+    store_upto(y + i, sigmoid(load_upto(x + i, lanes)), lanes);
+  }
+}
+
+template <class T>
+void tanh_all(const T* x, T* y, size_t n) {
+  constexpr size_t W = Vec<T>::kWidth;
+  for (size_t i = 0; i < n; i += W) {
+    int lanes = lanes_of<T>(i / W, n);
+    store_upto(y + i, tanh(load_upto(x + i, lanes)), lanes);
+  }
+}
+
+template <class T>
+constexpr Kernels<T> functions() {
+  return {size_t(Vec<T>::kWidth), size_t(kMaxRows), forward<T>,     project<T>, backward<T>,
+          back_product<T>,        weight_gradient<T>, sigmoid_all<T>, tanh_all<T>};
+}
+
+}  // namespace
+
+extern const KernelTable table;
+const KernelTable table = {FG_ISA_NAME, functions<float>(), functions<double>()};
+
+}  // namespace FG_ISA
+}  // namespace fourgate

@@ -1,0 +1,66 @@
+// The one matrix product of fourgate: a tile of sums that stays in registers while k runs.
+//
+// sums[p][r][v] += sum over k of a[p][r][k * a_step] * w[p * w_stride + (k * NV + v) * W ...]
+//
+// NP  panels (or segments of k) that are worked on side by side, each with its own weights
+// MR  rows that share the weights loaded for one k
+// NV  vectors of columns, adjacent in memory for each k
+//
+// Each sum is one chain of fused multiply-adds in the order of k. A machine with two multiply-add ports of latency 4
+// needs 8 chains in flight; NP * MR * NV is chosen to give them, so k is never split.
+// Cost per k and full AVX-512 tile (NP 1, MR 6, NV 4): 24 multiply-adds in 12 cycles, 4 + 6 loads, 256 bytes of weights.
+#pragma once
+
+#include "vec.h"
+
+namespace fourgate {
+namespace FG_ISA {
+
+template <class T, int NP, int MR, int NV>
+FG_INLINE void multiply(Vec<T> (&sums)[NP][MR][NV], const T* const (&a)[NP][MR], size_t a_step, const T* w,
+                        size_t w_stride, size_t n_k) {
+  constexpr int W = Vec<T>::kWidth;
+  size_t at = 0;
+#pragma GCC unroll 4
+  for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W) {
+#pragma GCC unroll 4
+    for (int p = 0; p < NP; ++p) {
+      Vec<T> x[MR];
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) x[r] = set1(a[p][r][at]);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        Vec<T> weight = load(w + p * w_stride + v * W);
+#pragma GCC unroll 8
+        for (int r = 0; r < MR; ++r) sums[p][r][v] = fma(x[r], weight, sums[p][r][v]);
+      }
+    }
+  }
+}
+
+template <int N>
+struct Int {
+  static constexpr int value = N;
+};
+
+// Calls f(Int<n>) for a run-time n in 1..Max.
+template <int Max, class F>
+FG_INLINE void with_constant(int n, F&& f) {
+  if constexpr (Max > 1) {
+    if (n < Max) return with_constant<Max - 1>(n, f);
+  }
+  f(Int<Max>{});
+}
+
+// `total` things cut into the fewest tiles of at most `largest`, as even as can be: a tile of 5 and one of 5 run at
+// full speed, a tile of 6 and one of 4 nearly so, one of 6 and one of 1 does not.
+struct Tiles {
+  size_t count, small, n_large;
+  FG_INLINE Tiles(size_t total, size_t largest)
+      : count((total + largest - 1) / largest), small(count ? total / count : 0), n_large(count ? total % count : 0) {}
+  FG_INLINE size_t begin(size_t t) const { return t * small + (t < n_large ? t : n_large); }
+  FG_INLINE int size(size_t t) const { return int(small + (t < n_large)); }
+};
+
+}  // namespace FG_ISA
+}  // namespace fourgate

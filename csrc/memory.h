@@ -1,0 +1,100 @@
+// Aligned memory for packed weights, workspaces and tapes, and size arithmetic that cannot overflow.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace fourgate {
+
+// The sum or product of sizes; throws std::bad_alloc (MemoryError in Python) where it does not fit in size_t.
+inline size_t checked_add(size_t a, size_t b) {
+  if (a > SIZE_MAX - b) throw std::bad_alloc();
+  return a + b;
+}
+inline size_t checked_mul(size_t a, size_t b) {
+  if (b != 0 && a > SIZE_MAX / b) throw std::bad_alloc();
+  return a * b;
+}
+template <class... Rest>
+size_t checked_mul(size_t a, size_t b, Rest... rest) {
+  return checked_mul(checked_mul(a, b), rest...);
+}
+
+// A block of plain elements, aligned to 64 bytes. From kHugeFrom bytes on it is aligned to 2 MiB and, on Linux, offered
+// to the kernel for huge pages: packed weights are swept once a step, and small pages would cost a TLB miss each 4 KiB.
+template <class T>
+class Buffer {
+  static_assert(std::is_trivially_copyable<T>::value, "elements are never constructed or destroyed");
+
+ public:
+  static constexpr size_t kAlign = 64, kHugePage = size_t(2) << 20, kHugeFrom = size_t(4) << 20;
+
+  Buffer() = default;
+  explicit Buffer(size_t n) { resize_discard(n); }  // uninitialised
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer(std::move(other)).swap(*this);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { release(); }
+
+  T* data() { return data_; }  // null while nothing was ever asked for
+  const T* data() const { return data_; }
+  size_t size() const { return size_; }
+  size_t capacity() const { return capacity_; }
+  size_t nbytes() const { return capacity_ * sizeof(T); }
+  T& operator[](size_t i) { return data_[i]; }
+  const T& operator[](size_t i) const { return data_[i]; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+
+  // n elements with any contents. Memory is only given back to make room for more; if that fails the buffer is empty.
+  void resize_discard(size_t n) {
+    if (n > capacity_) {
+      size_t bytes = checked_mul(n, sizeof(T));
+      release();
+      data_ = static_cast<T*>(::operator new(bytes, alignment(bytes)));
+      capacity_ = n;
+#if defined(__linux__)
+      // Advice only: an error (no huge pages here) changes nothing.
+      if (bytes >= kHugeFrom) (void)madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+    }
+    size_ = n;
+  }
+  void resize_zero(size_t n) {
+    resize_discard(n);
+    zero();
+  }
+  void zero() {
+    if (size_ != 0) std::memset(static_cast<void*>(data_), 0, size_ * sizeof(T));
+  }
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+ private:
+  static std::align_val_t alignment(size_t bytes) { return std::align_val_t(bytes >= kHugeFrom ? kHugePage : kAlign); }
+  void release() noexcept {
+    if (data_ != nullptr) ::operator delete(data_, alignment(capacity_ * sizeof(T)));
+    data_ = nullptr;
+    size_ = capacity_ = 0;
+  }
+
+  T* data_ = nullptr;
+  size_t size_ = 0, capacity_ = 0;
+};
+
+}  // namespace fourgate
