@@ -1,0 +1,96 @@
+// NumPy arrays as the bindings see them: plain ones are read in place, others are refused without touching them, so
+// that the Python side can convert them or say what is wrong.
+//
+// Plain: exactly numpy.ndarray, the wanted element type in native byte order, aligned, and laid out as asked for.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "lstm/sequence.h"
+
+namespace fourgate {
+namespace py = pybind11;
+
+inline const py::detail::npy_api& numpy() { return py::detail::npy_api::get(); }
+
+// The element type's descriptor, made once; never released.
+template <class T>
+PyObject* descriptor() {
+  static PyObject* d = py::dtype::of<T>().release().ptr();
+  return d;
+}
+
+// An uninitialised C-contiguous array.
+template <class T>
+py::object new_array(int ndim, const Py_intptr_t* shape) {
+  Py_INCREF(descriptor<T>());
+  PyObject* a = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, descriptor<T>(), ndim, shape, nullptr, nullptr, 0,
+                                              nullptr);
+  if (!a) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(a);
+}
+
+// A borrowed look at an object that may be a plain array of T.
+template <class T>
+class View {
+ public:
+  explicit View(py::handle h) {
+    if (Py_TYPE(h.ptr()) != reinterpret_cast<PyTypeObject*>(numpy().PyArray_Type_)) return;
+    auto* a = py::detail::array_proxy(h.ptr());
+    if (a->descr != descriptor<T>() && !numpy().PyArray_EquivTypes_(a->descr, descriptor<T>())) return;
+    if (!(a->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return;
+    proxy_ = a;
+  }
+  explicit operator bool() const { return proxy_ != nullptr; }
+  T* data() const { return reinterpret_cast<T*>(proxy_->data); }
+  int ndim() const { return proxy_->nd; }
+  size_t shape(int i) const { return size_t(proxy_->dimensions[i]); }
+  bool writable() const { return proxy_->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_; }
+  bool contiguous() const { return proxy_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }
+  size_t size() const {
+    size_t n = 1;
+    for (int i = 0; i < ndim(); ++i) n *= shape(i);
+    return n;
+  }
+  template <class... N>
+  bool has_shape(N... n) const {
+    if (ndim() != int(sizeof...(n))) return false;
+    int i = 0;
+    return ((size_t(n) == shape(i++)) && ...);
+  }
+  // Whether rows of the last axis are adjacent elements, at steps of whole elements and not backwards.
+  bool has_rows() const {
+    const int last = ndim() - 1;
+    if (size() == 0) return true;
+    if (shape(last) > 1 && proxy_->strides[last] != Py_intptr_t(sizeof(T))) return false;
+    for (int i = 0; i < last; ++i)
+      if (shape(i) > 1 && (proxy_->strides[i] < 0 || proxy_->strides[i] % Py_intptr_t(sizeof(T)))) return false;
+    return true;
+  }
+  size_t stride(int i) const { return shape(i) > 1 ? size_t(proxy_->strides[i]) / sizeof(T) : 0; }
+  // Bytes [first, last) that the elements lie within; for arrays with rows.
+  const char* first() const { return proxy_->data; }
+  const char* last() const {
+    size_t at = 0;
+    for (int i = 0; i < ndim(); ++i) at += (shape(i) - (shape(i) > 0)) * (i == ndim() - 1 ? 1 : stride(i));
+    return proxy_->data + (size() ? (at + 1) * sizeof(T) : 0);
+  }
+  template <class U>
+  bool overlaps(const View<U>& other) const {
+    return other && first() < other.last() && other.first() < last();
+  }
+  // (T,B,N), or (T,N) as one row; batch_first: (B,T,N).
+  template <class U>
+  Plane<U> plane(bool batch_first) const {
+    if (ndim() == 2) return {data(), stride(0), 0, 0};
+    return {data(), stride(batch_first ? 1 : 0), stride(batch_first ? 0 : 1), 0};
+  }
+
+ private:
+  decltype(py::detail::array_proxy(static_cast<void*>(nullptr))) proxy_ = nullptr;
+};
+
+}  // namespace fourgate

@@ -1,0 +1,90 @@
+#include "network.h"
+
+#include "../dispatch.h"
+#include "../pack.h"
+
+namespace fourgate {
+namespace {
+
+template <class T>
+const Kernels<T>& table_for();
+template <>
+const Kernels<float>& table_for<float>() {
+  return kernels().f32;
+}
+template <>
+const Kernels<double>& table_for<double>() {
+  return kernels().f64;
+}
+
+}  // namespace
+
+template <class T>
+Weights<T>::Weights(const Sizes& s, const Parameters<T>* params, uint64_t v)
+    : kernels(table_for<T>()), sizes(s), version(v), layers_(s.states()) {
+  const size_t W = kernels.width, H = s.hidden, lines = checked_mul(blocks(), 4, W);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    PackedLayer<T>& p = layers_[i];
+    p.input = s.input_of(i / s.directions);
+    p.w_ih.resize_discard(checked_mul(lines, p.input));
+    p.w_hh.resize_discard(checked_mul(lines, H));
+    p.bias.resize_discard(lines);
+    pack_panels(params[i].weight_ih, H, p.input, W, p.w_ih.data());
+    pack_panels(params[i].weight_hh, H, H, W, p.w_hh.data());
+    pack_bias(params[i].bias, H, W, p.bias.data());
+  }
+}
+
+template <class T>
+void Weights<T>::need_back() const {
+  std::call_once(back_, [this] {
+    const size_t W = kernels.width, H = sizes.hidden;
+    for (PackedLayer<T>& p : layers_) {
+      p.back_ih.resize_discard(checked_mul(4 * H, n_blocks(p.input, W) * W));
+      p.back_hh.resize_discard(checked_mul(4 * H, blocks() * W));
+      pack_back_panels(p.w_ih.data(), H, p.input, W, p.back_ih.data());
+      pack_back_panels(p.w_hh.data(), H, H, W, p.back_hh.data());
+    }
+  });
+}
+
+template <class T>
+size_t Weights<T>::bytes() const {
+  size_t n = 0;
+  for (const PackedLayer<T>& p : layers_)
+    n += p.w_ih.nbytes() + p.w_hh.nbytes() + p.bias.nbytes() + p.back_ih.nbytes() + p.back_hh.nbytes();
+  return n;
+}
+
+template <class T>
+Tape<T>::Tape(std::shared_ptr<const Weights<T>> w, size_t steps_, size_t batch_, const int64_t* lengths_)
+    : weights(std::move(w)), steps(steps_), batch(batch_), ragged(lengths_ != nullptr) {
+  const Sizes& s = weights->sizes;
+  const size_t rows = checked_mul(steps, batch), state = checked_mul(s.states(), batch, s.hidden);
+  if (lengths_) lengths.assign(lengths_, lengths_ + batch);
+  x.resize_discard(checked_mul(rows, s.input));
+  h0.resize_discard(state);
+  c0.resize_discard(state);
+  for (size_t l = 0; l < s.layers; ++l) {
+    y.emplace_back(checked_mul(rows, s.output()));
+    for (size_t d = 0; d < s.directions; ++d) {
+      gates.emplace_back(checked_mul(rows, 4, s.hidden));
+      c.emplace_back(checked_mul(rows, s.hidden));
+    }
+  }
+}
+
+template <class T>
+size_t Tape<T>::bytes() const {
+  size_t n = x.nbytes() + h0.nbytes() + c0.nbytes() + lengths.size() * sizeof(int64_t);
+  for (const auto* buffers : {&y, &gates, &c})
+    for (const Buffer<T>& b : *buffers) n += b.nbytes();
+  return n;
+}
+
+template class Weights<float>;
+template class Weights<double>;
+template struct Tape<float>;
+template struct Tape<double>;
+
+}  // namespace fourgate

@@ -1,0 +1,88 @@
+// A stack of LSTM layers: its sizes and its packed weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "../kernels/kernels.h"
+#include "../memory.h"
+
+namespace fourgate {
+
+struct Sizes {
+  size_t input, hidden, layers, directions;
+  bool bias;
+  size_t input_of(size_t layer) const { return layer == 0 ? input : hidden * directions; }
+  size_t output() const { return hidden * directions; }
+  size_t states() const { return layers * directions; }  // leading axis of h and c
+};
+
+// The parameters of one layer and direction as the user has them, row-major; read during a call only.
+template <class T>
+struct Parameters {
+  const T* weight_ih;  // (4H, I)
+  const T* weight_hh;  // (4H, H)
+  const T* bias;       // (4H) or null
+};
+
+// Where their gradients go; the same shapes.
+template <class T>
+struct ParameterGradients {
+  T* weight_ih;
+  T* weight_hh;
+  T* bias;  // null without bias
+};
+
+// One layer and direction in panels (kernels.h has the layouts).
+template <class T>
+struct PackedLayer {
+  Buffer<T> w_ih, w_hh, bias;
+  Buffer<T> back_ih, back_hh;  // empty until a backward pass needs them
+  size_t input = 0;
+};
+
+// An immutable set of packed weights: calls share it by pointer, a change of parameters makes a new one. So a call that
+// runs while another thread sets parameters uses the old ones throughout.
+template <class T>
+class Weights {
+ public:
+  // params: states() of them, layer by layer, forward direction first. Packs at once.
+  Weights(const Sizes& sizes, const Parameters<T>* params, uint64_t version);
+
+  const Kernels<T>& kernels;
+  const Sizes sizes;
+  const uint64_t version;
+  size_t blocks() const { return (sizes.hidden + kernels.width - 1) / kernels.width; }
+  const PackedLayer<T>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
+  size_t bytes() const;
+
+  // Makes the back panels; the first call works, concurrent ones wait for it.
+  void need_back() const;
+
+ private:
+  mutable std::vector<PackedLayer<T>> layers_;
+  mutable std::once_flag back_;
+};
+
+// What a training forward keeps for its backward. Holds copies: the caller may change its arrays meanwhile.
+template <class T>
+struct Tape {
+  std::shared_ptr<const Weights<T>> weights;
+  size_t steps = 0, batch = 0;
+  bool ragged = false;
+  std::vector<int64_t> lengths;  // (B) when ragged
+  Buffer<T> x;                   // (T,B,I)
+  Buffer<T> h0, c0;              // (L*D,B,H)
+  std::vector<Buffer<T>> y;      // per layer (T,B,D*H): h of every step, the next layer's input
+  std::vector<Buffer<T>> gates;  // per layer and direction (T,B,4,H): i, f, g, o, activated
+  std::vector<Buffer<T>> c;      // per layer and direction (T,B,H)
+
+  // Allocates for the shape; contents of steps past a row's length stay undefined.
+  Tape(std::shared_ptr<const Weights<T>> w, size_t steps, size_t batch, const int64_t* lengths);
+  size_t bytes() const;
+};
+
+}  // namespace fourgate

@@ -1,0 +1,43 @@
+// A network with its state inside, fed a step or a few steps at a time.
+#pragma once
+
+#include "network.h"
+#include "sequence.h"
+
+namespace fourgate {
+
+// One direction only. Not safe for concurrent use; the owner locks.
+template <class T>
+class Stream {
+ public:
+  // State starts as zeros. Everything that a step needs is allocated here.
+  Stream(const Sizes& sizes, size_t batch);
+
+  // x: rows of (I), x_row elements apart; y: rows of (H) out, y_row apart. x and y must not overlap. The weights must
+  // have this stream's sizes. False if interrupted; then, and when it throws, the state is as before.
+  bool step(const Weights<T>& weights, const T* x, size_t x_row, T* y, size_t y_row, Control::Callback interrupted);
+  bool run(const Weights<T>& weights, size_t steps, Plane<const T> x, Plane<T> y, Control::Callback interrupted);
+
+  // mask: (B), or null for all rows: their state becomes zero.
+  void reset(const bool* mask);
+
+  // (L,B,H), valid until the next call that changes the state.
+  const T* h() const { return h_[now_].data(); }
+  const T* c() const { return c_[now_].data(); }
+  void set(const T* h, const T* c);
+  size_t batch() const { return batch_; }
+  size_t state_size() const { return sizes_.layers * batch_ * sizes_.hidden; }
+
+ private:
+  bool small(const Weights<T>& weights);
+
+  Sizes sizes_;
+  size_t batch_;
+  Buffer<T> h_[2], c_[2];  // now and next: a step that fails leaves `now` alone
+  int now_ = 0;
+  Buffer<ForwardRow<T>> rows_[2];  // (L,B) for now_ = 0 and 1, complete but for x of layer 0 and y2 of the last
+  int threads_asked_ = 0;
+  bool small_ = false;
+};
+
+}  // namespace fourgate

@@ -1,0 +1,22 @@
+// What the process was given to run on.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace fourgate {
+
+// CPUs that the process may use: its affinity mask, further limited by a cgroup's CPU quota. At least 1.
+int available_cpus();
+
+// Bytes of data cache that one core sees, by level; 0 where unknown. Read once.
+struct CacheSizes {
+  size_t l1d, l2, l3;
+};
+const CacheSizes& cache_sizes();
+
+// Whole CPUs (at least 1) that the quotas of the cgroups listed in `proc_cgroup` (a /proc/self/cgroup) allow, with the
+// hierarchies mounted under `mount`; 0 if there is no limit. Understands versions 1 and 2.
+int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount);
+
+}  // namespace fourgate

@@ -1,0 +1,29 @@
+// How one call is split over threads, chosen from an estimate of its cost.
+#pragma once
+
+#include <cstddef>
+
+namespace fourgate {
+
+// A call in numbers. `rows` is the batch; `steps` the longest row's.
+struct Work {
+  size_t steps, rows, input, hidden, layers, directions;
+  size_t width, max_rows, element_size;  // of the kernel table and type
+  bool backward;
+};
+
+// A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
+// directions and layers meet once a layer or a chunk of steps; units meet at every step.
+struct Plan {
+  size_t rows = 1, directions = 1, units = 1, layers = 1;
+  size_t threads() const { return rows * directions * units * layers; }
+};
+
+// The fastest plan of at most `max_threads` threads; fewer threads where more would not pay. A backward pass is split
+// over rows or units only, since its directions and layers add into shared gradients.
+Plan choose_plan(const Work& work, size_t max_threads);
+
+// Estimated cycles of the work under a plan.
+double estimate(const Work& work, const Plan& plan);
+
+}  // namespace fourgate

@@ -1,0 +1,123 @@
+"""``python -m fourgate``: what is installed on what machine, and whether it computes what it should."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fourgate as fg
+from fourgate import reference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+SECONDS = 2.0
+
+
+def check(rng: np.random.Generator) -> tuple[float, str]:
+    """Draw one network and its data, run it forward, backward and as a stream, and compare with the reference.
+
+    Returns the largest error in units of its bound, infinity where two ways that must agree to the last bit do not, and
+    a description.
+
+    A pre-activation is a sum of I + H + 1 terms and rounds by at most as many eps of its terms' sizes; a layer damps
+    what it got from the step before (with fresh weights by a half or more), which doubles this at most, and hands it
+    on to the next layer. Going back, another 4H terms for each step, and T * B rows in the gradient of a weight. The
+    terms' sizes give another factor of 2. Sums are random walks, so that correct code stays far below.
+    """
+    dtype = np.dtype(rng.choice(["float32", "float64"]))
+    layers, steps, batch = (int(rng.integers(1, n)) for n in (4, 21, 10))
+    inputs, hidden = (int(rng.integers(1, 71)) for _ in range(2))
+    bidirectional, bias, batch_first, padded = (bool(b) for b in rng.integers(0, 2, 4))
+    lstm = fg.LSTM(
+        inputs,
+        hidden,
+        layers,
+        bias=bias,
+        batch_first=batch_first,
+        bidirectional=bidirectional,
+        dtype=dtype,
+        rng=rng,
+    )
+    rows = layers * (1 + bidirectional)
+
+    def normal(*shape: int) -> Array:
+        return rng.normal(size=shape).astype(dtype)
+
+    x, dy = normal(steps, batch, inputs), normal(steps, batch, hidden * (1 + bidirectional))
+    state, dstate = (normal(rows, batch, hidden), normal(rows, batch, hidden)), (normal(rows, batch, hidden), None)
+    lengths = rng.integers(0, steps + 1, batch) if padded else None
+
+    def order(a: Array) -> Array:  # between time-major and what the network takes
+        return a.swapaxes(0, 1) if batch_first else a
+
+    y, (h, c), tape = lstm.forward(order(x), state, lengths=lengths)
+    grads = lstm.backward(tape, order(dy), dstate)
+    kind = {"num_layers": layers, "bidirectional": bidirectional}
+    y_ref, (h_ref, c_ref), tape_ref = reference.forward(lstm.params, x, state, lengths, **kind)  # type:
+    ignore[arg-type] grads_ref = reference.backward(lstm.params, tape_ref, dy, dstate) assert grads.x is not None  #
+    for the type checker: need_x is the default
+
+    ahead = 4 * layers * (inputs + hidden + 1)
+    back = ahead + 4 * layers * 4 * hidden
+    results = [(order(y), y_ref, ahead), (h, h_ref, ahead), (c, c_ref, ahead)]
+    results += [(order(grads.x), grads_ref.x, back), (grads.h0, grads_ref.h0, back), (grads.c0, grads_ref.c0, back)]
+    results += [(grads.params[k], v, back + steps * batch) for k, v in grads_ref.params.items()]
+    worst = max(_error(got, want, terms) for got, want, terms in results)
+
+    whole = lstm(order(x), state, lengths=lengths)
+    same = _equal(whole, (y, (h, c)))
+    if not bidirectional and not padded:
+        stream = lstm.stream(batch)
+        stream.state = state
+        same = same and _equal((order(np.stack([stream.step(step) for step in x])), stream.state), whole)
+    return worst if same else np.inf, f"{lstm!r}, {steps} steps, {batch} rows, lengths {lengths}"
+
+
+def _error(got: Array, want: Array, terms: int) -> float:
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return np.inf
+    size = max(1.0, float(np.abs(want).max(initial=0.0)))
+    return float(np.abs(got - want).max(initial=0.0)) / (terms * float(np.finfo(got.dtype).eps) * size)
+
+
+def _equal(a: tuple[Array, tuple[Array, Array]], b: tuple[Array, tuple[Array, Array]]) -> bool:
+    return all(np.array_equal(p, q) for p, q in zip((a[0], *a[1]), (b[0], *b[1]), strict=True))
+
+
+def _bytes(n: int) -> str:
+    return "unknown" if n == 0 else f"{n / 2**20:.4g} MiB" if n >= 2**20 else f"{n / 2**10:.4g} KiB"
+
+
+def main() -> int:
+    """Print it all; return the exit status."""
+    info = fg.cpu_info()
+    print(f"fourgate         {fg.__version__}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
+    print(f"instruction set  {info['isa']} (works here: {', '.join(info['supported'])})")
+    print(f"threads          {info['threads']}, on {info['cores']} cores")
+    print(f"caches           L1d {_bytes(info['l1d'])}, L2 {_bytes(info['l2'])}, L3 {_bytes(info['l3'])}")
+
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    worst, worst_case, cases = 0.0, "", 0
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or cases == 0:
+        error, case = check(rng)
+        cases += 1
+        if error > worst:
+            worst, worst_case = error, case
+    passed = worst <= 1.0
+    print(f"self-check       {cases} random networks against the reference: {'passed' if passed else 'FAILED'},")
+    print(f"                 worst error {worst:.2g} of its bound")
+    if not passed:
+        print(f"                 in {worst_case}\n                 (seed {seed}; please report this)")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

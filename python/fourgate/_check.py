@@ -1,0 +1,182 @@
+"""From what a user passes to the plain arrays that the core takes, or to an error that says what was wrong.
+
+Nothing here runs when the arguments are plain already: the core checks that itself, and sends back what it cannot read.
+A plain array is exactly a `numpy.ndarray` of the network's own type in native byte order, aligned and C-contiguous.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+T = TypeVar("T")
+
+
+def size(value: SupportsIndex, name: str) -> int:
+    """Return a positive int."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a positive int, got {_kind(value)}")
+    number = operator.index(value)
+    if not 1 <= number <= sys.maxsize:
+        raise ValueError(f"{name} must be a positive int, got {number}")
+    return number
+
+
+def flag(value: object, name: str) -> bool:
+    """Return a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_kind(value)}")
+    return bool(value)
+
+
+def float_type(value: Any) -> np.dtype[Any]:
+    """Return float32 or float64 in native byte order."""
+    known: list[np.dtype[Any]] = [np.dtype(np.float32), np.dtype(np.float64)]
+    if value is None:  # which NumPy takes for float64
+        raise TypeError("dtype must be float32 or float64, got None")
+    try:
+        return known[known.index(np.dtype(value))]
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, got {value!r}") from None
+    except ValueError:
+        raise ValueError(f"dtype must be float32 or float64, got {np.dtype(value)}") from None
+
+
+def array(value: object, name: str, what: str = "real numbers (float or integer)", kinds: str = "fiu") -> Array:
+    """Return a base-class array of one of the kinds of types, sharing the memory of what has an array's memory."""
+    if type(value) is not np.ndarray:
+        ma = sys.modules.get("numpy.ma")  # nobody can hold a masked array of a module that nobody imported
+        if ma is not None and isinstance(value, ma.MaskedArray):
+            raise TypeError(f"{name} must not be a masked array: fill its gaps first, for example by .filled(0)")
+        try:
+            if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+                value = np.from_dlpack(cast(Any, value))
+            else:
+                value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be read as an array: {error}") from error
+        except Exception as error:  # whatever a foreign __array__ or __dlpack__ raises
+            raise TypeError(f"{name} cannot be read as an array: {error}") from error
+    result = cast("Array", value)
+    if result.dtype.kind not in kinds and (result.size or result.dtype.kind != "f"):  # [] is float64 to NumPy
+        raise TypeError(f"{name} must hold {what}, got dtype {result.dtype}")
+    return result
+
+
+def plain(value: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the same numbers as a plain array of `dtype`: `value` itself where it is one."""
+    if value.dtype == dtype and value.flags.c_contiguous and value.flags.aligned:
+        step = dtype.itemsize  # the flag ignores the strides of axes of length 1, the core does not
+        for n, stride in zip(reversed(value.shape), reversed(value.strides), strict=True):
+            if stride != step:
+                break
+            step *= n
+        else:
+            return value
+    return np.array(value, dtype, order="C", copy=True)
+
+
+def floats(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a plain array of the given shape."""
+    result = array(value, name)
+    if result.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {result.shape}")
+    return plain(result, dtype)
+
+
+def sequence(value: object, features: int, batch_first: bool, dtype: np.dtype[Any]) -> Array:
+    """Return x as a plain array of 2 or 3 dimensions."""
+    result = array(value, "x")
+    if result.ndim not in (2, 3) or result.shape[-1] != features:
+        order = "B, T" if batch_first else "T, B"
+        raise ValueError(f"x must have shape ({order}, {features}) or (T, {features}), got {result.shape}")
+    return plain(result, dtype)
+
+
+def pair(
+    value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, partial: bool = False
+) -> tuple[Array | None, Array | None] | None:
+    """Return (h, c) as plain arrays; with `partial` either may be None."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        what = f"{len(value)} items" if isinstance(value, (tuple, list)) else _kind(value)
+        raise TypeError(f"{name} must be None or a pair (h, c) of arrays of shape {shape}, got {what}")
+    if partial:
+        h, c = (None if v is None else floats(v, f"{name}[{k}]", shape, dtype) for k, v in enumerate(value))
+    else:
+        h, c = (floats(v, f"{name}[{k}]", shape, dtype) for k, v in enumerate(value))
+    return h, c
+
+
+def lengths(value: object, steps: int, batch: int, *, batched: bool) -> Array | None:
+    """Return the rows' lengths as int64 (B,); a single number will do where x has no batch axis."""
+    if value is None:
+        return None
+    result = array(value, "lengths", "integers", "iu")
+    if not batched and result.ndim == 0:
+        result = result.reshape(1)
+    if result.shape != (batch,):
+        raise ValueError(f"lengths must have shape ({batch},), one for each row of x, got {result.shape}")
+    outside = (result < 0) | (result > steps)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"lengths must be between 0 and T = {steps}, got {result[row]} for row {row}")
+    return plain(result, np.dtype(np.int64))
+
+
+def mask(value: object, batch: int) -> NDArray[np.bool_]:
+    """Return a plain array of bool (B,)."""
+    result = array(value, "mask", "bools", "b")
+    if result.shape != (batch,):
+        raise ValueError(f"mask must have shape ({batch},), got {result.shape}")
+    return np.array(result)
+
+
+def buffer(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return the base-class view of an array that is to be written; nothing about it is converted."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray to write into, got {_kind(value)}")
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and isinstance(value, ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array")
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+    if value.dtype != dtype:
+        raise ValueError(f"{name} must have dtype {dtype}, got {value.dtype}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name} must be writable, got a read-only array")
+    return np.asarray(value)
+
+
+def apart(target: Array, name: str, others: dict[str, object]) -> None:
+    """Raise if an array that is to be written shares memory with one of `others`."""
+    effort: Any = 1000
+    for other, value in others.items():
+        if value is None:
+            continue
+        try:
+            shared = np.shares_memory(target, np.asarray(value), max_work=effort)
+        except RuntimeError:  # too hard to tell: numpy's TooHardError
+            shared = True
+        if shared:
+            raise ValueError(f"{name} must not share memory with {other}")
+
+
+def computed(result: T | None) -> T:
+    """Return what the core made of plain arrays, which it has no reason to send back."""
+    if result is None:
+        raise SystemError("fourgate's core refused arguments that Python found right: please report this")
+    return result
+
+
+def _kind(value: object) -> str:
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__

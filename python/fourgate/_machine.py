@@ -1,0 +1,46 @@
+"""What the machine is, and how many of its cores are used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import _check, _core
+
+if TYPE_CHECKING:
+    from ._core import CpuInfo
+
+__all__ = ["cpu_info", "get_num_threads", "set_num_threads"]
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use, for the whole process; the calling thread is one of them.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. Small work uses fewer. Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is not a positive int.
+    """
+    _core.set_num_threads(_check.size(n, "n"))
+
+
+def get_num_threads() -> int:
+    """Return how many threads a call may use: at first, as many as the process has cores."""
+    return _core.get_num_threads()
+
+
+def cpu_info() -> CpuInfo:
+    """Return what fourgate found out about the machine.
+
+    Returns
+    -------
+    dict
+        ``isa``: the instruction set in use, which the environment variable FOURGATE_ISA can force; ``supported``: those
+        that would work here; ``cores``: those this process may use; ``threads``: as `get_num_threads`; ``l1d``, ``l2``,
+        ``l3``: caches in bytes, 0 where unknown.
+    """
+    return _core.cpu_info()
