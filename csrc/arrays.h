@@ -27,8 +27,8 @@ PyObject* descriptor() {
 template <class T>
 py::object new_array(int ndim, const Py_intptr_t* shape) {
   Py_INCREF(descriptor<T>());
-  PyObject* a = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, descriptor<T>(), ndim, shape, nullptr, nullptr, 0,
-                                              nullptr);
+  PyObject* a =
+      numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, descriptor<T>(), ndim, shape, nullptr, nullptr, 0, nullptr);
   if (!a) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(a);
 }

@@ -1,6 +1,7 @@
 // Aligned memory for packed weights, workspaces and tapes, and size arithmetic that cannot overflow.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -35,7 +36,8 @@ class Buffer {
   static_assert(std::is_trivially_copyable<T>::value, "elements are never constructed or destroyed");
 
  public:
-  static constexpr size_t kAlign = 64, kHugePage = size_t(2) << 20, kHugeFrom = size_t(4) << 20;
+  static constexpr size_t kAlign = 64, kHugePage = size_t(2) << 20, kHugeFrom = size_t(4) << 20,
+                          kHotFrom = size_t(512) << 10;
 
   Buffer() = default;
   explicit Buffer(size_t n) { resize_discard(n); }  // uninitialised
@@ -58,12 +60,23 @@ class Buffer {
   T* begin() { return data_; }
   T* end() { return data_ + size_; }
 
+  // The same in whole huge pages from kHotFrom bytes on: for what is read over and over and should fill L2 evenly. Small
+  // pages lie anywhere, and then some sets of a physically indexed cache are asked for too much, others for nothing.
+  static Buffer hot(size_t n) {
+    size_t bytes = checked_mul(n, sizeof(T));
+    if (bytes >= kHotFrom) bytes = checked_add(bytes, kHugeFrom - 1) / kHugePage * kHugePage;
+    Buffer b(std::max(n, bytes / sizeof(T)));
+    b.size_ = n;
+    return b;
+  }
+
   // n elements with any contents. Memory is only given back to make room for more; if that fails the buffer is empty.
   void resize_discard(size_t n) {
     if (n > capacity_) {
       size_t bytes = checked_mul(n, sizeof(T));
       release();
-      data_ = static_cast<T*>(::operator new(bytes, alignment(bytes)));
+      data_ = static_cast<T*>(::operator new(bytes, alignment(bytes), std::nothrow));
+      if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = n;
 #if defined(__linux__)
       // Advice only: an error (no huge pages here) changes nothing.

@@ -249,11 +249,11 @@ py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::han
     T** const slots[3] = {&targets[i].weight_ih, &targets[i].weight_hh, &targets[i].bias};
     targets[i].bias = nullptr;
     for (size_t j = 0; j < per_layer; ++j) {
-      const Py_intptr_t shape[2] = {Py_intptr_t(4 * H),
-                                    Py_intptr_t(j == 0 ? s.input_of(i / s.directions) : H)};
+      const Py_intptr_t shape[2] = {Py_intptr_t(4 * H), Py_intptr_t(j == 0 ? s.input_of(i / s.directions) : H)};
       const int axes = j == 2 ? 1 : 2;
-      py::object g = given ? py::reinterpret_borrow<py::object>(PyList_GET_ITEM(into.ptr(), Py_ssize_t(i * per_layer + j)))
-                           : new_array<T>(axes, shape);
+      py::object g =
+          given ? py::reinterpret_borrow<py::object>(PyList_GET_ITEM(into.ptr(), Py_ssize_t(i * per_layer + j)))
+                : new_array<T>(axes, shape);
       const View<T> v(g);
       if (!v || !v.contiguous() || !v.writable() ||
           !(axes == 1 ? v.has_shape(shape[0]) : v.has_shape(shape[0], shape[1])))
@@ -274,8 +274,8 @@ py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::han
   bool done;
   {
     Unlocked unlocked(flops_of(s, tape.steps * tape.batch) * 2);
-    done = backward<T>({&tape, dy, dstate.h_data(), dstate.c_data(), dx_plane, View<T>(dh0).data(),
-                        View<T>(dc0).data(), targets.data(), accumulate, interrupted});
+    done = backward<T>({&tape, dy, dstate.h_data(), dstate.c_data(), dx_plane, View<T>(dh0).data(), View<T>(dc0).data(),
+                        targets.data(), accumulate, interrupted});
   }
   require_done(done);
   return py::make_tuple(dx, dh0, dc0, gradients);
@@ -379,7 +379,8 @@ class PyStream {
     const bool* rows = nullptr;
     if (!mask.is_none()) {
       const View<bool> v(mask);
-      if (!v || !v.contiguous() || !v.has_shape(stream.batch())) throw py::value_error("mask must be a bool array (batch,)");
+      if (!v || !v.contiguous() || !v.has_shape(stream.batch()))
+        throw py::value_error("mask must be a bool array (batch,)");
       rows = v.data();
     }
     auto guard = lock();
@@ -403,7 +404,8 @@ class PyStream {
     const View<T> h(h_), c(c_);
     if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.hidden) ||
         !c.has_shape(s.layers, stream.batch(), s.hidden))
-      throw py::value_error("h and c must be C-contiguous arrays (num_layers, batch, hidden_size) of the network's dtype");
+      throw py::value_error(
+          "h and c must be C-contiguous arrays (num_layers, batch, hidden_size) of the network's dtype");
     auto guard = lock();
     stream.set(h.data(), c.data());
   }

@@ -84,10 +84,10 @@ void unpack_panels(const T* panels, size_t hidden, size_t n_k, size_t first, siz
   }
 }
 
-#define FOURGATE_INSTANTIATE(T)                                                                             \
-  template void pack_panels<T>(const T*, size_t, size_t, size_t, T*);                                       \
-  template void pack_bias<T>(const T*, size_t, size_t, T*);                                                 \
-  template void pack_back_panels<T>(const T*, size_t, size_t, size_t, T*);                                  \
+#define FOURGATE_INSTANTIATE(T)                                            \
+  template void pack_panels<T>(const T*, size_t, size_t, size_t, T*);      \
+  template void pack_bias<T>(const T*, size_t, size_t, T*);                \
+  template void pack_back_panels<T>(const T*, size_t, size_t, size_t, T*); \
   template void unpack_panels<T>(const T*, size_t, size_t, size_t, size_t, size_t, size_t, size_t, bool, T*);
 FOURGATE_INSTANTIATE(float)
 FOURGATE_INSTANTIATE(double)

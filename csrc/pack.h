@@ -20,7 +20,8 @@ void pack_panels(const T* weight, size_t hidden, size_t n_k, size_t width, T* pa
 template <class T>
 void pack_bias(const T* bias, size_t hidden, size_t width, T* packed);
 
-// panels (P, K, 4, W) to the back panels of the same weight, for products over its 4H rows: 4H * ceil(K / W) * W elements.
+// panels (P, K, 4, W) to the back panels of the same weight, for products over its 4H rows: 4H * ceil(K / W) * W
+// elements.
 template <class T>
 void pack_back_panels(const T* panels, size_t hidden, size_t n_k, size_t width, T* back);
 

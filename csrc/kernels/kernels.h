@@ -71,7 +71,7 @@ struct BackwardRow {
   const T* c;        // (H) from the tape
   T* dc;             // (H) in: gradient of c of this step; out: gradient of c of the previous step
   T* dg;             // (4H) out: gradient of the pre-activations
-  T* dg_panel;       // (W lanes x 4 of block 0) out: the same in panel order, block p at p * panel_stride; whole vectors
+  T* dg_panel;  // (W lanes x 4 of block 0) out: the same in panel order, block p at p * panel_stride; whole vectors
 };
 
 template <class T>
@@ -104,7 +104,7 @@ struct WeightGradient {
   size_t xh_stride, n_k;
   const T* dg_panels;  // block p at p * panel_stride, then (n_rows,4,W)
   size_t panel_stride, n_rows;
-  T* dw;                        // (P, n_k, 4, W) in and out
+  T* dw;  // (P, n_k, 4, W) in and out
   size_t block_begin, block_end;
   size_t tile_begin, tile_end;  // which of the ceil(n_k / max_rows) tiles of columns k
 };

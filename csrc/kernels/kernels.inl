@@ -37,20 +37,23 @@ FG_INLINE void finish_forward(const ForwardRow<T>& row, const Vec<T> (&a)[4], si
 
 // MR rows of NP neighbouring blocks: all of k, then the cell.
 template <class T, int NP, int MR>
-FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, size_t block) {
+FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, size_t block, size_t next,
+                            size_t tile) {
   constexpr size_t W = Vec<T>::kWidth;
   const size_t I = s.input_size, H = s.hidden_size;
   Vec<T> a[NP][MR][4];
-  const T *x[NP][MR], *h[NP][MR];
-  for (int p = 0; p < NP; ++p)
-    for (int r = 0; r < MR; ++r) {
-      const T* from = s.use_pre ? rows[r].pre : s.bias;
+  const T *x[MR], *h[MR];
+  for (int r = 0; r < MR; ++r) {
+    const T* from = s.use_pre ? rows[r].pre : s.bias;
+    for (int p = 0; p < NP; ++p)
       for (int v = 0; v < 4; ++v) a[p][r][v] = load(from + ((block + p) * 4 + v) * W);
-      x[p][r] = rows[r].x;
-      h[p][r] = rows[r].h;
-    }
-  if (!s.use_pre) multiply(a, x, 1, s.w_ih + block * I * 4 * W, I * 4 * W, I);
-  multiply(a, h, 1, s.w_hh + block * H * 4 * W, H * 4 * W, H);
+    x[r] = rows[r].x;
+    h[r] = rows[r].h;
+  }
+  const Ahead<T> ih = {s.w_ih + block * I * 4 * W, s.w_ih + next * I * 4 * W};
+  const Ahead<T> hh = {s.w_hh + block * H * 4 * W, s.w_hh + next * H * 4 * W};
+  if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * 4 * W, I, ih.slice(tile, I, 4));
+  multiply(a, h, 0, 1, hh.panel, H * 4 * W, H, hh.slice(tile, H, 4));
   if constexpr (MR == 1) {
     for (int p = 0; p < NP; ++p) finish_forward(rows[0], a[p][0], block + p, H);
   } else {
@@ -71,19 +74,23 @@ void forward(const ForwardStep<T>& s) {
   const size_t n_blocks = s.block_end - s.block_begin;
   if (s.n_rows == 1) {  // two panels at a time: 8 chains
     const size_t pairs = n_blocks / 2;
-    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1);
-    for (size_t i = 0; i < pairs; ++i)
-      forward_tile<T, 2, 1>(s, s.rows, s.block_begin + 2 * (s.descending ? pairs - 1 - i : i));
-    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1);
+    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1, s.block_end - 1, 0);
+    for (size_t i = 0; i < pairs; ++i) {
+      const size_t block = s.block_begin + 2 * (s.descending ? pairs - 1 - i : i);
+      forward_tile<T, 2, 1>(s, s.rows, block, block, 0);
+    }
+    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1, s.block_end - 1, 0);
     return;
   }
   const Tiles tiles(s.n_rows, kMaxRows);
   for (size_t i = 0; i < n_blocks; ++i) {
     const size_t block = s.descending ? s.block_end - 1 - i : s.block_begin + i;
+    const size_t next = i + 1 == n_blocks ? block : s.descending ? block - 1 : block + 1;
     for (size_t t = 0; t < tiles.count; ++t)
-      with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-        forward_tile<T, 1, decltype(mr)::value>(s, s.rows + tiles.begin(t), block);
-      });
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            forward_tile<T, 1, decltype(mr)::value>(s, s.rows + tiles.begin(t), block, next, t);
+          });
   }
 }
 
@@ -93,39 +100,44 @@ void project(const Project<T>& s) {
   const Tiles tiles(s.n_rows, kMaxRows);
   for (size_t block = s.block_begin; block < s.block_end; ++block)
     for (size_t t = 0; t < tiles.count; ++t)
-      with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-        constexpr int MR = decltype(mr)::value;
-        const size_t row = tiles.begin(t);
-        Vec<T> a[1][MR][4];
-        const T* x[1][MR];
-        for (int r = 0; r < MR; ++r) {
-          for (int v = 0; v < 4; ++v) a[0][r][v] = load(s.bias + (block * 4 + v) * W);
-          x[0][r] = s.x[row + r];
-        }
-        multiply(a, x, 1, s.w_ih + block * s.input_size * 4 * W, 0, s.input_size);
-        for (int r = 0; r < MR; ++r)
-          for (int v = 0; v < 4; ++v) store(s.pre + (((row + r) * s.n_blocks + block) * 4 + v) * W, a[0][r][v]);
-      });
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            constexpr int MR = decltype(mr)::value;
+            const size_t row = tiles.begin(t);
+            Vec<T> a[1][MR][4];
+            const T* x[MR];
+            for (int r = 0; r < MR; ++r) {
+              for (int v = 0; v < 4; ++v) a[0][r][v] = load(s.bias + (block * 4 + v) * W);
+              x[r] = s.x[row + r];
+            }
+            const T* panel = s.w_ih + block * s.input_size * 4 * W;
+            const Ahead<T> ahead = {panel, block + 1 < s.block_end ? panel + s.input_size * 4 * W : nullptr};
+            multiply(a, x, 0, 1, panel, 0, s.input_size, ahead.slice(t, s.input_size, 4));
+            for (int r = 0; r < MR; ++r)
+              for (int v = 0; v < 4; ++v) store(s.pre + (((row + r) * s.n_blocks + block) * 4 + v) * W, a[0][r][v]);
+          });
 }
 
 // ---- backward ----
 
 // sums[r][v] = dg[r] @ back panel: one chain for each gate, added in the order i, f, g, o.
 template <class T, int MR, int NV>
-FG_INLINE void back_sums(T (&sums)[MR][NV][Vec<T>::kWidth], const T* const (&dg)[MR], const T* w, size_t hidden) {
+FG_INLINE void back_sums(T (&sums)[MR][NV][Vec<T>::kWidth], const T* const (&dg)[MR], Ahead<T> w, size_t tile,
+                         size_t hidden) {
   constexpr size_t W = Vec<T>::kWidth;
-  constexpr bool kTogether = MR * NV <= kMaxRows;  // four chains each still fit the registers
+  constexpr bool kTogether = MR <= 2 && MR * NV <= kMaxRows;  // too few chains, and registers for four times as many
   constexpr int NP = kTogether ? 4 : 1;
 #pragma GCC unroll 1
   for (int gate = 0; gate < 4; gate += NP) {
     Vec<T> a[NP][MR][NV];
-    const T* from[NP][MR];
-    for (int p = 0; p < NP; ++p)
-      for (int r = 0; r < MR; ++r) {
+    const T* from[MR];
+    for (int r = 0; r < MR; ++r) {
+      from[r] = dg[r] + gate * hidden;
+      for (int p = 0; p < NP; ++p)
         for (int v = 0; v < NV; ++v) a[p][r][v] = zero<T>();
-        from[p][r] = dg[r] + (gate + p) * hidden;
-      }
-    multiply(a, from, 1, w + gate * hidden * NV * W, hidden * NV * W, hidden);
+    }
+    const Ahead<T> part = {w.panel + gate * hidden * NV * W, w.next ? w.next + gate * hidden * NV * W : nullptr};
+    multiply(a, from, hidden, 1, part.panel, hidden * NV * W, hidden, part.slice(tile, hidden, NV));
     for (int r = 0; r < MR; ++r)
       for (int v = 0; v < NV; ++v) {
         Vec<T> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
@@ -157,14 +169,22 @@ FG_INLINE void finish_backward(const BackwardRow<T>& row, Vec<T> dh, size_t bloc
   }
 }
 
+// A group's back panel and the one that the sweep takes next.
+template <class T>
+FG_INLINE Ahead<T> back_panel(const T* w, size_t hidden, size_t group, size_t next) {
+  const size_t size = 16 * hidden * Vec<T>::kWidth;
+  return {w + group * size, next == group ? nullptr : w + next * size};
+}
+
 template <class T, int MR, int NV>
-FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* rows, size_t group) {
+FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* rows, size_t group, size_t next,
+                             size_t tile) {
   constexpr size_t W = Vec<T>::kWidth;
   alignas(64) T sums[MR][NV][W];
   const T* dg[MR];
   for (int r = 0; r < MR; ++r) dg[r] = rows[r].dg_next;
   if (dg[0])
-    back_sums<T, MR, NV>(sums, dg, s.w_back + group * 16 * s.hidden_size * W, s.hidden_size);
+    back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next), tile, s.hidden_size);
   else
     for (int r = 0; r < MR; ++r)
       for (int v = 0; v < NV; ++v) store(sums[r][v], zero<T>());
@@ -175,7 +195,7 @@ FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* row
       finish_backward(rows[r], load(sums[r][v]), group * 4 + v, s.hidden_size, s.panel_stride);
 }
 
-// Calls f(rows, vectors, first row, group) for every tile of the groups given.
+// Calls f(rows, vectors, first row, group, next group, number of the tile) for every tile of the groups given.
 template <class T, class F>
 FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t end, bool descending, F&& f) {
   constexpr size_t W = Vec<T>::kWidth;
@@ -184,34 +204,37 @@ FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t
   for (size_t i = 0; i < end - begin; ++i) {
     const size_t group = descending ? end - 1 - i : begin + i;
     const size_t left = n_blocks - group * 4;
-    with_constant<4>(int(left < 4 ? left : 4), [&](auto nv) __attribute__((always_inline)) {
-      for (size_t t = 0; t < tiles.count; ++t)
-        with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-          f(mr, nv, tiles.begin(t), group);
+    const size_t next = i + 1 == end - begin ? group : descending ? group - 1 : group + 1;
+    with_constant<4>(
+        int(left < 4 ? left : 4), [&](auto nv) __attribute__((always_inline)) {
+          for (size_t t = 0; t < tiles.count; ++t)
+            with_constant<kMaxRows>(
+                tiles.size(t), [&](auto mr)
+                                   __attribute__((always_inline)) { f(mr, nv, tiles.begin(t), group, next, t); });
         });
-    });
   }
 }
 
 template <class T>
 void backward(const BackwardStep<T>& s) {
-  for_back_tiles<T>(s.n_rows, s.hidden_size, s.group_begin, s.group_end, s.descending,
-                    [&](auto mr, auto nv, size_t row, size_t group) __attribute__((always_inline)) {
-                      backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, s.rows + row, group);
-                    });
+  for_back_tiles<T>(
+      s.n_rows, s.hidden_size, s.group_begin, s.group_end, s.descending,
+      [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile) __attribute__((always_inline)) {
+        backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, s.rows + row, group, next, tile);
+      });
 }
 
 template <class T>
 void back_product(const BackProduct<T>& s) {
   constexpr size_t W = Vec<T>::kWidth;
   for_back_tiles<T>(
-      s.n_rows, s.n_cols, s.group_begin, s.group_end, false,
-      [&](auto mr, auto nv, size_t row, size_t group) __attribute__((always_inline)) {
+      s.n_rows, s.n_cols, s.group_begin, s.group_end,
+      false, [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile) __attribute__((always_inline)) {
         constexpr int MR = decltype(mr)::value, NV = decltype(nv)::value;
         alignas(64) T sums[MR][NV][W];
         const T* dg[MR];
         for (int r = 0; r < MR; ++r) dg[r] = s.dg[row + r];
-        back_sums<T, MR, NV>(sums, dg, s.w_back + group * 16 * s.hidden_size * W, s.hidden_size);
+        back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next), tile, s.hidden_size);
         for (int r = 0; r < MR; ++r)
           for (int v = 0; v < NV; ++v) {
             T* out = s.out[row + r] + (group * 4 + v) * W;
@@ -231,19 +254,22 @@ void weight_gradient(const WeightGradient<T>& s) {
   const Tiles tiles(s.n_k, kMaxRows);
   for (size_t block = s.block_begin; block < s.block_end; ++block)
     for (size_t t = s.tile_begin; t < s.tile_end; ++t)
-      with_constant<kMaxRows>(tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-        constexpr int MR = decltype(mr)::value;
-        T* dw = s.dw + (block * s.n_k + tiles.begin(t)) * 4 * W;
-        Vec<T> a[1][MR][4];
-        const T* x[1][MR];
-        for (int r = 0; r < MR; ++r) {
-          for (int v = 0; v < 4; ++v) a[0][r][v] = load(dw + (r * 4 + v) * W);
-          x[0][r] = s.xh + tiles.begin(t) + r;
-        }
-        multiply(a, x, s.xh_stride, s.dg_panels + block * s.panel_stride, 0, s.n_rows);
-        for (int r = 0; r < MR; ++r)
-          for (int v = 0; v < 4; ++v) store(dw + (r * 4 + v) * W, a[0][r][v]);
-      });
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            constexpr int MR = decltype(mr)::value;
+            T* dw = s.dw + (block * s.n_k + tiles.begin(t)) * 4 * W;
+            Vec<T> a[1][MR][4];
+            const T* x[MR];
+            for (int r = 0; r < MR; ++r) {
+              for (int v = 0; v < 4; ++v) a[0][r][v] = load(dw + (r * 4 + v) * W);
+              x[r] = s.xh + tiles.begin(t) + r;
+            }
+            const T* panel = s.dg_panels + block * s.panel_stride;
+            const Ahead<T> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr};
+            multiply(a, x, 0, s.xh_stride, panel, 0, s.n_rows, ahead.slice(t - s.tile_begin, s.n_rows, 4));
+            for (int r = 0; r < MR; ++r)
+              for (int v = 0; v < 4; ++v) store(dw + (r * 4 + v) * W, a[0][r][v]);
+          });
 }
 
 // ---- the activations by themselves ----
@@ -268,7 +294,7 @@ void tanh_all(const T* x, T* y, size_t n) {
 
 template <class T>
 constexpr Kernels<T> functions() {
-  return {size_t(Vec<T>::kWidth), size_t(kMaxRows), forward<T>,     project<T>, backward<T>,
+  return {size_t(Vec<T>::kWidth), size_t(kMaxRows),   forward<T>,     project<T>, backward<T>,
           back_product<T>,        weight_gradient<T>, sigmoid_all<T>, tanh_all<T>};
 }
 

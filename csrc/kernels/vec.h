@@ -2,7 +2,7 @@
 //
 // A kernel sees `Vec<T>` (T = float or double), its `kWidth` lanes, and the functions below. Loads and stores need
 // no alignment. `load_n(p, n)` reads the first n < kWidth lanes (the others become 0) and touches no byte beyond
-// them; `store_n` likewise. Comparisons are false for NaN; `min(a, b)` and `max(a, b)` return b when either is NaN.
+// them; `store_n` likewise. `min(a, b)` and `max(a, b)` return b when either is NaN.
 //
 // Everything lives in a namespace of the instruction set, and nothing here comes from the standard library: two
 // files compiled for different machines must never share an inline function (the linker would keep one for all).
@@ -38,19 +38,17 @@ struct Vec;
 #if defined(FG_ISA_AVX512)
 
 // 32 registers: 6 rows x 4 vectors of sums, 4 vectors of weights, 2 to spare.
-constexpr int kMaxRows = 6;
+constexpr int kMaxRows = 6, kRegisters = 32;
 
 template <>
 struct Vec<float> {
   using T = float;
-  using Mask = __mmask16;
   static constexpr int kWidth = 16;
   __m512 v;
 };
 template <>
 struct Vec<double> {
   using T = double;
-  using Mask = __mmask8;
   static constexpr int kWidth = 8;
   __m512d v;
 };
@@ -85,25 +83,12 @@ FG_INLINE VF min(VF a, VF b) { return {_mm512_min_ps(a.v, b.v)}; }
 FG_INLINE VD min(VD a, VD b) { return {_mm512_min_pd(a.v, b.v)}; }
 FG_INLINE VF max(VF a, VF b) { return {_mm512_max_ps(a.v, b.v)}; }
 FG_INLINE VD max(VD a, VD b) { return {_mm512_max_pd(a.v, b.v)}; }
-FG_INLINE VF abs(VF a) { return {_mm512_abs_ps(a.v)}; }
-FG_INLINE VD abs(VD a) { return {_mm512_abs_pd(a.v)}; }
 // -|a|
 FG_INLINE VF negative_abs(VF a) { return {_mm512_or_ps(a.v, _mm512_set1_ps(-0.0f))}; }
 FG_INLINE VD negative_abs(VD a) { return {_mm512_or_pd(a.v, _mm512_set1_pd(-0.0))}; }
 // magnitude of a, sign of b; a must not be negative
 FG_INLINE VF with_sign(VF a, VF b) { return {_mm512_or_ps(a.v, _mm512_and_ps(b.v, _mm512_set1_ps(-0.0f)))}; }
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm512_or_pd(a.v, _mm512_and_pd(b.v, _mm512_set1_pd(-0.0)))}; }
-FG_INLINE __mmask16 less(VF a, VF b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
-FG_INLINE __mmask8 less(VD a, VD b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ); }
-// m ? a : b
-FG_INLINE VF select(__mmask16 m, VF a, VF b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
-FG_INLINE VD select(__mmask8 m, VD a, VD b) { return {_mm512_mask_blend_pd(m, b.v, a.v)}; }
-// nearest integer, ties to even
-FG_INLINE VF round(VF a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT)}; }
-FG_INLINE VD round(VD a) { return {_mm512_roundscale_pd(a.v, _MM_FROUND_TO_NEAREST_INT)}; }
-// a * 2^n, rounded once, for an integral n with |n| <= 250 (float), 2000 (double)
-FG_INLINE VF scale2(VF a, VF n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-FG_INLINE VD scale2(VD a, VD n) { return {_mm512_scalef_pd(a.v, n.v)}; }
 // the low bits of a's pattern moved up to be the exponent: 2^(low bits - bias)
 FG_INLINE VF to_exponent(VF a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))}; }
@@ -111,19 +96,17 @@ FG_INLINE VD to_exponent(VD a) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_
 #elif defined(FG_ISA_AVX2)
 
 // 16 registers: 3 rows x 4 vectors of sums, 3 broadcast inputs, 1 vector of weights.
-constexpr int kMaxRows = 3;
+constexpr int kMaxRows = 3, kRegisters = 16;
 
 template <>
 struct Vec<float> {
   using T = float;
-  using Mask = __m256;
   static constexpr int kWidth = 8;
   __m256 v;
 };
 template <>
 struct Vec<double> {
   using T = double;
-  using Mask = __m256d;
   static constexpr int kWidth = 4;
   __m256d v;
 };
@@ -134,9 +117,7 @@ using VD = Vec<double>;
 FG_INLINE __m256i lanes32(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-FG_INLINE __m256i lanes64(int n) {
-  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
-}
+FG_INLINE __m256i lanes64(int n) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
 FG_INLINE VF load(const float* p) { return {_mm256_loadu_ps(p)}; }
 FG_INLINE VD load(const double* p) { return {_mm256_loadu_pd(p)}; }
 FG_INLINE VF load_n(const float* p, int n) { return {_mm256_maskload_ps(p, lanes32(n))}; }
@@ -163,51 +144,26 @@ FG_INLINE VF min(VF a, VF b) { return {_mm256_min_ps(a.v, b.v)}; }
 FG_INLINE VD min(VD a, VD b) { return {_mm256_min_pd(a.v, b.v)}; }
 FG_INLINE VF max(VF a, VF b) { return {_mm256_max_ps(a.v, b.v)}; }
 FG_INLINE VD max(VD a, VD b) { return {_mm256_max_pd(a.v, b.v)}; }
-FG_INLINE VF abs(VF a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
-FG_INLINE VD abs(VD a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.v)}; }
 FG_INLINE VF negative_abs(VF a) { return {_mm256_or_ps(a.v, _mm256_set1_ps(-0.0f))}; }
 FG_INLINE VD negative_abs(VD a) { return {_mm256_or_pd(a.v, _mm256_set1_pd(-0.0))}; }
 FG_INLINE VF with_sign(VF a, VF b) { return {_mm256_or_ps(a.v, _mm256_and_ps(b.v, _mm256_set1_ps(-0.0f)))}; }
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm256_or_pd(a.v, _mm256_and_pd(b.v, _mm256_set1_pd(-0.0)))}; }
-FG_INLINE __m256 less(VF a, VF b) { return _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ); }
-FG_INLINE __m256d less(VD a, VD b) { return _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ); }
-FG_INLINE VF select(__m256 m, VF a, VF b) { return {_mm256_blendv_ps(b.v, a.v, m)}; }
-FG_INLINE VD select(__m256d m, VD a, VD b) { return {_mm256_blendv_pd(b.v, a.v, m)}; }
-FG_INLINE VF round(VF a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-FG_INLINE VD round(VD a) { return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-// Two factors, because 2^n itself may be a denormal: the first product is exact, the second rounds once.
-FG_INLINE VF scale2(VF a, VF n) {
-  __m256i e = _mm256_cvtps_epi32(n.v), e1 = _mm256_srai_epi32(e, 1), e2 = _mm256_sub_epi32(e, e1);
-  __m256i bias = _mm256_set1_epi32(127);
-  __m256 s1 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e1, bias), 23));
-  __m256 s2 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e2, bias), 23));
-  return {_mm256_mul_ps(_mm256_mul_ps(a.v, s1), s2)};
-}
-FG_INLINE VD scale2(VD a, VD n) {
-  __m128i e = _mm256_cvtpd_epi32(n.v), e1 = _mm_srai_epi32(e, 1), e2 = _mm_sub_epi32(e, e1);
-  __m128i bias = _mm_set1_epi32(1023);
-  __m256i w1 = _mm256_cvtepi32_epi64(_mm_add_epi32(e1, bias)), w2 = _mm256_cvtepi32_epi64(_mm_add_epi32(e2, bias));
-  __m256d s1 = _mm256_castsi256_pd(_mm256_slli_epi64(w1, 52)), s2 = _mm256_castsi256_pd(_mm256_slli_epi64(w2, 52));
-  return {_mm256_mul_pd(_mm256_mul_pd(a.v, s1), s2)};
-}
 FG_INLINE VF to_exponent(VF a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a.v), 52))}; }
 
 #elif defined(FG_ISA_NEON)
 
-constexpr int kMaxRows = 6;
+constexpr int kMaxRows = 6, kRegisters = 32;
 
 template <>
 struct Vec<float> {
   using T = float;
-  using Mask = uint32x4_t;
   static constexpr int kWidth = 4;
   float32x4_t v;
 };
 template <>
 struct Vec<double> {
   using T = double;
-  using Mask = uint64x2_t;
   static constexpr int kWidth = 2;
   float64x2_t v;
 };
@@ -248,48 +204,26 @@ FG_INLINE VF min(VF a, VF b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}
 FG_INLINE VD min(VD a, VD b) { return {vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v)}; }
 FG_INLINE VF max(VF a, VF b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
 FG_INLINE VD max(VD a, VD b) { return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)}; }
-FG_INLINE VF abs(VF a) { return {vabsq_f32(a.v)}; }
-FG_INLINE VD abs(VD a) { return {vabsq_f64(a.v)}; }
 FG_INLINE VF negative_abs(VF a) { return {vnegq_f32(vabsq_f32(a.v))}; }
 FG_INLINE VD negative_abs(VD a) { return {vnegq_f64(vabsq_f64(a.v))}; }
 FG_INLINE VF with_sign(VF a, VF b) { return {vbslq_f32(vdupq_n_u32(0x80000000u), b.v, a.v)}; }
 FG_INLINE VD with_sign(VD a, VD b) { return {vbslq_f64(vdupq_n_u64(0x8000000000000000u), b.v, a.v)}; }
-FG_INLINE uint32x4_t less(VF a, VF b) { return vcltq_f32(a.v, b.v); }
-FG_INLINE uint64x2_t less(VD a, VD b) { return vcltq_f64(a.v, b.v); }
-FG_INLINE VF select(uint32x4_t m, VF a, VF b) { return {vbslq_f32(m, a.v, b.v)}; }
-FG_INLINE VD select(uint64x2_t m, VD a, VD b) { return {vbslq_f64(m, a.v, b.v)}; }
-FG_INLINE VF round(VF a) { return {vrndnq_f32(a.v)}; }
-FG_INLINE VD round(VD a) { return {vrndnq_f64(a.v)}; }
-FG_INLINE VF scale2(VF a, VF n) {
-  int32x4_t e = vcvtnq_s32_f32(n.v), e1 = vshrq_n_s32(e, 1), e2 = vsubq_s32(e, e1), bias = vdupq_n_s32(127);
-  float32x4_t s1 = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(e1, bias), 23));
-  float32x4_t s2 = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(e2, bias), 23));
-  return {vmulq_f32(vmulq_f32(a.v, s1), s2)};
-}
-FG_INLINE VD scale2(VD a, VD n) {
-  int64x2_t e = vcvtnq_s64_f64(n.v), e1 = vshrq_n_s64(e, 1), e2 = vsubq_s64(e, e1), bias = vdupq_n_s64(1023);
-  float64x2_t s1 = vreinterpretq_f64_s64(vshlq_n_s64(vaddq_s64(e1, bias), 52));
-  float64x2_t s2 = vreinterpretq_f64_s64(vshlq_n_s64(vaddq_s64(e2, bias), 52));
-  return {vmulq_f64(vmulq_f64(a.v, s1), s2)};
-}
 FG_INLINE VF to_exponent(VF a) { return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a.v), 52))}; }
 
 #else  // baseline x86-64: SSE2, no fused multiply-add
 
-constexpr int kMaxRows = 2;
+constexpr int kMaxRows = 2, kRegisters = 16;
 
 template <>
 struct Vec<float> {
   using T = float;
-  using Mask = __m128;
   static constexpr int kWidth = 4;
   __m128 v;
 };
 template <>
 struct Vec<double> {
   using T = double;
-  using Mask = __m128d;
   static constexpr int kWidth = 2;
   __m128d v;
 };
@@ -329,38 +263,10 @@ FG_INLINE VF min(VF a, VF b) { return {_mm_min_ps(a.v, b.v)}; }
 FG_INLINE VD min(VD a, VD b) { return {_mm_min_pd(a.v, b.v)}; }
 FG_INLINE VF max(VF a, VF b) { return {_mm_max_ps(a.v, b.v)}; }
 FG_INLINE VD max(VD a, VD b) { return {_mm_max_pd(a.v, b.v)}; }
-FG_INLINE VF abs(VF a) { return {_mm_andnot_ps(_mm_set1_ps(-0.0f), a.v)}; }
-FG_INLINE VD abs(VD a) { return {_mm_andnot_pd(_mm_set1_pd(-0.0), a.v)}; }
 FG_INLINE VF negative_abs(VF a) { return {_mm_or_ps(a.v, _mm_set1_ps(-0.0f))}; }
 FG_INLINE VD negative_abs(VD a) { return {_mm_or_pd(a.v, _mm_set1_pd(-0.0))}; }
 FG_INLINE VF with_sign(VF a, VF b) { return {_mm_or_ps(a.v, _mm_and_ps(b.v, _mm_set1_ps(-0.0f)))}; }
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm_or_pd(a.v, _mm_and_pd(b.v, _mm_set1_pd(-0.0)))}; }
-FG_INLINE __m128 less(VF a, VF b) { return _mm_cmplt_ps(a.v, b.v); }
-FG_INLINE __m128d less(VD a, VD b) { return _mm_cmplt_pd(a.v, b.v); }
-FG_INLINE VF select(__m128 m, VF a, VF b) { return {_mm_or_ps(_mm_and_ps(m, a.v), _mm_andnot_ps(m, b.v))}; }
-FG_INLINE VD select(__m128d m, VD a, VD b) { return {_mm_or_pd(_mm_and_pd(m, a.v), _mm_andnot_pd(m, b.v))}; }
-// Adding 1.5 * 2^(mantissa bits) leaves the integer in the low bits; right for |a| < 2^21, which is all exp needs.
-FG_INLINE VF round(VF a) {
-  VF magic = set1(12582912.0f);
-  return (a + magic) - magic;
-}
-FG_INLINE VD round(VD a) {
-  VD magic = set1(6755399441055744.0);
-  return (a + magic) - magic;
-}
-FG_INLINE VF scale2(VF a, VF n) {
-  __m128i e = _mm_cvtps_epi32(n.v), e1 = _mm_srai_epi32(e, 1), e2 = _mm_sub_epi32(e, e1), bias = _mm_set1_epi32(127);
-  __m128 s1 = _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(e1, bias), 23));
-  __m128 s2 = _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(e2, bias), 23));
-  return {_mm_mul_ps(_mm_mul_ps(a.v, s1), s2)};
-}
-FG_INLINE VD scale2(VD a, VD n) {
-  __m128i e = _mm_cvtpd_epi32(n.v), e1 = _mm_srai_epi32(e, 1), e2 = _mm_sub_epi32(e, e1), bias = _mm_set1_epi32(1023);
-  __m128i zero = _mm_setzero_si128();  // the biased exponents are positive, so zero extends them to 64 bits
-  __m128i w1 = _mm_unpacklo_epi32(_mm_add_epi32(e1, bias), zero), w2 = _mm_unpacklo_epi32(_mm_add_epi32(e2, bias), zero);
-  __m128d s1 = _mm_castsi128_pd(_mm_slli_epi64(w1, 52)), s2 = _mm_castsi128_pd(_mm_slli_epi64(w2, 52));
-  return {_mm_mul_pd(_mm_mul_pd(a.v, s1), s2)};
-}
 FG_INLINE VF to_exponent(VF a) { return {_mm_castsi128_ps(_mm_slli_epi32(_mm_castps_si128(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm_castsi128_pd(_mm_slli_epi64(_mm_castpd_si128(a.v), 52))}; }
 

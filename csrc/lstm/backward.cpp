@@ -25,9 +25,9 @@ class Pass {
   // Steps [s0, s1) of one layer and direction.
   struct Block {
     size_t l, d, s0, s1;
-    size_t n_rows;       // steps of all rows in it
-    Plane<const T> dy;   // may be null
-    Plane<T> dx;         // may be null
+    size_t n_rows;      // steps of all rows in it
+    Plane<const T> dy;  // may be null
+    Plane<T> dx;        // may be null
     bool add_dx;
   };
 
@@ -52,7 +52,7 @@ class Pass {
   Control& control_;
   Plan plan_;
   std::unique_ptr<Barrier> barrier_;
-  std::vector<size_t> before_;      // rows of all steps later than s
+  std::vector<size_t> before_;       // rows of all steps later than s
   std::vector<size_t> block_steps_;  // bounds of the blocks, descending: T ... 0
   size_t block_rows_ = 0, xh_stride_ = 0;
   BackwardRow<T>* rows_ = nullptr;  // (threads, B)
@@ -72,7 +72,7 @@ bool Pass<T>::run() {
   const Sizes& s = w_.sizes;
   const bool empty = order_.steps() == 0 || order_.batch() == 0;
   w_.need_back();
-  const Work work = {order_.steps(), order_.batch(),   s.input,           s.hidden, s.layers, s.directions,
+  const Work work = {order_.steps(),   order_.batch(),      s.input,   s.hidden, s.layers, s.directions,
                      w_.kernels.width, w_.kernels.max_rows, sizeof(T), true};
   if (!empty) plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
@@ -243,7 +243,7 @@ bool Pass<T>::time_loop(const Team& units, size_t row0, size_t row1, const Block
   const T *h0 = tape_.h0.data() + id * B * H, *c0 = tape_.c0.data() + id * B * H;
   const T* x = b.l == 0 ? tape_.x.data() : tape_.y[b.l - 1].data();
   BackwardRow<T>* rows = rows_ + (plan_.units > 1 ? units.rank * B : row0);
-  BackwardStep<T> step = {w_.layer(b.l, b.d).back_hh.data(), H, rows, 0, 0, 0, block_rows_ * 4 * W, false};
+  BackwardStep<T> step = {w_.layer(b.l, b.d).back_hh, H, rows, 0, 0, 0, block_rows_ * 4 * W, false};
   const double flops = 8.0 * double(H) * double(4 * W);
 
   for (size_t s = b.s1; s-- > b.s0;) {
@@ -293,8 +293,8 @@ template <class T>
 bool Pass<T>::weight_gradients(const Team& all, const Block& b) {
   const size_t K = w_.sizes.input_of(b.l) + w_.sizes.hidden + 1, W = w_.kernels.width, m = w_.kernels.max_rows;
   const size_t tiles = (K + m - 1) / m, slab = std::max<size_t>(1, 96 / m);
-  WeightGradient<T> g = {xh_,      xh_stride_,   K, panels_, block_rows_ * 4 * W, b.n_rows, dw_[state(b.l, b.d)], 0,
-                         w_.blocks(), 0,           0};
+  WeightGradient<T> g = {xh_, xh_stride_,  K, panels_, block_rows_ * 4 * W, b.n_rows, dw_[state(b.l, b.d)],
+                         0,   w_.blocks(), 0, 0};
   const double flops = 8.0 * double(b.n_rows * W * std::min(m, K));
   for (size_t t = all.begin(tiles), end = all.end(tiles); t < end; t += slab) {
     g.tile_begin = t;
@@ -321,8 +321,8 @@ bool Pass<T>::input_gradient(const Team& all, const Block& b) {
       targets_[at] = b.dx.at(order_.time(r, s, b.d == 1), order_.index(r));
     }
   if (first == last) return true;
-  BackProduct<T> p = {w_.layer(b.l, b.d).back_ih.data(), H, I, sources_ + first, targets_ + first, last - first, 0, 0,
-                      b.add_dx};
+  BackProduct<T> p = {
+      w_.layer(b.l, b.d).back_ih, H, I, sources_ + first, targets_ + first, last - first, 0, 0, b.add_dx};
   return sliced(all, 0, n_groups(I, W), 8.0 * double(H * 4 * W) * double(p.n_rows), [&](size_t begin, size_t end) {
     p.group_begin = begin;
     p.group_end = end;
@@ -341,7 +341,7 @@ void Pass<T>::initial_state(const Team& all) {
       sources_[r] = carry_[id] + r * 4 * H;
       targets_[r] = call_.dh0 + (id * B + order_.index(r)) * H;
     }
-    BackProduct<T> p = {w_.layer(id / w_.sizes.directions, id % w_.sizes.directions).back_hh.data(),
+    BackProduct<T> p = {w_.layer(id / w_.sizes.directions, id % w_.sizes.directions).back_hh,
                         H,
                         H,
                         sources_ + first,

@@ -54,16 +54,20 @@ class Pass {
   const RowOrder& order_;
   Control& control_;
   Plan plan_;
-  size_t chunk_ = 0;                // steps that all layers do before the next ones (one direction)
+  size_t chunk_ = 0;                 // steps that all layers do before the next ones (one direction)
   std::vector<Scratch<T>> scratch_;  // by thread
   std::vector<Plane<T>> between_;    // outputs of the lower layers, two for each
   std::vector<std::unique_ptr<Barrier>> group_, team_;
 };
 
-// Rows per step up to which the input products run ahead: beyond, a step fills whole register tiles by itself.
+// Whether the input products run ahead, many steps' rows at a time, or join each step's product as more k. Ahead pays
+// where a step's few rows would read weight_ih from L2 or beyond every time; a narrow input in L1 is better left in the
+// step, where its products, which do not depend on the step before, run while the cell is waited for.
 template <class T>
-bool project_ahead(const Weights<T>& w, size_t rows, size_t steps) {
-  return steps > 1 && rows < w.kernels.max_rows;
+bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps) {
+  const size_t l1 = cache_sizes().l1d ? cache_sizes().l1d : size_t(32) << 10;
+  const size_t bytes = (input + w.sizes.hidden) * w.blocks() * 4 * w.kernels.width * sizeof(T);
+  return steps > 1 && 2 * rows < w.kernels.max_rows + 2 && (bytes > l1 * 9 / 10 || input >= 32);
 }
 
 template <class T>
@@ -71,7 +75,7 @@ bool Pass<T>::run() {
   prepare_outputs();
   if (order_.steps() == 0 || order_.batch() == 0) return true;
   const Sizes& s = w_.sizes;
-  const Work work = {order_.steps(), order_.batch(),   s.input,           s.hidden, s.layers, s.directions,
+  const Work work = {order_.steps(),   order_.batch(),      s.input,   s.hidden, s.layers, s.directions,
                      w_.kernels.width, w_.kernels.max_rows, sizeof(T), false};
   plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
@@ -148,12 +152,11 @@ void Pass<T>::carve(Carver& carver) {
     scratch.rows = carver.take<ForwardRow<T>>(rows);
     scratch.pre_rows = 0;
     scratch.pre = nullptr;
-    if (!rows || !project_ahead(w_, rows, chunk_)) continue;
+    if (!rows || !project_ahead(w_, std::max(s.input, s.input_of(s.layers - 1)), rows, chunk_)) continue;
     // About 96 rows: enough to read the weights rarely, little enough to stay in cache.
     scratch.pre_rows = std::min(rows * chunk_, std::max<size_t>(rows, 96 / rows * rows));
     scratch.x = carver.take<const T*>(scratch.pre_rows);
-    if (plan_.units == 1 || i % plan_.units == 0)
-      shared_pre = carver.take<T>(scratch.pre_rows * w_.blocks() * W4);
+    if (plan_.units == 1 || i % plan_.units == 0) shared_pre = carver.take<T>(scratch.pre_rows * w_.blocks() * W4);
     scratch.pre = shared_pre;
   }
   if (call_.tape) return;
@@ -261,8 +264,15 @@ bool Pass<T>::project(const Team& team, const LayerSteps<T>& task, const Scratch
   for (size_t s = s0; s < s1; ++s)
     for (size_t r = task.row0; r < std::min(task.row1, order_.alive(s)); ++r)
       scratch.x[n++] = task.in.at(order_.time(r, s, task.reverse), order_.index(r));
-  Project<T> p = {task.weights->w_ih.data(), task.weights->bias.data(), task.weights->input, scratch.x, scratch.pre,
-                  n,                         w_.blocks(),               0,                   0};
+  Project<T> p = {task.weights->w_ih,
+                  task.weights->bias,
+                  task.weights->input,
+                  scratch.x,
+                  scratch.pre,
+                  n,
+                  w_.blocks(),
+                  0,
+                  0};
   const double flops = 8.0 * double(n * w_.kernels.width) * double(task.weights->input);
   return sliced(team, team.begin(w_.blocks()), team.end(w_.blocks()), flops, [&](size_t begin, size_t end) {
     p.block_begin = begin;
@@ -276,7 +286,7 @@ bool Pass<T>::steps(const Team& team, const LayerSteps<T>& task, const Scratch<T
   const size_t H = w_.sizes.hidden, B = call_.batch, W = w_.kernels.width;
   const size_t block0 = team.begin(w_.blocks()), block1 = team.end(w_.blocks());
   const size_t u0 = block0 * W, u1 = std::min(H, block1 * W);  // this thread's units
-  const bool ahead = scratch.pre && task.s1 - task.s0 > 1;
+  const bool ahead = scratch.pre && project_ahead(w_, task.weights->input, task.row1 - task.row0, task.s1 - task.s0);
   const ptrdiff_t sign = task.reverse ? -1 : 1;
   const ptrdiff_t x_step = sign * ptrdiff_t(task.in.step), y_step = sign * ptrdiff_t(task.out.step);
   const ptrdiff_t copy_step = sign * ptrdiff_t(task.copy.step), tape_step = sign * ptrdiff_t(B * H);
@@ -298,10 +308,17 @@ bool Pass<T>::steps(const Team& team, const LayerSteps<T>& task, const Scratch<T
     }
   }
 
-  ForwardStep<T> step = {task.weights->w_ih.data(), task.weights->w_hh.data(), task.weights->bias.data(),
-                         task.weights->input,       H,                         scratch.rows,
-                         0,                         0,                         0,
-                         ahead,                     false};
+  ForwardStep<T> step = {task.weights->w_ih,
+                         task.weights->w_hh,
+                         task.weights->bias,
+                         task.weights->input,
+                         H,
+                         scratch.rows,
+                         0,
+                         0,
+                         0,
+                         ahead,
+                         false};
   const size_t pre_stride = w_.blocks() * 4 * W;
   size_t projected = ahead ? task.s0 : SIZE_MAX;
   bool go = true;

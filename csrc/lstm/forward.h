@@ -14,9 +14,9 @@ struct ForwardCall {
   const int64_t* lengths;  // (B), each in 0..T; or null
   const T* h0;             // (L*D,B,H) or null for zeros; as c0
   const T* c0;
-  Plane<T> y;  // (T,B,D*H) out; zero past a row's length; must not overlap any input
-  T* h;        // (L*D,B,H) out; may not be h0
-  T* c;        // (L*D,B,H) out; may not be c0
+  Plane<T> y;     // (T,B,D*H) out; zero past a row's length; must not overlap any input
+  T* h;           // (L*D,B,H) out; may not be h0
+  T* c;           // (L*D,B,H) out; may not be c0
   Tape<T>* tape;  // made for this shape, or null
   Control::Callback interrupted;
 };

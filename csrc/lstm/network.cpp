@@ -19,19 +19,28 @@ const Kernels<double>& table_for<double>() {
 
 }  // namespace
 
+// All layers lie in one piece of memory.
 template <class T>
 Weights<T>::Weights(const Sizes& s, const Parameters<T>* params, uint64_t v)
     : kernels(table_for<T>()), sizes(s), version(v), layers_(s.states()) {
   const size_t W = kernels.width, H = s.hidden, lines = checked_mul(blocks(), 4, W);
+  size_t total = 0;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].input = s.input_of(i / s.directions);
+    total = checked_add(total, checked_mul(lines, checked_add(checked_add(layers_[i].input, H), 1)));
+  }
+  panels_ = Buffer<T>::hot(total);
+  T* at = panels_.data();
   for (size_t i = 0; i < layers_.size(); ++i) {
     PackedLayer<T>& p = layers_[i];
-    p.input = s.input_of(i / s.directions);
-    p.w_ih.resize_discard(checked_mul(lines, p.input));
-    p.w_hh.resize_discard(checked_mul(lines, H));
-    p.bias.resize_discard(lines);
-    pack_panels(params[i].weight_ih, H, p.input, W, p.w_ih.data());
-    pack_panels(params[i].weight_hh, H, H, W, p.w_hh.data());
-    pack_bias(params[i].bias, H, W, p.bias.data());
+    p.w_ih = at;
+    p.w_hh = p.w_ih + lines * p.input;
+    p.bias = p.w_hh + lines * H;
+    p.back_ih = p.back_hh = nullptr;
+    at = p.bias + lines;
+    pack_panels(params[i].weight_ih, H, p.input, W, p.w_ih);
+    pack_panels(params[i].weight_hh, H, H, W, p.w_hh);
+    pack_bias(params[i].bias, H, W, p.bias);
   }
 }
 
@@ -39,21 +48,19 @@ template <class T>
 void Weights<T>::need_back() const {
   std::call_once(back_, [this] {
     const size_t W = kernels.width, H = sizes.hidden;
+    size_t total = 0;
+    for (const PackedLayer<T>& p : layers_)
+      total = checked_add(total, checked_mul(4 * H, (n_blocks(p.input, W) + blocks()) * W));
+    back_panels_ = Buffer<T>::hot(total);
+    T* at = back_panels_.data();
     for (PackedLayer<T>& p : layers_) {
-      p.back_ih.resize_discard(checked_mul(4 * H, n_blocks(p.input, W) * W));
-      p.back_hh.resize_discard(checked_mul(4 * H, blocks() * W));
-      pack_back_panels(p.w_ih.data(), H, p.input, W, p.back_ih.data());
-      pack_back_panels(p.w_hh.data(), H, H, W, p.back_hh.data());
+      p.back_ih = at;
+      p.back_hh = p.back_ih + 4 * H * n_blocks(p.input, W) * W;
+      at = p.back_hh + 4 * H * blocks() * W;
+      pack_back_panels(p.w_ih, H, p.input, W, p.back_ih);
+      pack_back_panels(p.w_hh, H, H, W, p.back_hh);
     }
   });
-}
-
-template <class T>
-size_t Weights<T>::bytes() const {
-  size_t n = 0;
-  for (const PackedLayer<T>& p : layers_)
-    n += p.w_ih.nbytes() + p.w_hh.nbytes() + p.bias.nbytes() + p.back_ih.nbytes() + p.back_hh.nbytes();
-  return n;
 }
 
 template <class T>

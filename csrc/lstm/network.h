@@ -36,12 +36,12 @@ struct ParameterGradients {
   T* bias;  // null without bias
 };
 
-// One layer and direction in panels (kernels.h has the layouts).
+// One layer and direction in panels (kernels.h has the layouts), inside the memory of its Weights.
 template <class T>
 struct PackedLayer {
-  Buffer<T> w_ih, w_hh, bias;
-  Buffer<T> back_ih, back_hh;  // empty until a backward pass needs them
-  size_t input = 0;
+  T *w_ih, *w_hh, *bias;
+  T *back_ih, *back_hh;  // null until a backward pass needs them
+  size_t input;
 };
 
 // An immutable set of packed weights: calls share it by pointer, a change of parameters makes a new one. So a call that
@@ -57,12 +57,13 @@ class Weights {
   const uint64_t version;
   size_t blocks() const { return (sizes.hidden + kernels.width - 1) / kernels.width; }
   const PackedLayer<T>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
-  size_t bytes() const;
 
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
 
  private:
+  Buffer<T> panels_;
+  mutable Buffer<T> back_panels_;
   mutable std::vector<PackedLayer<T>> layers_;
   mutable std::once_flag back_;
 };

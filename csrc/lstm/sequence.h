@@ -13,7 +13,8 @@
 
 namespace fourgate {
 
-// A sequence of rows in memory: step t of batch row b starts at base + (t - t0) * step + b * row, its elements adjacent.
+// A sequence of rows in memory: step t of batch row b starts at base + (t - t0) * step + b * row, its elements
+// adjacent.
 template <class T>
 struct Plane {
   T* base = nullptr;

@@ -34,8 +34,8 @@ template <class T>
 bool Stream<T>::small(const Weights<T>& w) {
   const int threads = get_num_threads();
   if (threads != threads_asked_) {
-    const Work work = {1, batch_, sizes_.input, sizes_.hidden, sizes_.layers, 1, w.kernels.width, w.kernels.max_rows,
-                       sizeof(T), false};
+    const Work work = {1, batch_,          sizes_.input,       sizes_.hidden, sizes_.layers,
+                       1, w.kernels.width, w.kernels.max_rows, sizeof(T),     false};
     const double flops = 8.0 * double(batch_ * sizes_.hidden) * double(sizes_.layers * (sizes_.input + sizes_.hidden));
     small_ = flops < 1e8 && choose_plan(work, size_t(threads)).threads() == 1;
     threads_asked_ = threads;
@@ -54,8 +54,8 @@ bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<T>& p = w.layer(l, 0);
-    w.kernels.forward({p.w_ih.data(), p.w_hh.data(), p.bias.data(), p.input, sizes_.hidden, rows + l * batch_, batch_, 0,
-                       w.blocks(), false, now_ == 1});
+    w.kernels.forward({p.w_ih, p.w_hh, p.bias, p.input, sizes_.hidden, rows + l * batch_, batch_,
+                       0, w.blocks(), false, now_ == 1});
   }
   now_ = 1 - now_;
   return true;
@@ -63,8 +63,8 @@ bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t
 
 template <class T>
 bool Stream<T>::run(const Weights<T>& w, size_t steps, Plane<const T> x, Plane<T> y, Control::Callback interrupted) {
-  const bool done = forward<T>({&w, steps, batch_, x, nullptr, h_[now_].data(), c_[now_].data(), y,
-                                h_[1 - now_].data(), c_[1 - now_].data(), nullptr, interrupted});
+  const bool done = forward<T>({&w, steps, batch_, x, nullptr, h_[now_].data(), c_[now_].data(), y, h_[1 - now_].data(),
+                                c_[1 - now_].data(), nullptr, interrupted});
   if (done) now_ = 1 - now_;
   return done;
 }

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Cross-compiles the kernels and the native tests for 64-bit ARM and runs them under emulation.
+# Needs g++-aarch64-linux-gnu and qemu-user. Usage: tests/native/run_neon.sh [build folder]
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=${1:-$(mktemp -d)}
+export FOURGATE_TEST_ROUNDS=${FOURGATE_TEST_ROUNDS:-1000}
+export FOURGATE_TEST_FORK=0  # qemu itself fails when a forked child starts threads
+
+cmake -S "$root" -B "$work" -DFOURGATE_NATIVE_TESTS=ON \
+  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+  -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64 >/dev/null
+cmake --build "$work" --parallel "$(nproc)"
+ctest --test-dir "$work" --output-on-failure

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds and runs the native tests under AddressSanitizer with UBSan, and under ThreadSanitizer.
+# Usage: tests/native/run_sanitizers.sh [build folder]
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=${1:-$(mktemp -d)}
+export FOURGATE_TEST_ROUNDS=${FOURGATE_TEST_ROUNDS:-10000}
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1
+
+for kind in address,undefined thread; do
+  echo "== -fsanitize=$kind"
+  flags="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
+  build=$work/${kind%%,*}
+  # ThreadSanitizer itself fails when a forked child starts threads.
+  [ "$kind" = thread ] && export FOURGATE_TEST_FORK=0
+  # -O1 through the build type: the register tiles of the kernels take minutes to compile otherwise.
+  cmake -S "$root" -B "$build" -DFOURGATE_NATIVE_TESTS=ON -DFOURGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
+    -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" >/dev/null
+  cmake --build "$build" --parallel "$(nproc)"
+  ctest --test-dir "$build" --output-on-failure
+done

@@ -1,0 +1,165 @@
+// The choice of kernels, the machine's limits, and aligned memory.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "dispatch.h"
+#include "machine.h"
+#include "memory.h"
+
+using namespace fourgate;
+
+namespace {
+
+// Chosen before main: the order of static initialisers must not matter.
+const KernelTable* const chosen_early = &kernels();
+
+void test_tables() {
+  std::vector<const char*> names = supported_isas();
+  CHECK(!names.empty());
+  for (const char* name : names) {
+    const KernelTable* table = kernel_table(name);
+    CHECK(table != nullptr);
+    if (table == nullptr) continue;
+    CHECK(std::strcmp(table->name, name) == 0);
+    CHECK(&choose_kernels(name) == table);
+    CHECK(table->f32.width == 2 * table->f64.width);
+    CHECK(table->f32.forward != nullptr && table->f64.forward != nullptr);
+    CHECK(table->f32.tanh != nullptr && table->f64.sigmoid != nullptr);
+  }
+#if defined(__aarch64__)
+  CHECK(names.size() == 1 && std::strcmp(names[0], "neon") == 0);
+#else
+  CHECK(std::strcmp(names.back(), "baseline") == 0);
+  // The compiler's runtime asks the machine in its own way; both must say the same.
+  CHECK((kernel_table("avx2") != nullptr) == (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")));
+  CHECK((kernel_table("avx512") != nullptr) ==
+        (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")));
+#endif
+  for (const char* name : {"", "sse", "AVX2", "avx5", "avx5122"}) CHECK(kernel_table(name) == nullptr);
+}
+
+void test_choice() {
+  const KernelTable* best = kernel_table(supported_isas().front());
+  CHECK(&choose_kernels(nullptr) == best);
+  CHECK(&choose_kernels("") == best);
+  const char* forced = std::getenv("FOURGATE_ISA");
+  CHECK(&kernels() == &choose_kernels(forced));
+  CHECK(chosen_early == &kernels());
+  CHECK(setenv("FOURGATE_ISA", "abacus", 1) == 0);
+  CHECK(&kernels() == chosen_early);  // chosen once
+
+  std::string text;
+  try {
+    choose_kernels("abacus");
+  } catch (const std::runtime_error& e) {
+    text = e.what();
+  }
+  CHECK(text.find("FOURGATE_ISA") != std::string::npos && text.find("abacus") != std::string::npos);
+  for (const char* name : supported_isas()) CHECK(text.find(name) != std::string::npos);
+#if defined(__aarch64__)
+  CHECK_THROWS(choose_kernels("avx2"), std::runtime_error);
+#else
+  CHECK_THROWS(choose_kernels("neon"), std::runtime_error);
+#endif
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  for (size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
+    mkdir(path.substr(0, slash).c_str(), 0700);
+  std::ofstream(path) << text << "\n";
+  CHECK(std::ifstream(path).good());
+}
+
+void test_cgroups() {
+  char pattern[] = "/tmp/fourgate-XXXXXX";
+  CHECK(mkdtemp(pattern) != nullptr);
+  std::string root = pattern, groups = root + "/self";
+  CHECK(cgroup_cpus(root + "/none", root) == 0);
+
+  write_file(groups, "0::/a/b");
+  CHECK(cgroup_cpus(groups, root) == 0);
+  write_file(root + "/a/b/cpu.max", "max 100000");
+  CHECK(cgroup_cpus(groups, root) == 0);
+  write_file(root + "/a/cpu.max", "350000 100000");  // a group above limits those below
+  CHECK(cgroup_cpus(groups, root) == 3);
+  write_file(root + "/a/b/cpu.max", "50000 100000");
+  CHECK(cgroup_cpus(groups, root) == 1);
+  write_file(root + "/a/b/cpu.max", "800000 100000");
+  CHECK(cgroup_cpus(groups, root) == 3);
+
+  write_file(groups, "5:cpuset:/c\n4:cpu,cpuacct:/c/not-visible-here\n0::/");
+  CHECK(cgroup_cpus(groups, root) == 0);
+  write_file(root + "/cpu/cpu.cfs_period_us", "100000");
+  write_file(root + "/cpu/cpu.cfs_quota_us", "-1");
+  CHECK(cgroup_cpus(groups, root) == 0);
+  write_file(root + "/cpu/cpu.cfs_quota_us", "250000");
+  CHECK(cgroup_cpus(groups, root) == 2);
+
+  CHECK(available_cpus() >= 1);
+  CHECK(available_cpus() <= int(std::max(1u, std::thread::hardware_concurrency())));
+  CHECK(std::system(("rm -r " + root).c_str()) == 0);
+}
+
+void test_sizes() {
+  size_t most = std::numeric_limits<size_t>::max();
+  CHECK(checked_mul(3, 5, 7) == 105);
+  CHECK(checked_mul(most, 1) == most && checked_mul(most, 0) == 0 && checked_mul(0, most, most) == 0);
+  CHECK(checked_add(most, 0) == most);
+  CHECK_THROWS(checked_mul(most, 2), std::bad_alloc);
+  CHECK_THROWS(checked_mul(size_t(1) << 32, size_t(1) << 31, 4), std::bad_alloc);
+  CHECK_THROWS(checked_add(most, 1), std::bad_alloc);
+}
+
+void test_buffer() {
+  Buffer<float> b;
+  CHECK(b.data() == nullptr && b.size() == 0);
+  b.zero();
+  for (size_t n : {size_t(1), size_t(17), size_t(100000), (size_t(4) << 20) / sizeof(float), size_t(3) << 20}) {
+    b.resize_zero(n);
+    CHECK(b.size() == n);
+    size_t align = n * sizeof(float) >= Buffer<float>::kHugeFrom ? size_t(2) << 20 : 64;
+    CHECK(reinterpret_cast<uintptr_t>(b.data()) % align == 0);
+    bool zero = true;
+    for (float v : b) zero = zero && v == 0;
+    CHECK(zero);
+    b[n - 1] = 1;
+  }
+  float* before = b.data();
+  size_t room = b.capacity();
+  b.resize_discard(5);
+  CHECK(b.data() == before && b.capacity() == room && b.size() == 5);
+  b.resize_zero(room);
+  CHECK(b.data() == before && b[room - 1] == 0);
+
+  Buffer<float> taken(std::move(b));
+  CHECK(taken.data() == before && b.data() == nullptr && b.size() == 0);
+  b = std::move(taken);
+  CHECK(b.data() == before && taken.data() == nullptr);
+
+  CHECK_THROWS(b.resize_discard(std::numeric_limits<size_t>::max() / 2), std::bad_alloc);
+  CHECK(b.data() == before && b.size() == room);  // the size itself did not fit: nothing was given up
+  CHECK_THROWS(Buffer<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
+}
+
+}  // namespace
+
+int main() {
+  test_tables();
+  test_choice();
+  test_cgroups();
+  test_sizes();
+  test_buffer();
+  return check::result();
+}

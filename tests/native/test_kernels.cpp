@@ -1,0 +1,213 @@
+// Every kernel of every table that this machine runs, against plain loops in double, at sizes around every tail.
+// All arrays have exactly the promised sizes, so that AddressSanitizer sees a lane too many.
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "dispatch.h"
+#include "pack.h"
+
+using namespace fourgate;
+
+namespace {
+
+std::mt19937 random_engine(20240601);
+
+template <class T>
+std::vector<T> uniform(size_t n, double scale = 1) {
+  std::uniform_real_distribution<double> d(-scale, scale);
+  std::vector<T> v(n);
+  for (T& x : v) x = T(d(random_engine));
+  return v;
+}
+
+template <class T>
+double epsilon() {
+  return sizeof(T) == 4 ? 0x1p-23 : 0x1p-52;
+}
+
+// Whether a sum of n terms of size at most 1 (and a few roundings more) may come out as `got`.
+template <class T>
+bool close(T got, double want, size_t n, double scale = 1) {
+  return std::fabs(double(got) - want) <= double(n + 32) * epsilon<T>() * scale * std::max(1.0, std::fabs(want));
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+template <class T>
+void test_forward(const Kernels<T>& k, size_t rows, size_t input, size_t hidden, bool ahead, bool training) {
+  const size_t W = k.width, P = n_blocks(hidden, W);
+  const auto w_ih = uniform<T>(4 * hidden * input, 0.5), w_hh = uniform<T>(4 * hidden * hidden, 0.5);
+  const auto bias = uniform<T>(4 * hidden);
+  std::vector<T> p_ih(P * input * 4 * W), p_hh(P * hidden * 4 * W), p_bias(P * 4 * W), pre(rows * P * 4 * W);
+  pack_panels(w_ih.data(), hidden, input, W, p_ih.data());
+  pack_panels(w_hh.data(), hidden, hidden, W, p_hh.data());
+  pack_bias(bias.data(), hidden, W, p_bias.data());
+  std::vector<std::vector<T>> x, h, c, y(rows, std::vector<T>(hidden)), y2 = y, c_new = y,
+                                                                        gates(rows, std::vector<T>(4 * hidden));
+  std::vector<ForwardRow<T>> args;
+  std::vector<const T*> inputs;
+  for (size_t r = 0; r < rows; ++r) {
+    x.push_back(uniform<T>(input));
+    h.push_back(uniform<T>(hidden));
+    c.push_back(uniform<T>(hidden));
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    inputs.push_back(x[r].data());
+    args.push_back({x[r].data(), h[r].data(), pre.data() + r * P * 4 * W, c[r].data(), c_new[r].data(), y[r].data(),
+                    training ? y2[r].data() : nullptr, training ? gates[r].data() : nullptr});
+  }
+  if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, P, 0, P});
+  // In two pieces and both orders, as threads and alternating sweeps do.
+  ForwardStep<T> step = {p_ih.data(), p_hh.data(), p_bias.data(), input, hidden, args.data(),
+                         rows,        0,           P / 2,         ahead, true};
+  k.forward(step);
+  step.block_begin = P / 2;
+  step.block_end = P;
+  step.descending = false;
+  k.forward(step);
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t u = 0; u < hidden; ++u) {
+      double a[4];
+      for (size_t g = 0; g < 4; ++g) {
+        const size_t row = g * hidden + u;
+        a[g] = bias[row];
+        for (size_t j = 0; j < input; ++j) a[g] += double(w_ih[row * input + j]) * x[r][j];
+        for (size_t j = 0; j < hidden; ++j) a[g] += double(w_hh[row * hidden + j]) * h[r][j];
+      }
+      const double i = sigmoid(a[0]), f = sigmoid(a[1]), g = std::tanh(a[2]), o = sigmoid(a[3]);
+      const double cell = f * c[r][u] + i * g, out = o * std::tanh(cell);
+      const size_t n = input + hidden;
+      CHECK(close(c_new[r][u], cell, n));
+      CHECK(close(y[r][u], out, n));
+      if (!training) continue;
+      CHECK(y2[r][u] == y[r][u]);
+      CHECK(close(gates[r][u], i, n) && close(gates[r][hidden + u], f, n));
+      CHECK(close(gates[r][2 * hidden + u], g, n) && close(gates[r][3 * hidden + u], o, n));
+    }
+}
+
+template <class T>
+void test_backward(const Kernels<T>& k, size_t rows, size_t cols, size_t hidden, bool first) {
+  const size_t W = k.width, P = n_blocks(hidden, W);
+  const auto w = uniform<T>(4 * hidden * hidden, 0.5), w_in = uniform<T>(4 * hidden * cols, 0.5);
+  std::vector<T> panels(P * hidden * 4 * W), back(4 * hidden * P * W);
+  pack_panels(w.data(), hidden, hidden, W, panels.data());
+  pack_back_panels(panels.data(), hidden, hidden, W, back.data());
+  std::vector<std::vector<T>> dg_next, dh, dy, gates, c_prev, c, dc, dg(rows, std::vector<T>(4 * hidden));
+  for (size_t r = 0; r < rows; ++r) {
+    dg_next.push_back(uniform<T>(4 * hidden));
+    for (auto* v : {&dh, &dy, &c_prev, &c, &dc}) v->push_back(uniform<T>(hidden));
+    gates.push_back(uniform<T>(4 * hidden));
+  }
+  const auto dc_before = dc;
+  std::vector<T> dg_panels(P * rows * 4 * W);
+  std::vector<BackwardRow<T>> args;
+  for (size_t r = 0; r < rows; ++r)
+    args.push_back({first ? nullptr : dg_next[r].data(), r % 2 ? dh[r].data() : nullptr, r % 3 ? dy[r].data() : nullptr,
+                    gates[r].data(), c_prev[r].data(), c[r].data(), dc[r].data(), dg[r].data(),
+                    dg_panels.data() + r * 4 * W});
+  k.backward({back.data(), hidden, args.data(), rows, 0, n_groups(hidden, W), rows * 4 * W, rows % 2 == 0});
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t u = 0; u < hidden; ++u) {
+      double d_h = (r % 2 ? double(dh[r][u]) : 0) + (r % 3 ? double(dy[r][u]) : 0);
+      for (size_t j = 0; !first && j < 4 * hidden; ++j) d_h += double(dg_next[r][j]) * w[j * hidden + u];
+      const double i = gates[r][u], f = gates[r][hidden + u], g = gates[r][2 * hidden + u],
+                   o = gates[r][3 * hidden + u];
+      const double t = std::tanh(double(c[r][u])), d = dc_before[r][u] + d_h * o * (1 - t * t);
+      const double want[4] = {d * g * i * (1 - i), d * c_prev[r][u] * f * (1 - f), d * i * (1 - g * g),
+                              d_h * t * o * (1 - o)};
+      const double scale = 4 * (1 + double(hidden));  // the terms of d_h are at most 1/2, gates drawn here reach -1
+      CHECK(close(dc[r][u], d * f, 4 * hidden, scale));
+      for (size_t v = 0; v < 4; ++v) {
+        CHECK(close(dg[r][v * hidden + u], want[v], 4 * hidden, scale));
+        CHECK(dg_panels[(u / W * rows + r) * 4 * W + v * W + u % W] == dg[r][v * hidden + u]);
+      }
+    }
+
+  // The two plain products, on the same gradients.
+  std::vector<T> in_panels(P * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
+  pack_panels(w_in.data(), hidden, cols, W, in_panels.data());
+  pack_back_panels(in_panels.data(), hidden, cols, W, in_back.data());
+  auto dx = std::vector<std::vector<T>>(rows, std::vector<T>(cols));
+  std::vector<const T*> from;
+  std::vector<T*> to;
+  for (size_t r = 0; r < rows; ++r) {
+    from.push_back(dg_next[r].data());
+    to.push_back(dx[r].data());
+  }
+  for (bool add : {false, true})
+    k.back_product({in_back.data(), hidden, cols, from.data(), to.data(), rows, 0, n_groups(cols, W), add});
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t j = 0; j < cols; ++j) {
+      double sum = 0;
+      for (size_t m = 0; m < 4 * hidden; ++m) sum += double(dg_next[r][m]) * w_in[m * cols + j];
+      CHECK(close(dx[r][j], 2 * sum, 4 * hidden, 1 + double(hidden)));
+    }
+
+  const size_t stride = cols + 3;
+  const auto xh = uniform<T>((rows - 1) * stride + cols);
+  std::vector<T> dw(P * cols * 4 * W), out(4 * hidden * cols, T(1));
+  const size_t tiles = (cols + k.max_rows - 1) / k.max_rows;
+  WeightGradient<T> g = {xh.data(), stride, cols, dg_panels.data(), rows * 4 * W, rows, dw.data(), 0, P, 0, tiles / 2};
+  k.weight_gradient(g);
+  g.tile_begin = tiles / 2;
+  g.tile_end = tiles;
+  k.weight_gradient(g);
+  unpack_panels(dw.data(), hidden, cols, 0, cols, W, 0, P, true, out.data());
+  for (size_t m = 0; m < 4 * hidden; ++m)
+    for (size_t j = 0; j < cols; ++j) {
+      double sum = 1, size = 1;
+      for (size_t r = 0; r < rows; ++r) {
+        const double term = double(dg[r][m]) * xh[r * stride + j];
+        sum += term;
+        size += std::fabs(term);
+      }
+      CHECK(close(out[m * cols + j], sum, rows, size));
+    }
+}
+
+template <class T>
+void test_table(const Kernels<T>& k) {
+  const size_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65};
+  size_t i = 0;
+  for (size_t hidden : sizes)
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 11, 13}) {
+      const size_t input = sizes[i++ % 13];
+      test_forward<T>(k, rows, input, hidden, i % 2, i % 3);
+      test_backward<T>(k, rows, input, hidden, i % 5 == 0);
+    }
+}
+
+// Panels and back, and the same weight read through the back panels.
+template <class T>
+void test_pack(size_t W) {
+  for (size_t hidden : {1, 3, 16, 33})
+    for (size_t cols : {1, 5, 16, 70}) {
+      const auto w = uniform<T>(4 * hidden * cols);
+      std::vector<T> panels(n_blocks(hidden, W) * cols * 4 * W, T(7)), out(4 * hidden * cols);
+      pack_panels(w.data(), hidden, cols, W, panels.data());
+      unpack_panels(panels.data(), hidden, cols, 0, cols, W, 0, n_blocks(hidden, W), false, out.data());
+      CHECK(out == w);
+      double sum = 0, packed_sum = 0;  // what is not a weight is zero
+      for (T v : w) sum += std::fabs(v);
+      for (T v : panels) packed_sum += std::fabs(v);
+      CHECK(std::fabs(sum - packed_sum) < 1e-3 * sum);
+    }
+}
+
+}  // namespace
+
+int main() {
+  for (const char* name : supported_isas()) {
+    const KernelTable* table = kernel_table(name);
+    CHECK(table != nullptr);
+    test_table(table->f32);
+    test_table(table->f64);
+    test_pack<float>(table->f32.width);
+    test_pack<double>(table->f64.width);
+  }
+  return check::result();
+}

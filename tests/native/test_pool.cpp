@@ -1,0 +1,322 @@
+// Threads: every rank runs once, barriers order memory, a stop is agreed on, calls do not wait for each other, errors
+// arrive at the caller, and a forked child works. Nothing here depends on how fast a thread is.
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "pool.h"
+
+using namespace fourgate;
+
+namespace {
+
+// Fewer under emulation or a sanitizer.
+int rounds() {
+  const char* wish = std::getenv("FOURGATE_TEST_ROUNDS");
+  return wish != nullptr ? std::atoi(wish) : 100000;
+}
+
+void test_limits() {
+  CHECK(get_num_threads() >= 1);
+  CHECK_THROWS(set_num_threads(0), std::invalid_argument);
+  CHECK_THROWS(set_num_threads(-3), std::invalid_argument);
+  set_num_threads(4);
+  CHECK(get_num_threads() == 4);
+  for (int wanted = -1; wanted <= 4; ++wanted) {
+    Lease lease(wanted);
+    CHECK(lease.size() == (wanted < 1 ? 1 : wanted));
+  }
+  CHECK(Lease(9).size() == 4);
+  set_num_threads(2);
+  CHECK(Lease(9).size() == 2);
+  set_num_threads(4);
+}
+
+void test_run_calls_every_rank_once() {
+  for (int wanted = 1; wanted <= 4; ++wanted) {
+    Lease lease(wanted);
+    std::vector<int> calls(size_t(lease.size()), 0);  // plain: run itself must order the accesses
+    int n = rounds() / 10;
+    bool on_caller = true;
+    std::thread::id caller = std::this_thread::get_id();
+    for (int i = 0; i < n; ++i)
+      lease.run([&](int rank) {
+        ++calls[size_t(rank)];
+        if (rank == 0) on_caller = on_caller && std::this_thread::get_id() == caller;
+      });
+    for (int c : calls) CHECK(c == n);
+    CHECK(on_caller);
+  }
+}
+
+void test_short_leases() {
+  int total = 0, n = rounds() / 10;
+  for (int i = 0; i < n; ++i) {
+    Lease lease(2 + i % 3);
+    std::vector<int> one(size_t(lease.size()), 0);
+    lease.run([&](int rank) { one[size_t(rank)] = 1; });
+    for (int v : one) total += v;
+    total -= lease.size();
+  }
+  CHECK(total == 0);
+}
+
+// Each rank writes its slot and, after the barrier, reads its neighbour's: wrong if any round lets one through early.
+void test_barrier_orders_memory() {
+  for (int threads = 1; threads <= 4; ++threads) {
+    Lease lease(threads);
+    CHECK(lease.size() == threads);
+    int n = rounds();
+    struct alignas(64) Slot {
+      int round = -1;
+    };
+    std::vector<Slot> slots[2] = {std::vector<Slot>(size_t(threads)), std::vector<Slot>(size_t(threads))};
+    std::vector<int> wrong(size_t(threads), 0);
+    Barrier barrier(threads);
+    lease.run([&](int rank) {
+      for (int i = 0; i < n; ++i) {
+        slots[i & 1][size_t(rank)].round = i;
+        if (barrier.wait()) ++wrong[size_t(rank)];
+        for (int other = 0; other < threads; ++other)
+          if (slots[i & 1][size_t(other)].round != i) ++wrong[size_t(rank)];
+      }
+    });
+    for (int w : wrong) CHECK(w == 0);
+  }
+}
+
+// Whoever asks to stop, all see it in that very round, and in all later ones.
+void test_stop_is_agreed() {
+  for (int threads = 1; threads <= 4; ++threads) {
+    Lease lease(threads);
+    for (int trial = 0; trial < rounds() / 500; ++trial) {
+      int who = trial % threads, when = trial % 7;
+      std::vector<int> stopped_at(size_t(threads), -1), still(size_t(threads), 0);
+      Barrier barrier(threads);
+      lease.run([&](int rank) {
+        for (int i = 0; i < 10 && stopped_at[size_t(rank)] < 0; ++i)
+          if (barrier.wait(i == when && (rank == who || trial % 3 == 0))) stopped_at[size_t(rank)] = i;
+        still[size_t(rank)] = barrier.wait();
+      });
+      for (int rank = 0; rank < threads; ++rank)
+        if (stopped_at[size_t(rank)] != when || !still[size_t(rank)]) CHECK(!"all stop in the round that was asked");
+    }
+  }
+  CHECK(true);
+}
+
+void test_exceptions() {
+  Lease lease(4);
+  for (int thrower = 0; thrower < 4; ++thrower) {
+    std::atomic<int> ran{0};
+    std::string text;
+    try {
+      lease.run([&](int rank) {
+        ++ran;
+        if (rank >= thrower) throw std::runtime_error("rank " + std::to_string(rank));
+      });
+    } catch (const std::runtime_error& e) {
+      text = e.what();
+    }
+    CHECK(text == "rank " + std::to_string(thrower));
+    CHECK(ran == 4);
+    lease.run([&](int) { ++ran; });  // nothing is left over
+    CHECK(ran == 8);
+  }
+}
+
+// Many callers at once: each gets what is there, nobody waits for another, and together they stay within the limit.
+void test_many_callers() {
+  std::atomic<int> extra{0}, most{0};
+  std::atomic<long> sum{0};
+  int n = rounds() / 50;
+  std::vector<std::thread> callers;
+  for (int c = 0; c < 6; ++c)
+    callers.emplace_back([&] {
+      for (int i = 0; i < n; ++i) {
+        Lease lease(3);
+        int now = extra += lease.size() - 1;
+        for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {
+        }
+        Barrier barrier(lease.size());
+        std::vector<int> mine(size_t(lease.size()), 0);
+        lease.run([&](int rank) {
+          mine[size_t(rank)] = 1;
+          barrier.wait();
+          int seen = 0;
+          for (int v : mine) seen += v;
+          if (rank == 0) sum += seen - lease.size() + 1;
+        });
+        extra -= lease.size() - 1;
+      }
+    });
+  for (std::thread& t : callers) t.join();
+  CHECK(sum == 6L * n);
+  CHECK(most <= get_num_threads() - 1);
+}
+
+void test_lease_in_a_lease() {
+  Lease outer(2);
+  std::atomic<int> inner_runs{0};
+  outer.run([&](int) {
+    Lease inner(4);
+    inner.run([&](int) { ++inner_runs; });
+  });
+  CHECK(inner_runs >= 2);
+  Lease moved(std::move(outer));
+  CHECK(moved.size() == 2 && outer.size() == 1);
+  int ran[2] = {0, 0};
+  moved.run([&](int rank) { ran[rank] = 1; });
+  CHECK(ran[0] + ran[1] == 2);
+}
+
+// A worker that finds itself on its caller's CPU moves to another.
+void test_workers_keep_off_the_caller() {
+#if defined(__linux__)
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2) {
+    std::printf("skipped: workers on CPUs of their own need two CPUs\n");
+    return;
+  }
+  Lease rest(4);  // all that exist already: the worker in question is started by the pinned thread, so on its CPU
+  set_num_threads(5);
+  std::thread([&] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu)
+      if (CPU_ISSET(size_t(cpu), &all)) CPU_SET(size_t(cpu), &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    Lease lease(2);
+    CHECK(lease.size() == 2);
+    int cpus[2] = {-1, -1};
+    lease.run([&](int rank) { cpus[rank] = sched_getcpu(); });
+    CHECK(cpus[0] >= 0 && cpus[1] >= 0 && cpus[0] != cpus[1]);
+  }).join();
+  set_num_threads(4);
+#endif
+}
+
+// 0 if the pool works here.
+int use_pool() {
+  Lease lease(3);
+  if (lease.size() != 3) return 2;
+  Barrier barrier(3);
+  std::atomic<int> ran{0};
+  for (int i = 0; i < 100; ++i)
+    lease.run([&](int) {
+      barrier.wait();
+      ++ran;
+    });
+  return ran == 300 ? 0 : 3;
+}
+
+template <class Body>
+int status_of_child(Body body) {
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(120);  // a child that hangs is a failure, not a test that never ends
+    _exit(body());
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  return status;
+}
+
+void test_fork() {
+  CHECK(use_pool() == 0);
+  CHECK(status_of_child(use_pool) == 0);
+  CHECK(status_of_child([] { return status_of_child(use_pool) == 0 && use_pool() == 0 ? 0 : 1; }) == 0);
+  CHECK(use_pool() == 0);
+}
+
+void test_fork_while_another_thread_runs() {
+  std::atomic<bool> end{false};
+  std::thread busy([&] {
+    while (!end) {
+      Lease lease(4);
+      Barrier barrier(lease.size());
+      lease.run([&](int) {
+        for (int i = 0; i < 50; ++i) barrier.wait();
+      });
+    }
+  });
+  for (int i = 0; i < 20; ++i) CHECK(status_of_child(use_pool) == 0);
+  end = true;
+  busy.join();
+}
+
+void test_fork_inside_a_lease() {
+  Lease lease(2);
+  lease.run([](int) {});
+  CHECK(status_of_child([&] {
+          try {
+            lease.run([](int) {});
+          } catch (const std::runtime_error&) {
+            return use_pool();
+          }
+          return 1;
+        }) == 0);
+  int ran[2] = {0, 0};
+  lease.run([&](int rank) { ran[rank] = 1; });
+  CHECK(ran[0] + ran[1] == 2);
+}
+
+// Where the system refuses threads, a call makes do with those it gets.
+void test_no_more_threads() {
+  int status = status_of_child([] {
+    rlimit none = {1, 1};
+    if (setrlimit(RLIMIT_NPROC, &none) != 0) return 1;
+    // The limit does not bind root.
+    if (geteuid() == 0 && setuid(65534) != 0) return 77;
+    bool refused = false;
+    try {
+      std::thread([] {}).join();
+    } catch (const std::system_error&) {
+      refused = true;
+    }
+    if (!refused) return 77;
+    Lease lease(3);
+    int ran = 0;
+    lease.run([&](int) { ++ran; });
+    return lease.size() == 1 && ran == 1 ? 0 : 2;
+  });
+  if (status == 77 << 8)
+    std::printf("skipped: this system does not limit threads\n");
+  else
+    CHECK(status == 0);
+}
+
+}  // namespace
+
+int main() {
+  test_limits();
+  test_run_calls_every_rank_once();
+  test_short_leases();
+  test_barrier_orders_memory();
+  test_stop_is_agreed();
+  test_exceptions();
+  test_many_callers();
+  test_lease_in_a_lease();
+  test_workers_keep_off_the_caller();
+  // Emulators and ThreadSanitizer cannot start threads in the child of a process with several.
+  const char* wish = std::getenv("FOURGATE_TEST_FORK");
+  if (wish == nullptr || std::string(wish) != "0") {
+    test_fork();
+    test_fork_while_another_thread_runs();
+    test_fork_inside_a_lease();
+    test_no_more_threads();
+  } else {
+    std::printf("skipped: fork\n");
+  }
+  return check::result();
+}
