@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._core import Tape
+from ._core import Tape, __version__
 from ._machine import cpu_info, get_num_threads, set_num_threads
 from .lstm import LSTM, Grads
 from .stream import Stream
@@ -21,6 +21,7 @@ __all__ = [
     "Grads",
     "Stream",
     "Tape",
+    "__version__",
     "cpu_info",
     "get_num_threads",
     "reference",
@@ -30,16 +31,9 @@ __all__ = [
 if TYPE_CHECKING:
     from . import reference
 
-    __version__: str
-
 
 def __getattr__(name: str) -> Any:
-    # Both cost time that an import need not pay for: importlib.metadata more than all the rest of the package.
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("fourgate")
-    if name == "reference":
+    if name == "reference":  # read by people and tests: an import need not pay for it
         from importlib import import_module
 
         return import_module(".reference", __name__)

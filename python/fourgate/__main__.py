@@ -58,10 +58,11 @@ def check(rng: np.random.Generator) -> tuple[float, str]:
 
     y, (h, c), tape = lstm.forward(order(x), state, lengths=lengths)
     grads = lstm.backward(tape, order(dy), dstate)
-    kind = {"num_layers": layers, "bidirectional": bidirectional}
-    y_ref, (h_ref, c_ref), tape_ref = reference.forward(lstm.params, x, state, lengths, **kind)  # type:
-    ignore[arg-type] grads_ref = reference.backward(lstm.params, tape_ref, dy, dstate) assert grads.x is not None  #
-    for the type checker: need_x is the default
+    y_ref, (h_ref, c_ref), tape_ref = reference.forward(
+        lstm.params, x, state, lengths, num_layers=layers, bidirectional=bidirectional
+    )
+    grads_ref = reference.backward(lstm.params, tape_ref, dy, dstate)
+    assert grads.x is not None  # for the type checker: need_x is the default
 
     ahead = 4 * layers * (inputs + hidden + 1)
     back = ahead + 4 * layers * 4 * hidden

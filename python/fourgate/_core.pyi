@@ -5,6 +5,8 @@ from typing import Any, TypedDict, final
 import numpy as np
 from numpy.typing import NDArray
 
+__version__: str
+
 _Array = NDArray[Any]
 _State = tuple[_Array, _Array]
 

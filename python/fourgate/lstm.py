@@ -235,6 +235,8 @@ class LSTM(Base):
         RuntimeError
             If the parameters have changed since the tape was made.
         """
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape must be what forward returned last, got {type(tape).__name__}")
         if out is None:
             if accumulate:
                 raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
@@ -287,8 +289,6 @@ class LSTM(Base):
         self, tape: Tape, dy: object, dstate: Any, need_x: bool, out: Mapping[str, Array] | None, accumulate: bool
     ) -> tuple[Array | None, Array, Array, list[Array]]:
         """Go backward with arguments that the core could not read as they came."""
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape must be what forward returned last, got {type(tape).__name__}")
         dy_ = None if dy is None else _check.floats(dy, "dy", self._y_shape(tape.x_shape), self._dtype)
         dstate_ = _check.pair(dstate, "dstate", self._state_shape(tape.x_shape), self._dtype, partial=True)
         if out is None:
