@@ -1,0 +1,77 @@
+"""What this machine can do at most, measured by `ceilings/ceilings.cpp`.
+
+python bench/ceilings.py            prints the figures as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from native import build
+
+Ceilings = dict[str, Any]
+
+
+def measure(threads: int = 2, largest_mib: int = 256) -> Ceilings:
+    """Build the program if need be, run it, and return its figures.
+
+    The keys are "isa"; "caches" with l1d, l2 and l3 in bytes (0: unknown); "gflop_per_s" by dtype and then by number of
+    threads (as a string), all threads together; "read", a list of threads, bytes (of each thread) and gb_per_s (of all
+    together); and "round_trip_ns" between two cores (0 where only one was asked for).
+
+    Parameters
+    ----------
+    threads
+        Measured beside one thread; cut to the number of cores that this process may use.
+    largest_mib
+        Size of the largest array read, of each thread.
+    """
+    threads = max(1, min(threads, len(os.sched_getaffinity(0))))
+    program = build(Path(__file__).resolve().parent / "ceilings" / "ceilings.cpp", "", ["-pthread"])
+    text = subprocess.run([str(program), str(threads), str(largest_mib)], check=True, stdout=subprocess.PIPE).stdout
+    result: Ceilings = json.loads(text)
+    return result
+
+
+def best(one: Ceilings, other: Ceilings) -> Ceilings:
+    """Join two runs: the larger of each pair of rates, the smaller of the times."""
+    rates = {
+        dtype: {n: max(rate, other["gflop_per_s"][dtype][n]) for n, rate in by_threads.items()}
+        for dtype, by_threads in one["gflop_per_s"].items()
+    }
+    read = [
+        {**a, "gb_per_s": max(a["gb_per_s"], b["gb_per_s"])} for a, b in zip(one["read"], other["read"], strict=True)
+    ]
+    trip = min(one["round_trip_ns"], other["round_trip_ns"])
+    return {**one, "gflop_per_s": rates, "read": read, "round_trip_ns": trip}
+
+
+def fma_peak(ceilings: Ceilings, threads: int, dtype: str = "float32") -> float:
+    """Return GFLOP/s of all threads; where that number was not measured, scaled from one thread."""
+    by_threads: dict[str, float] = ceilings["gflop_per_s"][dtype]
+    return by_threads.get(str(threads), by_threads["1"] * threads)
+
+
+def read_bandwidth(ceilings: Ceilings, total_bytes: float, threads: int) -> float:
+    """Return GB/s of all threads reading `total_bytes` together, each its share, again and again."""
+    count = threads if any(r["threads"] == threads for r in ceilings["read"]) else 1
+    points = [(r["bytes"] * count, r["gb_per_s"]) for r in ceilings["read"] if r["threads"] == count]
+    scale = threads / count
+    total_bytes /= scale
+    if total_bytes <= points[0][0]:
+        return float(points[0][1] * scale)
+    for (low, low_rate), (high, high_rate) in pairwise(points):
+        if total_bytes <= high:
+            part = math.log(total_bytes / low) / math.log(high / low)
+            return float((low_rate + part * (high_rate - low_rate)) * scale)
+    return float(points[-1][1] * scale)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=1))

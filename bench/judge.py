@@ -1,0 +1,81 @@
+"""Whether what a peer computed is right: fourgate.reference in float64 decides."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from peers.base import STREAM_STEPS, parameter_names
+from shapes import Shape
+
+Array = NDArray[Any]
+
+
+def _reference() -> ModuleType:
+    """Import fourgate.reference; where fourgate is not installed, that one file of the source tree."""
+    try:
+        import fourgate.reference as installed
+
+        return installed
+    except ImportError:
+        path = Path(__file__).resolve().parents[1] / "python" / "fourgate" / "reference.py"
+        spec = importlib.util.spec_from_file_location("fourgate_reference", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+def expected(shape: Shape, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Compute in float64 what a peer's `setup` returns."""
+    reference = _reference()
+    params = {name: arrays[name] for name in parameter_names(shape)}
+    x = np.repeat(arrays["x"], STREAM_STEPS, axis=0) if shape.mode == "stream" else arrays["x"]
+    bidirectional = shape.directions == 2
+    y, (h, c), tape = reference.forward(params, x, num_layers=shape.layers, bidirectional=bidirectional)
+    result: dict[str, Array] = {"y": y[-1:] if shape.mode == "stream" else y, "h": h, "c": c}
+    if shape.mode == "training":
+        grads = reference.backward(params, tape, arrays["dy"])
+        result = {"y": y, "dx": grads.x, **{"d" + name: grads.params[name] for name in params}}
+    return result
+
+
+def terms(shape: Shape, key: str) -> int:
+    """Return how many rounded terms the longest chain behind one element of an output has.
+
+    Forward: the products of one step and the cell's own dozen operations. A gradient adds the 4H products that carry it
+    a step back, and the gradient of a parameter the sum over all rows.
+    """
+    forward = max(shape.widths) + shape.H + 16
+    if key in ("y", "h", "c"):
+        return forward
+    return forward + 4 * shape.H + (0 if key == "dx" else shape.T * shape.B)
+
+
+def check(shape: Shape, wanted: Mapping[str, Array], got: Mapping[str, Array]) -> float:
+    """Return the largest error of `got` in parts of what is allowed; raise AssertionError where that is above 1.
+
+    A float32 sum of n terms is off by at most n * eps in parts of its terms' sum; against the largest element of the
+    array that bound is generous for one step (errors grow as the root of n), and what it leaves is there for the errors
+    that earlier steps and layers pass on.
+    """
+    worst = 0.0
+    eps = float(np.finfo(np.float32).eps)
+    for key, value in got.items():
+        if value.shape != wanted[key].shape:
+            raise AssertionError(f"{key} has shape {value.shape}, must have {wanted[key].shape}")
+        allowed = terms(shape, key) * eps * float(np.abs(wanted[key]).max())
+        error = float(np.abs(value - wanted[key]).max())
+        if not error <= allowed:
+            raise AssertionError(f"{key} is off by {error:.3g}, allowed is {allowed:.3g}")
+        worst = max(worst, error / allowed if allowed > 0 else 0.0)
+    missing = {"y", *(k for k in wanted if k.startswith("d"))} - set(got)
+    if missing:
+        raise AssertionError(f"outputs missing: {sorted(missing)}")
+    return worst

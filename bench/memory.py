@@ -1,0 +1,69 @@
+"""How much memory inference takes as T grows, and how large the tape of a training step is.
+
+    python bench/memory.py
+
+Peak resident memory is measured in a fresh process for each T, over what the process had with x and y in place and one
+step run: what is left is the workspace, which must not grow with T. The kernel counts in lots of 64 pages for each
+thread, so some hundred KiB to and fro mean nothing. Linux only (ru_maxrss in KiB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+
+import fourgate as fg
+import numpy as np
+
+SIZES = ((1, 64, 128), (32, 64, 128), (1, 256, 256), (64, 256, 256))  # B, I, H
+STEPS = (100, 1000, 4000)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process ever had resident."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def workspace(steps: int, batch: int, inputs: int, hidden: int) -> int:
+    """Return by how much one call raises this process's peak, beyond x and y."""
+    lstm = fg.LSTM(inputs, hidden)
+    x = np.ones((steps, batch, inputs), np.float32)
+    y = np.ones((steps, batch, hidden), np.float32)
+    lstm(x[:1], out=y[:1])
+    before = peak_bytes()
+    lstm(x, out=y)
+    return peak_bytes() - before
+
+
+def main() -> None:
+    """Print both tables; with four sizes, print the workspace of that one call only."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, help="T B I H")
+    sizes = parser.parse_args().sizes
+    if sizes:
+        print(workspace(*sizes))
+        return
+    print("Inference: KiB of peak memory that a call adds, beyond x and y\n")
+    print("| B,I,H | " + " | ".join(f"T = {t}" for t in STEPS) + " |\n|---|" + "---:|" * len(STEPS))
+    for size in SIZES:
+        cells = []
+        for steps in STEPS:
+            command = [sys.executable, __file__, *map(str, (steps, *size))]
+            text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            cells.append(f"{int(text) / 1024:.0f}")
+        print(f"| {','.join(map(str, size))} | " + " | ".join(cells) + " |")
+    print("\nTraining: the tape, in floats for each step and row\n")
+    print("| T,B,I,H | tape, KiB | floats per step and row | 6 H + I |\n|---|---:|---:|---:|")
+    for batch, inputs, hidden in SIZES:
+        for steps in STEPS[:1]:
+            lstm = fg.LSTM(inputs, hidden)
+            _, _, tape = lstm.forward(np.ones((steps, batch, inputs), np.float32))
+            floats = tape.nbytes / 4 / (steps * batch)
+            label = ",".join(map(str, (steps, batch, inputs, hidden)))
+            print(f"| {label} | {tape.nbytes / 1024:.0f} | {floats:.1f} | {6 * hidden + inputs} |")
+
+
+if __name__ == "__main__":
+    main()

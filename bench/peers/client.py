@@ -1,0 +1,92 @@
+"""Starts a peer's process and talks to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from shapes import Shape
+
+from .base import Array
+from .worker import receive, send
+
+# Which modes each peer has.
+PEERS: dict[str, tuple[str, ...]] = {
+    "fourgate": ("inference", "training", "stream"),
+    "fourgate_step": ("stream",),
+    "torch": ("inference", "training", "stream"),
+    "onnxruntime": ("inference", "stream"),
+    "onednn": ("inference", "training", "stream"),
+}
+OURS = ("fourgate", "fourgate_step")
+
+
+class PeerError(RuntimeError):
+    """A peer could not be started, or failed."""
+
+
+class Client:
+    """One peer in a process of its own, which has `threads` threads and ends with the `with` block."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.name, self.threads = name, threads
+        limits = {key: str(threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker.py")), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **limits},
+        )
+        try:
+            self.version: str = self._reply()
+        except BaseException:
+            self.close()
+            raise
+
+    def _reply(self) -> Any:
+        assert self.process.stdout is not None
+        try:
+            state, value = receive(self.process.stdout)
+        except EOFError:
+            raise PeerError(f"{self.name} ended with status {self.process.wait()}") from None
+        if state != "ok":
+            raise PeerError(f"{self.name}: {value}")
+        return value
+
+    def _ask(self, *request: Any) -> Any:
+        assert self.process.stdin is not None
+        send(self.process.stdin, request)
+        return self._reply()
+
+    def setup(self, shape: Shape, path: Path) -> dict[str, Array]:
+        """Set the peer up with the arrays in the .npz file at `path`; return what it computed from them."""
+        result: dict[str, Array] = self._ask("setup", shape, self.threads, str(path))
+        return result
+
+    def time(self, calls: int) -> float:
+        """Return the seconds that `calls` runs take."""
+        return float(self._ask("time", calls))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,216 @@
+"""Renders what compare.py measured: Markdown tables and a plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ceilings import fma_peak, read_bandwidth
+from measure import Result
+from peers.client import OURS
+from shapes import MODES
+
+TITLES = {
+    "fourgate": "fourgate",
+    "fourgate_step": "stream.step",
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "onednn": "oneDNN",
+    "openvino": "OpenVINO",
+}
+ABOUT = {
+    "inference": "Inference: a whole sequence from a zero state, one call.",
+    "training": "Training step: forward, and backward from a given dy to the gradients of x and of all parameters.",
+    "stream": "Stream: one step with carried state, by `stream.step(x, out=y)` and by `lstm(x, state)`.",
+}
+Run = dict[str, Any]
+
+
+def ours(result: Result) -> str | None:
+    """Return which of our calls the ratios are for: in a stream `stream.step`, else `lstm`."""
+    return next((name for name in reversed(OURS) if name in result.samples), None)
+
+
+def best_peer(result: Result) -> str | None:
+    """Return the fastest of the others."""
+    return min((name for name in result.samples if name not in OURS), key=result.median, default=None)
+
+
+def ratio(result: Result, other: str | None, mine: str | None) -> float | None:
+    """Return how many times faster `mine` is than `other`."""
+    if other not in result.samples or mine not in result.samples:
+        return None
+    return result.median(other) / result.median(mine)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def _time(result: Result, peer: str) -> str:
+    if peer not in result.samples:
+        return ""
+    microseconds = 1e6 * result.median(peer)
+    return f"{microseconds:.2f}" if microseconds < 10 else f"{microseconds:.{1 if microseconds < 1000 else 0}f}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def gflop_per_s(result: Result) -> float | None:
+    """Return what our call reaches, or where it did not run, the best peer."""
+    who = ours(result) or best_peer(result)
+    return None if who is None else 1e-9 * result.shape.flops / result.median(who)
+
+
+def bandwidth_share(result: Result, ceilings: Run) -> float | None:
+    """Return, for batch 1, which part of the read bandwidth the reads of the weights alone come to."""
+    shape, who = result.shape, ours(result) or best_peer(result)
+    if shape.B != 1 or shape.mode == "training" or who is None:
+        return None
+    recurrent = 4 * 4 * shape.H * shape.H * shape.directions * shape.layers
+    held = 4 * shape.weights if shape.T == 1 else recurrent
+    return 1e-9 * shape.weight_reads / result.median(who) / read_bandwidth(ceilings, held, result.threads)
+
+
+def _table(rows: list[Result], ceilings: Run) -> list[str]:
+    peers = [p for p in TITLES if any(p in r.samples for r in rows)]
+    mine = [p for p in peers if p in OURS]
+    heads = ["T,B,I,H", "threads", *(TITLES[p] for p in peers)]
+    heads += [f"best peer / {TITLES[p]}" for p in mine] + [f"torch / {TITLES[p]}" for p in mine[-1:]]
+    heads += ["GFLOP/s", "% of FMA peak", "% of read bandwidth"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for r in rows:
+        name = r.shape.label if r.shape.listed else f"{r.shape.label} ({r.shape.name.removesuffix('/stream')})"
+        rate, share = gflop_per_s(r), bandwidth_share(r, ceilings)
+        peak = None if rate is None or not r.shape.batched else 100 * rate / fma_peak(ceilings, r.threads)
+        cells = [name, str(r.threads), *(_time(r, p) for p in peers)]
+        cells += [_number(ratio(r, best_peer(r), p)) for p in mine]
+        cells += [_number(ratio(r, "torch", p)) for p in mine[-1:]]
+        cells += [_number(rate, 1), _number(peak, 0), _number(None if share is None else 100 * share, 0)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _means(rows: list[Result]) -> list[str]:
+    lines = []
+    for n in sorted({r.threads for r in rows}):
+        here = [(r, ratio(r, best_peer(r), ours(r)), ratio(r, "torch", ours(r))) for r in rows if r.threads == n]
+        best = [b for _, b, _ in here if b is not None]
+        if not best:
+            continue
+        torch = [t for _, _, t in here if t is not None]
+        slower = [f"{r.shape.label} ({b:.2f})" for r, b, _ in here if b is not None and b < 0.97]
+        line = f"{n} thread{'s' if n > 1 else ''}: geometric mean of best peer / fourgate {geometric_mean(best):.2f}"
+        line += f" (least {min(best):.2f})" + (f", of torch / fourgate {geometric_mean(torch):.2f}" if torch else "")
+        line += f", over {len(best)} shapes; below 0.97: {', '.join(slower) or 'none'}."
+        lines.append("- " + line)
+    speedups = {}
+    for r in rows:
+        who = ours(r)
+        if who is not None and r.shape.batched:
+            speedups[r.shape.label, r.threads] = r.median(who)
+    pairs = [f"{k[0]}: {t / speedups[k[0], 2]:.2f}" for k, t in speedups.items() if k[1] == 1 and (k[0], 2) in speedups]
+    if pairs:
+        lines.append(f"- Two threads against one, batched: {'; '.join(pairs)}.")
+    return lines
+
+
+def markdown(run: Run, results: Iterable[Result]) -> str:
+    """Return the whole report."""
+    results, ceilings, head = list(results), run["ceilings"], run["header"]
+    versions = ", ".join(f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p != "fourgate_step")
+    flops = ceilings["gflop_per_s"]["float32"]
+    caches = ceilings["caches"]
+    lines = [
+        f"{head['cpu']}, {head['cores']} cores, {head['date']}; load average {head['load'][0]:.2f} at the start and "
+        f"{head['load'][1]:.2f} at the end. {versions}; Python {head['python']}, NumPy {head['numpy']}.",
+        "",
+        f"Measured in the same run ({ceilings['isa']}): FMA peak "
+        + ", ".join(f"{rate:.0f} GFLOP/s on {n}" for n, rate in flops.items())
+        + " thread(s), float32; read bandwidth on one thread "
+        + ", ".join(f"{read_bandwidth(ceilings, caches[c] / 2, 1):.0f} GB/s from {c.upper()}" for c in ("l1d", "l2"))
+        + f", {read_bandwidth(ceilings, 8 * max(caches['l2'], 1 << 20), 1):.0f} GB/s beyond; "
+        f"one round trip between two cores {ceilings['round_trip_ns']:.0f} ns.",
+        "",
+        f"Times are microseconds of one call, medians of {head['rounds']} rounds in which all take turns; float32; "
+        "every peer in its own process and its outputs checked against the float64 reference. A ratio above 1 means "
+        "that fourgate is faster.",
+    ]
+    for mode in MODES:
+        rows = [r for r in results if r.shape.mode == mode and r.samples]
+        if rows:
+            lines += ["", f"**{ABOUT[mode]}**", "", *_table(rows, ceilings)]
+            lines += ["", *means] if (means := _means(rows)) else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _plot_times(axes: Any, rows: list[Result], title: str) -> None:
+    axes.set_title(title)
+    for k, (peer, name) in enumerate(TITLES.items()):
+        points = sorted((r.shape.flops, 1e6 * r.median(peer)) for r in rows if peer in r.samples)
+        if points:
+            mine = peer in OURS
+            style = {"marker": "o" if mine else "x", "markersize": 5, "zorder": 3 if mine else 2, "color": f"C{k}"}
+            axes.loglog(*zip(*points, strict=True), linestyle="none", label=name, **style)
+    axes.set_xlabel("floating-point operations of the matrix products")
+    axes.grid(True, which="major", alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _plot_ratios(axes: Any, rows: list[Result]) -> None:
+    counts = sorted({r.threads for r in rows})
+    shapes = sorted({r.shape for r in rows}, key=lambda s: (s.flops, s.mode))
+    lowest, highest = 1.0, 1.0
+    for k, n in enumerate(counts):
+        by_shape = {r.shape: ratio(r, best_peer(r), ours(r)) for r in rows if r.threads == n}
+        found = [(i, value) for i, s in enumerate(shapes) if (value := by_shape.get(s)) is not None]
+        if not found:
+            continue
+        places = [i + (k - (len(counts) - 1) / 2) * 0.8 / len(counts) for i, _ in found]
+        values = [value for _, value in found]
+        heights = [value - 1 for value in values]
+        axes.bar(places, heights, 0.8 / len(counts), bottom=1, label=f"{n} thread{'s' if n > 1 else ''}")
+        lowest, highest = min(lowest, *values), max(highest, *values)
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(lowest / 1.15, highest * 1.15)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.axhline(1, color="black", linewidth=1)
+    labels = [s.label + (" stream" if s.mode == "stream" else "") for s in shapes]
+    axes.set_xticks(range(len(shapes)), labels, rotation=90, fontsize=7)
+    axes.set_xlabel("T,B,I,H")
+    axes.grid(True, axis="y", alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
+
+
+def plot(run: Run, results: Iterable[Result], path: Path) -> None:
+    """Draw times over work, for the smallest number of threads, and below them how much faster fourgate is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    results = [r for r in results if r.samples]
+    groups = {"inference and streams": ("inference", "stream"), "training step": ("training",)}
+    sides = {title: [r for r in results if r.shape.mode in modes] for title, modes in groups.items()}
+    sides = {title: rows for title, rows in sides.items() if rows}
+    widths = [max(8, len({r.shape for r in rows})) for rows in sides.values()]
+    size = (min(18, 2 + 0.45 * sum(widths)), 9)
+    figure, grid = plt.subplots(2, len(sides), figsize=size, width_ratios=widths, squeeze=False, layout="constrained")
+    least = min(r.threads for r in results)
+    for column, (title, rows) in enumerate(sides.items()):
+        shown = [r for r in rows if r.threads == least]
+        _plot_times(grid[0, column], shown, f"{title}, {least} thread{'s' if least > 1 else ''}")
+        _plot_ratios(grid[1, column], rows)
+    grid[0, 0].set_ylabel("microseconds of one call")
+    grid[1, 0].set_ylabel("best peer's time / fourgate's")
+    figure.suptitle(
+        f"fourgate and its peers, float32: {run['header']['cpu']}, {run['header']['date'][:10]}", fontsize=11
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

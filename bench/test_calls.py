@@ -1,0 +1,108 @@
+"""Times of single calls: `pytest bench --benchmark-only`. The comparison with other libraries is compare.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import fourgate as fg
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from peers.base import make_arrays
+from peers.peer_fourgate import network
+from pytest_benchmark.fixture import BenchmarkFixture
+from shapes import TABLE, Shape
+
+Array = NDArray[Any]
+SMALL_WORK = 1e9  # floating-point operations of one call: what is above takes too long for a smoke run
+INFERENCE = [s for s in TABLE if s.mode == "inference" and s.flops < SMALL_WORK]
+TRAINING = [s for s in TABLE if s.mode == "training" and s.flops < SMALL_WORK]
+SMALLEST = Shape("smallest", 1, 1, 16, 16)
+
+
+@pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run with one thread and with two."""
+    before = fg.get_num_threads()
+    fg.set_num_threads(request.param)
+    yield request.param
+    fg.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Run with one thread."""
+    before = fg.get_num_threads()
+    fg.set_num_threads(1)
+    yield
+    fg.set_num_threads(before)
+
+
+def timed(benchmark: BenchmarkFixture, call: Callable[[], object], flops: int = 0) -> None:
+    """Time `call` for at most half a second or so."""
+    benchmark._max_time = 0.4
+    benchmark._min_rounds = 3
+    if flops:
+        benchmark.extra_info["flops"] = flops
+    benchmark(call)
+
+
+@pytest.mark.parametrize("shape", INFERENCE, ids=lambda s: s.label)
+def test_inference(benchmark: BenchmarkFixture, shape: Shape, threads: int) -> None:
+    """A whole sequence in one call."""
+    arrays = make_arrays(shape)
+    lstm = network(shape, arrays)
+    timed(benchmark, partial(lstm, arrays["x"]), shape.flops)
+
+
+@pytest.mark.parametrize("shape", TRAINING, ids=lambda s: s.label)
+def test_training(benchmark: BenchmarkFixture, shape: Shape, threads: int) -> None:
+    """Forward with a tape, and backward to all gradients."""
+    arrays = make_arrays(shape)
+    lstm = network(shape, arrays)
+
+    def step() -> None:
+        _, _, tape = lstm.forward(arrays["x"])
+        lstm.backward(tape, arrays["dy"])
+
+    timed(benchmark, step, shape.flops)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("given", ["out", "new"])
+def test_step_overhead(benchmark: BenchmarkFixture, given: str) -> None:
+    """`stream.step` where there is next to nothing to compute."""
+    arrays = make_arrays(SMALLEST)
+    stream = network(SMALLEST, arrays).stream(batch=1)
+    x, out = np.array(arrays["x"][0]), np.zeros((1, SMALLEST.H), np.float32)
+    timed(benchmark, partial(stream.step, x, out=out) if given == "out" else partial(stream.step, x))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("given", ["x", "state", "list"])
+def test_call_overhead(benchmark: BenchmarkFixture, given: str) -> None:
+    """`lstm(x)` where there is next to nothing to compute; a list has to be made an array first."""
+    arrays = make_arrays(SMALLEST)
+    lstm = network(SMALLEST, arrays)
+    x: Any = arrays["x"].tolist() if given == "list" else arrays["x"]
+    state = (np.zeros((1, 1, SMALLEST.H), np.float32),) * 2
+    timed(benchmark, partial(lstm, x, state) if given == "state" else partial(lstm, x))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("hidden", [32, 256, 512])
+def test_packing(benchmark: BenchmarkFixture, hidden: int) -> None:
+    """New parameters, and the first step with them, which packs them."""
+    shape = Shape("packing", 1, 1, hidden, hidden)
+    arrays = make_arrays(shape)
+    lstm = network(shape, arrays)
+
+    def write() -> None:
+        with lstm.writable() as params:
+            params["bias_l0"][0] += 1
+        lstm(arrays["x"])
+
+    timed(benchmark, write)
+    benchmark.extra_info["bytes"] = 4 * shape.weights
