@@ -1,0 +1,152 @@
+"""The kernels' sigmoid and tanh are within 2 ULP of the exact value over the whole range, in float32 and float64.
+
+An ULP here is the distance of neighbouring numbers at the exact value: 2^(e - 23) or 2^(e - 52) where
+2^e <= |v| < 2^(e+1), and the smallest denormal below the normal numbers.
+"""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from bounds import ULPS
+from cases import DTYPES, same_bits
+from fourgate import _core
+
+FUNCTIONS = {"sigmoid": _core.sigmoid, "tanh": _core.tanh}
+every_function = pytest.mark.parametrize("name", FUNCTIONS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def exact(name, x):
+    """In the precision of x, by formulas that keep relative accuracy."""
+    if name == "tanh":
+        return np.tanh(x)
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def by_mpmath(name, x):
+    """Rounded to twice the precision of float64, as the sum of two float64 numbers."""
+    with mpmath.workdps(40):
+        high, low = np.empty_like(x), np.empty_like(x)
+        for k, value in enumerate(x):
+            v = mpmath.mpf(float(value))
+            v = mpmath.tanh(v) if name == "tanh" else 1 / (1 + mpmath.exp(-v))
+            high[k] = float(v)
+            low[k] = float(v - mpmath.mpf(high[k]))
+    return high, low
+
+
+def ulp(v, dtype):
+    """The distance of neighbours at v, by the exponent of v itself and not of v rounded."""
+    info = np.finfo(dtype)
+    _, exponent = np.frexp(v)
+    return np.ldexp(np.ones_like(v), np.maximum(exponent - 1, info.minexp) - info.nmant)
+
+
+def assert_good(x, got, off, size):
+    """`off` is how far `got` is from the exact value whose ULP is `size`."""
+    ulps = np.abs(off) / size
+    worst = np.argmax(ulps)
+    assert ulps[worst] <= ULPS, f"{x[worst]!r} gives {got[worst]!r}: off by {ulps[worst]} ULP"
+
+
+@every_function
+def test_float32_densely(name):
+    """Every 997th float32 there is, and every 61st between 2^-14 and 128; float64 is exact enough to judge."""
+    patterns = np.arange(0, 2**32, 997, dtype=np.uint64).astype(np.uint32)
+    low, high = np.array([2.0**-14, 128], np.float32).view(np.uint32)
+    middle = np.arange(low, high, 61, dtype=np.uint32)
+    for bits in (patterns, middle, middle | np.uint32(2**31)):
+        x = bits.view(np.float32)
+        x = x[np.isfinite(x)]
+        got = FUNCTIONS[name](x)
+        assert got.dtype == np.float32
+        want = exact(name, x.astype(np.float64))
+        assert_good(x, got, got - want, ulp(want, np.float32))
+
+
+@every_function
+def test_float64_densely(name):
+    """Random bit patterns and uniform draws against long double."""
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("long double is no longer than double here; mpmath judges")
+    rng = np.random.default_rng(2)
+    patterns = rng.integers(0, 2**64, 300_000, dtype=np.uint64).view(np.float64)
+    draws = [patterns[np.isfinite(patterns)]]
+    draws += [rng.uniform(-end, end, 300_000) for end in (1e-3, 0.1, 1, 20, 40, 760)]
+    for x in draws:
+        got = FUNCTIONS[name](x)
+        want = exact(name, x.astype(np.longdouble))
+        assert_good(x, got, got - want, ulp(want, np.float64))
+
+
+@every_function
+@every_dtype
+def test_against_mpmath(name, dtype):
+    rng = np.random.default_rng(3)
+    scale = 10.0 ** rng.uniform(-10, 2.8, 2500)
+    x = (scale * rng.choice([-1, 1], 2500)).astype(dtype)
+    got = FUNCTIONS[name](x)
+    high, low = by_mpmath(name, x.astype(np.float64))
+    off = (got.astype(np.float64) - high) - low
+    assert_good(x, got, off, ulp(high, dtype))
+
+
+@every_function
+@every_dtype
+def test_around_every_break(name, dtype):
+    """Neighbours of where implementations change their formula, and of where results become 0, 1 or denormal."""
+    info = np.finfo(dtype)
+    centers = [0.125, 0.25, 0.3, 0.5, 0.55, 0.625, 1, 2, 4, 8, 9, 9.01, 16, 16.6, 17, 18, 19, 19.06, 20, 22, 32, 36, 37]
+    centers += [40, 64, 87.3, 88, 88.37, 88.72, 89, 96, 100, 103.28, 103.97, 104, 128]
+    centers += [700, 708.4, 709.78, 710, 744.4, 745.13]
+    centers += [746, 800, 1e4, float(info.tiny), float(info.tiny) * 2, float(info.smallest_subnormal), float(info.max)]
+    centers += list(np.log(2) * np.arange(0.5, 30, 1))  # where exp changes its power of two
+    near = [np.array(centers, dtype)]
+    for _ in range(8):
+        near.append(np.nextafter(near[-1], np.array(0, dtype)))
+    x = np.concatenate(near)
+    x = np.concatenate([x, -x])
+    got = FUNCTIONS[name](x)
+    high, low = by_mpmath(name, x.astype(np.float64))
+    off = (got.astype(np.float64) - high) - low
+    assert_good(x, got, off, ulp(high, dtype))
+
+
+@every_dtype
+def test_special_values(dtype):
+    info = np.finfo(dtype)
+    small = np.array([0.0, info.smallest_subnormal, info.tiny / 4, info.tiny, info.tiny * 3], dtype)
+    small = np.concatenate([small, -small])
+    assert same_bits(_core.tanh(small), small)  # -0 stays -0, and denormals are not flushed
+    assert same_bits(_core.sigmoid(small), np.full(10, 0.5, dtype))
+    ends = np.array([np.inf, -np.inf, info.max, info.min, 1000, -1000], dtype)
+    assert same_bits(_core.tanh(ends), np.array([1, -1] * 3, dtype))
+    assert same_bits(_core.sigmoid(ends), np.array([1, 0] * 3, dtype))
+    nans = np.array([np.nan, -np.nan, 0, np.nan], dtype)
+    for function in FUNCTIONS.values():
+        np.testing.assert_array_equal(np.isnan(function(nans)), [True, True, False, True])
+
+
+@every_dtype
+def test_range(dtype):
+    """Never beyond the limits: 1 - tanh^2 and s (1 - s) are never negative."""
+    x = np.concatenate([np.linspace(-60, 60, 200_001), np.linspace(6, 20, 100_001)]).astype(dtype)
+    assert np.abs(_core.tanh(x)).max() == 1
+    assert _core.sigmoid(x).max() == 1
+    assert _core.sigmoid(x).min() > 0
+
+
+@every_function
+@every_dtype
+def test_every_length(name, dtype):
+    """The result for a number depends neither on its place nor on its neighbours; the input is left alone."""
+    x = np.random.default_rng(4).normal(size=80).astype(dtype) * 3
+    kept = x.copy()
+    one_by_one = np.concatenate([FUNCTIONS[name](x[k : k + 1]) for k in range(80)])
+    for n in range(81):
+        assert same_bits(FUNCTIONS[name](x[:n]), one_by_one[:n])
+        assert same_bits(FUNCTIONS[name](x[80 - n :]), one_by_one[80 - n :])
+    assert same_bits(x, kept)

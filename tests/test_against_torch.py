@@ -1,0 +1,105 @@
+"""Outputs, final states and every gradient agree with torch.nn.LSTM, run live on the same numbers."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import bounds
+import numpy as np
+import pytest
+from cases import DTYPES, Case, Data, Result, data, model, run
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing is compared with it: install torch")
+
+
+def by_torch(case: Case, weights: dict[str, Any], d: Data) -> Result:
+    """The same call by torch; rows of length 0, which packed sequences refuse, must not occur."""
+    dtype = getattr(torch, case.dtype)
+    kind = {"bias": case.bias, "bidirectional": case.bidirectional, "dtype": dtype}
+    net = torch.nn.LSTM(case.inputs, case.hidden, case.layers, **kind)
+    tensors = {}
+    for name, value in weights.items():
+        tensors[name.replace("bias", "bias_ih")] = torch.tensor(np.array(value))
+        if name.startswith("bias"):
+            tensors[name.replace("bias", "bias_hh")] = torch.zeros(value.shape, dtype=dtype)
+    net.load_state_dict(tensors)
+    zeros = np.zeros((case.layers * case.directions, case.batch, case.hidden), case.dtype)
+    x, h0, c0 = (torch.tensor(a, requires_grad=True) for a in (d.x, *(d.state or (zeros, zeros))))
+    if d.lengths is None:
+        y, (h, c) = net(x, (h0, c0))
+    else:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(d.lengths), enforce_sorted=False)
+        y, (h, c) = net(packed, (h0, c0))
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=case.steps)
+    loss = sum((o * torch.tensor(g)).sum() for o, g in zip((y, h, c), (d.dy, *d.dstate), strict=True) if g is not None)
+    loss.backward()
+    # Where only h or c receives a gradient, what torch leaves out is zero.
+    grads = [t.detach() * 0 if t.grad is None else t.grad for t in (x, h0, c0)]
+    by_name = {name: p.grad.numpy() for name, p in net.named_parameters()}
+    params = {name: by_name[name.replace("bias", "bias_ih")] for name in weights}
+    return Result(*(t.detach().numpy() for t in (y, h, c, *grads)), params)
+
+
+def check(case: Case) -> None:
+    lstm, d = model(case), data(case)
+    if d.lengths is not None:
+        d = d._replace(lengths=np.maximum(d.lengths, 1))
+    got, want = run(case, lstm, d).named(), by_torch(case, lstm.params, d).named()
+    del got["params"], want["params"]
+    # Two programs of the same precision: each may be as far off as the bound says.
+    ahead = 2 * bounds.norm_bound(case.dtype, case.inputs + case.hidden + 1, case.steps * case.layers)
+    length = 9 * max(4 * case.hidden, case.batch)
+    back = 2 * bounds.norm_bound(case.dtype, length, case.steps * case.layers, backward=True)
+    assert list(got) == list(want)
+    for name, value in got.items():
+        relative = ahead if name in ("y", "h", "c") else back
+        bounds.assert_norm(value, want[name].astype(np.float64), relative, f"{case}: {name}", least=1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_every_combination(layers, bidirectional, dtype):
+    flags = itertools.product((False, True), repeat=4)
+    for n, (bias, batch_first, lengths, state) in enumerate(flags):
+        some = {"bias": bias, "batch_first": batch_first, "lengths": lengths, "state": state}
+        check(Case(7, 6, 10, 17, layers, bidirectional, dtype=dtype, seed=n, **some))
+
+
+@pytest.mark.parametrize("given", [g for g in itertools.product((True, False), repeat=3) if any(g)])
+def test_only_some_gradients(given):
+    check(Case(5, 4, 6, 9, 2, True, given=given, dtype="float64"))
+    check(Case(5, 4, 6, 9, 2, True, given=given, lengths=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large(dtype):
+    check(Case(20, 32, 64, 128, 2, True, dtype=dtype, lengths=True))
+    check(Case(60, 1, 40, 33, dtype=dtype))
+
+
+def test_state_dicts_go_both_ways():
+    """torch's own state dict, both biases random, gives torch's output; ours loads into torch and gives ours."""
+    torch.manual_seed(3)
+    net = torch.nn.LSTM(5, 12, 2, bidirectional=True)
+    case = Case(6, 3, 5, 12, 2, True, state=False)
+    lstm, d = model(case), data(case)
+    relative = 2 * bounds.norm_bound("float32", 5 + 12 + 2, 12)
+    lstm.load_state_dict({name: value.numpy() for name, value in net.state_dict().items()})
+    with torch.no_grad():
+        want, _ = net(torch.tensor(d.x))
+    bounds.assert_norm(lstm(d.x)[0], want.numpy().astype(np.float64), relative, "torch's weights")
+
+    other = model(Case(6, 3, 5, 12, 2, True, seed=9))
+    net.load_state_dict({name: torch.tensor(value) for name, value in other.state_dict().items()})
+    with torch.no_grad():
+        got, _ = net(torch.tensor(d.x))
+    bounds.assert_norm(other(d.x)[0], got.numpy().astype(np.float64), relative, "our weights")
+
+
+def test_tensors_are_arrays_enough():
+    """A tensor that needs no gradient can be passed as it is."""
+    case = Case(4, 2, 3, 5, state=False)
+    lstm, d = model(case), data(case)
+    np.testing.assert_array_equal(lstm(torch.tensor(d.x))[0], lstm(d.x)[0])

@@ -1,0 +1,159 @@
+"""fourgate works on in a forked child, whatever the parent did with its threads before."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+if not hasattr(os, "fork"):
+    pytest.skip("this system has no fork", allow_module_level=True)
+
+# Python warns of fork in a process with threads; that it works here is what this file shows.
+START = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import numpy as np
+import fourgate as fg
+
+fg.set_num_threads(2)
+lstm = fg.LSTM(64, 128, 2, bidirectional=True, rng=0)
+x = np.random.default_rng(0).normal(size=(12, 32, 64)).astype(np.float32)
+dy = np.ones((12, 32, 256), np.float32)
+
+def work(model=lstm):
+    y, (h, c), tape = model.forward(x)
+    grads = model.backward(tape, dy)
+    return b"".join(a.tobytes() for a in (y, h, c, grads.x, *grads.params.values()))
+
+def in_child(check):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)  # a child that hangs is a child that fails
+        try:
+            ok = check()
+        except BaseException as error:
+            print("child:", repr(error), file=sys.stderr, flush=True)
+            ok = False
+        os._exit(0 if ok else 1)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"child ended with status {status}"
+"""
+
+
+def test_fork_after_use(run_script):
+    run_script(
+        START
+        + """
+want = work()
+in_child(lambda: work() == want)
+assert work() == want
+in_child(lambda: work() == want and fg.get_num_threads() == 2)
+"""
+    )
+
+
+def test_fork_before_use(run_script):
+    run_script(
+        START
+        + """
+results = os.pipe()
+in_child(lambda: os.write(results[1], work()[:4096]) == 4096)
+assert os.read(results[0], 4096) == work()[:4096]
+"""
+    )
+
+
+def test_a_child_of_a_child(run_script):
+    run_script(
+        START
+        + """
+want = work()
+def child():
+    in_child(lambda: work() == want)
+    first = work() == want
+    in_child(lambda: work() == want)
+    return first
+in_child(child)
+assert work() == want
+"""
+    )
+
+
+def test_a_child_may_change_the_number_of_threads(run_script):
+    run_script(
+        START
+        + """
+want = work()
+def child():
+    for n in (3, 1, 2):
+        fg.set_num_threads(n)
+        if work() != want:
+            return False
+    return True
+in_child(child)
+assert fg.get_num_threads() == 2
+assert work() == want
+"""
+    )
+
+
+def test_fork_while_other_threads_compute(run_script):
+    """The child starts with whatever locks the other threads held at that moment."""
+    run_script(
+        START
+        + """
+want = work()
+stop = threading.Event()
+wrong = []
+def busy(model):
+    while not stop.is_set():
+        if work(model) != want:
+            wrong.append(1)
+others = [threading.Thread(target=busy, args=(m,)) for m in (lstm, fg.LSTM(64, 128, 2, bidirectional=True, rng=0))]
+for t in others:
+    t.start()
+def child():
+    mine = fg.LSTM(64, 128, 2, bidirectional=True, rng=0)
+    return work(mine) == want and work(lstm) == want
+for _ in range(10):
+    in_child(child)
+stop.set()
+for t in others:
+    t.join()
+assert not wrong
+""",
+        timeout=120,
+    )
+
+
+def test_streams_in_both(run_script):
+    run_script(
+        START
+        + """
+one = fg.LSTM(64, 128, rng=0)
+want, _ = one(x)
+stream = one.stream(32)
+stream.run(x[:6])
+def child():
+    return all((stream.step(x[t]) == want[t]).all() for t in range(6, 12))
+in_child(child)
+assert child()
+"""
+    )
+
+
+def test_multiprocessing(run_script):
+    """A pool of forked workers, as data loaders use it."""
+    run_script(
+        START
+        + """
+import multiprocessing
+want = work()
+def same(_):
+    return work() == want
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert all(pool.map(same, range(6)))
+assert work() == want
+"""
+    )

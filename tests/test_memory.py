@@ -1,0 +1,146 @@
+"""Memory: flat over many calls, a workspace that does not grow with T, and a tape that is as large as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fourgate as fg
+import numpy as np
+import pytest
+from cases import DTYPES, Case, data, model
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
+
+START = """
+import gc, pathlib, pickle
+import numpy as np
+import fourgate as fg
+
+def resident():
+    gc.collect()
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+def highest():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+MB = 2**20
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("threads", [1, 2])
+def test_flat_over_10000_calls(run_script, threads):
+    """Less than 1 MB in 10,000 rounds of everything: not even 100 bytes a round are kept."""
+    run_script(
+        START
+        + f"""
+fg.set_num_threads({threads})
+lstm = fg.LSTM(8, 24, 2, bidirectional=True, rng=0)
+one = fg.LSTM(8, 24, rng=0)
+stream = one.stream(3)
+rng = np.random.default_rng(0)
+x, dy = rng.normal(size=(5, 3, 8)).astype(np.float32), rng.normal(size=(5, 3, 48)).astype(np.float32)
+double, lengths = x.astype(np.float64), np.array([5, 0, 3])
+out, out_step = np.empty((5, 3, 48), np.float32), np.empty((3, 24), np.float32)
+
+def round_of_calls(n):
+    lstm(x)
+    lstm(double, lengths=lengths.tolist())  # converted
+    lstm(x, out=out)
+    y, state, tape = lstm.forward(x, lengths=lengths)
+    grads = lstm.backward(tape, dy, state)
+    stream.step(x[n % 5], out=out_step)
+    stream.run(x)
+    stream.state = stream.state
+    stream.reset()
+    for bad in (lambda: lstm(dy), lambda: lstm.backward(tape, x), lambda: stream.step(dy)):
+        try:
+            bad()
+        except ValueError:
+            pass
+    if n % 10 == 0:
+        with one.writable() as params:
+            params["bias_l0"] *= np.float32(0.5)
+        one.stream(2).step(x[0, :2])
+        one(x)
+        fg.LSTM(8, 24)(x)
+
+for n in range(1500):
+    round_of_calls(n)
+before = resident()
+for n in range(10_000):
+    round_of_calls(n)
+grown = resident() - before
+assert grown < MB, f"grown by {{grown}} bytes"
+""",
+        timeout=120,
+    )
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "network",
+    ["fg.LSTM(64, 64, rng=0)", "fg.LSTM(64, 64, bidirectional=True, rng=0)", "fg.LSTM(64, 64, 3, rng=0)"],
+    ids=["plain", "two_directions", "three_layers"],
+)
+@pytest.mark.parametrize(("batch", "steps"), [(1, 40_000), (32, 1500)])
+def test_the_workspace_of_inference_does_not_grow_with_the_steps(run_script, network, batch, steps):
+    """The highest memory use before and after a long call differs by less than a tenth of a T*B*4H buffer."""
+    run_script(
+        START
+        + f"""
+fg.set_num_threads(2)
+lstm = {network}
+x = np.ones(({steps}, {batch}, 64), np.float32)
+out = np.ones(({steps}, {batch}, 64 * (2 if lstm.bidirectional else 1)), np.float32)
+lstm(x[:400], out=out[:400])
+before = highest()
+lstm(x, out=out)
+grown, buffer = highest() - before, {steps} * {batch} * 4 * 64 * 4
+assert grown < buffer / 10, f"grown by {{grown}} bytes, where the gates of all steps are {{buffer}}"
+"""
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("hidden", [33, 128])
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (1, True), (3, False), (2, True)])
+def test_a_tape_is_at_most_6_H_numbers_a_step_and_row_and_the_inputs(layers, bidirectional, hidden, dtype):
+    case = Case(50, 4, 20, hidden, layers, bidirectional, lengths=True, dtype=dtype)
+    lstm, d = model(case), data(case)
+    _, _, tape = lstm.forward(d.x, d.state, lengths=d.lengths)
+    cells = layers * case.directions
+    per_step = 6 * hidden * cells + 20
+    once = 2 * cells * 4 * hidden  # the initial state
+    room = 64 * (6 * cells + 2) + 4096  # alignment of each array, lengths, the object itself
+    assert tape.nbytes <= (50 * 4 * per_step + once) * d.x.itemsize + room
+    assert tape.nbytes >= 50 * 4 * 5 * hidden * cells * d.x.itemsize  # i, f, g, o and c at least
+
+
+def test_the_size_of_a_tape_follows_the_steps():
+    lstm = fg.LSTM(20, 64, rng=0)
+    sizes = [lstm.forward(np.zeros((steps, 2, 20), np.float32))[2].nbytes for steps in (100, 200, 300)]
+    assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], rel=0.01)
+
+
+@needs_proc
+def test_a_tape_is_as_large_as_it_says(run_script):
+    run_script(
+        START
+        + """
+lstm = fg.LSTM(16, 128, rng=0)
+x = np.ones((2000, 16, 16), np.float32)
+lstm.forward(x[:100])
+before = resident()
+y, _, tape = lstm.forward(x)
+held = resident() - before - y.nbytes
+assert tape.nbytes > 50 * MB
+assert abs(held - tape.nbytes) < 0.1 * tape.nbytes, f"{held} bytes held, {tape.nbytes} said"
+grads = lstm.backward(tape, np.ones_like(y))
+del tape, y, grads
+left = resident() - before
+assert left < 8 * MB, f"{left} bytes are left after the tape is gone"
+"""
+    )

@@ -1,0 +1,147 @@
+"""Many Python threads at once: each with its own network, and all with one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import fourgate as fg
+import numpy as np
+import pytest
+from cases import Case, data, model, run, same_bits
+
+CASES = [
+    Case(12, 16, 24, 64, 2, lengths=True),
+    Case(20, 1, 33, 100, dtype="float64"),
+    Case(9, 7, 40, 65, 1, True),
+    Case(3, 2, 4, 5, 3),
+]
+
+
+def together(work, count):
+    """Run work(0), work(1), ... at the same time, each in its own thread, and hand on what they raise."""
+    start = threading.Barrier(count)
+
+    def one(k):
+        start.wait()
+        return work(k)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def all_of(case, lstm, d):
+    got = run(case, lstm, d)
+    return [*got[:6], *got.params.values()]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_results_are_those_of_one_thread(shared, threads):
+    fg.set_num_threads(threads)
+    lstms, several = [model(c) for c in CASES], [data(c) for c in CASES]
+    want = [all_of(c, m, d) for c, m, d in zip(CASES, lstms, several, strict=True)]
+
+    def work(k):
+        mine = lstms if shared else [model(c) for c in CASES]
+        for turn in range(12):
+            at = (k + turn) % len(CASES)
+            for value, expected in zip(all_of(CASES[at], mine[at], several[at]), want[at], strict=True):
+                assert same_bits(value, expected)
+
+    together(work, 6)
+
+
+def test_the_first_call_comes_from_many_threads():
+    """Parameters are packed when first needed; the threads must not trip over each other there."""
+    case = CASES[0]
+    want, d = all_of(case, model(case), data(case)), data(case)
+    for _ in range(15):
+        lstm = model(case)
+        for got in together(lambda _, lstm=lstm: all_of(case, lstm, d), 4):
+            for value, expected in zip(got, want, strict=True):
+                assert same_bits(value, expected)
+
+
+def test_one_thread_changes_parameters_under_the_others():
+    """Each call is computed with the parameters from before a change or from after it, and never with a mixture."""
+    case = Case(6, 3, 24, 64, 2)
+    d = data(case)
+    versions = [model(case), model(Case(6, 3, 24, 64, 2, seed=1))]
+    wanted = [m(d.x, d.state)[0].tobytes() for m in versions]
+    lstm = model(case)
+    stop = threading.Event()
+    seen = set()
+
+    def work(k):
+        if k == 0:
+            for n in range(60):
+                lstm.load_state_dict(dict(versions[n % 2].params))
+                time.sleep(0.001)
+            stop.set()
+        while not stop.is_set():
+            seen.add(wanted.index(lstm(d.x, d.state)[0].tobytes()))
+
+    together(work, 3)
+    assert seen == {0, 1}
+
+
+def test_the_number_of_threads_changes_under_a_call():
+    case = Case(10, 16, 40, 100)
+    lstm, d = model(case), data(case)
+    want = all_of(case, lstm, d)
+    stop = threading.Event()
+
+    def work(k):
+        if k == 0:
+            for n in range(60):
+                fg.set_num_threads(1 + n % 3)
+                time.sleep(0.001)
+            stop.set()
+        while not stop.is_set():
+            for value, expected in zip(all_of(case, lstm, d), want, strict=True):
+                assert same_bits(value, expected)
+
+    together(work, 3)
+
+
+def test_streams_in_threads_of_their_own():
+    case = Case(40, 2, 24, 64, 2)
+    lstm, d = model(case), data(case)
+    want, _ = lstm(d.x)
+
+    def work(_):
+        stream = lstm.stream(2)
+        return np.stack([stream.step(x) for x in d.x])
+
+    for got in together(work, 5):
+        assert same_bits(got, want)
+
+
+def test_the_interpreter_runs_on_during_a_call():
+    """The global lock is released: another thread gets to run often while a long call is computed."""
+    lstm = fg.LSTM(64, 256, rng=0)
+    x = np.zeros((1000, 16, 64), np.float32)
+    begin = time.perf_counter()
+    lstm(x)
+    alone = time.perf_counter() - begin
+    ticks = []
+    done = threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    other = threading.Thread(target=tick)
+    other.start()
+    while not ticks:
+        time.sleep(0.001)
+    begin = time.perf_counter()
+    lstm(x)
+    end = time.perf_counter()
+    done.set()
+    other.join()
+    within = sum(begin < at < end for at in ticks)
+    assert within >= 3, f"{within} ticks within {end - begin:.3f} s (alone: {alone:.3f} s)"
