@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "lstm/sequence.h"
+#include "memory.h"
 
 namespace fourgate {
 namespace py = pybind11;
@@ -23,9 +24,12 @@ PyObject* descriptor() {
   return d;
 }
 
-// An uninitialised C-contiguous array.
+// An uninitialised C-contiguous array. Throws std::bad_alloc (MemoryError) also for what no memory could hold.
 template <class T>
 py::object new_array(int ndim, const Py_intptr_t* shape) {
+  size_t n = sizeof(T);
+  for (int i = 0; i < ndim; ++i) n = shape[i] ? checked_mul(n, size_t(shape[i])) : n;
+  if (n > size_t(PTRDIFF_MAX)) throw std::bad_alloc();
   Py_INCREF(descriptor<T>());
   PyObject* a =
       numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, descriptor<T>(), ndim, shape, nullptr, nullptr, 0, nullptr);

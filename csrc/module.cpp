@@ -1,5 +1,6 @@
 // Bindings: look at the arguments, release the GIL, call the core. No rules of their own: what is not plain is answered
 // with None, and the Python side converts or complains.
+#include <atomic>
 #include <optional>
 #include <variant>
 
@@ -70,28 +71,31 @@ class Network {
     std::shared_ptr<const Weights<T>> fresh;
     {
       py::gil_scoped_release unlocked;
-      std::lock_guard<std::mutex> writers(writers_);  // versions in the order in which sets complete
-      fresh = std::make_shared<const Weights<T>>(sizes, params.data(), version_ + 1);
+      fresh = std::make_shared<const Weights<T>>(sizes, params.data());
       std::lock_guard<std::mutex> lock(mutex_);
-      ++version_;
       weights_ = fresh;
     }
   }
 
   const Sizes sizes;
   const bool is_double;
+  const uint64_t id = next_id();  // an address could come back for another network
 
  private:
-  mutable std::mutex mutex_, writers_;
+  static uint64_t next_id() {
+    static std::atomic<uint64_t> last{0};
+    return ++last;
+  }
+
+  mutable std::mutex mutex_;
   std::variant<std::shared_ptr<const Weights<float>>, std::shared_ptr<const Weights<double>>> weights_ =
       is_double ? decltype(weights_)(std::shared_ptr<const Weights<double>>())
                 : decltype(weights_)(std::shared_ptr<const Weights<float>>());
-  uint64_t version_ = 0;
 };
 
 struct PyTape {
   std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> tape;
-  const Network* network;  // compared, never used
+  uint64_t network;        // its id
   size_t batch_axes;       // 1, or 0 for an unbatched x
   bool batch_first;
   std::vector<size_t> x_shape;
@@ -212,7 +216,7 @@ py::object forward_as(Network& net, py::handle x_, py::handle state_, py::handle
   }
   require_done(done);
   if (!training) return pair(std::move(y), pair(std::move(h), std::move(c)));
-  kept->network = &net;
+  kept->network = net.id;
   kept->batch_axes = batched;
   kept->batch_first = swapped;
   for (int i = 0; i < x.ndim(); ++i) kept->x_shape.push_back(x.shape(i));
@@ -224,20 +228,24 @@ py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::han
                        py::handle into, bool accumulate) {
   const Sizes& s = net.sizes;
   const Tape<T>& tape = *std::get<std::unique_ptr<Tape<T>>>(kept.tape);
-  if (tape.weights->version != net.weights<T>()->version)
+  if (tape.weights != net.weights<T>())
     throw std::runtime_error("the parameters have changed since this tape was recorded: run forward again");
   const bool batched = kept.batch_axes == 1;
   const int ndim = int(kept.x_shape.size());
   Plane<const T> dy;
+  std::vector<View<T>> used;  // arrays that results may not share memory with
   if (!dy_.is_none()) {
     const View<T> v(dy_);
     if (!v || v.ndim() != ndim || v.shape(ndim - 1) != s.output() || !v.has_rows()) return py::none();
     for (int i = 0; i < ndim - 1; ++i)
       if (v.shape(i) != kept.x_shape[size_t(i)]) return py::none();
     dy = v.template plane<const T>(kept.batch_first);
+    used.push_back(v);
   }
   const StatePair<T> dstate(dstate_, s, batched, tape.batch, true);
   if (!dstate.ok) return py::none();
+  for (const auto& part : {dstate.h, dstate.c})
+    if (part) used.push_back(*part);
 
   const size_t per_layer = s.bias ? 3 : 2, H = s.hidden;
   std::vector<ParameterGradients<T>> targets(s.states());
@@ -258,6 +266,11 @@ py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::han
       if (!v || !v.contiguous() || !v.writable() ||
           !(axes == 1 ? v.has_shape(shape[0]) : v.has_shape(shape[0], shape[1])))
         return py::none();
+      if (given) {
+        for (const View<T>& other : used)
+          if (v.overlaps(other)) return py::none();
+        used.push_back(v);
+      }
       *slots[j] = v.data();
       gradients.append(g);
     }
@@ -482,7 +495,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
            })
       .def("backward", [](Network& n, const PyTape& tape, py::handle dy, py::handle dstate, bool need_x,
                           py::handle into, bool accumulate) {
-        if (tape.network != &n) throw py::value_error("this tape was recorded by another network");
+        if (tape.network != n.id) throw py::value_error("this tape was recorded by another network");
         return n.is_double ? backward_as<double>(n, tape, dy, dstate, need_x, into, accumulate)
                            : backward_as<float>(n, tape, dy, dstate, need_x, into, accumulate);
       });

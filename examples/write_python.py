@@ -18,9 +18,8 @@ import sysconfig
 import time
 from pathlib import Path
 
-import numpy as np
-
 import fourgate as fg
+import numpy as np
 
 try:
     from safetensors import safe_open
@@ -207,6 +206,7 @@ def train(writer: Writer, text: np.ndarray, held_out: np.ndarray, args: argparse
     adam, state, recent, letters = Adam(), None, None, 0
     begin, marks = time.perf_counter(), 0
     pieces = itertools.cycle(range(0, length - args.steps, args.steps))
+    glance = held_out[: len(held_out) // 32 * 32].reshape(32, -1)[:, :1024].ravel()  # pieces from all over
     bar = tqdm(total=round(args.seconds), unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total} s {postfix}")
     while (spent := time.perf_counter() - begin) < args.seconds:
         at = next(pieces)
@@ -226,7 +226,7 @@ def train(writer: Writer, text: np.ndarray, held_out: np.ndarray, args: argparse
         bar.set_postfix_str(f"{recent:.3f} bits/char, {letters / 1e6:.2f} M letters, {letters / (spent + 1e-9):,.0f}/s")
         if share * 6 >= marks + 1:
             marks += 1
-            seen = writer.bits(held_out[: 32 * 1024])
+            seen = writer.bits(glance)
             bar.write(f"{spent:5.0f} s  {seen:.3f} bits per character on a part of the held-out files")
     bar.n = round(args.seconds)
     bar.close()

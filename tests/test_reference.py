@@ -11,7 +11,6 @@ import itertools
 
 import numpy as np
 import pytest
-
 from fourgate import reference
 
 EPS = np.finfo(np.float64).eps

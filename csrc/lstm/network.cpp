@@ -21,8 +21,8 @@ const Kernels<double>& table_for<double>() {
 
 // All layers lie in one piece of memory.
 template <class T>
-Weights<T>::Weights(const Sizes& s, const Parameters<T>* params, uint64_t v)
-    : kernels(table_for<T>()), sizes(s), version(v), layers_(s.states()) {
+Weights<T>::Weights(const Sizes& s, const Parameters<T>* params)
+    : kernels(table_for<T>()), sizes(s), layers_(s.states()) {
   const size_t W = kernels.width, H = s.hidden, lines = checked_mul(blocks(), 4, W);
   size_t total = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -50,11 +50,10 @@ template <class T>
 class Weights {
  public:
   // params: states() of them, layer by layer, forward direction first. Packs at once.
-  Weights(const Sizes& sizes, const Parameters<T>* params, uint64_t version);
+  Weights(const Sizes& sizes, const Parameters<T>* params);
 
   const Kernels<T>& kernels;
   const Sizes sizes;
-  const uint64_t version;
   size_t blocks() const { return (sizes.hidden + kernels.width - 1) / kernels.width; }
   const PackedLayer<T>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
 
