@@ -13,9 +13,10 @@ namespace FG_ISA {
 
 template <class T>
 struct Cell {
-  Vec<T> i, f, g, o, c, h;
+  Vec<T> i, f, g, o, c;
 };
 
+// All but h: see finish_cell for why h comes later.
 template <class T>
 FG_INLINE Cell<T> cell_forward(const Vec<T> (&a)[4], Vec<T> c_prev) {
   Cell<T> s;
@@ -24,8 +25,12 @@ FG_INLINE Cell<T> cell_forward(const Vec<T> (&a)[4], Vec<T> c_prev) {
   s.g = tanh(a[2]);
   s.o = sigmoid(a[3]);
   s.c = fma(s.f, c_prev, s.i * s.g);
-  s.h = s.o * tanh(s.c);
   return s;
+}
+
+template <class T>
+FG_INLINE Vec<T> cell_output(Vec<T> o, Vec<T> c) {
+  return o * tanh(c);
 }
 
 // With t = tanh(c) and D = dL/dc as seen through both c and h:

@@ -19,26 +19,37 @@ FG_INLINE int lanes_of(size_t block, size_t n) {
 
 // ---- forward ----
 
+// The cell in two halves. One after the other they are a chain of two activations, some 140 cycles, and the scheduler
+// is too small to hold more than one and a half rows of it; a tile does the first half of all its rows, then the
+// second.
 template <class T>
-FG_INLINE void finish_forward(const ForwardRow<T>& row, const Vec<T> (&a)[4], size_t block, size_t hidden) {
+FG_INLINE Cell<T> finish_cell(const ForwardRow<T>& row, const Vec<T> (&a)[4], size_t block, size_t hidden) {
   size_t u = block * Vec<T>::kWidth;
   int n = lanes_of<T>(block, hidden);
   Cell<T> s = cell_forward(a, load_upto(row.c_prev + u, n));
   store_upto(row.c + u, s.c, n);
-  store_upto(row.y + u, s.h, n);
-  if (row.y2) store_upto(row.y2 + u, s.h, n);
   if (row.gates) {
     store_upto(row.gates + u, s.i, n);
     store_upto(row.gates + hidden + u, s.f, n);
     store_upto(row.gates + 2 * hidden + u, s.g, n);
     store_upto(row.gates + 3 * hidden + u, s.o, n);
   }
+  return s;
+}
+
+template <class T>
+FG_INLINE void finish_output(const ForwardRow<T>& row, Vec<T> o, Vec<T> c, size_t block, size_t hidden) {
+  size_t u = block * Vec<T>::kWidth;
+  int n = lanes_of<T>(block, hidden);
+  Vec<T> h = cell_output(o, c);
+  store_upto(row.y + u, h, n);
+  if (row.y2) store_upto(row.y2 + u, h, n);
 }
 
 // MR rows of NP neighbouring blocks: all of k, then the cell.
 template <class T, int NP, int MR>
-FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, size_t block, size_t next,
-                            size_t tile) {
+FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, size_t block, size_t next, size_t tile,
+                            size_t n_tiles) {
   constexpr size_t W = Vec<T>::kWidth;
   const size_t I = s.input_size, H = s.hidden_size;
   Vec<T> a[NP][MR][4];
@@ -50,12 +61,14 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, 
     x[r] = rows[r].x;
     h[r] = rows[r].h;
   }
-  const Ahead<T> ih = {s.w_ih + block * I * 4 * W, s.w_ih + next * I * 4 * W};
-  const Ahead<T> hh = {s.w_hh + block * H * 4 * W, s.w_hh + next * H * 4 * W};
+  const Ahead<T> ih = {s.w_ih + block * I * 4 * W, s.w_ih + next * I * 4 * W, n_tiles};
+  const Ahead<T> hh = {s.w_hh + block * H * 4 * W, s.w_hh + next * H * 4 * W, n_tiles};
   if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * 4 * W, I, ih.slice(tile, I, 4));
   multiply(a, h, 0, 1, hh.panel, H * 4 * W, H, hh.slice(tile, H, 4));
   if constexpr (MR == 1) {
-    for (int p = 0; p < NP; ++p) finish_forward(rows[0], a[p][0], block + p, H);
+    Cell<T> cells[NP];
+    for (int p = 0; p < NP; ++p) cells[p] = finish_cell(rows[0], a[p][0], block + p, H);
+    for (int p = 0; p < NP; ++p) finish_output(rows[0], cells[p].o, cells[p].c, block + p, H);
   } else {
     // Through the stack, so that the cell's code stands once and not MR times.
     alignas(64) T sums[MR][4][W];
@@ -64,8 +77,12 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, 
 #pragma GCC unroll 1
     for (int r = 0; r < MR; ++r) {
       Vec<T> b[4] = {load(sums[r][0]), load(sums[r][1]), load(sums[r][2]), load(sums[r][3])};
-      finish_forward(rows[r], b, block, H);
+      Cell<T> cell = finish_cell(rows[r], b, block, H);
+      store(sums[r][0], cell.o);
+      store(sums[r][1], cell.c);
     }
+#pragma GCC unroll 1
+    for (int r = 0; r < MR; ++r) finish_output(rows[r], load(sums[r][0]), load(sums[r][1]), block, H);
   }
 }
 
@@ -74,12 +91,12 @@ void forward(const ForwardStep<T>& s) {
   const size_t n_blocks = s.block_end - s.block_begin;
   if (s.n_rows == 1) {  // two panels at a time: 8 chains
     const size_t pairs = n_blocks / 2;
-    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1, s.block_end - 1, 0);
+    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1, s.block_end - 1, 0, 1);
     for (size_t i = 0; i < pairs; ++i) {
       const size_t block = s.block_begin + 2 * (s.descending ? pairs - 1 - i : i);
-      forward_tile<T, 2, 1>(s, s.rows, block, block, 0);
+      forward_tile<T, 2, 1>(s, s.rows, block, block, 0, 1);
     }
-    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1, s.block_end - 1, 0);
+    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, s.rows, s.block_end - 1, s.block_end - 1, 0, 1);
     return;
   }
   const Tiles tiles(s.n_rows, kMaxRows);
@@ -89,7 +106,7 @@ void forward(const ForwardStep<T>& s) {
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            forward_tile<T, 1, decltype(mr)::value>(s, s.rows + tiles.begin(t), block, next, t);
+            forward_tile<T, 1, decltype(mr)::value>(s, s.rows + tiles.begin(t), block, next, t, tiles.count);
           });
   }
 }
@@ -111,7 +128,8 @@ void project(const Project<T>& s) {
               x[r] = s.x[row + r];
             }
             const T* panel = s.w_ih + block * s.input_size * 4 * W;
-            const Ahead<T> ahead = {panel, block + 1 < s.block_end ? panel + s.input_size * 4 * W : nullptr};
+            const Ahead<T> ahead = {panel, block + 1 < s.block_end ? panel + s.input_size * 4 * W : nullptr,
+                                    tiles.count};
             multiply(a, x, 0, 1, panel, 0, s.input_size, ahead.slice(t, s.input_size, 4));
             for (int r = 0; r < MR; ++r)
               for (int v = 0; v < 4; ++v) store(s.pre + (((row + r) * s.n_blocks + block) * 4 + v) * W, a[0][r][v]);
@@ -136,7 +154,8 @@ FG_INLINE void back_sums(T (&sums)[MR][NV][Vec<T>::kWidth], const T* const (&dg)
       for (int p = 0; p < NP; ++p)
         for (int v = 0; v < NV; ++v) a[p][r][v] = zero<T>();
     }
-    const Ahead<T> part = {w.panel + gate * hidden * NV * W, w.next ? w.next + gate * hidden * NV * W : nullptr};
+    const Ahead<T> part = {w.panel + gate * hidden * NV * W, w.next ? w.next + gate * hidden * NV * W : nullptr,
+                           w.n_tiles};
     multiply(a, from, hidden, 1, part.panel, hidden * NV * W, hidden, part.slice(tile, hidden, NV));
     for (int r = 0; r < MR; ++r)
       for (int v = 0; v < NV; ++v) {
@@ -171,20 +190,20 @@ FG_INLINE void finish_backward(const BackwardRow<T>& row, Vec<T> dh, size_t bloc
 
 // A group's back panel and the one that the sweep takes next.
 template <class T>
-FG_INLINE Ahead<T> back_panel(const T* w, size_t hidden, size_t group, size_t next) {
+FG_INLINE Ahead<T> back_panel(const T* w, size_t hidden, size_t group, size_t next, size_t n_tiles) {
   const size_t size = 16 * hidden * Vec<T>::kWidth;
-  return {w + group * size, next == group ? nullptr : w + next * size};
+  return {w + group * size, next == group ? nullptr : w + next * size, n_tiles};
 }
 
 template <class T, int MR, int NV>
 FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* rows, size_t group, size_t next,
-                             size_t tile) {
+                             size_t tile, size_t n_tiles) {
   constexpr size_t W = Vec<T>::kWidth;
   alignas(64) T sums[MR][NV][W];
   const T* dg[MR];
   for (int r = 0; r < MR; ++r) dg[r] = rows[r].dg_next;
   if (dg[0])
-    back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next), tile, s.hidden_size);
+    back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next, n_tiles), tile, s.hidden_size);
   else
     for (int r = 0; r < MR; ++r)
       for (int v = 0; v < NV; ++v) store(sums[r][v], zero<T>());
@@ -195,7 +214,7 @@ FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* row
       finish_backward(rows[r], load(sums[r][v]), group * 4 + v, s.hidden_size, s.panel_stride);
 }
 
-// Calls f(rows, vectors, first row, group, next group, number of the tile) for every tile of the groups given.
+// Calls f(rows, vectors, first row, group, next group, tile, number of tiles) for every tile of the groups given.
 template <class T, class F>
 FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t end, bool descending, F&& f) {
   constexpr size_t W = Vec<T>::kWidth;
@@ -209,8 +228,9 @@ FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t
         int(left < 4 ? left : 4), [&](auto nv) __attribute__((always_inline)) {
           for (size_t t = 0; t < tiles.count; ++t)
             with_constant<kMaxRows>(
-                tiles.size(t), [&](auto mr)
-                                   __attribute__((always_inline)) { f(mr, nv, tiles.begin(t), group, next, t); });
+                tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+                  f(mr, nv, tiles.begin(t), group, next, t, tiles.count);
+                });
         });
   }
 }
@@ -219,22 +239,24 @@ template <class T>
 void backward(const BackwardStep<T>& s) {
   for_back_tiles<T>(
       s.n_rows, s.hidden_size, s.group_begin, s.group_end, s.descending,
-      [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile) __attribute__((always_inline)) {
-        backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, s.rows + row, group, next, tile);
-      });
+      [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile, size_t n_tiles)
+          __attribute__((always_inline)) {
+            backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, s.rows + row, group, next, tile, n_tiles);
+          });
 }
 
 template <class T>
 void back_product(const BackProduct<T>& s) {
   constexpr size_t W = Vec<T>::kWidth;
   for_back_tiles<T>(
-      s.n_rows, s.n_cols, s.group_begin, s.group_end,
-      false, [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile) __attribute__((always_inline)) {
+      s.n_rows, s.n_cols, s.group_begin, s.group_end, false,
+      [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile,
+          size_t n_tiles) __attribute__((always_inline)) {
         constexpr int MR = decltype(mr)::value, NV = decltype(nv)::value;
         alignas(64) T sums[MR][NV][W];
         const T* dg[MR];
         for (int r = 0; r < MR; ++r) dg[r] = s.dg[row + r];
-        back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next), tile, s.hidden_size);
+        back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next, n_tiles), tile, s.hidden_size);
         for (int r = 0; r < MR; ++r)
           for (int v = 0; v < NV; ++v) {
             T* out = s.out[row + r] + (group * 4 + v) * W;
@@ -265,7 +287,8 @@ void weight_gradient(const WeightGradient<T>& s) {
               x[r] = s.xh + tiles.begin(t) + r;
             }
             const T* panel = s.dg_panels + block * s.panel_stride;
-            const Ahead<T> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr};
+            const Ahead<T> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
+                                    s.tile_end - s.tile_begin};
             multiply(a, x, 0, s.xh_stride, panel, 0, s.n_rows, ahead.slice(t - s.tile_begin, s.n_rows, 4));
             for (int r = 0; r < MR; ++r)
               for (int v = 0; v < 4; ++v) store(dw + (r * 4 + v) * W, a[0][r][v]);
