@@ -2,6 +2,7 @@
 // with None, and the Python side converts or complains.
 #include <atomic>
 #include <optional>
+#include <tuple>
 #include <variant>
 
 #include "arrays.h"
@@ -55,6 +56,11 @@ class Network {
   }
 
   template <class T>
+  const std::shared_ptr<SpareTape<T>>& spare() const {
+    return std::get<std::shared_ptr<SpareTape<T>>>(spares_);
+  }
+
+  template <class T>
   void set_parameters(const py::list& list) {
     const size_t per_layer = sizes.bias ? 3 : 2, H = sizes.hidden;
     if (list.size() != per_layer * sizes.states()) throw py::value_error("wrong number of parameters");
@@ -87,6 +93,8 @@ class Network {
     return ++last;
   }
 
+  const std::tuple<std::shared_ptr<SpareTape<float>>, std::shared_ptr<SpareTape<double>>> spares_{
+      std::make_shared<SpareTape<float>>(), std::make_shared<SpareTape<double>>()};
   mutable std::mutex mutex_;
   std::variant<std::shared_ptr<const Weights<float>>, std::shared_ptr<const Weights<double>>> weights_ =
       is_double ? decltype(weights_)(std::shared_ptr<const Weights<double>>())
@@ -95,8 +103,8 @@ class Network {
 
 struct PyTape {
   std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> tape;
-  uint64_t network;        // its id
-  size_t batch_axes;       // 1, or 0 for an unbatched x
+  uint64_t network;   // its id
+  size_t batch_axes;  // 1, or 0 for an unbatched x
   bool batch_first;
   std::vector<size_t> x_shape;
 };
@@ -207,7 +215,7 @@ py::object forward_as(Network& net, py::handle x_, py::handle state_, py::handle
   {
     Unlocked unlocked(flops_of(s, steps * batch));
     if (training) {
-      auto tape = std::make_unique<Tape<T>>(weights, steps, batch, call.lengths);
+      auto tape = std::make_unique<Tape<T>>(weights, net.spare<T>(), steps, batch, call.lengths);
       call.tape = tape.get();
       kept = std::make_unique<PyTape>();
       kept->tape = std::move(tape);

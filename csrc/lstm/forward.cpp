@@ -61,13 +61,17 @@ class Pass {
 };
 
 // Whether the input products run ahead, many steps' rows at a time, or join each step's product as more k. Ahead pays
-// where a step's few rows would read weight_ih from L2 or beyond every time; a narrow input in L1 is better left in the
-// step, where its products, which do not depend on the step before, run while the cell is waited for.
+// where a step's few rows would read weight_ih from L2 or beyond every time, and where L2 cannot hold two panels and
+// the rows side by side. A narrow input in L1 is better left in the step, where its products, which do not depend on
+// the step before, run while the cell is waited for.
 template <class T>
 bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps) {
-  const size_t l1 = cache_sizes().l1d ? cache_sizes().l1d : size_t(32) << 10;
-  const size_t bytes = (input + w.sizes.hidden) * w.blocks() * 4 * w.kernels.width * sizeof(T);
-  return steps > 1 && 2 * rows < w.kernels.max_rows + 2 && (bytes > l1 * 9 / 10 || input >= 32);
+  const CacheSizes& cache = cache_sizes();
+  const size_t l1 = cache.l1d ? cache.l1d : size_t(32) << 10, l2 = cache.l2 ? cache.l2 : size_t(1) << 20;
+  const size_t k_bytes = (input + w.sizes.hidden) * sizeof(T), panel = k_bytes * 4 * w.kernels.width;
+  if (steps == 1) return false;
+  if (2 * panel + rows * k_bytes > l2 * 6 / 10) return true;
+  return 2 * rows < w.kernels.max_rows + 2 && (panel * w.blocks() > l1 * 9 / 10 || input >= 32);
 }
 
 template <class T>
@@ -153,8 +157,8 @@ void Pass<T>::carve(Carver& carver) {
     scratch.pre_rows = 0;
     scratch.pre = nullptr;
     if (!rows || !project_ahead(w_, std::max(s.input, s.input_of(s.layers - 1)), rows, chunk_)) continue;
-    // About 96 rows: enough to read the weights rarely, little enough to stay in cache.
-    scratch.pre_rows = std::min(rows * chunk_, std::max<size_t>(rows, 96 / rows * rows));
+    // About 96 rows, or a few steps: enough to read the weights rarely, little enough to stay in cache.
+    scratch.pre_rows = std::min(rows * chunk_, std::max<size_t>(3, 96 / rows) * rows);
     scratch.x = carver.take<const T*>(scratch.pre_rows);
     if (plan_.units == 1 || i % plan_.units == 0) shared_pre = carver.take<T>(scratch.pre_rows * w_.blocks() * W4);
     scratch.pre = shared_pre;
@@ -264,15 +268,8 @@ bool Pass<T>::project(const Team& team, const LayerSteps<T>& task, const Scratch
   for (size_t s = s0; s < s1; ++s)
     for (size_t r = task.row0; r < std::min(task.row1, order_.alive(s)); ++r)
       scratch.x[n++] = task.in.at(order_.time(r, s, task.reverse), order_.index(r));
-  Project<T> p = {task.weights->w_ih,
-                  task.weights->bias,
-                  task.weights->input,
-                  scratch.x,
-                  scratch.pre,
-                  n,
-                  w_.blocks(),
-                  0,
-                  0};
+  Project<T> p = {
+      task.weights->w_ih, task.weights->bias, task.weights->input, scratch.x, scratch.pre, n, w_.blocks(), 0, 0};
   const double flops = 8.0 * double(n * w_.kernels.width) * double(task.weights->input);
   return sliced(team, team.begin(w_.blocks()), team.end(w_.blocks()), flops, [&](size_t begin, size_t end) {
     p.block_begin = begin;

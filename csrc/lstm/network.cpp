@@ -64,29 +64,34 @@ void Weights<T>::need_back() const {
 }
 
 template <class T>
-Tape<T>::Tape(std::shared_ptr<const Weights<T>> w, size_t steps_, size_t batch_, const int64_t* lengths_)
-    : weights(std::move(w)), steps(steps_), batch(batch_), ragged(lengths_ != nullptr) {
+Tape<T>::Tape(std::shared_ptr<const Weights<T>> w, std::shared_ptr<SpareTape<T>> spare_, size_t steps_, size_t batch_,
+              const int64_t* lengths_)
+    : TapeBuffers<T>(spare_->take()),
+      weights(std::move(w)),
+      steps(steps_),
+      batch(batch_),
+      ragged(lengths_ != nullptr),
+      spare(std::move(spare_)) {
   const Sizes& s = weights->sizes;
   const size_t rows = checked_mul(steps, batch), state = checked_mul(s.states(), batch, s.hidden);
   if (lengths_) lengths.assign(lengths_, lengths_ + batch);
-  x.resize_discard(checked_mul(rows, s.input));
   h0.resize_discard(state);
   c0.resize_discard(state);
-  for (size_t l = 0; l < s.layers; ++l) {
-    y.emplace_back(checked_mul(rows, s.output()));
-    for (size_t d = 0; d < s.directions; ++d) {
-      gates.emplace_back(checked_mul(rows, 4, s.hidden));
-      c.emplace_back(checked_mul(rows, s.hidden));
-    }
-  }
+  this->y.resize(s.layers);
+  this->gates.resize(s.states());
+  this->c.resize(s.states());
+  this->x.resize_discard(checked_mul(rows, s.input));
+  for (Buffer<T>& b : this->y) b.resize_discard(checked_mul(rows, s.output()));
+  for (Buffer<T>& b : this->gates) b.resize_discard(checked_mul(rows, 4, s.hidden));
+  for (Buffer<T>& b : this->c) b.resize_discard(checked_mul(rows, s.hidden));
 }
 
 template <class T>
 size_t Tape<T>::bytes() const {
-  size_t n = x.nbytes() + h0.nbytes() + c0.nbytes() + lengths.size() * sizeof(int64_t);
-  for (const auto* buffers : {&y, &gates, &c})
-    for (const Buffer<T>& b : *buffers) n += b.nbytes();
-  return n;
+  size_t n = this->x.size() + h0.size() + c0.size();
+  for (const auto* buffers : {&this->y, &this->gates, &this->c})
+    for (const Buffer<T>& b : *buffers) n += b.size();
+  return n * sizeof(T) + lengths.size() * sizeof(int64_t);
 }
 
 template class Weights<float>;

@@ -67,21 +67,50 @@ class Weights {
   mutable std::once_flag back_;
 };
 
+// The large buffers of a tape.
+template <class T>
+struct TapeBuffers {
+  Buffer<T> x;                   // (T,B,I)
+  std::vector<Buffer<T>> y;      // per layer (T,B,D*H): h of every step, the next layer's input
+  std::vector<Buffer<T>> gates;  // per layer and direction (T,B,4,H): i, f, g, o, activated
+  std::vector<Buffer<T>> c;      // per layer and direction (T,B,H)
+};
+
+// One set of buffers that a network keeps from a tape that is gone for its next one: the page faults of fresh memory
+// cost a training step of middling size 10 %.
+template <class T>
+class SpareTape {
+ public:
+  TapeBuffers<T> take() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return std::move(buffers_);
+  }
+  void give(TapeBuffers<T>&& buffers) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    buffers_ = std::move(buffers);
+  }
+
+ private:
+  std::mutex mutex_;
+  TapeBuffers<T> buffers_;
+};
+
 // What a training forward keeps for its backward. Holds copies: the caller may change its arrays meanwhile.
 template <class T>
-struct Tape {
+struct Tape : TapeBuffers<T> {
   std::shared_ptr<const Weights<T>> weights;
   size_t steps = 0, batch = 0;
   bool ragged = false;
   std::vector<int64_t> lengths;  // (B) when ragged
-  Buffer<T> x;                   // (T,B,I)
   Buffer<T> h0, c0;              // (L*D,B,H)
-  std::vector<Buffer<T>> y;      // per layer (T,B,D*H): h of every step, the next layer's input
-  std::vector<Buffer<T>> gates;  // per layer and direction (T,B,4,H): i, f, g, o, activated
-  std::vector<Buffer<T>> c;      // per layer and direction (T,B,H)
+  std::shared_ptr<SpareTape<T>> spare;
 
-  // Allocates for the shape; contents of steps past a row's length stay undefined.
-  Tape(std::shared_ptr<const Weights<T>> w, size_t steps, size_t batch, const int64_t* lengths);
+  // Allocates for the shape, from `spare` and in the end back to it; contents of steps past a row's length are
+  // undefined.
+  Tape(std::shared_ptr<const Weights<T>> w, std::shared_ptr<SpareTape<T>> spare, size_t steps, size_t batch,
+       const int64_t* lengths);
+  Tape(const Tape&) = delete;
+  ~Tape() { spare->give(std::move(*static_cast<TapeBuffers<T>*>(this))); }
   size_t bytes() const;
 };
 
