@@ -87,11 +87,12 @@ void pack_bias(const T* bias, size_t hidden, size_t width, T* packed) {
 template <class T>
 void pack_back_panels(const T* panels, size_t hidden, size_t n_k, size_t width, T* back) {
   const size_t col_blocks = n_blocks(n_k, width);
-  for (size_t group = 0; group < n_groups(n_k, width); ++group) {
-    const size_t nv = std::min<size_t>(4, col_blocks - group * 4);
-    T* to_group = back + group * 4 * width * 4 * hidden;
+  const size_t groups = n_groups(n_k, width);
+  for (size_t group = 0, first = 0, nv; group < groups; ++group, first += nv) {
+    nv = col_blocks / groups + (group < col_blocks % groups);
+    T* to_group = back + first * width * 4 * hidden;
     for (size_t v = 0; v < nv; ++v) {
-      const size_t col0 = (group * 4 + v) * width, cols = std::min(width, n_k - col0);
+      const size_t col0 = (first + v) * width, cols = std::min(width, n_k - col0);
       for (size_t g = 0; g < 4; ++g)
         for (size_t u0 = 0; u0 < hidden; u0 += width) {
           const size_t units = std::min(width, hidden - u0);

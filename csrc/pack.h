@@ -10,7 +10,7 @@ namespace fourgate {
 
 inline size_t n_blocks(size_t n, size_t width) { return (n + width - 1) / width; }
 // Groups of up to 4 blocks, as the back panels are cut.
-inline size_t n_groups(size_t n, size_t width) { return (n + 4 * width - 1) / (4 * width); }
+inline size_t n_groups(size_t n, size_t width) { return (n_blocks(n, width) + 3) / 4; }
 
 // weight (4H, K), row-major, to (P, K, 4, W); missing lanes become 0.
 template <class T>

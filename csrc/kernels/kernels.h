@@ -6,8 +6,9 @@
 //
 // Packed forward weights ("panels"):   [P][k][4][W]    gates i, f, g, o side by side for each k
 // Packed bias:                          [P][4][W]
-// Packed backward weights ("back panels"): for each group of up to 4 blocks of output columns [k = 4H][nv][W],
-//   k running over the gate rows i, f, g, o of H units each; nv = 4 but for the last group.
+// Packed backward weights ("back panels"): the blocks of output columns in the fewest groups of at most 4, as even as
+//   can be, the larger groups first; for each group [k = 4H][nv][W], k running over the gate rows i, f, g, o of H units
+//   each, nv being the group's number of blocks.
 //
 // No function here allocates, throws, or knows of threads, time or Python. No pointer is kept after a call.
 // Arrays must not overlap unless a comment says so.
@@ -80,7 +81,7 @@ struct BackwardStep {
   size_t hidden_size;
   const BackwardRow<T>* rows;  // dg_next must be null for all rows or for none
   size_t n_rows;
-  size_t group_begin, group_end;  // which groups of 4 blocks
+  size_t group_begin, group_end;  // which groups of blocks
   size_t panel_stride;            // elements between blocks of dg_panel
   bool descending;
 };

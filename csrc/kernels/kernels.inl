@@ -188,22 +188,46 @@ FG_INLINE void finish_backward(const BackwardRow<T>& row, Vec<T> dh, size_t bloc
   }
 }
 
-// A group's back panel and the one that the sweep takes next.
-template <class T>
-FG_INLINE Ahead<T> back_panel(const T* w, size_t hidden, size_t group, size_t next, size_t n_tiles) {
-  const size_t size = 16 * hidden * Vec<T>::kWidth;
-  return {w + group * size, next == group ? nullptr : w + next * size, n_tiles};
+// A tile of a backward product: rows from `row`, of the group that starts with `block`.
+struct BackTile {
+  size_t row, block, next_block;  // the group that the sweep takes next, or the same
+  size_t number, count;           // of the group's tiles
+
+  template <class T>
+  FG_INLINE Ahead<T> panel(const T* w, size_t hidden) const {
+    const size_t size = 4 * hidden * Vec<T>::kWidth;
+    return {w + block * size, next_block == block ? nullptr : w + next_block * size, count};
+  }
+};
+
+// Calls f(rows, vectors, tile) for every tile of the groups given; the first two are constants.
+template <class T, class F>
+FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t end, bool descending, F&& f) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const Tiles tiles(n_rows, kMaxRows), groups((n_cols + W - 1) / W, 4);
+  for (size_t i = 0; i < end - begin; ++i) {
+    const size_t group = descending ? end - 1 - i : begin + i;
+    const size_t next = i + 1 == end - begin ? group : descending ? group - 1 : group + 1;
+    with_constant<4>(
+        groups.size(group), [&](auto nv) __attribute__((always_inline)) {
+          for (size_t t = 0; t < tiles.count; ++t)
+            with_constant<kMaxRows>(
+                tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+                  f(mr, nv, BackTile{tiles.begin(t), groups.begin(group), groups.begin(next), t, tiles.count});
+                });
+        });
+  }
 }
 
 template <class T, int MR, int NV>
-FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* rows, size_t group, size_t next,
-                             size_t tile, size_t n_tiles) {
+FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackTile& tile) {
   constexpr size_t W = Vec<T>::kWidth;
+  const BackwardRow<T>* rows = s.rows + tile.row;
   alignas(64) T sums[MR][NV][W];
   const T* dg[MR];
   for (int r = 0; r < MR; ++r) dg[r] = rows[r].dg_next;
   if (dg[0])
-    back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next, n_tiles), tile, s.hidden_size);
+    back_sums<T, MR, NV>(sums, dg, tile.panel(s.w_back, s.hidden_size), tile.number, s.hidden_size);
   else
     for (int r = 0; r < MR; ++r)
       for (int v = 0; v < NV; ++v) store(sums[r][v], zero<T>());
@@ -211,56 +235,33 @@ FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackwardRow<T>* row
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 1
     for (int v = 0; v < NV; ++v)
-      finish_backward(rows[r], load(sums[r][v]), group * 4 + v, s.hidden_size, s.panel_stride);
-}
-
-// Calls f(rows, vectors, first row, group, next group, tile, number of tiles) for every tile of the groups given.
-template <class T, class F>
-FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t end, bool descending, F&& f) {
-  constexpr size_t W = Vec<T>::kWidth;
-  const size_t n_blocks = (n_cols + W - 1) / W;
-  const Tiles tiles(n_rows, kMaxRows);
-  for (size_t i = 0; i < end - begin; ++i) {
-    const size_t group = descending ? end - 1 - i : begin + i;
-    const size_t left = n_blocks - group * 4;
-    const size_t next = i + 1 == end - begin ? group : descending ? group - 1 : group + 1;
-    with_constant<4>(
-        int(left < 4 ? left : 4), [&](auto nv) __attribute__((always_inline)) {
-          for (size_t t = 0; t < tiles.count; ++t)
-            with_constant<kMaxRows>(
-                tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-                  f(mr, nv, tiles.begin(t), group, next, t, tiles.count);
-                });
-        });
-  }
+      finish_backward(rows[r], load(sums[r][v]), tile.block + v, s.hidden_size, s.panel_stride);
 }
 
 template <class T>
 void backward(const BackwardStep<T>& s) {
   for_back_tiles<T>(
-      s.n_rows, s.hidden_size, s.group_begin, s.group_end, s.descending,
-      [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile, size_t n_tiles)
-          __attribute__((always_inline)) {
-            backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, s.rows + row, group, next, tile, n_tiles);
-          });
+      s.n_rows, s.hidden_size, s.group_begin, s.group_end,
+      s.descending, [&](auto mr, auto nv, const BackTile& tile) __attribute__((always_inline)) {
+        backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, tile);
+      });
 }
 
 template <class T>
 void back_product(const BackProduct<T>& s) {
   constexpr size_t W = Vec<T>::kWidth;
   for_back_tiles<T>(
-      s.n_rows, s.n_cols, s.group_begin, s.group_end, false,
-      [&](auto mr, auto nv, size_t row, size_t group, size_t next, size_t tile,
-          size_t n_tiles) __attribute__((always_inline)) {
+      s.n_rows, s.n_cols, s.group_begin, s.group_end,
+      false, [&](auto mr, auto nv, const BackTile& tile) __attribute__((always_inline)) {
         constexpr int MR = decltype(mr)::value, NV = decltype(nv)::value;
         alignas(64) T sums[MR][NV][W];
         const T* dg[MR];
-        for (int r = 0; r < MR; ++r) dg[r] = s.dg[row + r];
-        back_sums<T, MR, NV>(sums, dg, back_panel(s.w_back, s.hidden_size, group, next, n_tiles), tile, s.hidden_size);
+        for (int r = 0; r < MR; ++r) dg[r] = s.dg[tile.row + r];
+        back_sums<T, MR, NV>(sums, dg, tile.panel(s.w_back, s.hidden_size), tile.number, s.hidden_size);
         for (int r = 0; r < MR; ++r)
           for (int v = 0; v < NV; ++v) {
-            T* out = s.out[row + r] + (group * 4 + v) * W;
-            int n = lanes_of<T>(group * 4 + v, s.n_cols);
+            T* out = s.out[tile.row + r] + (tile.block + v) * W;
+            int n = lanes_of<T>(tile.block + v, s.n_cols);
             Vec<T> sum = load(sums[r][v]);
             store_upto(out, s.add ? load_upto(out, n) + sum : sum, n);
           }

@@ -1,5 +1,6 @@
 #include "forward.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "../machine.h"
@@ -60,18 +61,29 @@ class Pass {
   std::vector<std::unique_ptr<Barrier>> group_, team_;
 };
 
-// Whether the input products run ahead, many steps' rows at a time, or join each step's product as more k. Ahead pays
-// where a step's few rows would read weight_ih from L2 or beyond every time, and where L2 cannot hold two panels and
-// the rows side by side. A narrow input in L1 is better left in the step, where its products, which do not depend on
-// the step before, run while the cell is waited for.
+// Whether the input products run ahead, many steps' rows at a time, or join each step's product as more k: the cheaper
+// by cycles for one k of one block. Ahead saves reading weight_ih at every step and costs a detour through memory;
+// within the step a narrow input's products run while the cell of the step before is waited for.
 template <class T>
 bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps) {
+  if (steps == 1 || rows == 0) return false;
   const CacheSizes& cache = cache_sizes();
-  const size_t l1 = cache.l1d ? cache.l1d : size_t(32) << 10, l2 = cache.l2 ? cache.l2 : size_t(1) << 20;
-  const size_t k_bytes = (input + w.sizes.hidden) * sizeof(T), panel = k_bytes * 4 * w.kernels.width;
-  if (steps == 1) return false;
-  if (2 * panel + rows * k_bytes > l2 * 6 / 10) return true;
-  return 2 * rows < w.kernels.max_rows + 2 && (panel * w.blocks() > l1 * 9 / 10 || input >= 32);
+  const double l1 = double(cache.l1d ? cache.l1d : 32 << 10), l2 = double(cache.l2 ? cache.l2 : 1 << 20);
+  const double line = double(4 * w.kernels.width * sizeof(T)), blocks = double(w.blocks());
+  const double I = double(input), H = double(w.sizes.hidden), R = double(rows);
+  const double full = 2.0 * R;  // multiply-adds of whole tiles
+  // One k of one block within the steps, where `width` k's take part: bound by the multiply-adds or by the weights.
+  auto within = [&](double width) {
+    const double bytes = width * line * blocks, tiles = std::ceil(R / double(w.kernels.max_rows));
+    const double load = bytes < 0.9 * l1 ? 2.5 : line / 45;  // of a tile's weights, from L1 or L2
+    const double first = bytes > 0.9 * l2 ? line / 8 * (1 - 0.8 * l2 / bytes) : load;
+    const bool crowded = 2 * width * line + R * width * sizeof(T) > 0.6 * l2;  // two panels and the rows
+    return std::max({full, tiles * load, first}) * (crowded ? 1.08 : 1);
+  };
+  const double in_step = (I + H) * within(I + H);
+  const double once = I * line / 8 / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
+  const double detour = 12 * R;
+  return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
 }
 
 template <class T>
@@ -316,6 +328,9 @@ bool Pass<T>::steps(const Team& team, const LayerSteps<T>& task, const Scratch<T
                          0,
                          ahead,
                          false};
+  // A sweep starts with the panels that the last one, perhaps another call's, has left in cache.
+  static thread_local bool last_sweep = false;
+  bool sweep = last_sweep;
   const size_t pre_stride = w_.blocks() * 4 * W;
   size_t projected = ahead ? task.s0 : SIZE_MAX;
   bool go = true;
@@ -326,7 +341,7 @@ bool Pass<T>::steps(const Team& team, const LayerSteps<T>& task, const Scratch<T
       for (size_t i = 0; i < n; ++i) scratch.rows[i].pre = scratch.pre + i * pre_stride;
     }
     step.n_rows = n;
-    step.descending = s % 2;
+    step.descending = sweep = !sweep;
     const double flops = 8.0 * double(n * W) * double(H + (ahead ? 0 : task.weights->input));
     sliced(team, block0, block1, flops, [&](size_t begin, size_t end) {
       step.block_begin = begin;
@@ -348,6 +363,7 @@ bool Pass<T>::steps(const Team& team, const LayerSteps<T>& task, const Scratch<T
       if (ahead) row.pre += n * pre_stride;
     }
   }
+  last_sweep = sweep;
   if (!go) return false;
 
   // Rows that ran leave their last h (and, with a tape, c) in the state; each thread copies its own units.
