@@ -60,8 +60,9 @@ class Buffer {
   T* begin() { return data_; }
   T* end() { return data_ + size_; }
 
-  // The same in whole huge pages from kHotFrom bytes on: for what is read over and over and should fill L2 evenly. Small
-  // pages lie anywhere, and then some sets of a physically indexed cache are asked for too much, others for nothing.
+  // The same in whole huge pages from kHotFrom bytes on: for what is read over and over and should fill L2 evenly.
+  // Small pages lie anywhere, and then some sets of a physically indexed cache are asked for too much, others for
+  // nothing.
   static Buffer hot(size_t n) {
     size_t bytes = checked_mul(n, sizeof(T));
     if (bytes >= kHotFrom) bytes = checked_add(bytes, kHugeFrom - 1) / kHugePage * kHugePage;

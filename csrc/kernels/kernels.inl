@@ -138,31 +138,82 @@ void project(const Project<T>& s) {
 
 // ---- backward ----
 
-// sums[r][v] = dg[r] @ back panel: one chain for each gate, added in the order i, f, g, o.
-template <class T, int MR, int NV>
-FG_INLINE void back_sums(T (&sums)[MR][NV][Vec<T>::kWidth], const T* const (&dg)[MR], Ahead<T> w, size_t tile,
-                         size_t hidden) {
+// Rows that a group's panel is used for while one gate's quarter of it is in L2.
+constexpr size_t kChunkRows = 96;
+
+// The sums of MR rows over the gates from `gate` on, NP of them side by side; those of later gates are added to what
+// the earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is.
+template <class T, int NP, int MR, int NV>
+__attribute__((noinline)) void back_tile(T (*sums)[NV][Vec<T>::kWidth], const T* const* dg, int gate, const T* panel,
+                                         Slice ahead, size_t hidden) {
   constexpr size_t W = Vec<T>::kWidth;
-  constexpr bool kTogether = MR <= 2 && MR * NV <= kMaxRows;  // too few chains, and registers for four times as many
-  constexpr int NP = kTogether ? 4 : 1;
-#pragma GCC unroll 1
-  for (int gate = 0; gate < 4; gate += NP) {
-    Vec<T> a[NP][MR][NV];
-    const T* from[MR];
-    for (int r = 0; r < MR; ++r) {
-      from[r] = dg[r] + gate * hidden;
-      for (int p = 0; p < NP; ++p)
-        for (int v = 0; v < NV; ++v) a[p][r][v] = zero<T>();
+  Vec<T> a[NP][MR][NV];
+  const T* from[MR];
+  for (int r = 0; r < MR; ++r) {
+    from[r] = dg[r] + gate * hidden;
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) a[p][r][v] = zero<T>();
+  }
+  multiply(a, from, hidden, 1, panel + gate * hidden * NV * W, hidden * NV * W, hidden, ahead);
+  for (int r = 0; r < MR; ++r)
+    for (int v = 0; v < NV; ++v) {
+      Vec<T> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
+      for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
+      store(sums[r][v], sum);
     }
-    const Ahead<T> part = {w.panel + gate * hidden * NV * W, w.next ? w.next + gate * hidden * NV * W : nullptr,
-                           w.n_tiles};
-    multiply(a, from, hidden, 1, part.panel, hidden * NV * W, hidden, part.slice(tile, hidden, NV));
-    for (int r = 0; r < MR; ++r)
-      for (int v = 0; v < NV; ++v) {
-        Vec<T> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
-        for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
-        store(sums[r][v], sum);
-      }
+}
+
+// sums[r][v] = dg[r] @ a group's back panel, for at most kChunkRows rows. Gate by gate for all rows: a quarter of the
+// panel stays in L2 while they pass by. `next` is the panel that follows this one, or null.
+template <class T, int NV>
+FG_INLINE void back_sums(T (*sums)[NV][Vec<T>::kWidth], const T* const* dg, size_t n_rows, const T* panel,
+                         const T* next, size_t hidden) {
+  constexpr size_t W = Vec<T>::kWidth;
+  if constexpr (NV <= kMaxRows)
+    if (n_rows == 1) return back_tile<T, 4, 1, NV>(sums, dg, 0, panel, {}, hidden);  // a single row has too few chains
+  if constexpr (2 * NV <= kMaxRows)
+    if (n_rows == 2) return back_tile<T, 4, 2, NV>(sums, dg, 0, panel, {}, hidden);
+  const Tiles tiles(n_rows, kMaxRows);
+#pragma GCC unroll 1
+  for (int gate = 0; gate < 4; ++gate) {
+    const T* quarter = panel + gate * hidden * NV * W;
+    const Ahead<T> ahead = {quarter, gate < 3 ? quarter + hidden * NV * W : next, tiles.count};
+    for (size_t t = 0; t < tiles.count; ++t)
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            back_tile<T, 1, decltype(mr)::value, NV>(sums + tiles.begin(t), dg + tiles.begin(t), gate, panel,
+                                                     ahead.slice(t, hidden, NV), hidden);
+          });
+  }
+}
+
+// For groups [begin, end) of output columns and all rows: finish(row, block, sum) for every vector of dg @ weight.
+// row(r) gives the (4H) operand; if `absent`, there is none and the sums are zero.
+template <class T, class Row, class Finish>
+FG_INLINE void back_products(const T* w_back, size_t hidden, size_t n_cols, size_t n_rows, size_t begin, size_t end,
+                             bool descending, bool absent, Row&& row, Finish&& finish) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const Tiles groups((n_cols + W - 1) / W, 4), chunks(n_rows, kChunkRows);
+  for (size_t i = 0; i < end - begin; ++i) {
+    const size_t group = descending ? end - 1 - i : begin + i, block = groups.begin(group);
+    const T* panel = w_back + block * 4 * hidden * W;
+    const T* next =
+        i + 1 == end - begin ? nullptr : w_back + groups.begin(descending ? group - 1 : group + 1) * 4 * hidden * W;
+    with_constant<4>(
+        groups.size(group), [&](auto nv) __attribute__((always_inline)) {
+          constexpr int NV = decltype(nv)::value;
+          alignas(64) T sums[kChunkRows][NV][W];
+          const T* dg[kChunkRows];
+          for (size_t c = 0; c < chunks.count; ++c) {
+            const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
+            for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
+            if (!absent) back_sums<T, NV>(sums, dg, n, panel, c + 1 == chunks.count ? next : panel, hidden);
+#pragma GCC unroll 1
+            for (size_t r = 0; r < n; ++r)
+#pragma GCC unroll 1
+              for (int v = 0; v < NV; ++v) finish(first + r, block + v, absent ? zero<T>() : load(sums[r][v]));
+          }
+        });
   }
 }
 
@@ -188,83 +239,24 @@ FG_INLINE void finish_backward(const BackwardRow<T>& row, Vec<T> dh, size_t bloc
   }
 }
 
-// A tile of a backward product: rows from `row`, of the group that starts with `block`.
-struct BackTile {
-  size_t row, block, next_block;  // the group that the sweep takes next, or the same
-  size_t number, count;           // of the group's tiles
-
-  template <class T>
-  FG_INLINE Ahead<T> panel(const T* w, size_t hidden) const {
-    const size_t size = 4 * hidden * Vec<T>::kWidth;
-    return {w + block * size, next_block == block ? nullptr : w + next_block * size, count};
-  }
-};
-
-// Calls f(rows, vectors, tile) for every tile of the groups given; the first two are constants.
-template <class T, class F>
-FG_INLINE void for_back_tiles(size_t n_rows, size_t n_cols, size_t begin, size_t end, bool descending, F&& f) {
-  constexpr size_t W = Vec<T>::kWidth;
-  const Tiles tiles(n_rows, kMaxRows), groups((n_cols + W - 1) / W, 4);
-  for (size_t i = 0; i < end - begin; ++i) {
-    const size_t group = descending ? end - 1 - i : begin + i;
-    const size_t next = i + 1 == end - begin ? group : descending ? group - 1 : group + 1;
-    with_constant<4>(
-        groups.size(group), [&](auto nv) __attribute__((always_inline)) {
-          for (size_t t = 0; t < tiles.count; ++t)
-            with_constant<kMaxRows>(
-                tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-                  f(mr, nv, BackTile{tiles.begin(t), groups.begin(group), groups.begin(next), t, tiles.count});
-                });
-        });
-  }
-}
-
-template <class T, int MR, int NV>
-FG_INLINE void backward_tile(const BackwardStep<T>& s, const BackTile& tile) {
-  constexpr size_t W = Vec<T>::kWidth;
-  const BackwardRow<T>* rows = s.rows + tile.row;
-  alignas(64) T sums[MR][NV][W];
-  const T* dg[MR];
-  for (int r = 0; r < MR; ++r) dg[r] = rows[r].dg_next;
-  if (dg[0])
-    back_sums<T, MR, NV>(sums, dg, tile.panel(s.w_back, s.hidden_size), tile.number, s.hidden_size);
-  else
-    for (int r = 0; r < MR; ++r)
-      for (int v = 0; v < NV; ++v) store(sums[r][v], zero<T>());
-#pragma GCC unroll 1
-  for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 1
-    for (int v = 0; v < NV; ++v)
-      finish_backward(rows[r], load(sums[r][v]), tile.block + v, s.hidden_size, s.panel_stride);
-}
-
 template <class T>
 void backward(const BackwardStep<T>& s) {
-  for_back_tiles<T>(
-      s.n_rows, s.hidden_size, s.group_begin, s.group_end,
-      s.descending, [&](auto mr, auto nv, const BackTile& tile) __attribute__((always_inline)) {
-        backward_tile<T, decltype(mr)::value, decltype(nv)::value>(s, tile);
-      });
+  back_products<T>(
+      s.w_back, s.hidden_size, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,
+      !s.rows[0].dg_next, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
+      [&](size_t r, size_t block, Vec<T> sum)
+          __attribute__((always_inline)) { finish_backward(s.rows[r], sum, block, s.hidden_size, s.panel_stride); });
 }
 
 template <class T>
 void back_product(const BackProduct<T>& s) {
-  constexpr size_t W = Vec<T>::kWidth;
-  for_back_tiles<T>(
-      s.n_rows, s.n_cols, s.group_begin, s.group_end,
-      false, [&](auto mr, auto nv, const BackTile& tile) __attribute__((always_inline)) {
-        constexpr int MR = decltype(mr)::value, NV = decltype(nv)::value;
-        alignas(64) T sums[MR][NV][W];
-        const T* dg[MR];
-        for (int r = 0; r < MR; ++r) dg[r] = s.dg[tile.row + r];
-        back_sums<T, MR, NV>(sums, dg, tile.panel(s.w_back, s.hidden_size), tile.number, s.hidden_size);
-        for (int r = 0; r < MR; ++r)
-          for (int v = 0; v < NV; ++v) {
-            T* out = s.out[tile.row + r] + (tile.block + v) * W;
-            int n = lanes_of<T>(tile.block + v, s.n_cols);
-            Vec<T> sum = load(sums[r][v]);
-            store_upto(out, s.add ? load_upto(out, n) + sum : sum, n);
-          }
+  back_products<T>(
+      s.w_back, s.hidden_size, s.n_cols, s.n_rows, s.group_begin, s.group_end, false,
+      false, [&](size_t r) __attribute__((always_inline)) { return s.dg[r]; },
+      [&](size_t r, size_t block, Vec<T> sum) __attribute__((always_inline)) {
+        T* out = s.out[r] + block * Vec<T>::kWidth;
+        int n = lanes_of<T>(block, s.n_cols);
+        store_upto(out, s.add ? load_upto(out, n) + sum : sum, n);
       });
 }
 
