@@ -47,6 +47,7 @@ struct ForwardStep {
   size_t block_begin, block_end;  // which blocks of hidden units to compute
   bool use_pre;
   bool descending;  // sweep the panels backwards: what the last sweep left in cache is used first
+  bool large_tape;  // write `gates` past the caches, which could not hold them until they are read
 };
 
 // The input product of many rows, ahead of the time loop.

@@ -23,16 +23,19 @@ FG_INLINE int lanes_of(size_t block, size_t n) {
 // is too small to hold more than one and a half rows of it; a tile does the first half of all its rows, then the
 // second.
 template <class T>
-FG_INLINE Cell<T> finish_cell(const ForwardRow<T>& row, const Vec<T> (&a)[4], size_t block, size_t hidden) {
+FG_INLINE Cell<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, const Vec<T> (&a)[4],
+                              size_t block) {
+  const size_t hidden = step.hidden_size;
   size_t u = block * Vec<T>::kWidth;
   int n = lanes_of<T>(block, hidden);
   Cell<T> s = cell_forward(a, load_upto(row.c_prev + u, n));
   store_upto(row.c + u, s.c, n);
   if (row.gates) {
-    store_upto(row.gates + u, s.i, n);
-    store_upto(row.gates + hidden + u, s.f, n);
-    store_upto(row.gates + 2 * hidden + u, s.g, n);
-    store_upto(row.gates + 3 * hidden + u, s.o, n);
+    const Vec<T> gates[4] = {s.i, s.f, s.g, s.o};
+    if (step.large_tape)
+      for (size_t v = 0; v < 4; ++v) stream_upto(row.gates + v * hidden + u, gates[v], n);
+    else
+      for (size_t v = 0; v < 4; ++v) store_upto(row.gates + v * hidden + u, gates[v], n);
   }
   return s;
 }
@@ -67,7 +70,7 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, 
   multiply(a, h, 0, 1, hh.panel, H * 4 * W, H, hh.slice(tile, H, 4));
   if constexpr (MR == 1) {
     Cell<T> cells[NP];
-    for (int p = 0; p < NP; ++p) cells[p] = finish_cell(rows[0], a[p][0], block + p, H);
+    for (int p = 0; p < NP; ++p) cells[p] = finish_cell(s, rows[0], a[p][0], block + p);
     for (int p = 0; p < NP; ++p) finish_output(rows[0], cells[p].o, cells[p].c, block + p, H);
   } else {
     // Through the stack, so that the cell's code stands once and not MR times.
@@ -77,7 +80,7 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, 
 #pragma GCC unroll 1
     for (int r = 0; r < MR; ++r) {
       Vec<T> b[4] = {load(sums[r][0]), load(sums[r][1]), load(sums[r][2]), load(sums[r][3])};
-      Cell<T> cell = finish_cell(rows[r], b, block, H);
+      Cell<T> cell = finish_cell(s, rows[r], b, block);
       store(sums[r][0], cell.o);
       store(sums[r][1], cell.c);
     }
@@ -87,7 +90,7 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, const ForwardRow<T>* rows, 
 }
 
 template <class T>
-void forward(const ForwardStep<T>& s) {
+FG_INLINE void forward_blocks(const ForwardStep<T>& s) {
   const size_t n_blocks = s.block_end - s.block_begin;
   if (s.n_rows == 1) {  // two panels at a time: 8 chains
     const size_t pairs = n_blocks / 2;
@@ -109,6 +112,12 @@ void forward(const ForwardStep<T>& s) {
             forward_tile<T, 1, decltype(mr)::value>(s, s.rows + tiles.begin(t), block, next, t, tiles.count);
           });
   }
+}
+
+template <class T>
+void forward(const ForwardStep<T>& s) {
+  forward_blocks(s);
+  if (s.large_tape) stream_end();
 }
 
 template <class T>

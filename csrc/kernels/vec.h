@@ -2,7 +2,8 @@
 //
 // A kernel sees `Vec<T>` (T = float or double), its `kWidth` lanes, and the functions below. Loads and stores need
 // no alignment. `load_n(p, n)` reads the first n < kWidth lanes (the others become 0) and touches no byte beyond
-// them; `store_n` likewise. `min(a, b)` and `max(a, b)` return b when either is NaN.
+// them; `store_n` likewise. `stream` writes past the caches, to aligned addresses. `min(a, b)` and `max(a, b)` return b
+// when either is NaN.
 //
 // Everything lives in a namespace of the instruction set, and nothing here comes from the standard library: two
 // files compiled for different machines must never share an inline function (the linker would keep one for all).
@@ -62,6 +63,9 @@ FG_INLINE VF load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(__mma
 FG_INLINE VD load_n(const double* p, int n) { return {_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p)}; }
 FG_INLINE void store(float* p, VF a) { _mm512_storeu_ps(p, a.v); }
 FG_INLINE void store(double* p, VD a) { _mm512_storeu_pd(p, a.v); }
+FG_INLINE void stream(float* p, VF a) { _mm512_stream_ps(p, a.v); }
+FG_INLINE void stream(double* p, VD a) { _mm512_stream_pd(p, a.v); }
+FG_INLINE void stream_end() { _mm_sfence(); }
 FG_INLINE void store_n(float* p, VF a, int n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), a.v); }
 FG_INLINE void store_n(double* p, VD a, int n) { _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), a.v); }
 FG_INLINE VF set1(float s) { return {_mm512_set1_ps(s)}; }
@@ -124,6 +128,9 @@ FG_INLINE VF load_n(const float* p, int n) { return {_mm256_maskload_ps(p, lanes
 FG_INLINE VD load_n(const double* p, int n) { return {_mm256_maskload_pd(p, lanes64(n))}; }
 FG_INLINE void store(float* p, VF a) { _mm256_storeu_ps(p, a.v); }
 FG_INLINE void store(double* p, VD a) { _mm256_storeu_pd(p, a.v); }
+FG_INLINE void stream(float* p, VF a) { _mm256_stream_ps(p, a.v); }
+FG_INLINE void stream(double* p, VD a) { _mm256_stream_pd(p, a.v); }
+FG_INLINE void stream_end() { _mm_sfence(); }
 FG_INLINE void store_n(float* p, VF a, int n) { _mm256_maskstore_ps(p, lanes32(n), a.v); }
 FG_INLINE void store_n(double* p, VD a, int n) { _mm256_maskstore_pd(p, lanes64(n), a.v); }
 FG_INLINE VF set1(float s) { return {_mm256_set1_ps(s)}; }
@@ -180,6 +187,9 @@ FG_INLINE VF load_n(const float* p, int n) {
 FG_INLINE VD load_n(const double* p, int) { return {vsetq_lane_f64(p[0], vdupq_n_f64(0), 0)}; }
 FG_INLINE void store(float* p, VF a) { vst1q_f32(p, a.v); }
 FG_INLINE void store(double* p, VD a) { vst1q_f64(p, a.v); }
+FG_INLINE void stream(float* p, VF a) { vst1q_f32(p, a.v); }
+FG_INLINE void stream(double* p, VD a) { vst1q_f64(p, a.v); }
+FG_INLINE void stream_end() {}
 FG_INLINE void store_n(float* p, VF a, int n) {
   vst1q_lane_f32(p, a.v, 0);
   if (n > 1) vst1q_lane_f32(p + 1, a.v, 1);
@@ -239,6 +249,9 @@ FG_INLINE VF load_n(const float* p, int n) {
 FG_INLINE VD load_n(const double* p, int) { return {_mm_load_sd(p)}; }
 FG_INLINE void store(float* p, VF a) { _mm_storeu_ps(p, a.v); }
 FG_INLINE void store(double* p, VD a) { _mm_storeu_pd(p, a.v); }
+FG_INLINE void stream(float* p, VF a) { _mm_stream_ps(p, a.v); }
+FG_INLINE void stream(double* p, VD a) { _mm_stream_pd(p, a.v); }
+FG_INLINE void stream_end() { _mm_sfence(); }
 FG_INLINE void store_n(float* p, VF a, int n) {
   _mm_store_ss(p, a.v);
   if (n > 1) _mm_store_ss(p + 1, _mm_shuffle_ps(a.v, a.v, 1));
@@ -287,6 +300,15 @@ FG_INLINE void store_upto(T* p, Vec<T> a, int n) {
     store(p, a);
   else
     store_n(p, a, n);
+}
+// A store past the caches where the address allows it, for what is not read again soon. Other threads may see it only
+// after stream_end().
+template <class T>
+FG_INLINE void stream_upto(T* p, Vec<T> a, int n) {
+  if (n >= Vec<T>::kWidth && reinterpret_cast<uintptr_t>(p) % sizeof(Vec<T>) == 0)
+    stream(p, a);
+  else
+    store_upto(p, a, n);
 }
 
 }  // namespace FG_ISA

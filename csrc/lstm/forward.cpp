@@ -317,17 +317,16 @@ bool Pass<T>::steps(const Team& team, const LayerSteps<T>& task, const Scratch<T
     }
   }
 
-  ForwardStep<T> step = {task.weights->w_ih,
-                         task.weights->w_hh,
-                         task.weights->bias,
-                         task.weights->input,
-                         H,
-                         scratch.rows,
-                         0,
-                         0,
-                         0,
-                         ahead,
-                         false};
+  ForwardStep<T> step = {};
+  step.w_ih = task.weights->w_ih;
+  step.w_hh = task.weights->w_hh;
+  step.bias = task.weights->bias;
+  step.input_size = task.weights->input;
+  step.hidden_size = H;
+  step.rows = scratch.rows;
+  step.use_pre = ahead;
+  // What L2 could keep for the backward pass is not worth a detour through memory; 16 MB is past it on any machine.
+  step.large_tape = task.gates && call_.steps * B * 4 * H * sizeof(T) > size_t(16) << 20;
   // A sweep starts with the panels that the last one, perhaps another call's, has left in cache.
   static thread_local bool last_sweep = false;
   bool sweep = last_sweep;

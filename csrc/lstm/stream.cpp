@@ -54,8 +54,8 @@ bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<T>& p = w.layer(l, 0);
-    w.kernels.forward(
-        {p.w_ih, p.w_hh, p.bias, p.input, sizes_.hidden, rows + l * batch_, batch_, 0, w.blocks(), false, now_ == 1});
+    w.kernels.forward({p.w_ih, p.w_hh, p.bias, p.input, sizes_.hidden, rows + l * batch_, batch_, 0, w.blocks(), false,
+                       now_ == 1, false});
   }
   now_ = 1 - now_;
   return true;
