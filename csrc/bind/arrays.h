@@ -9,8 +9,8 @@
 
 #include <cstdint>
 
-#include "lstm/sequence.h"
-#include "memory.h"
+#include "../lstm/sequence.h"
+#include "../memory.h"
 
 namespace fourgate {
 namespace py = pybind11;

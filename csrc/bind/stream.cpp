@@ -1,0 +1,154 @@
+// Stream for Python; see network.cpp for the protocol.
+#include "../lstm/stream.h"
+
+#include <cstring>
+
+#include "network.h"
+
+namespace fourgate {
+namespace {
+
+// A stream of either type; calls from several threads take turns.
+class PyStream {
+ public:
+  PyStream(std::shared_ptr<Network> net, size_t batch) : net_(std::move(net)) {
+    if (net_->sizes.directions != 1) throw py::value_error("a stream needs a network of one direction");
+    if (batch == 0) throw py::value_error("batch must be at least 1");
+    if (net_->is_double)
+      stream_.emplace<Stream<double>>(net_->sizes, batch);
+    else
+      stream_.emplace<Stream<float>>(net_->sizes, batch);
+  }
+
+  py::object step(py::handle x, py::handle out) {
+    return net_->is_double ? step_as<double>(x, out) : step_as<float>(x, out);
+  }
+  py::object run(py::handle x, py::handle out) {
+    return net_->is_double ? run_as<double>(x, out) : run_as<float>(x, out);
+  }
+  void reset(py::handle mask) { net_->is_double ? reset_as<double>(mask) : reset_as<float>(mask); }
+  py::tuple get_state() { return net_->is_double ? get_as<double>() : get_as<float>(); }
+  void set_state(py::handle h, py::handle c) { net_->is_double ? set_as<double>(h, c) : set_as<float>(h, c); }
+
+ private:
+  // Never waits with the GIL held: the thread that has the stream may need the GIL to go on.
+  std::unique_lock<std::mutex> lock() {
+    std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (!lock) {
+      py::gil_scoped_release unlocked;
+      lock.lock();
+    }
+    return lock;
+  }
+
+  template <class T>
+  py::object output(const View<T>& x, int ndim, const Py_intptr_t* shape, py::handle out_) {
+    if (out_.is_none()) return new_array<T>(ndim, shape);
+    const View<T> out(out_);
+    if (!out || out.ndim() != ndim || !out.has_rows() || !out.writable() || out.overlaps(x)) return py::none();
+    for (int i = 0; i < ndim; ++i)
+      if (out.shape(i) != size_t(shape[i]) || (i + 1 < ndim && shape[i] > 1 && out.stride(i) == 0)) return py::none();
+    return py::reinterpret_borrow<py::object>(out_);
+  }
+
+  template <class T>
+  py::object step_as(py::handle x_, py::handle out_) {
+    Stream<T>& stream = std::get<Stream<T>>(stream_);
+    const Sizes& s = net_->sizes;
+    const View<T> x(x_);
+    const bool flat = x && x.ndim() == 1 && stream.batch() == 1;
+    if (!x || !x.has_rows() || !(flat ? x.has_shape(s.input) : x.has_shape(stream.batch(), s.input))) return py::none();
+    const Py_intptr_t shape[2] = {Py_intptr_t(flat ? s.hidden : stream.batch()), Py_intptr_t(s.hidden)};
+    py::object y = output(x, flat ? 1 : 2, shape, out_);
+    if (y.is_none()) return y;
+    const View<T> v(y);
+    auto guard = lock();
+    auto weights = net_->weights<T>();
+    bool done;
+    {
+      Unlocked unlocked(flops_of(s, stream.batch()));
+      done = stream.step(*weights, x.data(), flat ? 0 : x.stride(0), v.data(), flat ? 0 : v.stride(0), interrupted);
+    }
+    require_done(done);
+    return y;
+  }
+
+  template <class T>
+  py::object run_as(py::handle x_, py::handle out_) {
+    Stream<T>& stream = std::get<Stream<T>>(stream_);
+    const Sizes& s = net_->sizes;
+    const View<T> x(x_);
+    const bool flat = x && x.ndim() == 2 && stream.batch() == 1;
+    if (!x || (x.ndim() != 3 && !flat) || !x.has_rows()) return py::none();
+    if (x.shape(x.ndim() - 1) != s.input || (!flat && x.shape(1) != stream.batch())) return py::none();
+    Py_intptr_t shape[3] = {Py_intptr_t(x.shape(0)), Py_intptr_t(flat ? s.hidden : stream.batch()),
+                            Py_intptr_t(s.hidden)};
+    py::object y = output(x, x.ndim(), shape, out_);
+    if (y.is_none()) return y;
+    auto guard = lock();
+    auto weights = net_->weights<T>();
+    bool done;
+    {
+      Unlocked unlocked(flops_of(s, x.shape(0) * stream.batch()));
+      done = stream.run(*weights, x.shape(0), x.template plane<const T>(false), View<T>(y).template plane<T>(false),
+                        interrupted);
+    }
+    require_done(done);
+    return y;
+  }
+
+  template <class T>
+  void reset_as(py::handle mask) {
+    Stream<T>& stream = std::get<Stream<T>>(stream_);
+    const bool* rows = nullptr;
+    if (!mask.is_none()) {
+      const View<bool> v(mask);
+      if (!v || !v.contiguous() || !v.has_shape(stream.batch()))
+        throw py::value_error("mask must be a bool array (batch,)");
+      rows = v.data();
+    }
+    auto guard = lock();
+    stream.reset(rows);
+  }
+
+  template <class T>
+  py::tuple get_as() {
+    Stream<T>& stream = std::get<Stream<T>>(stream_);
+    py::object h = new_state<T>(net_->sizes, true, stream.batch()), c = new_state<T>(net_->sizes, true, stream.batch());
+    auto guard = lock();
+    std::memcpy(View<T>(h).data(), stream.h(), stream.state_size() * sizeof(T));
+    std::memcpy(View<T>(c).data(), stream.c(), stream.state_size() * sizeof(T));
+    return pair(std::move(h), std::move(c));
+  }
+
+  template <class T>
+  void set_as(py::handle h_, py::handle c_) {
+    Stream<T>& stream = std::get<Stream<T>>(stream_);
+    const Sizes& s = net_->sizes;
+    const View<T> h(h_), c(c_);
+    if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.hidden) ||
+        !c.has_shape(s.layers, stream.batch(), s.hidden))
+      throw py::value_error(
+          "h and c must be C-contiguous arrays (num_layers, batch, hidden_size) of the network's dtype");
+    auto guard = lock();
+    stream.set(h.data(), c.data());
+  }
+
+  std::shared_ptr<Network> net_;
+  std::variant<std::monostate, Stream<float>, Stream<double>> stream_;
+  std::mutex mutex_;
+};
+
+}  // namespace
+
+void register_stream(py::module_& m) {
+  py::class_<PyStream>(m, "Stream")
+      .def(py::init<std::shared_ptr<Network>, size_t>())
+      .def("step", &PyStream::step)
+      .def("run", &PyStream::run)
+      .def("reset", &PyStream::reset)
+      .def("get_state", &PyStream::get_state)
+      .def("set_state", &PyStream::set_state);
+}
+
+}  // namespace fourgate
