@@ -130,6 +130,7 @@ def test_a_tape_is_as_large_as_it_says(run_script):
     run_script(
         START
         + """
+import ctypes
 lstm = fg.LSTM(16, 128, rng=0)
 x = np.ones((2000, 16, 16), np.float32)
 lstm.forward(x[:100])
@@ -139,8 +140,21 @@ held = resident() - before - y.nbytes
 assert tape.nbytes > 50 * MB
 assert abs(held - tape.nbytes) < 0.1 * tape.nbytes, f"{held} bytes held, {tape.nbytes} said"
 grads = lstm.backward(tape, np.ones_like(y))
+said = tape.nbytes
 del tape, y, grads
+y, _, tape = lstm.forward(x)  # in the memory of the last one
+held = resident() - before - y.nbytes
+assert abs(held - said) < 0.1 * said, f"{held} bytes held by the second tape, {said} said"
+del tape, y
+lstm(x[:1])
+trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)  # y's memory is the C library's to give back
+trim(0)
 left = resident() - before
-assert left < 8 * MB, f"{left} bytes are left after the tape is gone"
+assert left < 8 * MB, f"{left} bytes are left after the tape is gone and the network was used for inference"
+y, _, tape = lstm.forward(x)
+del tape, y, lstm
+trim(0)
+left = resident() - before
+assert left < 8 * MB, f"{left} bytes are left after the network is gone"
 """
     )

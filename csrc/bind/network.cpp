@@ -84,6 +84,7 @@ py::object forward_as(Network& net, py::handle x_, py::handle state_, py::handle
   }
   py::object h = new_state<T>(s, batched, batch), c = new_state<T>(s, batched, batch);
 
+  if (!training) net.spare<T>()->drop();
   auto weights = net.weights<T>();
   std::unique_ptr<PyTape> kept;
   ForwardCall<T> call = {weights.get(),

@@ -1,10 +1,12 @@
 // A stack of LSTM layers: its sizes and its packed weights.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "../kernels/kernels.h"
@@ -76,23 +78,29 @@ struct TapeBuffers {
   std::vector<Buffer<T>> c;      // per layer and direction (T,B,H)
 };
 
-// One set of buffers that a network keeps from a tape that is gone for its next one: the page faults of fresh memory
-// cost a training step of middling size 10 %.
+// One set of buffers that a network keeps from a tape that is gone for its next one, until it is used for inference:
+// the page faults of fresh memory cost a training step of middling size 10 %.
 template <class T>
 class SpareTape {
  public:
   TapeBuffers<T> take() {
     std::lock_guard<std::mutex> lock(mutex_);
-    return std::move(buffers_);
+    full_.store(false, std::memory_order_relaxed);
+    return std::exchange(buffers_, {});
   }
   void give(TapeBuffers<T>&& buffers) {
     std::lock_guard<std::mutex> lock(mutex_);
     buffers_ = std::move(buffers);
+    full_.store(true, std::memory_order_relaxed);
+  }
+  void drop() {
+    if (full_.load(std::memory_order_relaxed)) take();
   }
 
  private:
   std::mutex mutex_;
   TapeBuffers<T> buffers_;
+  std::atomic<bool> full_{false};
 };
 
 // What a training forward keeps for its backward. Holds copies: the caller may change its arrays meanwhile.
