@@ -16,6 +16,12 @@ constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
+// What a split over units cuts: blocks, or backward groups of up to four.
+size_t unit_pieces(const Work& w) {
+  const size_t blocks = ceil_div(w.hidden, w.width);
+  return w.backward ? ceil_div(blocks, 4) : blocks;
+}
+
 // Bytes per cycle at which one core reads `bytes` that it sweeps again and again.
 double read_speed(double bytes) {
   const CacheSizes& cache = cache_sizes();
@@ -40,7 +46,7 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks) {
 }  // namespace
 
 double estimate(const Work& w, const Plan& plan) {
-  const size_t blocks = ceil_div(ceil_div(w.hidden, w.width), plan.units);
+  const size_t blocks = ceil_div(w.hidden, w.width) * ceil_div(unit_pieces(w), plan.units) / unit_pieces(w);
   const size_t rows = ceil_div(w.rows, plan.rows);
   double cycles = 0, sync = 0;
   for (size_t l = 0; l < w.layers; ++l) {
@@ -61,9 +67,11 @@ Plan choose_plan(const Work& w, size_t max_threads) {
   if (max_threads <= 1 || w.rows == 0 || w.steps == 0) return best;
   double best_cycles = estimate(w, best);
   if (best_cycles < 2 * kStart) return best;
-  const size_t blocks = ceil_div(w.hidden, w.width);
+  // More threads than this cannot pay for their synchronisation, and each costs an estimate.
+  max_threads = std::min(max_threads, size_t(std::min(best_cycles / (kStart / 4), 1024.0)));
   auto consider = [&](const Plan& plan) {
-    if (plan.threads() > max_threads || plan.rows > w.rows || plan.units > blocks || plan.layers > w.layers) return;
+    if (plan.threads() > max_threads || plan.rows > w.rows || plan.units > unit_pieces(w) || plan.layers > w.layers)
+      return;
     const double cycles = estimate(w, plan);
     if (cycles < kWorthwhile * best_cycles) {
       best_cycles = cycles;

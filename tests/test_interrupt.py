@@ -120,3 +120,26 @@ assert count == [1]
 """
         + END
     )
+
+
+def test_a_signal_handler_may_use_the_network_but_not_the_running_stream(run_script):
+    run_script(
+        START.format(threads=1)
+        + """
+stream = lstm.stream(batch=1)
+x = long_input(stream.run, 2.0)
+said = []
+def handler(*_):
+    said.append(lstm(short)[0].tobytes() == want)
+    try:
+        stream.state
+    except RuntimeError as error:
+        said.append(str(error))
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+y = stream.run(x)
+assert len(said) == 2 and said[0] is True and "in the middle of a call" in said[1], said
+assert stream.state[0].tobytes() == y[-1:].tobytes()
+"""
+        + END
+    )

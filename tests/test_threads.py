@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import fourgate as fg
@@ -145,3 +147,69 @@ def test_the_interpreter_runs_on_during_a_call():
     other.join()
     within = sum(begin < at < end for at in ticks)
     assert within >= 3, f"{within} ticks within {end - begin:.3f} s (alone: {alone:.3f} s)"
+
+
+def test_arguments_that_change_while_a_call_waits_its_turn():
+    """A stream's second caller waits; what it was given is looked at when its turn comes."""
+    stream = fg.LSTM(8, 64, rng=0).stream(batch=1)
+    long_input, x = np.zeros((400_000, 1, 8), np.float32), np.ones((1000, 1, 8), np.float32)
+    first = threading.Thread(target=stream.run, args=(long_input,))
+    got: list[object] = []
+
+    def second():
+        try:
+            got.append(stream.run(x).shape)
+        except ValueError as error:
+            got.append(str(error))
+
+    waiting = threading.Thread(target=second)
+    first.start()
+    time.sleep(0.05)
+    waiting.start()
+    time.sleep(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer NumPy would rather not
+        x.shape = (8000, 1, 1)
+    first.join()
+    waiting.join()
+    assert got == [(1000, 1, 64)] or "got (8000, 1, 1)" in str(got[0])
+
+
+def test_lengths_that_another_thread_writes_to():
+    """Each call sees lengths of some moment, and those are all checked."""
+    lstm = fg.LSTM(1, 1, rng=0)
+    good, bad = np.ones(100_000, np.int64), np.full(100_000, 10**6, np.int64)
+    lengths, x = good.copy(), np.zeros((1, 100_000, 1), np.float32)
+    done = threading.Event()
+
+    def write():
+        while not done.is_set():
+            np.copyto(lengths, bad)
+            np.copyto(lengths, good)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    end = time.perf_counter() + 1
+    while time.perf_counter() < end:
+        with contextlib.suppress(ValueError):
+            lstm(x, lengths=lengths)
+    done.set()
+    writer.join()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_process_may_end_during_a_call(run_script, threads):
+    run_script(
+        f"""
+import threading, time
+import numpy as np
+import fourgate as fg
+fg.set_num_threads({threads})
+lstm, x = fg.LSTM(256, 256), np.zeros((3000, 32, 256), np.float32)
+def work():
+    while True:
+        lstm(x)
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.5)
+"""
+    )

@@ -68,7 +68,7 @@ class View {
   // Whether rows of the last axis are adjacent elements, at steps of whole elements and not backwards.
   bool has_rows() const {
     const int last = ndim() - 1;
-    if (size() == 0) return true;
+    if (last < 0 || size() == 0) return true;
     if (shape(last) > 1 && proxy_->strides[last] != Py_intptr_t(sizeof(T))) return false;
     for (int i = 0; i < last; ++i)
       if (shape(i) > 1 && (proxy_->strides[i] < 0 || proxy_->strides[i] % Py_intptr_t(sizeof(T)))) return false;

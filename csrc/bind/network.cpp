@@ -2,6 +2,9 @@
 // converts or complains.
 #include "network.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "../lstm/backward.h"
 #include "../lstm/forward.h"
 
@@ -43,12 +46,12 @@ struct StatePair {
   const T* c_data() const { return c ? c->data() : nullptr; }
 };
 
-// Whether lengths are as many as rows and within 0..steps.
-bool valid_lengths(const View<int64_t>& n, size_t batch, size_t steps) {
+// The lengths of an argument, copied before they are believed: another thread could be writing to the array.
+bool copy_lengths(py::handle h, size_t batch, size_t steps, std::vector<int64_t>& lengths) {
+  const View<int64_t> n(h);
   if (!n || !n.contiguous() || !n.has_shape(batch)) return false;
-  for (size_t b = 0; b < batch; ++b)
-    if (n.data()[b] < 0 || uint64_t(n.data()[b]) > steps) return false;
-  return true;
+  lengths.assign(n.data(), n.data() + batch);
+  return std::all_of(lengths.begin(), lengths.end(), [=](int64_t v) { return v >= 0 && uint64_t(v) <= steps; });
 }
 
 template <class T>
@@ -61,12 +64,8 @@ py::object forward_as(Network& net, py::handle x_, py::handle state_, py::handle
   const size_t steps = x.shape(swapped ? 1 : 0), batch = batched ? x.shape(swapped ? 0 : 1) : 1;
   const StatePair<T> state(state_, s, batched, batch, false);
   if (!state.ok) return py::none();
-  std::vector<int64_t> lengths;  // a copy: the array could change while the GIL is released
-  if (!lengths_.is_none()) {
-    const View<int64_t> n(lengths_);
-    if (!valid_lengths(n, batch, steps)) return py::none();
-    lengths.assign(n.data(), n.data() + batch);
-  }
+  std::vector<int64_t> lengths;
+  if (!lengths_.is_none() && !copy_lengths(lengths_, batch, steps, lengths)) return py::none();
   py::object y;
   if (out_.is_none()) {
     Py_intptr_t shape[3];
@@ -87,11 +86,13 @@ py::object forward_as(Network& net, py::handle x_, py::handle state_, py::handle
   if (!training) net.spare<T>()->drop();
   auto weights = net.weights<T>();
   std::unique_ptr<PyTape> kept;
+  std::vector<size_t> x_shape;
+  for (int i = 0; i < x.ndim(); ++i) x_shape.push_back(x.shape(i));
   ForwardCall<T> call = {weights.get(),
                          steps,
                          batch,
                          x.template plane<const T>(swapped),
-                         lengths.empty() ? nullptr : lengths.data(),
+                         lengths_.is_none() ? nullptr : lengths.data(),
                          state.h_data(),
                          state.c_data(),
                          View<T>(y).template plane<T>(swapped),
@@ -115,7 +116,7 @@ py::object forward_as(Network& net, py::handle x_, py::handle state_, py::handle
   kept->network = net.id;
   kept->batch_axes = batched;
   kept->batch_first = swapped;
-  for (int i = 0; i < x.ndim(); ++i) kept->x_shape.push_back(x.shape(i));
+  kept->x_shape = std::move(x_shape);
   return py::make_tuple(y, pair(std::move(h), std::move(c)), py::cast(std::move(kept)));
 }
 
@@ -180,11 +181,13 @@ py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::han
     dx_plane = View<T>(dx).template plane<T>(kept.batch_first);
   }
   py::object dh0 = new_state<T>(s, batched, tape.batch), dc0 = new_state<T>(s, batched, tape.batch);
+  const BackwardCall<T> call = {
+      &tape,          dy,         dstate.h_data(), dstate.c_data(), dx_plane, View<T>(dh0).data(), View<T>(dc0).data(),
+      targets.data(), accumulate, interrupted};
   bool done;
   {
     Unlocked unlocked(flops_of(s, tape.steps * tape.batch) * 2);
-    done = backward<T>({&tape, dy, dstate.h_data(), dstate.c_data(), dx_plane, View<T>(dh0).data(), View<T>(dc0).data(),
-                        targets.data(), accumulate, interrupted});
+    done = backward(call);
   }
   require_done(done);
   return py::make_tuple(dx, dh0, dc0, gradients);

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <optional>
+#include <chrono>
+#include <thread>
 #include <tuple>
 #include <variant>
 
@@ -11,21 +12,37 @@
 
 namespace fourgate {
 
+// A thread that comes back for the GIL when the interpreter is ending would be unwound by force, through destructors
+// that may not throw. It sleeps instead, until the process is gone.
+inline void sleep_if_finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  const bool ending = Py_IsFinalizing();
+#else
+  const bool ending = _Py_IsFinalizing();
+#endif
+  while (ending) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
 // Runs Python's signal handlers; true leaves their exception set for the caller to throw.
 inline bool interrupted() {
+  sleep_if_finalizing();
   py::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
 }
 
-// Gives the GIL up for work that takes longer than the switch.
+// Gives the GIL up; with an amount of work, only if that takes longer than the switch.
 class Unlocked {
  public:
-  explicit Unlocked(double flops) {
-    if (flops > 5e5) release_.emplace();
+  explicit Unlocked(double flops = 1e9) : state_(flops > 5e5 ? PyEval_SaveThread() : nullptr) {}
+  ~Unlocked() {
+    if (!state_) return;
+    sleep_if_finalizing();
+    PyEval_RestoreThread(state_);
   }
+  Unlocked(const Unlocked&) = delete;
 
  private:
-  std::optional<py::gil_scoped_release> release_;
+  PyThreadState* state_;
 };
 
 inline void require_done(bool done) {
@@ -58,11 +75,13 @@ class Network {
   template <class T>
   void set_parameters(const py::list& list) {
     const size_t per_layer = sizes.bias ? 3 : 2, H = sizes.hidden;
-    if (list.size() != per_layer * sizes.states()) throw py::value_error("wrong number of parameters");
     std::vector<Parameters<T>> params;
+    std::vector<py::object> held;  // whatever happens to the list meanwhile
+    for (py::handle item : list) held.push_back(py::reinterpret_borrow<py::object>(item));
+    if (held.size() != per_layer * sizes.states()) throw py::value_error("wrong number of parameters");
     for (size_t i = 0; i < sizes.states(); ++i) {
-      View<T> ih(list[per_layer * i]), hh(list[per_layer * i + 1]);
-      View<T> bias(sizes.bias ? py::handle(list[per_layer * i + 2]) : py::none());
+      View<T> ih(held[per_layer * i]), hh(held[per_layer * i + 1]);
+      View<T> bias(sizes.bias ? py::handle(held[per_layer * i + 2]) : py::none());
       if (!ih || !ih.contiguous() || !ih.has_shape(4 * H, sizes.input_of(i / sizes.directions)) || !hh ||
           !hh.contiguous() || !hh.has_shape(4 * H, H) ||
           (sizes.bias && (!bias || !bias.contiguous() || !bias.has_shape(4 * H))))
@@ -71,7 +90,7 @@ class Network {
     }
     std::shared_ptr<const Weights<T>> fresh;
     {
-      py::gil_scoped_release unlocked;
+      Unlocked unlocked;
       fresh = std::make_shared<const Weights<T>>(sizes, params.data());
       std::lock_guard<std::mutex> lock(mutex_);
       weights_ = fresh;

@@ -1,14 +1,18 @@
 // Stream for Python; see network.cpp for the protocol.
 #include "../lstm/stream.h"
 
+#include <atomic>
 #include <cstring>
+#include <mutex>
+#include <thread>
 
 #include "network.h"
 
 namespace fourgate {
 namespace {
 
-// A stream of either type; calls from several threads take turns.
+// A stream of either type; calls from several threads take turns. A child forked while another thread is in a call must
+// not use that stream.
 class PyStream {
  public:
   PyStream(std::shared_ptr<Network> net, size_t batch) : net_(std::move(net)) {
@@ -31,15 +35,28 @@ class PyStream {
   void set_state(py::handle h, py::handle c) { net_->is_double ? set_as<double>(h, c) : set_as<float>(h, c); }
 
  private:
-  // Never waits with the GIL held: the thread that has the stream may need the GIL to go on.
-  std::unique_lock<std::mutex> lock() {
-    std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-    if (!lock) {
-      py::gil_scoped_release unlocked;
-      lock.lock();
+  // A call's turn. It comes before the arguments are looked at: while it waits, other threads run, and could change
+  // them.
+  class Turn {
+   public:
+    explicit Turn(PyStream& stream) : stream_(stream) {
+      if (stream.owner_.load() == std::this_thread::get_id())  // from a signal handler or a destructor
+        throw std::runtime_error("this stream is in the middle of a call on this very thread");
+      if (!stream.mutex_.try_lock()) {
+        Unlocked unlocked;  // never waits with the GIL held: the thread whose turn it is may need it to go on
+        stream.mutex_.lock();
+      }
+      stream.owner_.store(std::this_thread::get_id());
     }
-    return lock;
-  }
+    ~Turn() {
+      stream_.owner_.store(std::thread::id());
+      stream_.mutex_.unlock();
+    }
+    Turn(const Turn&) = delete;
+
+   private:
+    PyStream& stream_;
+  };
 
   template <class T>
   py::object output(const View<T>& x, int ndim, const Py_intptr_t* shape, py::handle out_) {
@@ -53,6 +70,7 @@ class PyStream {
 
   template <class T>
   py::object step_as(py::handle x_, py::handle out_) {
+    const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const Sizes& s = net_->sizes;
     const View<T> x(x_);
@@ -62,12 +80,14 @@ class PyStream {
     py::object y = output(x, flat ? 1 : 2, shape, out_);
     if (y.is_none()) return y;
     const View<T> v(y);
-    auto guard = lock();
+    const T* from = x.data();
+    T* to = v.data();
+    const size_t x_row = flat ? 0 : x.stride(0), y_row = flat ? 0 : v.stride(0);
     auto weights = net_->weights<T>();
     bool done;
     {
       Unlocked unlocked(flops_of(s, stream.batch()));
-      done = stream.step(*weights, x.data(), flat ? 0 : x.stride(0), v.data(), flat ? 0 : v.stride(0), interrupted);
+      done = stream.step(*weights, from, x_row, to, y_row, interrupted);
     }
     require_done(done);
     return y;
@@ -75,6 +95,7 @@ class PyStream {
 
   template <class T>
   py::object run_as(py::handle x_, py::handle out_) {
+    const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const Sizes& s = net_->sizes;
     const View<T> x(x_);
@@ -85,13 +106,14 @@ class PyStream {
                             Py_intptr_t(s.hidden)};
     py::object y = output(x, x.ndim(), shape, out_);
     if (y.is_none()) return y;
-    auto guard = lock();
+    const size_t steps = x.shape(0);
+    const Plane<const T> from = x.template plane<const T>(false);
+    const Plane<T> to = View<T>(y).template plane<T>(false);
     auto weights = net_->weights<T>();
     bool done;
     {
-      Unlocked unlocked(flops_of(s, x.shape(0) * stream.batch()));
-      done = stream.run(*weights, x.shape(0), x.template plane<const T>(false), View<T>(y).template plane<T>(false),
-                        interrupted);
+      Unlocked unlocked(flops_of(s, steps * stream.batch()));
+      done = stream.run(*weights, steps, from, to, interrupted);
     }
     require_done(done);
     return y;
@@ -99,6 +121,7 @@ class PyStream {
 
   template <class T>
   void reset_as(py::handle mask) {
+    const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const bool* rows = nullptr;
     if (!mask.is_none()) {
@@ -107,15 +130,14 @@ class PyStream {
         throw py::value_error("mask must be a bool array (batch,)");
       rows = v.data();
     }
-    auto guard = lock();
     stream.reset(rows);
   }
 
   template <class T>
   py::tuple get_as() {
+    const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     py::object h = new_state<T>(net_->sizes, true, stream.batch()), c = new_state<T>(net_->sizes, true, stream.batch());
-    auto guard = lock();
     std::memcpy(View<T>(h).data(), stream.h(), stream.state_size() * sizeof(T));
     std::memcpy(View<T>(c).data(), stream.c(), stream.state_size() * sizeof(T));
     return pair(std::move(h), std::move(c));
@@ -123,6 +145,7 @@ class PyStream {
 
   template <class T>
   void set_as(py::handle h_, py::handle c_) {
+    const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const Sizes& s = net_->sizes;
     const View<T> h(h_), c(c_);
@@ -130,13 +153,13 @@ class PyStream {
         !c.has_shape(s.layers, stream.batch(), s.hidden))
       throw py::value_error(
           "h and c must be C-contiguous arrays (num_layers, batch, hidden_size) of the network's dtype");
-    auto guard = lock();
     stream.set(h.data(), c.data());
   }
 
   std::shared_ptr<Network> net_;
   std::variant<std::monostate, Stream<float>, Stream<double>> stream_;
   std::mutex mutex_;
+  std::atomic<std::thread::id> owner_{};
 };
 
 }  // namespace

@@ -34,10 +34,10 @@ class Pass {
   void prepare();
   void carve(Carver& carver);
   void thread(size_t rank);
-  bool block(const Team& rows, const Team& all, const Block& b);
-  bool time_loop(const Team& units, size_t row0, size_t row1, const Block& b);
-  bool weight_gradients(const Team& all, const Block& b);
-  bool input_gradient(const Team& all, const Block& b);
+  bool block(const Team& all, const Block& b);
+  void time_loop(const Team& units, size_t row0, size_t row1, const Block& b);
+  void weight_gradients(const Team& all, const Block& b);
+  void input_gradient(const Team& all, const Block& b);
   void initial_state(const Team& all);
   void unpack(const Team& all);
 
@@ -88,11 +88,10 @@ bool Pass<T>::run() {
   const size_t l2 = cache_sizes().l2 ? cache_sizes().l2 : size_t(1) << 20;
   const size_t row_bytes = (xh_stride_ + 8 * s.hidden) * sizeof(T);
   const size_t wanted = std::min<size_t>(1024, std::max<size_t>(512, l2 / 2 / row_bytes));
-  const size_t steps = order_.steps();
+  const size_t steps = empty ? 0 : order_.steps();
   before_.assign(steps + 1, 0);
   for (size_t t = steps; t-- > 0;) before_[t] = t + 1 == steps ? 0 : before_[t + 1] + order_.alive(t + 1);
-  size_t n_blocks_of_steps = empty ? 0 : std::min(steps, (order_.total() + wanted - 1) / wanted);
-  if (n_blocks_of_steps == 0 && !empty) n_blocks_of_steps = 1;
+  const size_t n_blocks_of_steps = std::min(steps, (order_.total() + wanted - 1) / wanted);
   block_steps_.assign(1, steps);
   for (size_t i = 1; i <= n_blocks_of_steps; ++i) block_steps_.push_back(steps - steps * i / n_blocks_of_steps);
   for (size_t i = 0; i + 1 < block_steps_.size(); ++i) {
@@ -178,9 +177,7 @@ void Pass<T>::thread(size_t rank) {
   all.barrier = barrier_.get();
   all.control = &control_;
   all.caller = rank == 0;
-  Team rows = all;  // the thread's share of rows; of units if that is how the plan splits
   const size_t n = block_steps_.size() - 1;
-  const Plane<const T> none;
   auto dy_of = [&](size_t l) -> Plane<const T> {  // direction 0
     if (l + 1 == s.layers) return call_.dy;
     const Plane<T>& p = between_[l % 2];
@@ -193,7 +190,7 @@ void Pass<T>::thread(size_t rank) {
         if (l + 1 < s.layers) b.dy.t0 = b.s0;
         b.dx = l == 0 ? call_.dx : between_[(l - 1) % 2];
         if (l > 0) b.dx.t0 = b.s0;
-        if (!block(rows, all, b)) return;
+        if (!block(all, b)) return;
       }
   } else {
     for (size_t l = s.layers; l-- > 0;)
@@ -202,7 +199,7 @@ void Pass<T>::thread(size_t rank) {
           Block b = {l, d, block_steps_[i + 1], block_steps_[i], 0, dy_of(l), {}, d == 1};
           if (b.dy) b.dy.base += d * s.hidden;
           b.dx = l == 0 ? call_.dx : between_[(l - 1) % 2];
-          if (!block(rows, all, b)) return;
+          if (!block(all, b)) return;
         }
   }
   initial_state(all);
@@ -211,21 +208,21 @@ void Pass<T>::thread(size_t rank) {
 }
 
 template <class T>
-bool Pass<T>::block(const Team& team, const Team& all, const Block& given) {
+bool Pass<T>::block(const Team& all, const Block& given) {
   Block b = given;
   b.n_rows = before_[b.s0] + order_.alive(b.s0) - before_[b.s1 - 1];
   if (plan_.units > 1) {
-    time_loop(team, 0, order_.batch(), b);
+    time_loop(all, 0, order_.batch(), b);
   } else {
-    Team alone = team;
+    Team alone = all;
     alone.rank = 0;
     alone.size = 1;
     alone.barrier = nullptr;
-    time_loop(alone, order_.part_begin(team.rank, plan_.rows), order_.part_begin(team.rank + 1, plan_.rows), b);
+    time_loop(alone, order_.part_begin(all.rank, plan_.rows), order_.part_begin(all.rank + 1, plan_.rows), b);
   }
   if (!all.sync()) return false;
   weight_gradients(all, b);
-  if (b.dx) input_gradient(all, b);
+  if (b.dx && !control_.stopped()) input_gradient(all, b);
   // The step before this block continues from its first step.
   const size_t H4 = 4 * w_.sizes.hidden, n = order_.alive(b.s0);
   for (size_t r = all.begin(n); r < all.end(n); ++r)
@@ -234,7 +231,7 @@ bool Pass<T>::block(const Team& team, const Team& all, const Block& given) {
 }
 
 template <class T>
-bool Pass<T>::time_loop(const Team& units, size_t row0, size_t row1, const Block& b) {
+void Pass<T>::time_loop(const Team& units, size_t row0, size_t row1, const Block& b) {
   const size_t H = w_.sizes.hidden, W = w_.kernels.width, B = order_.batch(), D = w_.sizes.directions;
   const size_t I = w_.sizes.input_of(b.l), id = state(b.l, b.d), groups = n_groups(H, W);
   const bool reverse = b.d == 1;
@@ -283,14 +280,13 @@ bool Pass<T>::time_loop(const Team& units, size_t row0, size_t row1, const Block
         w_.kernels.backward(step);
       });
     }
-    if (!units.sync()) return false;
+    if (!units.sync()) return;
   }
-  return true;
 }
 
 // Split over columns of [x, h, 1]. They are taken in slabs that stay in L2 while all panels of gradients pass by.
 template <class T>
-bool Pass<T>::weight_gradients(const Team& all, const Block& b) {
+void Pass<T>::weight_gradients(const Team& all, const Block& b) {
   const size_t K = w_.sizes.input_of(b.l) + w_.sizes.hidden + 1, W = w_.kernels.width, m = w_.kernels.max_rows;
   const size_t tiles = (K + m - 1) / m, slab = std::max<size_t>(1, 96 / m);
   WeightGradient<T> g = {xh_, xh_stride_,  K, panels_, block_rows_ * 4 * W, b.n_rows, dw_[state(b.l, b.d)],
@@ -304,13 +300,12 @@ bool Pass<T>::weight_gradients(const Team& all, const Block& b) {
       g.block_end = stop;
       w_.kernels.weight_gradient(g);
     });
-    if (!go) return false;
+    if (!go) return;
   }
-  return true;
 }
 
 template <class T>
-bool Pass<T>::input_gradient(const Team& all, const Block& b) {
+void Pass<T>::input_gradient(const Team& all, const Block& b) {
   const size_t I = w_.sizes.input_of(b.l), H = w_.sizes.hidden, W = w_.kernels.width;
   const size_t first = all.begin(b.n_rows), last = all.end(b.n_rows);
   for (size_t s = b.s0; s < b.s1; ++s)
@@ -320,10 +315,10 @@ bool Pass<T>::input_gradient(const Team& all, const Block& b) {
       sources_[at] = dg_ + at * 4 * H;
       targets_[at] = b.dx.at(order_.time(r, s, b.d == 1), order_.index(r));
     }
-  if (first == last) return true;
+  if (first == last) return;
   BackProduct<T> p = {
       w_.layer(b.l, b.d).back_ih, H, I, sources_ + first, targets_ + first, last - first, 0, 0, b.add_dx};
-  return sliced(all, 0, n_groups(I, W), 8.0 * double(H * 4 * W) * double(p.n_rows), [&](size_t begin, size_t end) {
+  sliced(all, 0, n_groups(I, W), 8.0 * double(H * 4 * W) * double(p.n_rows), [&](size_t begin, size_t end) {
     p.group_begin = begin;
     p.group_end = end;
     w_.kernels.back_product(p);
@@ -333,7 +328,7 @@ bool Pass<T>::input_gradient(const Team& all, const Block& b) {
 // dh0 = dgates of the first step @ weight_hh; rows without any step keep dh.
 template <class T>
 void Pass<T>::initial_state(const Team& all) {
-  const size_t H = w_.sizes.hidden, n = order_.alive(0), B = order_.batch();
+  const size_t H = w_.sizes.hidden, W = w_.kernels.width, n = order_.alive(0), B = order_.batch();
   const size_t first = all.begin(n), last = all.end(n);
   if (first == last) return;
   for (size_t id = 0; id < w_.sizes.states(); ++id) {
@@ -341,16 +336,15 @@ void Pass<T>::initial_state(const Team& all) {
       sources_[r] = carry_[id] + r * 4 * H;
       targets_[r] = call_.dh0 + (id * B + order_.index(r)) * H;
     }
-    BackProduct<T> p = {w_.layer(id / w_.sizes.directions, id % w_.sizes.directions).back_hh,
-                        H,
-                        H,
-                        sources_ + first,
-                        targets_ + first,
-                        last - first,
-                        0,
-                        n_groups(H, w_.kernels.width),
-                        false};
-    w_.kernels.back_product(p);
+    const PackedLayer<T>& layer = w_.layer(id / w_.sizes.directions, id % w_.sizes.directions);
+    BackProduct<T> p = {layer.back_hh, H, H, sources_ + first, targets_ + first, last - first, 0, 0, false};
+    const double flops = 8.0 * double(H * 4 * W) * double(p.n_rows);
+    const bool go = sliced(all, 0, n_groups(H, W), flops, [&](size_t begin, size_t end) {
+      p.group_begin = begin;
+      p.group_end = end;
+      w_.kernels.back_product(p);
+    });
+    if (!go) return;
   }
 }
 

@@ -20,8 +20,7 @@ struct BackwardCall {
   Control::Callback interrupted;
 };
 
-// False if the call was interrupted: dx, dh0 and dc0 are then undefined, `gradients` untouched or, if the interrupt
-// came at the very end, complete. Throws std::bad_alloc.
+// False if the call was interrupted: dx, dh0 and dc0 are then undefined, `gradients` untouched. Throws std::bad_alloc.
 template <class T>
 bool backward(const BackwardCall<T>& call);
 

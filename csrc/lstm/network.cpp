@@ -77,20 +77,25 @@ Tape<T>::Tape(std::shared_ptr<const Weights<T>> w, std::shared_ptr<SpareTape<T>>
   if (lengths_) lengths.assign(lengths_, lengths_ + batch);
   h0.resize_discard(state);
   c0.resize_discard(state);
+  // A spare buffer far too large would be held in vain, and not be what bytes() says.
+  auto fit = [](Buffer<T>& b, size_t n) {
+    if (b.capacity() > 2 * n) b = Buffer<T>();
+    b.resize_discard(n);
+  };
   this->y.resize(s.layers);
   this->gates.resize(s.states());
   this->c.resize(s.states());
-  this->x.resize_discard(checked_mul(rows, s.input));
-  for (Buffer<T>& b : this->y) b.resize_discard(checked_mul(rows, s.output()));
-  for (Buffer<T>& b : this->gates) b.resize_discard(checked_mul(rows, 4, s.hidden));
-  for (Buffer<T>& b : this->c) b.resize_discard(checked_mul(rows, s.hidden));
+  fit(this->x, checked_mul(rows, s.input));
+  for (Buffer<T>& b : this->y) fit(b, checked_mul(rows, s.output()));
+  for (Buffer<T>& b : this->gates) fit(b, checked_mul(rows, 4, s.hidden));
+  for (Buffer<T>& b : this->c) fit(b, checked_mul(rows, s.hidden));
 }
 
 template <class T>
 size_t Tape<T>::bytes() const {
-  size_t n = this->x.size() + h0.size() + c0.size();
+  size_t n = this->x.capacity() + h0.capacity() + c0.capacity();
   for (const auto* buffers : {&this->y, &this->gates, &this->c})
-    for (const Buffer<T>& b : *buffers) n += b.size();
+    for (const Buffer<T>& b : *buffers) n += b.capacity();
   return n * sizeof(T) + lengths.size() * sizeof(int64_t);
 }
 

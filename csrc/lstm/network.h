@@ -90,7 +90,7 @@ class SpareTape {
   }
   void give(TapeBuffers<T>&& buffers) {
     std::lock_guard<std::mutex> lock(mutex_);
-    buffers_ = std::move(buffers);
+    std::swap(buffers_, buffers);  // the caller frees what was there
     full_.store(true, std::memory_order_relaxed);
   }
   void drop() {

@@ -77,7 +77,7 @@ class Control {
 
   // Called by rank 0 between pieces of work; `flops` is what it has done since the last call.
   void poll(double flops) {
-    if ((pending_ += flops) < kFlopsBetweenLooks || !interrupted_) return;
+    if ((pending_ += flops) < kFlopsBetweenLooks || !interrupted_ || stopped()) return;
     pending_ = 0;
     const auto now = Clock::now();
     if (now - last_ < std::chrono::milliseconds(50)) return;

@@ -121,7 +121,7 @@ def lengths(value: object, steps: int, batch: int, *, batched: bool) -> Array | 
     """Return the rows' lengths as int64 (B,); a single number will do where x has no batch axis."""
     if value is None:
         return None
-    result = array(value, "lengths", "integers", "iu")
+    result = np.array(array(value, "lengths", "integers", "iu"))  # a copy: another thread could be writing to it
     if not batched and result.ndim == 0:
         result = result.reshape(1)
     if result.shape != (batch,):
