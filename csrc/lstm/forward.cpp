@@ -72,13 +72,14 @@ bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps)
   const double line = double(4 * w.kernels.width * sizeof(T)), blocks = double(w.blocks());
   const double I = double(input), H = double(w.sizes.hidden), R = double(rows);
   const double full = 2.0 * R;  // multiply-adds of whole tiles
-  // One k of one block within the steps, where `width` k's take part: bound by the multiply-adds or by the weights.
+  // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
+  // must come from beyond L2, which runs beside them but never quite.
   auto within = [&](double width) {
     const double bytes = width * line * blocks, tiles = std::ceil(R / double(w.kernels.max_rows));
-    const double load = bytes < 0.9 * l1 ? 2.5 : line / 45;  // of a tile's weights, from L1 or L2
-    const double first = bytes > 0.9 * l2 ? line / 8 * (1 - 0.8 * l2 / bytes) : load;
+    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 2.5 : line / 45));
+    const double far = bytes > 0.9 * l2 ? line / 8 * (1 - 0.8 * l2 / bytes) : 0;
     const bool crowded = 2 * width * line + R * width * sizeof(T) > 0.6 * l2;  // two panels and the rows
-    return std::max({full, tiles * load, first}) * (crowded ? 1.08 : 1);
+    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1.08 : 1);
   };
   const double in_step = (I + H) * within(I + H);
   const double once = I * line / 8 / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
