@@ -12,7 +12,8 @@ constexpr double kCell = 60;          // pointwise part of one row and block
 constexpr double kStep = 150;         // latency that nothing hides at the end of a step
 constexpr double kBarrier = 1500;     // all threads of a team meet
 constexpr double kStart = 15000;      // waking a worker and waiting for its end
-constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %
+constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
+constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -22,12 +23,14 @@ size_t unit_pieces(const Work& w) {
   return w.backward ? ceil_div(blocks, 4) : blocks;
 }
 
-// Bytes per cycle at which one core reads `bytes` that it sweeps again and again.
-double read_speed(double bytes) {
+// Cycles in which one core reads `bytes` that it sweeps again and again, in alternating order: of what does not fit
+// into L2, only the rest comes from beyond.
+double read_cycles(double bytes) {
   const CacheSizes& cache = cache_sizes();
-  if (bytes <= 0.8 * double(cache.l1d ? cache.l1d : 32 << 10)) return 100;
-  if (bytes <= 0.9 * double(cache.l2 ? cache.l2 : 1 << 20)) return 45;
-  return 12;
+  const double l1 = double(cache.l1d ? cache.l1d : 32 << 10), l2 = double(cache.l2 ? cache.l2 : 1 << 20);
+  if (bytes <= 0.8 * l1) return bytes / 100;
+  const double beyond = bytes <= 0.9 * l2 ? 0 : bytes - 0.8 * l2;
+  return (bytes - beyond) / 45 + beyond / 8;
 }
 
 // One step of `rows` rows and `blocks` blocks of units of one layer.
@@ -36,9 +39,10 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks) {
   const double panel_bytes = k * 4 * double(w.width * w.element_size);
   const double tiles = double(ceil_div(rows, w.max_rows));
   const double multiply = double(blocks * rows) * k * 2;  // 4 vectors, two a cycle
-  const double first = double(blocks) * panel_bytes / read_speed(double(blocks) * panel_bytes);
-  const double again = double(blocks) * panel_bytes * (tiles - 1) / read_speed(panel_bytes);
-  const double cycles = std::max(multiply, first + again) + double(blocks * rows) * kCell + kStep;
+  const double read =                                     // beside the multiply-adds, but never quite
+      read_cycles(double(blocks) * panel_bytes) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes);
+  const double cycles =
+      std::max(multiply, read) + 0.35 * std::min(multiply, read) + double(blocks * rows) * kCell + kStep;
   // Backward: the same for dh, and the products for the weights and the input, which run at full speed.
   return w.backward ? cycles + 2 * multiply : cycles;
 }
@@ -73,7 +77,7 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     if (plan.threads() > max_threads || plan.rows > w.rows || plan.units > unit_pieces(w) || plan.layers > w.layers)
       return;
     const double cycles = estimate(w, plan);
-    if (cycles < kWorthwhile * best_cycles) {
+    if (cycles < (plan.units > best.units ? kUnits : kWorthwhile) * best_cycles) {
       best_cycles = cycles;
       best = plan;
     }
