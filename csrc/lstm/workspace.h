@@ -27,7 +27,8 @@ class WorkspaceLease {
   }
 
  private:
-  // Page faults on fresh memory cost more than the work of a small call, and 3 % of a training step at H = 1024 (56 MB).
+  // Page faults on fresh memory cost more than the work of a small call, and 3 % of a training step at H = 1024 (56
+  // MB).
   static constexpr size_t kKeep = size_t(128) << 20;
   struct Cache {
     Buffer<char> memory;
