@@ -125,18 +125,9 @@ template <class T>
 void Pass<T>::prepare() {
   const Sizes& s = w_.sizes;
   const size_t n = s.states() * order_.batch() * s.hidden;
-  auto copy = [n](const T* from, T* to) {
-    if (from)
-      std::memcpy(to, from, n * sizeof(T));
-    else if (n)
-      std::memset(static_cast<void*>(to), 0, n * sizeof(T));
-  };
-  copy(call_.dh, call_.dh0);
-  copy(call_.dc, call_.dc0);
-  if (!call_.dx || !order_.ragged()) return;
-  for (size_t r = 0; r < order_.batch(); ++r)
-    for (size_t t = order_.length(r); t < tape_.steps; ++t)
-      std::memset(static_cast<void*>(call_.dx.at(t, order_.index(r))), 0, s.input * sizeof(T));
+  copy_or_zero(call_.dh, n, call_.dh0);
+  copy_or_zero(call_.dc, n, call_.dc0);
+  if (call_.dx) zero_padding(order_, tape_.steps, call_.dx, s.input);
 }
 
 template <class T>

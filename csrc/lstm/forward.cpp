@@ -136,25 +136,16 @@ template <class T>
 void Pass<T>::prepare_outputs() {
   const Sizes& s = w_.sizes;
   const size_t n = s.states() * order_.batch() * s.hidden;
-  auto state = [n](const T* from, T* to) {
-    if (from)
-      std::memcpy(to, from, n * sizeof(T));
-    else if (n)
-      std::memset(static_cast<void*>(to), 0, n * sizeof(T));
-  };
-  state(call_.h0, call_.h);
-  state(call_.c0, call_.c);
+  copy_or_zero(call_.h0, n, call_.h);
+  copy_or_zero(call_.c0, n, call_.c);
   if (call_.tape) {
-    state(call_.h0, call_.tape->h0.data());
-    state(call_.c0, call_.tape->c0.data());
+    copy_or_zero(call_.h0, n, call_.tape->h0.data());
+    copy_or_zero(call_.c0, n, call_.tape->c0.data());
     for (size_t t = 0; t < call_.steps; ++t)
       for (size_t b = 0; b < call_.batch; ++b)
         std::memcpy(call_.tape->x.data() + (t * call_.batch + b) * s.input, call_.x.at(t, b), s.input * sizeof(T));
   }
-  if (!order_.ragged()) return;
-  for (size_t r = 0; r < order_.batch(); ++r)
-    for (size_t t = order_.length(r); t < call_.steps; ++t)
-      std::memset(static_cast<void*>(call_.y.at(t, order_.index(r))), 0, s.output() * sizeof(T));
+  zero_padding(order_, call_.steps, call_.y, s.output());
 }
 
 template <class T>

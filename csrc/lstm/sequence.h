@@ -67,6 +67,23 @@ class RowOrder {
   std::vector<size_t> index_, length_, alive_;
 };
 
+// n elements of an array that may be absent, which stands for zeros.
+template <class T>
+void copy_or_zero(const T* from, size_t n, T* to) {
+  if (from)
+    std::copy(from, from + n, to);
+  else
+    std::fill(to, to + n, T(0));
+}
+
+// Zeros for the steps that lie past each row's length; `width` elements a step.
+template <class T>
+void zero_padding(const RowOrder& order, size_t steps, const Plane<T>& plane, size_t width) {
+  if (!order.ragged()) return;
+  for (size_t r = 0; r < order.batch(); ++r)
+    for (size_t t = order.length(r); t < steps; ++t) copy_or_zero<T>(nullptr, width, plane.at(t, order.index(r)));
+}
+
 // Lets a long call be stopped. The calling thread asks `interrupted` now and then; the others see the answer.
 class Control {
  public:
