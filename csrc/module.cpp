@@ -10,15 +10,16 @@ namespace fourgate {
 namespace {
 
 // The kernels' activations on their own.
-py::object activation(py::handle x, bool is_tanh) {
-  auto apply = [&](auto zero, const auto& functions) -> py::object {
+py::object activation(const std::string& name, double alpha, double beta, py::handle x) {
+  const int function = function_named(name);
+  auto apply = [&](auto zero, const auto& table) -> py::object {
     using T = decltype(zero);
     const View<T> v(x);
     if (!v || !v.contiguous()) return py::none();
     std::vector<Py_intptr_t> shape;
     for (int i = 0; i < v.ndim(); ++i) shape.push_back(Py_intptr_t(v.shape(i)));
     py::object y = new_array<T>(v.ndim(), shape.data());
-    (is_tanh ? functions.tanh : functions.sigmoid)(v.data(), View<T>(y).data(), v.size());
+    table.activate({function, T(alpha), T(beta)}, v.data(), View<T>(y).data(), v.size());
     return y;
   };
   py::object y = apply(float(), kernels().f32);
@@ -49,10 +50,12 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   (void)kernels();  // a wrong FOURGATE_ISA is an error at import, not in the middle of work
   m.attr("__version__") = FOURGATE_VERSION;
   register_network(m);
+  register_tape(m);
   register_stream(m);
   m.def("set_num_threads", &set_num_threads);
   m.def("get_num_threads", &get_num_threads);
   m.def("cpu_info", &cpu_info);
-  m.def("sigmoid", [](py::handle x) { return activation(x, false); });
-  m.def("tanh", [](py::handle x) { return activation(x, true); });
+  m.def("activation", &activation);
+  m.def("sigmoid", [](py::handle x) { return activation("sigmoid", 1, 0, x); });
+  m.def("tanh", [](py::handle x) { return activation("tanh", 1, 0, x); });
 }

@@ -62,66 +62,64 @@ void transpose(const T* from, size_t from_stride, T* to, size_t to_stride, size_
 }  // namespace
 
 template <class T>
-void pack_panels(const T* weight, size_t hidden, size_t n_k, size_t width, T* panels) {
-  const size_t blocks = n_blocks(hidden, width);
-  for (size_t p = 0; p < blocks; ++p) {
-    const size_t lanes = std::min(width, hidden - p * width);
-    T* panel = panels + p * n_k * 4 * width;
-    if (lanes < width) std::memset(static_cast<void*>(panel), 0, n_k * 4 * width * sizeof(T));
-    for (size_t g = 0; g < 4; ++g)
-      transpose(weight + (g * hidden + p * width) * n_k, n_k, panel + g * width, 4 * width, lanes, n_k, false);
+void pack_panels(const T* weight, const PanelShape& shape, size_t n_k, T* panels) {
+  const size_t W = shape.width;
+  for (size_t p = 0; p < shape.blocks(); ++p) {
+    T* panel = panels + p * n_k * shape.line();
+    if (shape.lanes(p, 3) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(T));
+    for (size_t v = 0; v < 4; ++v)
+      if (const size_t lanes = shape.lanes(p, v))
+        transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * W, shape.line(), lanes, n_k, false);
   }
 }
 
 template <class T>
-void pack_bias(const T* bias, size_t hidden, size_t width, T* packed) {
-  const size_t blocks = n_blocks(hidden, width);
-  std::memset(packed, 0, blocks * 4 * width * sizeof(T));
+void pack_bias(const T* bias, const PanelShape& shape, T* packed) {
+  std::memset(packed, 0, shape.blocks() * shape.line() * sizeof(T));
   if (!bias) return;
-  for (size_t p = 0; p < blocks; ++p)
-    for (size_t g = 0; g < 4; ++g)
-      std::memcpy(packed + (p * 4 + g) * width, bias + g * hidden + p * width,
-                  std::min(width, hidden - p * width) * sizeof(T));
+  for (size_t p = 0; p < shape.blocks(); ++p)
+    for (size_t v = 0; v < 4; ++v)
+      if (const size_t lanes = shape.lanes(p, v))
+        std::memcpy(packed + (p * 4 + v) * shape.width, bias + shape.row(p, v), lanes * sizeof(T));
 }
 
 template <class T>
-void pack_back_panels(const T* panels, size_t hidden, size_t n_k, size_t width, T* back) {
-  const size_t col_blocks = n_blocks(n_k, width);
-  const size_t groups = n_groups(n_k, width);
+void pack_back_panels(const T* panels, const PanelShape& shape, size_t n_k, T* back) {
+  const size_t W = shape.width, col_blocks = n_blocks(n_k, W), groups = n_groups(n_k, W);
   for (size_t group = 0, first = 0, nv; group < groups; ++group, first += nv) {
     nv = col_blocks / groups + (group < col_blocks % groups);
-    T* to_group = back + first * width * 4 * hidden;
+    T* to_group = back + first * W * shape.total();
     for (size_t v = 0; v < nv; ++v) {
-      const size_t col0 = (first + v) * width, cols = std::min(width, n_k - col0);
-      for (size_t g = 0; g < 4; ++g)
-        for (size_t u0 = 0; u0 < hidden; u0 += width) {
-          const size_t units = std::min(width, hidden - u0);
-          const T* from = panels + ((u0 / width * n_k + col0) * 4 + g) * width;
-          T* to = to_group + ((g * hidden + u0) * nv + v) * width;
-          transpose(from, 4 * width, to, nv * width, cols, units, false);
-          for (size_t u = 0; u < units && cols < width; ++u)
-            std::memset(static_cast<void*>(to + u * nv * width + cols), 0, (width - cols) * sizeof(T));
+      const size_t col0 = (first + v) * W, cols = std::min(W, n_k - col0);
+      for (size_t p = 0; p < shape.blocks(); ++p)
+        for (size_t g = 0; g < 4; ++g) {
+          const size_t units = shape.lanes(p, g);
+          if (!units) continue;
+          const T* from = panels + ((p * n_k + col0) * 4 + g) * W;
+          T* to = to_group + (shape.row(p, g) * nv + v) * W;
+          transpose(from, shape.line(), to, nv * W, cols, units, false);
+          for (size_t u = 0; u < units && cols < W; ++u)
+            std::memset(static_cast<void*>(to + u * nv * W + cols), 0, (W - cols) * sizeof(T));
         }
     }
   }
 }
 
 template <class T>
-void unpack_panels(const T* panels, size_t hidden, size_t n_k, size_t first, size_t n_cols, size_t width,
+void unpack_panels(const T* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
                    size_t block_begin, size_t block_end, bool add, T* out) {
-  for (size_t p = block_begin; p < block_end; ++p) {
-    const size_t lanes = std::min(width, hidden - p * width);
-    for (size_t g = 0; g < 4; ++g)
-      transpose(panels + ((p * n_k + first) * 4 + g) * width, 4 * width, out + (g * hidden + p * width) * n_cols,
-                n_cols, n_cols, lanes, add);
-  }
+  for (size_t p = block_begin; p < block_end; ++p)
+    for (size_t v = 0; v < 4; ++v)
+      if (const size_t lanes = shape.lanes(p, v))
+        transpose(panels + ((p * n_k + first) * 4 + v) * shape.width, shape.line(), out + shape.row(p, v) * n_cols,
+                  n_cols, n_cols, lanes, add);
 }
 
-#define FOURGATE_INSTANTIATE(T)                                            \
-  template void pack_panels<T>(const T*, size_t, size_t, size_t, T*);      \
-  template void pack_bias<T>(const T*, size_t, size_t, T*);                \
-  template void pack_back_panels<T>(const T*, size_t, size_t, size_t, T*); \
-  template void unpack_panels<T>(const T*, size_t, size_t, size_t, size_t, size_t, size_t, size_t, bool, T*);
+#define FOURGATE_INSTANTIATE(T)                                               \
+  template void pack_panels<T>(const T*, const PanelShape&, size_t, T*);      \
+  template void pack_bias<T>(const T*, const PanelShape&, T*);                \
+  template void pack_back_panels<T>(const T*, const PanelShape&, size_t, T*); \
+  template void unpack_panels<T>(const T*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool, T*);
 FOURGATE_INSTANTIATE(float)
 FOURGATE_INSTANTIATE(double)
 #undef FOURGATE_INSTANTIATE

@@ -35,7 +35,7 @@ double read_cycles(double bytes) {
 
 // One step of `rows` rows and `blocks` blocks of units of one layer.
 double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks) {
-  const double k = double(input + w.hidden);
+  const double k = double(input + w.recurrent);
   const double panel_bytes = k * 4 * double(w.width * w.element_size);
   const double tiles = double(ceil_div(rows, w.max_rows));
   const double multiply = double(blocks * rows) * k * 2;  // 4 vectors, two a cycle
@@ -54,9 +54,9 @@ double estimate(const Work& w, const Plan& plan) {
   const size_t rows = ceil_div(w.rows, plan.rows);
   double cycles = 0, sync = 0;
   for (size_t l = 0; l < w.layers; ++l) {
-    const size_t input = l == 0 ? w.input : w.hidden * w.directions;
+    const size_t input = l == 0 ? w.input : w.output;
     double step = step_cycles(w, input, rows, blocks);
-    if (plan.units > 1) step += kBarrier;
+    if (plan.units > 1) step += kBarrier * double(w.passes);
     cycles += double(w.steps) * step * double(ceil_div(w.directions, plan.directions));
     if (plan.threads() > 1) sync += kBarrier;
   }

@@ -3,12 +3,14 @@
 
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <tuple>
 #include <variant>
 
 #include "../lstm/network.h"
 #include "arrays.h"
+#include "options.h"
 
 namespace fourgate {
 
@@ -52,8 +54,9 @@ inline void require_done(bool done) {
 // One network of either type. Its weights are replaced as a whole, so that running calls keep theirs.
 class Network {
  public:
-  Network(const std::string& dtype, size_t input, size_t hidden, size_t layers, size_t directions, bool bias)
-      : sizes{input, hidden, layers, directions, bias}, is_double(dtype == "float64") {
+  Network(const std::string& dtype, size_t input, size_t hidden, size_t layers, size_t directions, bool bias,
+          py::handle options)
+      : sizes{input, hidden, layers, directions, bias, read_options(options)}, is_double(dtype == "float64") {
     if (!is_double && dtype != "float32") throw py::value_error("dtype must be float32 or float64, not " + dtype);
     if (!input || !hidden || !layers || (directions != 1 && directions != 2))
       throw py::value_error("sizes must be positive, and directions 1 or 2");
@@ -74,24 +77,23 @@ class Network {
 
   template <class T>
   void set_parameters(const py::list& list) {
-    const size_t per_layer = sizes.bias ? 3 : 2, H = sizes.hidden;
-    std::vector<Parameters<T>> params;
+    std::vector<LayerParameters<const T*>> layers(sizes.states());
+    std::vector<HighwayParameters<const T*>> highways(sizes.layers);
     std::vector<py::object> held;  // whatever happens to the list meanwhile
     for (py::handle item : list) held.push_back(py::reinterpret_borrow<py::object>(item));
-    if (held.size() != per_layer * sizes.states()) throw py::value_error("wrong number of parameters");
-    for (size_t i = 0; i < sizes.states(); ++i) {
-      View<T> ih(held[per_layer * i]), hh(held[per_layer * i + 1]);
-      View<T> bias(sizes.bias ? py::handle(held[per_layer * i + 2]) : py::none());
-      if (!ih || !ih.contiguous() || !ih.has_shape(4 * H, sizes.input_of(i / sizes.directions)) || !hh ||
-          !hh.contiguous() || !hh.has_shape(4 * H, H) ||
-          (sizes.bias && (!bias || !bias.contiguous() || !bias.has_shape(4 * H))))
-        throw py::value_error("parameters must be C-contiguous arrays of the network's dtype and shapes");
-      params.push_back({ih.data(), hh.data(), sizes.bias ? bias.data() : nullptr});
-    }
+    size_t used = 0;
+    each_parameter<const T*>(
+        sizes, layers.data(), highways.data(), [&](const T*& slot, size_t rows, size_t cols, int axes) {
+          const View<T> v(used < held.size() ? py::handle(held[used++]) : py::none());
+          if (!v || !v.contiguous() || !(axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols)))
+            throw py::value_error("parameters must be C-contiguous arrays of the network's dtype and shapes");
+          slot = v.data();
+        });
+    if (used != held.size()) throw py::value_error("wrong number of parameters");
     std::shared_ptr<const Weights<T>> fresh;
     {
       Unlocked unlocked;
-      fresh = std::make_shared<const Weights<T>>(sizes, params.data());
+      fresh = std::make_shared<const Weights<T>>(sizes, layers.data(), highways.data());
       std::lock_guard<std::mutex> lock(mutex_);
       weights_ = fresh;
     }
@@ -117,17 +119,55 @@ class Network {
 
 // Multiply-adds of a forward pass, times two.
 inline double flops_of(const Sizes& s, size_t rows) {
-  return 8.0 * double(rows) * double(s.hidden * s.directions) *
-         double((s.input + s.hidden) + (s.layers - 1) * (s.hidden + s.output()));
+  return 2.0 * double(s.gates() * rows) * double(s.hidden * s.directions) *
+         double((s.input + s.recurrent()) + (s.layers - 1) * (s.recurrent() + s.input_of(s.layers - 1)));
 }
 
-// An uninitialised (L*D,B,H), or (L*D,H) where there is no batch axis.
+// An uninitialised (L*D,B,columns), or (L*D,columns) where there is no batch axis.
 template <class T>
-py::object new_state(const Sizes& s, bool batched, size_t batch) {
-  const Py_intptr_t shape[3] = {Py_intptr_t(s.states()), Py_intptr_t(batch), Py_intptr_t(s.hidden)};
+py::object new_state(const Sizes& s, size_t columns, bool batched, size_t batch) {
+  const Py_intptr_t shape[3] = {Py_intptr_t(s.states()), Py_intptr_t(batch), Py_intptr_t(columns)};
   const Py_intptr_t flat[2] = {shape[0], shape[2]};
   return batched ? new_array<T>(3, shape) : new_array<T>(2, flat);
 }
+
+// The (h, c) pair of an argument, plain or absent.
+template <class T>
+struct StatePair {
+  std::optional<View<T>> h, c;
+  bool ok = true;
+
+  // (L*D,B,R) and (L*D,B,H), or without B where x has no batch axis; with `optional_parts`, either may be None.
+  StatePair(py::handle state, const Sizes& s, bool batched, size_t batch, bool optional_parts) {
+    if (state.is_none()) return;
+    if (!PyTuple_CheckExact(state.ptr()) || PyTuple_GET_SIZE(state.ptr()) != 2) {
+      ok = false;
+      return;
+    }
+    std::optional<View<T>>* parts[2] = {&h, &c};
+    const size_t columns[2] = {s.recurrent(), s.cell()};
+    for (int i = 0; i < 2; ++i) {
+      py::handle part = PyTuple_GET_ITEM(state.ptr(), i);
+      if (optional_parts && part.is_none()) continue;
+      View<T> v(part);
+      ok = ok && v && v.contiguous() &&
+           (batched ? v.has_shape(s.states(), batch, columns[i]) : v.has_shape(s.states(), columns[i]));
+      *parts[i] = v;
+    }
+  }
+  const T* h_data() const { return h ? h->data() : nullptr; }
+  const T* c_data() const { return c ? c->data() : nullptr; }
+};
+
+// A tape for Python, and what its memory belongs to.
+struct PyTape {
+  std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> tape;
+  uint64_t network;   // its id
+  size_t batch_axes;  // 1, or 0 for an unbatched x
+  bool batch_first;
+  std::vector<size_t> x_shape;
+  py::object masks, trace;  // set once the GIL is held
+};
 
 inline py::tuple pair(py::object a, py::object b) {
   PyObject* t = PyTuple_New(2);
@@ -138,6 +178,11 @@ inline py::tuple pair(py::object a, py::object b) {
 }
 
 void register_network(py::module_& m);
+void register_tape(py::module_& m);
+// The rest of Network's methods.
+py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, bool need_x, py::handle into,
+                    bool accumulate, py::handle dcells, py::handle norms);
+py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c);
 void register_stream(py::module_& m);
 
 }  // namespace fourgate

@@ -1,8 +1,8 @@
 // Stream for Python; see network.cpp for the protocol.
 #include "../lstm/stream.h"
 
+#include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -16,7 +16,8 @@ namespace {
 class PyStream {
  public:
   PyStream(std::shared_ptr<Network> net, size_t batch) : net_(std::move(net)) {
-    if (net_->sizes.directions != 1) throw py::value_error("a stream needs a network of one direction");
+    if (net_->sizes.directions != 1 || net_->sizes.options.reverse)
+      throw py::value_error("a stream needs a network that reads forwards only");
     if (batch == 0) throw py::value_error("batch must be at least 1");
     if (net_->is_double)
       stream_.emplace<Stream<double>>(net_->sizes, batch);
@@ -27,8 +28,8 @@ class PyStream {
   py::object step(py::handle x, py::handle out) {
     return net_->is_double ? step_as<double>(x, out) : step_as<float>(x, out);
   }
-  py::object run(py::handle x, py::handle out) {
-    return net_->is_double ? run_as<double>(x, out) : run_as<float>(x, out);
+  py::object run(py::handle x, py::handle out, py::handle resets) {
+    return net_->is_double ? run_as<double>(x, out, resets) : run_as<float>(x, out, resets);
   }
   void reset(py::handle mask) { net_->is_double ? reset_as<double>(mask) : reset_as<float>(mask); }
   py::tuple get_state() { return net_->is_double ? get_as<double>() : get_as<float>(); }
@@ -76,7 +77,7 @@ class PyStream {
     const View<T> x(x_);
     const bool flat = x && x.ndim() == 1 && stream.batch() == 1;
     if (!x || !x.has_rows() || !(flat ? x.has_shape(s.input) : x.has_shape(stream.batch(), s.input))) return py::none();
-    const Py_intptr_t shape[2] = {Py_intptr_t(flat ? s.hidden : stream.batch()), Py_intptr_t(s.hidden)};
+    const Py_intptr_t shape[2] = {Py_intptr_t(flat ? s.output() : stream.batch()), Py_intptr_t(s.output())};
     py::object y = output(x, flat ? 1 : 2, shape, out_);
     if (y.is_none()) return y;
     const View<T> v(y);
@@ -94,7 +95,7 @@ class PyStream {
   }
 
   template <class T>
-  py::object run_as(py::handle x_, py::handle out_) {
+  py::object run_as(py::handle x_, py::handle out_, py::handle resets_) {
     const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const Sizes& s = net_->sizes;
@@ -102,8 +103,16 @@ class PyStream {
     const bool flat = x && x.ndim() == 2 && stream.batch() == 1;
     if (!x || (x.ndim() != 3 && !flat) || !x.has_rows()) return py::none();
     if (x.shape(x.ndim() - 1) != s.input || (!flat && x.shape(1) != stream.batch())) return py::none();
-    Py_intptr_t shape[3] = {Py_intptr_t(x.shape(0)), Py_intptr_t(flat ? s.hidden : stream.batch()),
-                            Py_intptr_t(s.hidden)};
+    Py_intptr_t shape[3] = {Py_intptr_t(x.shape(0)), Py_intptr_t(flat ? s.output() : stream.batch()),
+                            Py_intptr_t(s.output())};
+    std::vector<unsigned char> resets;  // copied: another thread could be writing to the array
+    if (!resets_.is_none()) {
+      const View<bool> v(resets_);
+      if (!v || !v.contiguous() || !(flat ? v.has_shape(x.shape(0)) : v.has_shape(x.shape(0), stream.batch())))
+        return py::none();
+      const auto* from = reinterpret_cast<const unsigned char*>(v.data());
+      for (size_t i = 0; i < v.size(); ++i) resets.push_back(from[i] != 0);
+    }
     py::object y = output(x, x.ndim(), shape, out_);
     if (y.is_none()) return y;
     const size_t steps = x.shape(0);
@@ -113,7 +122,7 @@ class PyStream {
     bool done;
     {
       Unlocked unlocked(flops_of(s, steps * stream.batch()));
-      done = stream.run(*weights, steps, from, to, interrupted);
+      done = stream.run(*weights, steps, from, resets.empty() ? nullptr : resets.data(), to, interrupted);
     }
     require_done(done);
     return y;
@@ -137,9 +146,11 @@ class PyStream {
   py::tuple get_as() {
     const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
-    py::object h = new_state<T>(net_->sizes, true, stream.batch()), c = new_state<T>(net_->sizes, true, stream.batch());
-    std::memcpy(View<T>(h).data(), stream.h(), stream.state_size() * sizeof(T));
-    std::memcpy(View<T>(c).data(), stream.c(), stream.state_size() * sizeof(T));
+    const Sizes& s = net_->sizes;
+    py::object h = new_state<T>(s, s.recurrent(), true, stream.batch());
+    py::object c = new_state<T>(s, s.cell(), true, stream.batch());
+    std::copy(stream.h(), stream.h() + stream.h_size(), View<T>(h).data());
+    std::copy(stream.c(), stream.c() + stream.c_size(), View<T>(c).data());
     return pair(std::move(h), std::move(c));
   }
 
@@ -149,10 +160,9 @@ class PyStream {
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const Sizes& s = net_->sizes;
     const View<T> h(h_), c(c_);
-    if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.hidden) ||
-        !c.has_shape(s.layers, stream.batch(), s.hidden))
-      throw py::value_error(
-          "h and c must be C-contiguous arrays (num_layers, batch, hidden_size) of the network's dtype");
+    if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.recurrent()) ||
+        !c.has_shape(s.layers, stream.batch(), s.cell()))
+      throw py::value_error("h and c must be C-contiguous arrays (num_layers, batch, columns) of the network's dtype");
     stream.set(h.data(), c.data());
   }
 

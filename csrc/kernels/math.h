@@ -1,4 +1,5 @@
 // sigmoid and tanh on vectors: at most 2 ULP everywhere; no branch, no table, one exponential and one division each.
+// Behind them the other activations, and the derivatives.
 //
 // With x = k ln2 + r, |r| <= ln2 / 2, and s = 2^k:
 //
@@ -14,6 +15,7 @@
 // arguments lets NaN through. The polynomials come from bench/fit_activations.py.
 #pragma once
 
+#include "kernels.h"
 #include "vec.h"
 
 namespace fourgate {
@@ -104,6 +106,104 @@ FG_INLINE Vec<T> tanh(Vec<T> x) {
   Vec<T> r = fnma(k, set1(C::kLn2 / 2), z);
   Vec<T> s = to_exponent(t), g = tanh_g(r, k);
   return with_sign(fnma(s, g, fnma(s, half, half)) / fma(s, g, fma(s, half, half)), x);
+}
+
+// exp(x) - 1 for x <= 0, from tanh's parts: exp(x) = s (1 + 2g).
+template <class T>
+FG_INLINE Vec<T> expm1_negative(Vec<T> x) {
+  using C = Constants<T>;
+  const Vec<T> half = set1(T(0.5)), one = set1(T(1));
+  Vec<T> z = max(set1(-C::kTanhMax), half * x);
+  const Vec<T> magic = set1(C::kMagic + C::kBias);
+  Vec<T> t = fma(z, set1(2 * C::kInvLn2), magic), k = t - magic;
+  Vec<T> r = fnma(k, set1(C::kLn2 / 2), z);
+  Vec<T> s = to_exponent(t), g = tanh_g(r, k);
+  return fma(s, g + g, s - one);
+}
+
+// log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p of sigmoid's parts; log1p(e) = 2 artanh(q),
+// q = e / (2 + e) = s / (s + 2p), which is at most 1/3, by its own series.
+template <class T>
+FG_INLINE Vec<T> softplus(Vec<T> x) {
+  using C = Constants<T>;
+  constexpr int kTerms = sizeof(T) == 4 ? 8 : 17;  // (1/9)^n / (2n + 1) < eps / 8
+  Vec<T> z = max(set1(C::kSigmoidMin), negative_abs(x));
+  const Vec<T> magic = set1(C::kMagic + (C::kBias + C::kScale));
+  Vec<T> t = fma(z, set1(C::kInvLn2), magic), k = t - magic;
+  Vec<T> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), z));
+  Vec<T> s = to_exponent(t), p = fnma(r, sigmoid_h(r), set1(C::kTwoToScale));
+  Vec<T> q = s / (s + (p + p)), q2 = q * q;
+  Vec<T> sum = set1(T(1) / T(2 * kTerms - 1));
+  for (int n = kTerms - 2; n >= 0; --n) sum = fma(sum, q2, set1(T(1) / T(2 * n + 1)));
+  return max(zero<T>(), x) + (q + q) * sum;
+}
+
+// f(x) for every function that ONNX names; kernels.h lists them.
+template <class T>
+__attribute__((noinline)) Vec<T> activate_other(const Activation<T>& f, Vec<T> x) {
+  const Vec<T> alpha = set1(f.alpha), beta = set1(f.beta), none = zero<T>(), one = set1(T(1));
+  switch (f.function) {
+    case kRelu:
+      return max(none, x);
+    case kHardSigmoid:
+      return max(none, min(one, fma(alpha, x, beta)));
+    case kAffine:
+      return fma(alpha, x, beta);
+    case kLeakyRelu:
+      return where_less(x, none, alpha * x, x);
+    case kThresholdedRelu:
+      return where_less(alpha, x, x, none);
+    case kScaledTanh:
+      return alpha * tanh(beta * x);
+    case kElu:
+      return where_less(x, none, alpha * expm1_negative(min(none, x)), x);
+    case kSoftsign:
+      return x / (one - negative_abs(x));
+    default:
+      return softplus(x);
+  }
+}
+
+template <class T>
+FG_INLINE Vec<T> activate(const Activation<T>& f, Vec<T> x) {
+  return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
+}
+
+// f'(x), given y = f(x); at a kink that of the side below, as PyTorch has it.
+template <class T>
+__attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, Vec<T> y) {
+  const Vec<T> alpha = set1(f.alpha), none = zero<T>(), one = set1(T(1));
+  switch (f.function) {
+    case kRelu:
+      return where_less(none, x, one, none);
+    case kHardSigmoid:
+      return where_less(none, y, where_less(y, one, alpha, none), none);
+    case kAffine:
+      return alpha;
+    case kLeakyRelu:
+      return where_less(none, x, one, alpha);
+    case kThresholdedRelu:
+      return where_less(alpha, x, one, none);
+    case kScaledTanh: {
+      Vec<T> t = tanh(set1(f.beta) * x);
+      return set1(f.alpha * f.beta) * fnma(t, t, one);
+    }
+    case kElu:
+      return where_less(none, x, one, y + alpha);
+    case kSoftsign: {
+      Vec<T> d = one / (one - negative_abs(x));
+      return d * d;
+    }
+    default:
+      return sigmoid(x);
+  }
+}
+
+template <class T>
+FG_INLINE Vec<T> slope(const Activation<T>& f, Vec<T> x, Vec<T> y) {
+  if (f.function == kSigmoid) return fnma(y, y, y);
+  if (f.function == kTanh) return fnma(y, y, set1(T(1)));
+  return slope_other(f, x, y);
 }
 
 }  // namespace FG_ISA

@@ -96,6 +96,13 @@ FG_INLINE VD with_sign(VD a, VD b) { return {_mm512_or_pd(a.v, _mm512_and_pd(b.v
 // the low bits of a's pattern moved up to be the exponent: 2^(low bits - bias)
 FG_INLINE VF to_exponent(VF a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))}; }
+// a < b ? yes : no
+FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+FG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
+  return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
 
 #elif defined(FG_ISA_AVX2)
 
@@ -157,6 +164,12 @@ FG_INLINE VF with_sign(VF a, VF b) { return {_mm256_or_ps(a.v, _mm256_and_ps(b.v
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm256_or_pd(a.v, _mm256_and_pd(b.v, _mm256_set1_pd(-0.0)))}; }
 FG_INLINE VF to_exponent(VF a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a.v), 52))}; }
+FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
+}
+FG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
+  return {_mm256_blendv_pd(no.v, yes.v, _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))};
+}
 
 #elif defined(FG_ISA_NEON)
 
@@ -220,6 +233,8 @@ FG_INLINE VF with_sign(VF a, VF b) { return {vbslq_f32(vdupq_n_u32(0x80000000u),
 FG_INLINE VD with_sign(VD a, VD b) { return {vbslq_f64(vdupq_n_u64(0x8000000000000000u), b.v, a.v)}; }
 FG_INLINE VF to_exponent(VF a) { return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a.v), 52))}; }
+FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) { return {vbslq_f32(vcltq_f32(a.v, b.v), yes.v, no.v)}; }
+FG_INLINE VD where_less(VD a, VD b, VD yes, VD no) { return {vbslq_f64(vcltq_f64(a.v, b.v), yes.v, no.v)}; }
 
 #else  // baseline x86-64: SSE2, no fused multiply-add
 
@@ -282,6 +297,14 @@ FG_INLINE VF with_sign(VF a, VF b) { return {_mm_or_ps(a.v, _mm_and_ps(b.v, _mm_
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm_or_pd(a.v, _mm_and_pd(b.v, _mm_set1_pd(-0.0)))}; }
 FG_INLINE VF to_exponent(VF a) { return {_mm_castsi128_ps(_mm_slli_epi32(_mm_castps_si128(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm_castsi128_pd(_mm_slli_epi64(_mm_castpd_si128(a.v), 52))}; }
+FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
+  __m128 m = _mm_cmplt_ps(a.v, b.v);
+  return {_mm_or_ps(_mm_and_ps(m, yes.v), _mm_andnot_ps(m, no.v))};
+}
+FG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
+  __m128d m = _mm_cmplt_pd(a.v, b.v);
+  return {_mm_or_pd(_mm_and_pd(m, yes.v), _mm_andnot_pd(m, no.v))};
+}
 
 #endif
 
@@ -301,6 +324,24 @@ FG_INLINE void store_upto(T* p, Vec<T> a, int n) {
   else
     store_n(p, a, n);
 }
+// n <= kWidth flags, bytes of 0 or 1, as numbers; the other lanes become 0.
+template <class T>
+FG_INLINE Vec<T> load_flags(const unsigned char* p, int n) {
+  T t[Vec<T>::kWidth] = {};
+  for (int i = 0; i < n; ++i) t[i] = T(p[i]);
+  return load(t);
+}
+// The sum of all lanes, in an order of its own for each width.
+template <class T>
+FG_INLINE T sum_of(Vec<T> a) {
+  T t[Vec<T>::kWidth];
+  store(t, a);
+  for (int half = Vec<T>::kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) t[i] += t[i + half];
+  return t[0];
+}
+FG_INLINE float root(float x) { return __builtin_sqrtf(x); }
+FG_INLINE double root(double x) { return __builtin_sqrt(x); }
 // A store past the caches where the address allows it, for what is not read again soon. Other threads may see it only
 // after stream_end().
 template <class T>

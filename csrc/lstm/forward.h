@@ -10,14 +10,17 @@ template <class T>
 struct ForwardCall {
   const Weights<T>* weights;
   size_t steps, batch;
-  Plane<const T> x;        // (T,B,I)
-  const int64_t* lengths;  // (B), each in 0..T; or null
-  const T* h0;             // (L*D,B,H) or null for zeros; as c0
-  const T* c0;
-  Plane<T> y;     // (T,B,D*H) out; zero past a row's length; must not overlap any input
-  T* h;           // (L*D,B,H) out; may not be h0
-  T* c;           // (L*D,B,H) out; may not be c0
-  Tape<T>* tape;  // made for this shape, or null
+  Plane<const T> x;                // (T,B,I)
+  const int64_t* lengths;          // (B), each in 0..T; or null
+  const unsigned char* resets;     // (T,B) by the strides; 1 where a row starts again before a step; or null
+  size_t resets_step, resets_row;  // strides
+  const T* h0;                     // (L*D,B,R) or null for zeros
+  const T* c0;                     // (L*D,B,H) or null for zeros
+  Plane<T> y;                      // (T,B,O) out; zero past a row's length; must not overlap any input
+  Plane<T> cells;                  // (T,B,D*H) out: c of the last layer at every step; null if not wanted
+  T* h;                            // (L*D,B,R) out; may not be h0
+  T* c;                            // (L*D,B,H) out; may not be c0
+  Tape<T>* tape;                   // made for this shape, or null; with it, training-only options act
   Control::Callback interrupted;
 };
 

@@ -1,7 +1,6 @@
 #include "network.h"
 
 #include "../dispatch.h"
-#include "../pack.h"
 
 namespace fourgate {
 namespace {
@@ -17,86 +16,209 @@ const Kernels<double>& table_for<double>() {
   return kernels().f64;
 }
 
+template <class T>
+Activation<T> as(const Activation<double>& f) {
+  return {f.function, T(f.alpha), T(f.beta)};
+}
+
+// Hands out pieces of a buffer; with a null base it only counts.
+template <class T>
+class Pieces {
+ public:
+  explicit Pieces(T* base) : base_(base) {}
+  T* take(size_t n) {
+    T* at = base_ ? base_ + used_ : nullptr;
+    used_ = checked_add(used_, n);
+    return at;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  T* base_;
+  size_t used_ = 0;
+};
+
 }  // namespace
 
-// All layers lie in one piece of memory.
+// f(packed, whether it has a bias) for every packed matrix there is.
 template <class T>
-Weights<T>::Weights(const Sizes& s, const Parameters<T>* params)
-    : kernels(table_for<T>()), sizes(s), layers_(s.states()) {
-  const size_t W = kernels.width, H = s.hidden, lines = checked_mul(blocks(), 4, W);
-  size_t total = 0;
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].input = s.input_of(i / s.directions);
-    total = checked_add(total, checked_mul(lines, checked_add(checked_add(layers_[i].input, H), 1)));
+template <class F>
+void Weights<T>::each_packed(F&& f) const {
+  for (PackedLayer<T>& layer : layers_) {
+    f(layer.ih, true);
+    f(layer.hh, false);
+    if (layer.hr.n_k) f(layer.hr, false);
   }
-  panels_ = Buffer<T>::hot(total);
-  T* at = panels_.data();
+  for (Packed<T>& highway : highways_)
+    if (highway.n_k) f(highway, true);
+}
+
+// Sizes and memory only. All layers lie in one piece.
+template <class T>
+Weights<T>::Weights(const Sizes& s, bool dropping)
+    : kernels(table_for<T>()), sizes(s), plain_(s.options.plain_cell()), layers_(s.states()), highways_(s.layers) {
+  const CellKind<double>& c = s.options.cell;
+  kind_ = {as<T>(c.gate),  as<T>(c.cell),  as<T>(c.output), T(c.gate_clip), T(c.cell_clip),
+           T(c.zoneout_h), T(c.zoneout_c), c.coupled,       c.elman};
+  const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output();
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W};
+    layers_[i].ih.n_k = s.input_of(i / s.directions);
+    layers_[i].hh.n_k = R;
+    layers_[i].hr.shape = {1, R, W};
+    layers_[i].hr.n_k = s.options.projection ? H : 0;
+  }
+  for (size_t l = 0; l < s.layers; ++l) {
+    highways_[l].shape = {1, O, W};
+    highways_[l].n_k = s.highway(l) ? O : 0;
+  }
+  auto carve = [&](Pieces<T>& pieces) {
+    each_packed([&](Packed<T>& p, bool biased) {
+      const size_t lines = checked_mul(p.shape.blocks(), 4, W);
+      p.panels = pieces.take(checked_mul(lines, p.n_k));
+      if (biased) p.bias = pieces.take(lines);
+    });
+    for (PackedLayer<T>& layer : layers_) {
+      if (s.options.peephole) layer.peephole = pieces.take(checked_mul(3, H));
+      if (dropping) layer.hh_scale = pieces.take(checked_mul(layer.hh.shape.blocks(), 4, W, R));
+      if (s.options.layer_norm == LayerNorm::none) continue;
+      T* at = pieces.take(checked_mul(10, H));
+      layer.norm = {at,         at + 4 * H,           at + 8 * H,
+                    at + 9 * H, T(s.options.epsilon), s.options.layer_norm == LayerNorm::carried};
+    }
+  };
+  Pieces<T> count(nullptr);
+  carve(count);
+  panels_ = Buffer<T>::hot(count.used());
+  Pieces<T> pieces(panels_.data());
+  carve(pieces);
+}
+
+template <class T>
+Weights<T>::Weights(const Sizes& s, const LayerParameters<const T*>* params,
+                    const HighwayParameters<const T*>* highways)
+    : Weights(s, false) {
+  const size_t H = s.hidden;
+  auto pack = [](const T* weight, const T* bias, const Packed<T>& to) {
+    pack_panels(weight, to.shape, to.n_k, to.panels);
+    if (to.bias) pack_bias(bias, to.shape, to.bias);
+  };
   for (size_t i = 0; i < layers_.size(); ++i) {
     PackedLayer<T>& p = layers_[i];
-    p.w_ih = at;
-    p.w_hh = p.w_ih + lines * p.input;
-    p.bias = p.w_hh + lines * H;
-    p.back_ih = p.back_hh = nullptr;
-    at = p.bias + lines;
-    pack_panels(params[i].weight_ih, H, p.input, W, p.w_ih);
-    pack_panels(params[i].weight_hh, H, H, W, p.w_hh);
-    pack_bias(params[i].bias, H, W, p.bias);
+    const LayerParameters<const T*>& from = params[i];
+    pack(from.weight_ih, from.bias, p.ih);
+    pack(from.weight_hh, nullptr, p.hh);
+    if (p.hr.n_k) pack(from.weight_hr, nullptr, p.hr);
+    if (p.peephole) std::copy(from.peephole, from.peephole + 3 * H, p.peephole);
+    if (!p.norm.gain_ih) continue;
+    T* to = const_cast<T*>(p.norm.gain_ih);  // inside our own memory, one after the other
+    to = std::copy(from.norm_ih, from.norm_ih + 4 * H, to);
+    to = std::copy(from.norm_hh, from.norm_hh + 4 * H, to);
+    std::copy(from.norm_c, from.norm_c + 2 * H, to);
+  }
+  for (size_t l = 0; l < s.layers; ++l)
+    if (highways_[l].n_k) pack(highways[l].weight, highways[l].bias, highways_[l]);
+}
+
+template <class T>
+Weights<T>::Weights(const Weights& whole, const std::vector<const unsigned char*>& dropped, double rate)
+    : Weights(whole.sizes, true) {
+  // Pieces have the same order and sizes, apart from those of hh_scale, which come behind the packed matrices.
+  auto copy = [](const T* from, T* to, size_t n) {
+    if (to) std::copy(from, from + n, to);
+  };
+  std::vector<const Packed<T>*> from;
+  whole.each_packed([&](Packed<T>& p, bool) { from.push_back(&p); });
+  size_t i = 0;
+  each_packed([&](Packed<T>& p, bool) {
+    const size_t lines = p.shape.blocks() * p.shape.line();
+    copy(from[i]->panels, p.panels, lines * p.n_k);
+    copy(from[i++]->bias, p.bias, lines);
+  });
+  const T kept = rate < 1 ? T(1 / (1 - rate)) : T(0);
+  std::vector<T> scale;
+  for (size_t k = 0; k < layers_.size(); ++k) {
+    PackedLayer<T>& p = layers_[k];
+    copy(whole.layers_[k].peephole, p.peephole, 3 * sizes.hidden);
+    copy(whole.layers_[k].norm.gain_ih, const_cast<T*>(p.norm.gain_ih), 10 * sizes.hidden);
+    scale.resize(p.hh.shape.total() * p.hh.n_k);
+    for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? T(0) : kept;
+    pack_panels(scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
+    for (size_t j = 0; j < p.hh.shape.blocks() * p.hh.shape.line() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
   }
 }
 
 template <class T>
 void Weights<T>::need_back() const {
   std::call_once(back_, [this] {
-    const size_t W = kernels.width, H = sizes.hidden;
+    auto size = [](const Packed<T>& p) {
+      return checked_mul(p.shape.total(), n_blocks(p.n_k, p.shape.width) * p.shape.width);
+    };
     size_t total = 0;
-    for (const PackedLayer<T>& p : layers_)
-      total = checked_add(total, checked_mul(4 * H, (n_blocks(p.input, W) + blocks()) * W));
+    each_packed([&](Packed<T>& p, bool) { total = checked_add(total, size(p)); });
     back_panels_ = Buffer<T>::hot(total);
     T* at = back_panels_.data();
-    for (PackedLayer<T>& p : layers_) {
-      p.back_ih = at;
-      p.back_hh = p.back_ih + 4 * H * n_blocks(p.input, W) * W;
-      at = p.back_hh + 4 * H * blocks() * W;
-      pack_back_panels(p.w_ih, H, p.input, W, p.back_ih);
-      pack_back_panels(p.w_hh, H, H, W, p.back_hh);
-    }
+    each_packed([&](Packed<T>& p, bool) {
+      p.back = at;
+      at += size(p);
+      pack_back_panels(p.panels, p.shape, p.n_k, p.back);
+    });
   });
 }
 
 template <class T>
 Tape<T>::Tape(std::shared_ptr<const Weights<T>> w, std::shared_ptr<SpareTape<T>> spare_, size_t steps_, size_t batch_,
-              const int64_t* lengths_)
+              const int64_t* lengths_, const unsigned char* resets_, Masks masks_)
     : TapeBuffers<T>(spare_->take()),
       weights(std::move(w)),
       steps(steps_),
       batch(batch_),
       ragged(lengths_ != nullptr),
+      masks(std::move(masks_)),
       spare(std::move(spare_)) {
   const Sizes& s = weights->sizes;
-  const size_t rows = checked_mul(steps, batch), state = checked_mul(s.states(), batch, s.hidden);
+  const Options& o = s.options;
+  const size_t rows = checked_mul(steps, batch), H = s.hidden, R = s.recurrent();
   if (lengths_) lengths.assign(lengths_, lengths_ + batch);
-  h0.resize_discard(state);
-  c0.resize_discard(state);
+  if (resets_) resets.assign(resets_, resets_ + rows);
+  h0.resize_discard(checked_mul(s.states(), batch, R));
+  c0.resize_discard(checked_mul(s.states(), batch, s.cell()));
   // A spare buffer far too large would be held in vain, and not be what bytes() says.
-  auto fit = [](Buffer<T>& b, size_t n) {
+  auto fit = [&](Buffer<T>& b, size_t columns) {
+    const size_t n = checked_mul(rows, columns);
     if (b.capacity() > 2 * n) b = Buffer<T>();
     b.resize_discard(n);
   };
-  this->y.resize(s.layers);
-  this->gates.resize(s.states());
-  this->c.resize(s.states());
-  fit(this->x, checked_mul(rows, s.input));
-  for (Buffer<T>& b : this->y) fit(b, checked_mul(rows, s.output()));
-  for (Buffer<T>& b : this->gates) fit(b, checked_mul(rows, 4, s.hidden));
-  for (Buffer<T>& b : this->c) fit(b, checked_mul(rows, s.hidden));
+  auto fit_all = [&](std::vector<Buffer<T>>& list, size_t n, size_t columns) {
+    list.resize(n);
+    for (Buffer<T>& b : list) fit(b, columns);
+  };
+  fit(this->x, s.input);
+  fit_all(this->y, s.layers, s.raw());
+  fit_all(this->gates, s.states(), 4 * s.cell());
+  fit_all(this->c, s.states(), s.cell());
+  fit_all(this->m, s.states(), o.projection ? H : 0);
+  fit_all(this->normal, s.states(), o.layer_norm != LayerNorm::none ? checked_mul(8, H) : 0);
+  fit_all(this->inverse, s.states(), o.layer_norm != LayerNorm::none ? 2 : 0);
+  this->in.resize(s.layers);
+  this->transform.resize(s.layers);
+  for (size_t l = 0; l < s.layers; ++l) {
+    fit(this->in[l], l > 0 && (s.joined() || o.dropout > 0) ? s.input_of(l) : 0);
+    fit(this->transform[l], s.highway(l) ? s.output() : 0);
+  }
+  const T kept = o.recurrent_dropout < 1 ? T(1 / (1 - o.recurrent_dropout)) : T(0);
+  for (const unsigned char* dropped : masks.recurrent) {
+    h_mask.emplace_back(batch * R);
+    for (size_t i = 0; i < batch * R; ++i) h_mask.back()[i] = dropped[i] ? T(0) : kept;
+  }
 }
 
 template <class T>
 size_t Tape<T>::bytes() const {
-  size_t n = this->x.capacity() + h0.capacity() + c0.capacity();
-  for (const auto* buffers : {&this->y, &this->gates, &this->c})
-    for (const Buffer<T>& b : *buffers) n += b.capacity();
-  return n * sizeof(T) + lengths.size() * sizeof(int64_t);
+  size_t n = h0.capacity() + c0.capacity();
+  const_cast<Tape*>(this)->each([&](const Buffer<T>& b) { n += b.capacity(); });
+  for (const Buffer<T>& b : h_mask) n += b.capacity();
+  return n * sizeof(T) + lengths.size() * sizeof(int64_t) + resets.size();
 }
 
 template class Weights<float>;

@@ -1,49 +1,37 @@
-// A stack of LSTM layers: its sizes and its packed weights.
+// A stack of layers: its packed weights, and what a training pass keeps.
 #pragma once
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
-#include "../kernels/kernels.h"
 #include "../memory.h"
+#include "../pack.h"
+#include "../plan.h"
+#include "options.h"
 
 namespace fourgate {
 
-struct Sizes {
-  size_t input, hidden, layers, directions;
-  bool bias;
-  size_t input_of(size_t layer) const { return layer == 0 ? input : hidden * directions; }
-  size_t output() const { return hidden * directions; }
-  size_t states() const { return layers * directions; }  // leading axis of h and c
-};
-
-// The parameters of one layer and direction as the user has them, row-major; read during a call only.
+// A matrix in panels, for products in both directions.
 template <class T>
-struct Parameters {
-  const T* weight_ih;  // (4H, I)
-  const T* weight_hh;  // (4H, H)
-  const T* bias;       // (4H) or null
-};
-
-// Where their gradients go; the same shapes.
-template <class T>
-struct ParameterGradients {
-  T* weight_ih;
-  T* weight_hh;
-  T* bias;  // null without bias
+struct Packed {
+  T* panels = nullptr;
+  T* bias = nullptr;
+  T* back = nullptr;  // null until a backward pass needs it
+  PanelShape shape = {4, 0, 1};
+  size_t n_k = 0;  // columns
 };
 
 // One layer and direction in panels (kernels.h has the layouts), inside the memory of its Weights.
 template <class T>
 struct PackedLayer {
-  T *w_ih, *w_hh, *bias;
-  T *back_ih, *back_hh;  // null until a backward pass needs them
-  size_t input;
+  Packed<T> ih, hh, hr;   // ih has the bias; hr is there with a projection only
+  T* peephole = nullptr;  // (3,H) or null
+  Norm<T> norm = {};      // gains null without layer normalisation
+  T* hh_scale = nullptr;  // multipliers that weight dropping left in hh, in its panels' layout; null without
 };
 
 // An immutable set of packed weights: calls share it by pointer, a change of parameters makes a new one. So a call that
@@ -51,31 +39,67 @@ struct PackedLayer {
 template <class T>
 class Weights {
  public:
-  // params: states() of them, layer by layer, forward direction first. Packs at once.
-  Weights(const Sizes& sizes, const Parameters<T>* params);
+  // params: states() of them, layer by layer, forward direction first; highways: one for each layer. Packs at once.
+  Weights(const Sizes& sizes, const LayerParameters<const T*>* params, const HighwayParameters<const T*>* highways);
+
+  // The same with parts of each hh dropped, the others scaled up by 1 / (1 - rate). dropped: states() pointers to
+  // (G*H, R) bytes, 1 where dropped.
+  Weights(const Weights& whole, const std::vector<const unsigned char*>& dropped, double rate);
 
   const Kernels<T>& kernels;
   const Sizes sizes;
-  size_t blocks() const { return (sizes.hidden + kernels.width - 1) / kernels.width; }
+  size_t blocks() const { return layers_[0].hh.shape.blocks(); }
   const PackedLayer<T>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
+  const Packed<T>& highway(size_t l) const { return highways_[l]; }
+  const CellKind<T>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
 
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
 
  private:
+  Weights(const Sizes& sizes, bool dropping);
+  template <class F>
+  void each_packed(F&& f) const;
+
+  CellKind<T> kind_;
+  bool plain_;
   Buffer<T> panels_;
   mutable Buffer<T> back_panels_;
   mutable std::vector<PackedLayer<T>> layers_;
+  mutable std::vector<Packed<T>> highways_;
   mutable std::once_flag back_;
 };
 
-// The large buffers of a tape.
+// A call in numbers, for its plan.
+template <class T>
+Work work_of(const Weights<T>& w, size_t steps, size_t batch, bool backward) {
+  const Sizes& s = w.sizes;
+  const size_t units = w.blocks() * w.kernels.width;  // a block without gates holds four times as many
+  const size_t passes = 1 + (s.options.projection > 0) + (s.options.layer_norm != LayerNorm::none);
+  return {steps,      batch,  s.input,         std::min(units, s.hidden), s.layers,  s.directions, s.recurrent(),
+          s.output(), passes, w.kernels.width, w.kernels.max_rows,        sizeof(T), backward};
+}
+
+// The large buffers of a tape. Contents of steps past a row's length are undefined.
 template <class T>
 struct TapeBuffers {
-  Buffer<T> x;                   // (T,B,I)
-  std::vector<Buffer<T>> y;      // per layer (T,B,D*H): h of every step, the next layer's input
-  std::vector<Buffer<T>> gates;  // per layer and direction (T,B,4,H): i, f, g, o, activated
-  std::vector<Buffer<T>> c;      // per layer and direction (T,B,H)
+  Buffer<T> x;                // (T,B,I)
+  std::vector<Buffer<T>> y;   // per layer (T,B,D*R): h of every step
+  std::vector<Buffer<T>> in;  // per layer (T,B,input_of): its input, where that is not x or the y below; else empty
+  std::vector<Buffer<T>> transform;  // per layer (T,B,O): a highway's gate, activated; else empty
+  std::vector<Buffer<T>> gates;      // per state (T,B,4,H): i, f, g, o, activated; of a cell that is not plain, the
+                                     // arguments of the activations; empty for Elman's
+  std::vector<Buffer<T>> c;          // per state (T,B,H)
+  std::vector<Buffer<T>> m;          // per state (T,B,H): what a projection takes; else empty
+  std::vector<Buffer<T>> normal;     // per state (T,B,2,4H): normalised products of x and of h; else empty
+  std::vector<Buffer<T>> inverse;    // per state (T,B,2): 1 / their deviations
+
+  template <class F>
+  void each(F&& f) {
+    f(x);
+    for (auto* list : {&y, &in, &transform, &gates, &c, &m, &normal, &inverse})
+      for (Buffer<T>& b : *list) f(b);
+  }
 };
 
 // One set of buffers that a network keeps from a tape that is gone for its next one, until it is used for inference:
@@ -103,23 +127,41 @@ class SpareTape {
   std::atomic<bool> full_{false};
 };
 
+// What a training pass draws at random; bytes, 1 where an element is dropped or where zoneout keeps the old value. Each
+// list is empty without its option. The owner keeps the memory as long as the tape.
+struct Masks {
+  std::vector<const unsigned char*> weight;     // per state (G*H,R)
+  std::vector<const unsigned char*> recurrent;  // per state (B,R)
+  std::vector<const unsigned char*> zoneout_h;  // per state (T,B,R)
+  std::vector<const unsigned char*> zoneout_c;  // per state (T,B,H)
+  std::vector<const unsigned char*> dropout;    // per layer but the last (T,B,O)
+};
+
 // What a training forward keeps for its backward. Holds copies: the caller may change its arrays meanwhile.
 template <class T>
 struct Tape : TapeBuffers<T> {
   std::shared_ptr<const Weights<T>> weights;
+  std::shared_ptr<const Weights<T>> made_of;  // the same, unless a part of them was dropped for this tape
   size_t steps = 0, batch = 0;
   bool ragged = false;
-  std::vector<int64_t> lengths;  // (B) when ragged
-  Buffer<T> h0, c0;              // (L*D,B,H)
+  std::vector<int64_t> lengths;       // (B) when ragged
+  std::vector<unsigned char> resets;  // (T,B) or empty
+  Masks masks;
+  std::vector<Buffer<T>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
+  Buffer<T> h0, c0;               // (L*D,B,R), (L*D,B,H)
   std::shared_ptr<SpareTape<T>> spare;
 
-  // Allocates for the shape, from `spare` and in the end back to it; contents of steps past a row's length are
-  // undefined.
+  // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
   Tape(std::shared_ptr<const Weights<T>> w, std::shared_ptr<SpareTape<T>> spare, size_t steps, size_t batch,
-       const int64_t* lengths);
+       const int64_t* lengths, const unsigned char* resets, Masks masks);
   Tape(const Tape&) = delete;
   ~Tape() { spare->give(std::move(*static_cast<TapeBuffers<T>*>(this))); }
   size_t bytes() const;
+
+  // Input of a layer: (T,B,input_of(l)).
+  const T* input(size_t l) const {
+    return l == 0 ? this->x.data() : this->in[l].size() ? this->in[l].data() : this->y[l - 1].data();
+  }
 };
 
 }  // namespace fourgate

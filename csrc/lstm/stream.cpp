@@ -2,42 +2,41 @@
 
 #include <cstring>
 
-#include "../plan.h"
 #include "forward.h"
 
 namespace fourgate {
 
 template <class T>
 Stream<T>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(batch) {
-  const size_t n = checked_mul(sizes.layers, batch, sizes.hidden), layer = batch * sizes.hidden;
+  const size_t R = sizes.recurrent(), H = sizes.cell();
   for (int i = 0; i < 2; ++i) {
-    h_[i].resize_zero(n);
-    c_[i].resize_zero(n);
+    h_[i].resize_zero(checked_mul(sizes.layers, batch, R));
+    c_[i].resize_zero(checked_mul(sizes.layers, batch, H));
     rows_[i].resize_discard(sizes.layers * batch);
   }
   for (int now = 0; now < 2; ++now)
     for (size_t l = 0; l < sizes.layers; ++l)
       for (size_t b = 0; b < batch; ++b) {
-        const size_t at = l * layer + b * sizes.hidden;
-        ForwardRow<T>& row = rows_[now][l * batch + b];
+        const size_t at = l * batch + b;
+        ForwardRow<T>& row = rows_[now][at];
         row = {};
-        row.x = l ? h_[1 - now].data() + at - layer : nullptr;
-        row.h = h_[now].data() + at;
-        row.c_prev = c_[now].data() + at;
-        row.y = h_[1 - now].data() + at;
-        row.c = c_[1 - now].data() + at;
+        row.x = l ? h_[1 - now].data() + (at - batch) * R : nullptr;
+        row.h = h_[now].data() + at * R;
+        row.c_prev = c_[now].data() + at * H;
+        row.y = h_[1 - now].data() + at * R;
+        row.c = c_[1 - now].data() + at * H;
       }
 }
 
-// Whether a step is best done by this thread alone: then it needs no plan, no threads and no workspace.
+// Whether a step is best done by this thread alone, and is no more than each layer's cells: then it needs no plan, no
+// threads and no workspace.
 template <class T>
 bool Stream<T>::small(const Weights<T>& w) {
   const int threads = get_num_threads();
   if (threads != threads_asked_) {
-    const Work work = {1, batch_,          sizes_.input,       sizes_.hidden, sizes_.layers,
-                       1, w.kernels.width, w.kernels.max_rows, sizeof(T),     false};
     const double flops = 8.0 * double(batch_ * sizes_.hidden) * double(sizes_.layers * (sizes_.input + sizes_.hidden));
-    small_ = flops < 1e8 && choose_plan(work, size_t(threads)).threads() == 1;
+    small_ = !sizes_.two_passes() && !sizes_.joined() && sizes_.options.cell.zoneout_h == 0 && flops < 1e8 &&
+             choose_plan(work_of(w, 1, batch_, false), size_t(threads)).threads() == 1;
     threads_asked_ = threads;
   }
   return small_;
@@ -45,7 +44,7 @@ bool Stream<T>::small(const Weights<T>& w) {
 
 template <class T>
 bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t y_row, Control::Callback interrupted) {
-  if (!small(w)) return run(w, 1, {x, 0, x_row, 0}, {y, 0, y_row, 0}, interrupted);
+  if (!small(w)) return run(w, 1, {x, 0, x_row, 0}, nullptr, {y, 0, y_row, 0}, interrupted);
   ForwardRow<T>* rows = rows_[now_].data();
   ForwardRow<T>* last = rows + (sizes_.layers - 1) * batch_;
   for (size_t b = 0; b < batch_; ++b) {
@@ -54,36 +53,51 @@ bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<T>& p = w.layer(l, 0);
-    w.kernels.forward({p.w_ih, p.w_hh, p.bias, p.input, sizes_.hidden, rows + l * batch_, batch_, 0, w.blocks(), false,
-                       now_ == 1, false});
+    w.kernels.forward({p.ih.panels, p.hh.panels, p.ih.bias, p.ih.n_k, sizes_.hidden, sizes_.recurrent(),
+                       rows + l * batch_, batch_, 0, w.blocks(), false, now_ == 1, false, w.kind(), p.peephole,
+                       nullptr});
   }
   now_ = 1 - now_;
   return true;
 }
 
 template <class T>
-bool Stream<T>::run(const Weights<T>& w, size_t steps, Plane<const T> x, Plane<T> y, Control::Callback interrupted) {
-  const bool done = forward<T>({&w, steps, batch_, x, nullptr, h_[now_].data(), c_[now_].data(), y, h_[1 - now_].data(),
-                                c_[1 - now_].data(), nullptr, interrupted});
+bool Stream<T>::run(const Weights<T>& w, size_t steps, Plane<const T> x, const unsigned char* resets, Plane<T> y,
+                    Control::Callback interrupted) {
+  ForwardCall<T> call = {};
+  call.weights = &w;
+  call.steps = steps;
+  call.batch = batch_;
+  call.x = x;
+  call.resets = resets;
+  call.resets_step = batch_;
+  call.resets_row = 1;
+  call.h0 = h_[now_].data();
+  call.c0 = c_[now_].data();
+  call.y = y;
+  call.h = h_[1 - now_].data();
+  call.c = c_[1 - now_].data();
+  call.interrupted = interrupted;
+  const bool done = forward(call);
   if (done) now_ = 1 - now_;
   return done;
 }
 
 template <class T>
 void Stream<T>::reset(const bool* mask) {
+  const size_t R = sizes_.recurrent(), H = sizes_.cell();
   for (size_t l = 0; l < sizes_.layers; ++l)
     for (size_t b = 0; b < batch_; ++b) {
       if (mask && !mask[b]) continue;
-      for (Buffer<T>* state : {&h_[now_], &c_[now_]})
-        std::memset(static_cast<void*>(state->data() + (l * batch_ + b) * sizes_.hidden), 0, sizes_.hidden * sizeof(T));
+      std::fill_n(h_[now_].data() + (l * batch_ + b) * R, R, T(0));
+      std::fill_n(c_[now_].data() + (l * batch_ + b) * H, H, T(0));
     }
 }
 
 template <class T>
 void Stream<T>::set(const T* h, const T* c) {
-  if (!state_size()) return;
-  std::memcpy(h_[now_].data(), h, state_size() * sizeof(T));
-  std::memcpy(c_[now_].data(), c, state_size() * sizeof(T));
+  std::copy(h, h + h_size(), h_[now_].data());
+  std::copy(c, c + c_size(), c_[now_].data());
 }
 
 template class Stream<float>;

@@ -13,20 +13,23 @@ class Stream {
   // State starts as zeros. Everything that a step needs is allocated here.
   Stream(const Sizes& sizes, size_t batch);
 
-  // x: rows of (I), x_row elements apart; y: rows of (H) out, y_row apart. x and y must not overlap. The weights must
-  // have this stream's sizes. False if interrupted; then, and when it throws, the state is as before.
+  // x: rows of (I), x_row elements apart; y: rows of (O) out, y_row apart. x and y must not overlap. The weights must
+  // have this stream's sizes. resets: (T,B) bytes or null. False if interrupted; then, and when it throws, the state is
+  // as before.
   bool step(const Weights<T>& weights, const T* x, size_t x_row, T* y, size_t y_row, Control::Callback interrupted);
-  bool run(const Weights<T>& weights, size_t steps, Plane<const T> x, Plane<T> y, Control::Callback interrupted);
+  bool run(const Weights<T>& weights, size_t steps, Plane<const T> x, const unsigned char* resets, Plane<T> y,
+           Control::Callback interrupted);
 
   // mask: (B), or null for all rows: their state becomes zero.
   void reset(const bool* mask);
 
-  // (L,B,H), valid until the next call that changes the state.
+  // (L,B,R) and (L,B,H), valid until the next call that changes the state.
   const T* h() const { return h_[now_].data(); }
   const T* c() const { return c_[now_].data(); }
   void set(const T* h, const T* c);
   size_t batch() const { return batch_; }
-  size_t state_size() const { return sizes_.layers * batch_ * sizes_.hidden; }
+  size_t h_size() const { return sizes_.layers * batch_ * sizes_.recurrent(); }
+  size_t c_size() const { return sizes_.layers * batch_ * sizes_.cell(); }
 
  private:
   bool small(const Weights<T>& weights);

@@ -1,0 +1,219 @@
+// The forward pass; included by kernels.inl.
+
+template <class T>
+FG_INLINE const Peephole<T>* load_peephole(Peephole<T>& to, const T* from, size_t hidden, size_t u, int n) {
+  if (!from) return nullptr;
+  to = {load_upto(from + u, n), load_upto(from + hidden + u, n), load_upto(from + 2 * hidden + u, n)};
+  return &to;
+}
+
+// c as it is carried on.
+template <class T>
+FG_INLINE Vec<T> kept_cell(Vec<T> c_prev, Vec<T> fresh, const CellKind<T>* kind, const OutputExtra<T>* extra, size_t u,
+                           int n) {
+  const unsigned char* keep = extra ? extra->keep_c : nullptr;
+  return keep || kind->zoneout_c != 0 ? zoneout(c_prev, fresh, keep ? keep + u : nullptr, kind->zoneout_c, n) : fresh;
+}
+
+// h of one vector of units, to all who want it.
+template <class T>
+FG_INLINE void finish_h(T* y, T* y2, Vec<T> h, T rate, const OutputExtra<T>* extra, size_t u, int n) {
+  if (extra && extra->h_prev)
+    h = zoneout(load_upto(extra->h_prev + u, n), h, extra->keep_h ? extra->keep_h + u : nullptr, rate, n);
+  store_upto(y + u, h, n);
+  if (y2) store_upto(y2 + u, h, n);
+  if (extra && extra->h_mask) store_upto(extra->h_masked + u, h * load_upto(extra->h_mask + u, n), n);
+}
+
+// The cell in two halves. One after the other they are a chain of two activations, some 140 cycles, and the scheduler
+// is too small to hold more than one and a half rows of it; a tile does the first half of all its rows, then the
+// second.
+// `kind` and `extra` are constants null for the plain cell.
+template <class T>
+FG_INLINE Cell<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> (&a)[4], size_t block,
+                              const CellKind<T>* kind, const OutputExtra<T>* extra) {
+  const size_t hidden = step.hidden_size;
+  size_t u = block * Vec<T>::kWidth;
+  int n = lanes_of<T>(block, hidden);
+  Vec<T> c_prev = load_upto(row.c_prev + u, n);
+  Cell<T> s;
+  Peephole<T> loaded;
+  const Peephole<T>* p = kind ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr;
+  cell_forward(s, a, c_prev, kind, p);
+  output_gate_forward(s, a, kind, p);
+  store_upto(row.c + u, kind ? kept_cell(c_prev, s.n, kind, extra, u, n) : s.n, n);
+  if (row.gates) {
+    const Vec<T> plain[4] = {s.i, s.f, s.g, s.o};
+    for (size_t v = 0; v < 4; ++v) {
+      if (step.large_tape)
+        stream_upto(row.gates + v * hidden + u, kind ? a[v] : plain[v], n);
+      else
+        store_upto(row.gates + v * hidden + u, kind ? a[v] : plain[v], n);
+    }
+  }
+  return s;
+}
+
+template <class T>
+FG_INLINE void finish_output(const ForwardRow<T>& row, Vec<T> o, Vec<T> v, size_t block, size_t hidden,
+                             const CellKind<T>* kind, const OutputExtra<T>* extra) {
+  size_t u = block * Vec<T>::kWidth;
+  int n = lanes_of<T>(block, hidden);
+  finish_h(row.y, row.y2, o * squash(v, kind), kind ? kind->zoneout_h : T(0), extra, u, n);
+}
+
+// The same for rows with a cell that is not plain or with something extra; their sums lie in memory.
+template <class T>
+__attribute__((noinline)) void finish_rows(const ForwardStep<T>& s, size_t first, T (*sums)[4][Vec<T>::kWidth],
+                                           size_t n_rows, size_t block) {
+  const ForwardRow<T>* rows = s.rows + first;
+  const OutputExtra<T>* extra = s.extra ? s.extra + first : nullptr;
+  const T rate = s.kind ? s.kind->zoneout_h : T(0);
+  if (s.kind && s.kind->elman) {
+    const size_t blocks = (s.hidden_size + Vec<T>::kWidth - 1) / Vec<T>::kWidth;
+    for (size_t r = 0; r < n_rows; ++r)
+      for (size_t v = 0; v < 4 && block * 4 + v < blocks; ++v)
+        finish_h(rows[r].y, rows[r].y2, activate(s.kind->gate, load(sums[r][v])), rate, extra ? extra + r : nullptr,
+                 (block * 4 + v) * Vec<T>::kWidth, lanes_of<T>(block * 4 + v, s.hidden_size));
+    return;
+  }
+  for (size_t r = 0; r < n_rows; ++r) {
+    Vec<T> a[4] = {load(sums[r][0]), load(sums[r][1]), load(sums[r][2]), load(sums[r][3])};
+    Cell<T> cell = finish_cell(s, rows[r], a, block, s.kind, extra ? extra + r : nullptr);
+    store(sums[r][0], cell.o);
+    store(sums[r][1], cell.n);
+  }
+  for (size_t r = 0; r < n_rows; ++r)
+    finish_output(rows[r], load(sums[r][0]), load(sums[r][1]), block, s.hidden_size, s.kind,
+                  extra ? extra + r : nullptr);
+}
+
+// MR rows of NP neighbouring blocks: all of k, then the cell.
+template <class T, int NP, int MR>
+FG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block, size_t next, size_t tile,
+                            size_t n_tiles) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const size_t I = s.input_size, H = s.hidden_size, R = s.recurrent_size;
+  const ForwardRow<T>* rows = s.rows + first;
+  Vec<T> a[NP][MR][4];
+  const T *x[MR], *h[MR];
+  for (int r = 0; r < MR; ++r) {
+    const T* from = s.use_pre ? rows[r].pre : s.bias;
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < 4; ++v) a[p][r][v] = load(from + ((block + p) * 4 + v) * W);
+    x[r] = rows[r].x;
+    h[r] = rows[r].h;
+  }
+  const Ahead<T> ih = {s.w_ih + block * I * 4 * W, s.w_ih + next * I * 4 * W, n_tiles};
+  const Ahead<T> hh = {s.w_hh + block * R * 4 * W, s.w_hh + next * R * 4 * W, n_tiles};
+  if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * 4 * W, I, ih.slice(tile, I, 4));
+  multiply(a, h, 0, 1, hh.panel, R * 4 * W, R, hh.slice(tile, R, 4));
+  const CellKind<T>* const plain = nullptr;
+  const OutputExtra<T>* const none = nullptr;
+  const bool is_plain = !s.kind && !s.extra;
+  if (MR == 1 && is_plain) {
+    Cell<T> cells[NP];
+    for (int p = 0; p < NP; ++p) cells[p] = finish_cell(s, rows[0], a[p][0], block + p, plain, none);
+    for (int p = 0; p < NP; ++p) finish_output(rows[0], cells[p].o, cells[p].n, block + p, H, plain, none);
+    return;
+  }
+  // Through the stack, so that the cell's code stands once and not MR times.
+  alignas(64) T sums[NP][MR][4][W];
+  for (int p = 0; p < NP; ++p)
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < 4; ++v) store(sums[p][r][v], a[p][r][v]);
+  if (!is_plain) {
+    for (int p = 0; p < NP; ++p) finish_rows(s, first, sums[p], MR, block + p);
+  } else if constexpr (MR > 1) {
+#pragma GCC unroll 1
+    for (int r = 0; r < MR; ++r) {
+      Vec<T> b[4] = {load(sums[0][r][0]), load(sums[0][r][1]), load(sums[0][r][2]), load(sums[0][r][3])};
+      Cell<T> cell = finish_cell(s, rows[r], b, block, plain, none);
+      store(sums[0][r][0], cell.o);
+      store(sums[0][r][1], cell.n);
+    }
+#pragma GCC unroll 1
+    for (int r = 0; r < MR; ++r)
+      finish_output(rows[r], load(sums[0][r][0]), load(sums[0][r][1]), block, H, plain, none);
+  }
+}
+
+template <class T>
+FG_INLINE void forward_blocks(const ForwardStep<T>& s) {
+  const size_t n_blocks = s.block_end - s.block_begin;
+  if (s.n_rows == 1) {  // two panels at a time: 8 chains
+    const size_t pairs = n_blocks / 2;
+    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
+    for (size_t i = 0; i < pairs; ++i) {
+      const size_t block = s.block_begin + 2 * (s.descending ? pairs - 1 - i : i);
+      forward_tile<T, 2, 1>(s, 0, block, block, 0, 1);
+    }
+    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
+    return;
+  }
+  const Tiles tiles(s.n_rows, kMaxRows);
+  for (size_t i = 0; i < n_blocks; ++i) {
+    const size_t block = s.descending ? s.block_end - 1 - i : s.block_begin + i;
+    const size_t next = i + 1 == n_blocks ? block : s.descending ? block - 1 : block + 1;
+    for (size_t t = 0; t < tiles.count; ++t)
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            forward_tile<T, 1, decltype(mr)::value>(s, tiles.begin(t), block, next, t, tiles.count);
+          });
+  }
+}
+
+template <class T>
+void forward(const ForwardStep<T>& s) {
+  forward_blocks(s);
+  if (s.large_tape) stream_end();
+}
+
+template <class T, int NP, int MR>
+FG_INLINE void project_tile(const Project<T>& s, size_t row, size_t block, size_t next, size_t tile, size_t n_tiles) {
+  constexpr size_t W = Vec<T>::kWidth;
+  const size_t I = s.input_size;
+  Vec<T> a[NP][MR][4];
+  const T* x[MR];
+  for (int r = 0; r < MR; ++r) {
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < 4; ++v) a[p][r][v] = s.bias ? load(s.bias + ((block + p) * 4 + v) * W) : zero<T>();
+    x[r] = s.x[row + r];
+  }
+  const Ahead<T> ahead = {s.w_ih + block * I * 4 * W, s.w_ih + next * I * 4 * W, n_tiles};
+  multiply(a, x, 0, 1, ahead.panel, I * 4 * W, I, ahead.slice(tile, I, 4));
+  for (int r = 0; r < MR; ++r)
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < 4; ++v) store(s.pre + (((row + r) * s.n_blocks + block + p) * 4 + v) * W, a[p][r][v]);
+}
+
+template <class T>
+void project(const Project<T>& s) {
+  if (s.n_rows == 1) {
+    size_t block = s.block_begin;
+    for (; block + 1 < s.block_end; block += 2) project_tile<T, 2, 1>(s, 0, block, block, 0, 1);
+    if (block < s.block_end) project_tile<T, 1, 1>(s, 0, block, block, 0, 1);
+    return;
+  }
+  const Tiles tiles(s.n_rows, kMaxRows);
+  for (size_t block = s.block_begin; block < s.block_end; ++block) {
+    const size_t next = block + 1 < s.block_end ? block + 1 : block;
+    for (size_t t = 0; t < tiles.count; ++t)
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            project_tile<T, 1, decltype(mr)::value>(s, tiles.begin(t), block, next, t, tiles.count);
+          });
+  }
+}
+
+// h from the products of a projection.
+template <class T>
+void projected(const ProjectedStep<T>& s) {
+  constexpr size_t W = Vec<T>::kWidth;
+  for (size_t r = 0; r < s.n_rows; ++r)
+    for (size_t u = s.begin; u < s.end; u += W) {
+      const int n = int(s.end - u < W ? s.end - u : W);
+      Vec<T> z = clip(load_upto(s.rows[r].z + u, n), s.clip);
+      finish_h(s.rows[r].y, s.rows[r].y2, z, s.zoneout_h, s.extra ? s.extra + r : nullptr, u, n);
+    }
+}

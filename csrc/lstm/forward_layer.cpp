@@ -1,0 +1,368 @@
+#include "forward_layer.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "../machine.h"
+
+namespace fourgate {
+
+// The cheaper by cycles for one k of one block. Ahead saves reading weight_ih at every step and costs a detour through
+// memory; within the step a narrow input's products run while the cell of the step before is waited for.
+template <class T>
+bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps) {
+  if (rows == 0) return false;
+  if (w.sizes.options.layer_norm != LayerNorm::none) return true;  // which wants this product by itself
+  if (steps == 1) return false;
+  const CacheSizes& cache = cache_sizes();
+  const double l1 = double(cache.l1d ? cache.l1d : 32 << 10), l2 = double(cache.l2 ? cache.l2 : 1 << 20);
+  const double line = double(4 * w.kernels.width * sizeof(T)), blocks = double(w.blocks());
+  const double I = double(input), H = double(w.sizes.recurrent()), R = double(rows);
+  const double full = 2.0 * R;  // multiply-adds of whole tiles
+  // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
+  // must come from beyond L2, which runs beside them but never quite.
+  auto within = [&](double width) {
+    const double bytes = width * line * blocks, tiles = std::ceil(R / double(w.kernels.max_rows));
+    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 2.5 : line / 45));
+    const double far = bytes > 0.9 * l2 ? line / 8 * (1 - 0.8 * l2 / bytes) : 0;
+    const bool crowded = 2 * width * line + R * width * sizeof(T) > 0.6 * l2;  // two panels and the rows
+    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1.08 : 1);
+  };
+  const double in_step = (I + H) * within(I + H);
+  const double once = I * line / 8 / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
+  const double detour = 12 * R;
+  return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
+}
+
+template <class T>
+Scratch<T> carve_scratch(Carver& carver, const Weights<T>& w, const Tape<T>* tape, size_t input, size_t rows,
+                         size_t steps, bool resets, const Scratch<T>* leader) {
+  const Sizes& s = w.sizes;
+  const Options& o = s.options;
+  const size_t R = s.recurrent(), H = s.hidden, panels = w.blocks() * 4 * w.kernels.width;
+  const bool masked = tape && !tape->masks.recurrent.empty(), norm = o.layer_norm != LayerNorm::none;
+  Scratch<T> own = {};
+  own.n_rows = rows;
+  own.rows = carver.take<ForwardRow<T>>(rows);
+  const bool extra = masked || o.cell.zoneout_h > 0 || o.cell.zoneout_c > 0;
+  if (extra) own.extra = carver.take<OutputExtra<T>>(rows);
+  if (extra && o.projection) own.cell_extra = carver.take<OutputExtra<T>>(rows);
+  if (o.projection) own.projected = carver.take<ProjectedRow<T>>(rows);
+  if (norm) own.norm = carver.take<NormRow<T>>(rows);
+  if (norm) own.work = carver.take<T>(2 * n_blocks(H, w.kernels.width) * w.kernels.width);
+  const bool ahead = rows && project_ahead(w, input, rows, steps);
+  // About 96 rows, or a few steps: enough to read the weights rarely, little enough to stay in cache.
+  if (ahead) own.pre_rows = std::min(rows * steps, std::max<size_t>(3, 96 / rows) * rows);
+  if (ahead || s.two_passes()) own.x = carver.take<const T*>(std::max(own.pre_rows, rows));
+  if (leader) {
+    own.pre = leader->pre;
+    std::copy(leader->masked, leader->masked + 2, own.masked);
+    own.m = leader->m;
+    own.z = leader->z;
+    own.product = leader->product;
+    own.zeros = leader->zeros;
+    return own;
+  }
+  if (ahead) own.pre = carver.take<T>(own.pre_rows * panels);
+  if (masked)
+    for (T*& buffer : own.masked) buffer = carver.take<T>(rows * R);
+  if (o.projection && !tape) own.m = carver.take<T>(rows * H);
+  if (o.projection) own.z = carver.take<T>(rows * PanelShape{1, R, w.kernels.width}.blocks() * 4 * w.kernels.width);
+  if (norm) own.product = carver.take<T>(rows * panels);
+  if (resets) own.zeros = carver.take<T>(std::max(H, R));
+  return own;
+}
+
+namespace {
+
+template <class T>
+class Loop {
+ public:
+  Loop(const Team& team, const Weights<T>& w, const RowOrder& order, const LayerSteps<T>& task,
+       const Scratch<T>& scratch)
+      : team_(team),
+        w_(w),
+        order_(order),
+        task_(task),
+        scratch_(scratch),
+        R_(w.sizes.recurrent()),
+        H_(w.sizes.hidden) {}
+
+  bool run();
+
+ private:
+  void begin();
+  bool project(size_t s0, size_t s1);
+  bool product(size_t s);
+  void normalise(size_t s);
+  bool project_h(size_t s);
+  void cut(size_t s);
+  void advance(size_t s);
+  void end();
+
+  size_t alive(size_t s) const { return std::min(task_.row1, std::max(task_.row0, order_.alive(s))) - task_.row0; }
+  size_t time(size_t i, size_t s) const { return order_.time(task_.row0 + i, s, task_.reverse); }
+  size_t index(size_t i) const { return order_.index(task_.row0 + i); }
+  bool masked() const { return scratch_.masked[0]; }
+
+  const Team& team_;
+  const Weights<T>& w_;
+  const RowOrder& order_;
+  const LayerSteps<T>& task_;
+  const Scratch<T>& scratch_;
+  const size_t R_, H_;
+  size_t n_ = 0;  // rows alive
+  bool ahead_ = false;
+  ForwardStep<T> step_ = {};
+};
+
+// Everything about the rows at step s0.
+template <class T>
+void Loop<T>::begin() {
+  const LayerSteps<T>& t = task_;
+  Tape<T>* tape = t.tape;
+  for (size_t i = 0; i < n_; ++i) {
+    ForwardRow<T>& row = scratch_.rows[i];
+    const size_t b = index(i), at = time(i, t.s0), dense = at * t.batch + b;
+    row.x = t.in.at(at, b);
+    row.h = t.h + b * R_;
+    row.y = t.out.at(at, b);
+    row.y2 = t.copy ? t.copy.at(at, b) : nullptr;
+    row.c_prev = t.c + b * w_.sizes.cell();
+    row.c = t.cells ? t.cells.at(at, b) : t.c + b * w_.sizes.cell();
+    row.gates = tape ? tape->gates[t.state].data() + dense * 4 * w_.sizes.cell() : nullptr;
+    if (scratch_.projected) {
+      scratch_.projected[i] = {scratch_.z + i * w_.layer(0, 0).hr.shape.blocks() * 4 * w_.kernels.width, row.y, row.y2};
+      row.y = tape ? tape->m[t.state].data() + dense * H_ : scratch_.m + i * H_;
+      row.y2 = nullptr;
+    }
+    if (scratch_.norm) {
+      NormRow<T>& norm = scratch_.norm[i];
+      norm = {nullptr, scratch_.product + i * w_.blocks() * 4 * w_.kernels.width, nullptr, nullptr, nullptr};
+      if (tape) {
+        norm.normal_ih = tape->normal[t.state].data() + dense * 8 * H_;
+        norm.normal_hh = norm.normal_ih + 4 * H_;
+        norm.inverse = tape->inverse[t.state].data() + dense * 2;
+      }
+    }
+    if (!scratch_.extra) continue;
+    OutputExtra<T>& extra = scratch_.extra[i];
+    extra = {};
+    if (w_.sizes.options.cell.zoneout_h > 0) extra.h_prev = row.h;
+    if (tape && !tape->masks.zoneout_h.empty()) extra.keep_h = tape->masks.zoneout_h[t.state] + dense * R_;
+    if (tape && !tape->masks.zoneout_c.empty()) extra.keep_c = tape->masks.zoneout_c[t.state] + dense * H_;
+    if (scratch_.cell_extra) {
+      scratch_.cell_extra[i] = {};
+      scratch_.cell_extra[i].keep_c = extra.keep_c;
+    }
+    if (masked()) {
+      extra.h_mask = tape->h_mask[t.state].data() + b * R_;
+      T* first = scratch_.masked[1] + i * R_;
+      if (team_.rank == 0)
+        for (size_t u = 0; u < R_; ++u) first[u] = row.h[u] * extra.h_mask[u];
+      row.h = first;
+      extra.h_masked = scratch_.masked[0] + i * R_;
+    }
+  }
+}
+
+// The input products of steps [s0, s1), for this thread's blocks, in the order in which the time loop takes the rows.
+template <class T>
+bool Loop<T>::project(size_t s0, size_t s1) {
+  const Packed<T>& ih = task_.weights->ih;
+  size_t n = 0;
+  for (size_t s = s0; s < s1; ++s)
+    for (size_t i = 0; i < alive(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
+  const bool norm = scratch_.norm;
+  Project<T> p = {ih.panels, norm ? nullptr : ih.bias, ih.n_k, scratch_.x, scratch_.pre, n, w_.blocks(), 0, 0};
+  const double flops = 8.0 * double(n * w_.kernels.width) * double(ih.n_k);
+  return sliced(team_, team_.begin(w_.blocks()), team_.end(w_.blocks()), flops, [&](size_t begin, size_t end) {
+    p.block_begin = begin;
+    p.block_end = end;
+    w_.kernels.project(p);
+  });
+}
+
+// A step up to m, or to h where no projection follows.
+template <class T>
+bool Loop<T>::product(size_t) {
+  const size_t begin = team_.begin(w_.blocks()), end = team_.end(w_.blocks());
+  const double flops = 8.0 * double(n_ * w_.kernels.width) * double(R_ + (ahead_ ? 0 : task_.weights->ih.n_k));
+  if (!scratch_.norm) {
+    step_.n_rows = n_;
+    sliced(team_, begin, end, flops, [&](size_t b, size_t e) {
+      step_.block_begin = b;
+      step_.block_end = e;
+      w_.kernels.forward(step_);
+    });
+    return team_.sync();
+  }
+  const Packed<T>& hh = task_.weights->hh;
+  for (size_t i = 0; i < n_; ++i) scratch_.x[i] = scratch_.rows[i].h;
+  Project<T> p = {hh.panels, nullptr, R_, scratch_.x, scratch_.product, n_, w_.blocks(), 0, 0};
+  sliced(team_, begin, end, flops, [&](size_t b, size_t e) {
+    p.block_begin = b;
+    p.block_end = e;
+    w_.kernels.project(p);
+  });
+  if (!team_.sync()) return false;
+  const size_t first = team_.begin(n_), last = team_.end(n_);
+  const OutputExtra<T>* cell_extra = step_.extra;
+  for (size_t i = first; i < last; ++i) scratch_.norm[i].ih = scratch_.rows[i].pre;
+  w_.kernels.normalised({&task_.weights->norm, task_.weights->ih.bias, scratch_.rows + first, scratch_.norm + first,
+                         last - first, H_, w_.kind(), task_.weights->peephole,
+                         cell_extra ? cell_extra + first : nullptr, scratch_.work});
+  return team_.sync();
+}
+
+template <class T>
+bool Loop<T>::project_h(size_t) {
+  const Packed<T>& hr = task_.weights->hr;
+  const size_t blocks = hr.shape.blocks(), begin = team_.begin(blocks), end = team_.end(blocks);
+  const size_t line = hr.shape.line();
+  for (size_t i = 0; i < n_; ++i) scratch_.x[i] = scratch_.rows[i].y;
+  if (begin < end) {
+    w_.kernels.project({hr.panels, nullptr, H_, scratch_.x, scratch_.z, n_, blocks, begin, end});
+    const Options& o = w_.sizes.options;
+    w_.kernels.projected({scratch_.projected, n_, begin * line, std::min(R_, end * line), T(o.proj_clip),
+                          T(o.cell.zoneout_h), scratch_.extra});
+  }
+  team_.worked(2.0 * double(n_ * R_ * H_));
+  return team_.sync();
+}
+
+// Rows that start again at step s, which is not their first in reverse.
+template <class T>
+void Loop<T>::cut(size_t s) {
+  for (size_t i = 0; i < n_; ++i) {
+    if (task_.reverse && s == 0) continue;
+    const size_t t = time(i, s) + task_.reverse;  // the later of the two steps that are cut apart
+    if (!task_.resets[t * task_.resets_step + index(i) * task_.resets_row]) continue;
+    scratch_.rows[i].h = scratch_.rows[i].c_prev = scratch_.zeros;
+    if (scratch_.extra && scratch_.extra[i].h_prev) scratch_.extra[i].h_prev = scratch_.zeros;
+  }
+}
+
+// From step s to the next.
+template <class T>
+void Loop<T>::advance(size_t s) {
+  const LayerSteps<T>& t = task_;
+  const ptrdiff_t sign = t.reverse ? -1 : 1, dense = sign * ptrdiff_t(t.batch);
+  const ptrdiff_t x_step = sign * ptrdiff_t(t.in.step), y_step = sign * ptrdiff_t(t.out.step);
+  const ptrdiff_t copy_step = sign * ptrdiff_t(t.copy.step), cell_step = sign * ptrdiff_t(t.cells.step);
+  const size_t pre_step = n_ * w_.blocks() * 4 * w_.kernels.width;
+  const ptrdiff_t gates_step = dense * ptrdiff_t(4 * w_.sizes.cell());
+  const bool plain = !scratch_.projected && !scratch_.norm && !scratch_.extra;
+  for (size_t i = 0; i < n_; ++i) {
+    ForwardRow<T>& row = scratch_.rows[i];
+    row.x += x_step;
+    if (ahead_) row.pre += pre_step;
+    if (row.gates) row.gates += gates_step;
+    row.c_prev = row.c;
+    if (t.cells) row.c += cell_step;
+    T*& y = scratch_.projected ? scratch_.projected[i].y : row.y;
+    T*& y2 = scratch_.projected ? scratch_.projected[i].y2 : row.y2;
+    row.h = y;
+    y += y_step;
+    if (y2) y2 += copy_step;
+    if (plain) continue;
+    if (scratch_.projected && t.tape) row.y += dense * ptrdiff_t(H_);
+    if (scratch_.norm && t.tape) {
+      NormRow<T>& norm = scratch_.norm[i];
+      norm.normal_ih += dense * ptrdiff_t(8 * H_);
+      norm.normal_hh += dense * ptrdiff_t(8 * H_);
+      norm.inverse += dense * 2;
+    }
+    if (!scratch_.extra) continue;
+    OutputExtra<T>& extra = scratch_.extra[i];
+    if (extra.h_prev) extra.h_prev = row.h;
+    if (extra.keep_h) extra.keep_h += dense * ptrdiff_t(R_);
+    if (extra.keep_c) extra.keep_c += dense * ptrdiff_t(H_);
+    if (scratch_.cell_extra) scratch_.cell_extra[i].keep_c = extra.keep_c;
+    if (extra.h_mask) {
+      row.h = extra.h_masked;
+      extra.h_masked = scratch_.masked[(s - t.s0 + 1) % 2] + i * R_;
+    }
+  }
+}
+
+// Rows that ran leave their last h and c in the state.
+template <class T>
+void Loop<T>::end() {
+  const size_t n = alive(task_.s0);
+  for (size_t i = team_.begin(n); i < team_.end(n); ++i) {
+    const ForwardRow<T>& row = scratch_.rows[i];
+    const T* y = scratch_.projected ? scratch_.projected[i].y : row.y;
+    const size_t b = index(i);
+    // `y` stands one step further than the last h.
+    const T* last = y - (task_.reverse ? -ptrdiff_t(task_.out.step) : ptrdiff_t(task_.out.step));
+    std::memcpy(task_.h + b * R_, last, R_ * sizeof(T));
+    if (task_.cells) std::memcpy(task_.c + b * H_, row.c_prev, H_ * sizeof(T));
+  }
+}
+
+template <class T>
+bool Loop<T>::run() {
+  const LayerSteps<T>& t = task_;
+  n_ = alive(t.s0);
+  ahead_ = scratch_.pre && project_ahead(w_, t.weights->ih.n_k, t.row1 - t.row0, t.s1 - t.s0);
+  if (t.resets && team_.rank == 0) std::fill(scratch_.zeros, scratch_.zeros + std::max(H_, R_), T(0));
+  begin();
+  if ((t.resets || masked()) && !team_.sync()) return false;
+
+  step_.w_ih = t.weights->ih.panels;
+  step_.w_hh = t.weights->hh.panels;
+  step_.bias = t.weights->ih.bias;
+  step_.input_size = t.weights->ih.n_k;
+  step_.hidden_size = H_;
+  step_.recurrent_size = R_;
+  step_.rows = scratch_.rows;
+  step_.use_pre = ahead_;
+  step_.kind = w_.kind();
+  step_.peephole = t.weights->peephole;
+  step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
+  // What L2 could keep for the backward pass is not worth a detour through memory; 16 MB is past it on any machine.
+  step_.large_tape = t.tape && t.steps * t.batch * 4 * w_.sizes.cell() * sizeof(T) > size_t(16) << 20;
+  // A sweep starts with the panels that the last one, perhaps another call's, has left in cache.
+  static thread_local bool last_sweep = false;
+  bool sweep = last_sweep, go = true;
+  size_t projected = ahead_ ? t.s0 : SIZE_MAX;
+  for (size_t s = t.s0; go && s < t.s1 && (n_ = alive(s)) > 0; ++s) {
+    if (s == projected) {
+      projected = std::min(t.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
+      if (!project(s, projected) && team_.size == 1) return false;
+      // The normalisation reads what other threads have projected.
+      if (scratch_.norm && !team_.sync()) return false;
+      for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = scratch_.pre + i * w_.blocks() * 4 * w_.kernels.width;
+    }
+    step_.descending = sweep = !sweep;
+    if (t.resets) cut(s);
+    go = product(s);
+    if (go && scratch_.projected) go = project_h(s);
+    if (go) advance(s);
+  }
+  last_sweep = sweep;
+  if (!go) return false;
+  end();
+  return team_.size > 1 ? team_.sync() : true;
+}
+
+}  // namespace
+
+template <class T>
+bool forward_layer(const Team& team, const Weights<T>& w, const RowOrder& order, const LayerSteps<T>& task,
+                   const Scratch<T>& scratch) {
+  return Loop<T>(team, w, order, task, scratch).run();
+}
+
+#define FOURGATE_INSTANTIATE(T)                                                                                  \
+  template bool project_ahead<T>(const Weights<T>&, size_t, size_t, size_t);                                     \
+  template Scratch<T> carve_scratch<T>(Carver&, const Weights<T>&, const Tape<T>*, size_t, size_t, size_t, bool, \
+                                       const Scratch<T>*);                                                       \
+  template bool forward_layer<T>(const Team&, const Weights<T>&, const RowOrder&, const LayerSteps<T>&,          \
+                                 const Scratch<T>&);
+FOURGATE_INSTANTIATE(float)
+FOURGATE_INSTANTIATE(double)
+#undef FOURGATE_INSTANTIATE
+
+}  // namespace fourgate

@@ -1,0 +1,57 @@
+// What lies between layers: the merge of two directions, shortcuts around a layer, dropout. Row by row, in both passes.
+//
+//   out = merge(raw)
+//   residual  out += in          highway  out = t out + (1 - t) in,  t = sigmoid(W in + b)      (Srivastava et al.
+//   2015) the next layer's input is d(out), or, with dense connections, in and d(out) side by side; d is dropout.
+#pragma once
+
+#include "network.h"
+
+namespace fourgate {
+
+constexpr size_t kJoinRows = 48;  // the most rows of one call
+
+// Whether anything of this has to be done behind layer l.
+inline bool joins_behind(const Sizes& s, size_t l, const Masks* masks) {
+  return s.joined() || (masks && !masks->dropout.empty() && l + 1 < s.layers);
+}
+
+template <class T>
+struct JoinRow {
+  const T* raw;                  // (D*R) the directions' h
+  const T* in;                   // (input_of(l)) the layer's input
+  T* to;                         // (O) out
+  T* head;                       // (input_of(l)) out: dense connections' copy of `in`; null without
+  T* transform;                  // (O) out: t for the tape; may be null
+  const unsigned char* dropped;  // (O) or null
+};
+
+// Behind layer l, for n <= kJoinRows rows. work: join_work() elements.
+template <class T>
+void join_forward(const Weights<T>& w, size_t l, const JoinRow<T>* rows, size_t n, T* work);
+
+template <class T>
+struct JoinBackwardRow {
+  const T* raw;
+  const T* in;
+  const T* transform;            // from the tape
+  const unsigned char* dropped;  // (O) or null
+  const T* d_to;                 // (O) gradient of `to`; null: zeros
+  const T* d_head;               // (input_of(l)) gradient of `head`; null without
+  T* d_raw;                      // (D*R) out
+  T* d_in;                       // (input_of(l)) out: what reaches `in` beside the layer; null where nothing does
+  T* d_gate;                     // (O) out: gradient of the argument of t; null without
+  T* d_gate_panel;               // the same in panels, blocks `panel_stride` apart
+  size_t panel_stride;
+};
+
+template <class T>
+void join_backward(const Weights<T>& w, size_t l, const JoinBackwardRow<T>* rows, size_t n, T* work);
+
+template <class T>
+size_t join_work(const Weights<T>& w) {
+  const size_t W = w.kernels.width;
+  return kJoinRows * PanelShape{1, w.sizes.output(), W}.blocks() * 4 * W;
+}
+
+}  // namespace fourgate
