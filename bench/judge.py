@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,17 +18,19 @@ Array = NDArray[Any]
 
 
 def _reference() -> ModuleType:
-    """Import fourgate.reference; where fourgate is not installed, that one file of the source tree."""
+    """Import fourgate.reference; where fourgate is not installed, that one folder of the source tree."""
     try:
         import fourgate.reference as installed
 
         return installed
     except ImportError:
-        path = Path(__file__).resolve().parents[1] / "python" / "fourgate" / "reference.py"
-        spec = importlib.util.spec_from_file_location("fourgate_reference", path)
+        path = Path(__file__).resolve().parents[1] / "python" / "fourgate" / "reference" / "__init__.py"
+        spec = importlib.util.spec_from_file_location(
+            "fourgate_reference", path, submodule_search_locations=[str(path.parent)]
+        )
         assert spec is not None
         assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 

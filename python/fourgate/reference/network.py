@@ -1,0 +1,315 @@
+"""Layers and directions put together: merges, shortcuts, dropout between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import cell, layer
+from .activations import sigmoid
+from .options import Options, check_masks, layers, parse
+
+Array = NDArray[Any]
+State = tuple[ArrayLike | None, ArrayLike | None]
+
+
+class Join(NamedTuple):
+    """What a layer made of its directions' outputs: ``inner`` without and ``out`` with the shortcut, ``gate`` its t.
+
+    ``kept`` are the multipliers of the dropout behind it.
+    """
+
+    x: Array
+    raw: list[Array]
+    inner: Array
+    gate: Array
+    out: Array
+    kept: Array
+
+
+class Tape(NamedTuple):
+    """What `forward` keeps for `backward`.
+
+    Attributes
+    ----------
+    layers : list of LayerTape
+        One for each layer and direction, in the order of the states.
+    cells : array (T, B, D*H)
+        The last layer's c after every step, 0 past a row's length; forward direction first.
+    """
+
+    options: Options
+    active: Array
+    layers: list[layer.LayerTape]
+    joins: list[Join]
+    cells: Array
+
+
+class Grads(NamedTuple):
+    """Gradients of everything that went in, and how long they were on the way.
+
+    ``x`` (T, B, I), ``h0`` (L*D, B, R), ``c0`` (L*D, B, H), ``params`` by name, each of its parameter's shape.
+    ``dh_norm`` and ``dc_norm`` (L*D, T, B) are the Euclidean norms of each row's gradients of h and c after each step.
+    """
+
+    x: Array
+    h0: Array
+    c0: Array
+    params: dict[str, Array]
+    dh_norm: Array
+    dc_norm: Array
+
+
+def forward(
+    params: Mapping[str, ArrayLike],
+    x: ArrayLike,
+    state: State | None = None,
+    lengths: ArrayLike | None = None,
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    resets: ArrayLike | None = None,
+    masks: Mapping[str, ArrayLike] | None = None,
+    **options: Any,
+) -> tuple[Array, tuple[Array, Array], Tape]:
+    """Run the whole network.
+
+    Parameters
+    ----------
+    params : mapping
+        By the constructor's names: ``weight_ih_l{k}`` and so on for each layer k, with ``_reverse`` behind them for the
+        second direction. What is not there (bias, weight_hr, peephole) is not in the network.
+    x : array (T, B, I)
+    state : (h0, c0), array (L*D, B, R) and (L*D, B, H), optional
+        None stands for zeros, for both or for one.
+    lengths : array of int (B,), optional
+        How many steps each row takes part in, 0 to T, in any order.
+    num_layers, bidirectional
+        L, and whether D is 2.
+    resets : array of bool (T, B), optional
+        Where a row is cut between t - 1 and t.
+    masks : mapping from name to array of bool, optional
+        What training drew, exactly those whose probability is above 0: ``weight_drop_l{k}`` (G*H, R),
+        ``recurrent_dropout_l{k}`` (B, R), ``zoneout_h_l{k}`` (T, B, R), ``zoneout_c_l{k}`` (T, B, H) for each layer and
+        direction, ``dropout_l{k}`` (T, B, O) for all layers but the last. None stands for inference.
+    **options
+        The constructor's options, and ``nonlinearity`` ("tanh" or "relu"), which makes it an Elman network. Those that
+        show in the parameters or change nothing here are accepted and ignored; that includes ``batch_first``, since
+        arrays are always time-major.
+
+    Returns
+    -------
+    y : array (T, B, O)
+        Output of the last layer.
+    (h, c) : arrays (L*D, B, R), (L*D, B, H)
+        Final states; an Elman network's c has no columns.
+    tape : Tape
+        For `backward`.
+    """
+    opts = parse(options, num_layers, bidirectional)
+    dtype = _float_type([x, *params.values(), *(state or ())])
+    weights = {name: np.asarray(value, dtype) for name, value in params.items()}
+    below = np.asarray(x, dtype)
+    steps, batch, _ = below.shape
+    active = np.full((steps, batch), True)
+    if lengths is not None:
+        active = np.arange(steps)[:, None] < np.asarray(lengths)[None, :]
+    cuts = np.zeros_like(active) if resets is None else np.asarray(resets, bool)
+    units, columns = _sizes(opts, weights)
+    rows = num_layers * (2 if bidirectional else 1)
+    h0, c0 = _pair(state, (rows, batch, columns), (rows, batch, 0 if opts.cell.elman else units), dtype)
+    chance = check_masks(opts, masks)
+
+    tapes: list[layer.LayerTape] = []
+    joins: list[Join] = []
+    h_end, c_end = [], []
+    for k, suffixes in layers(opts):
+        raw = []
+        for suffix in suffixes:
+            n, w = len(tapes), _weights(weights, suffix)
+            drawn = _drawn(opts, chance, suffix, w, steps, batch)
+            backwards = opts.reverse or suffix.endswith("_reverse")
+            y, h, c, tape = layer.forward(w, opts.cell, drawn, below, h0[n], c0[n], active, cuts, backwards)
+            raw.append(y)
+            h_end.append(h)
+            c_end.append(c)
+            tapes.append(tape)
+        joins.append(_join(opts, weights, k, below, raw, chance))
+        below = _input_above(opts, joins[-1])
+    cells = np.concatenate([tape.c for tape in tapes[(num_layers - 1) * (rows // num_layers) :]], axis=2)
+    return joins[-1].out, (np.stack(h_end), np.stack(c_end)), Tape(opts, active, tapes, joins, cells)
+
+
+def backward(
+    params: Mapping[str, ArrayLike],
+    tape: Tape,
+    dy: ArrayLike | None = None,
+    dstate: State = (None, None),
+    *,
+    dcells: ArrayLike | None = None,
+) -> Grads:
+    """Go back through the whole network.
+
+    Parameters
+    ----------
+    params : mapping
+        What `forward` was called with.
+    tape : Tape
+        What it returned.
+    dy : array (T, B, O), optional
+        Gradient of y; None stands for zeros, here and below.
+    dstate : (dh, dc), array (L*D, B, R) or None, array (L*D, B, H) or None
+        Gradients of the final states.
+    dcells : array (T, B, D*H), optional
+        Gradient of ``tape.cells``.
+
+    Returns
+    -------
+    Grads
+    """
+    opts, joins = tape.options, tape.joins
+    dtype = _float_type([joins[-1].out, dy, dcells, *dstate])
+    weights = {name: np.asarray(value, dtype) for name, value in params.items()}
+    count = len(tape.layers) // opts.num_layers  # directions
+    rows, batch = len(tape.layers), tape.active.shape[1]
+    units, columns = _sizes(opts, weights)
+    dh, dc = _pair(dstate, (rows, batch, columns), (rows, batch, 0 if opts.cell.elman else units), dtype)
+
+    def cleaned(d: ArrayLike | None, like: Array) -> Array:
+        return (
+            np.zeros(like.shape, dtype) if d is None else np.where(tape.active[:, :, None], np.asarray(d, dtype), 0.0)
+        )
+
+    dout = cleaned(dy, joins[-1].out)
+    dc_each = np.split(cleaned(dcells, tape.cells), count, axis=2)
+    results: list[layer.LayerGrads] = []
+    grads: dict[str, Array] = {}
+    d_above = dout
+    for k, suffixes in reversed(list(layers(opts))):
+        join = joins[k]
+        dense = np.zeros_like(join.x)
+        if k < opts.num_layers - 1:
+            if opts.shortcut == "dense":
+                dense, d_above = d_above[:, :, : join.x.shape[2]], d_above[:, :, join.x.shape[2] :]
+            d_above = d_above * join.kept
+        draw, dx = _join_back(opts, weights, k, join, d_above, grads)
+        dx = dx + dense
+        here = []
+        for d, suffix in enumerate(suffixes):
+            n = k * count + d
+            dcell = dc_each[d] if k == opts.num_layers - 1 else np.zeros_like(tape.layers[n].c, dtype)
+            here.append(layer.backward(tape.layers[n], draw[d], dcell, dh[n], dc[n]))
+            grads |= {name + suffix: value for name, value in here[d].params.items()}
+            dx = dx + here[d].x
+        results[:0] = here
+        d_above = dx
+    h0, c0 = np.stack([r.h0 for r in results]), np.stack([r.c0 for r in results])
+    norms = np.stack([r.dh_norm for r in results]), np.stack([r.dc_norm for r in results])
+    return Grads(d_above, h0, c0, {name: grads[name] for name in params}, *norms)
+
+
+def _float_type(values: Iterable[ArrayLike | None]) -> np.dtype[Any]:
+    """Return the type to compute in: float64 at least."""
+    return np.result_type(np.float64, *(np.asarray(value).dtype for value in values if value is not None))
+
+
+def _sizes(opts: Options, weights: Mapping[str, Array]) -> tuple[int, int]:
+    """Return H and R."""
+    return len(weights["weight_ih_l0"]) // (1 if opts.cell.elman else 4), weights["weight_hh_l0"].shape[1]
+
+
+def _weights(weights: Mapping[str, Array], suffix: str) -> cell.Weights:
+    """Return one layer's and direction's."""
+    return cell.Weights(**{name: weights[name + suffix] for name in cell.Weights._fields if name + suffix in weights})
+
+
+def _pair(state: State | None, h: tuple[int, ...], c: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+    """Return a state or its gradient, with zeros for what is not given."""
+    given = state or (None, None)
+    return (
+        np.zeros(h, dtype) if given[0] is None else np.asarray(given[0], dtype),
+        np.zeros(c, dtype) if given[1] is None else np.asarray(given[1], dtype).reshape(c),
+    )
+
+
+def _drawn(
+    opts: Options, masks: dict[str, Array] | None, suffix: str, w: cell.Weights, steps: int, batch: int
+) -> layer.Masks:
+    """Return what chance makes of one layer and direction: of masks, or what is expected without."""
+    columns, units = w.weight_hh.shape[1], len(w.weight_hh) // 4
+    drawn = masks or {}
+    return layer.Masks(
+        _multiplier(drawn.get("weight_drop" + suffix), opts.weight_drop, w.weight_hh.shape),
+        _multiplier(drawn.get("recurrent_dropout" + suffix), opts.recurrent_dropout, (batch, columns)),
+        _share(drawn.get("zoneout_h" + suffix), opts.zoneout[0], (steps, batch, columns)),
+        _share(drawn.get("zoneout_c" + suffix), opts.zoneout[1], (steps, batch, units)),
+    )
+
+
+def _multiplier(dropped: Array | None, p: float, shape: tuple[int, ...]) -> Array:
+    """Return 0 where something was dropped and 1 / (1 - p) elsewhere; ones without a mask."""
+    if dropped is None:
+        return np.ones(shape)
+    _check_shape(dropped, shape)
+    return np.where(dropped, 0.0, 1.0 / (1.0 - p) if p < 1 else 0.0)
+
+
+def _share(kept: Array | None, p: float, shape: tuple[int, ...]) -> Array:
+    """Return 1 where an old value was kept and 0 elsewhere; the probability without a mask."""
+    if kept is None:
+        return np.full(shape, float(p))
+    _check_shape(kept, shape)
+    return kept.astype(float)
+
+
+def _check_shape(mask: Array, shape: tuple[int, ...]) -> None:
+    if mask.shape != shape:
+        raise ValueError(f"a mask has shape {mask.shape}, must have {shape}")
+
+
+def _join(
+    opts: Options, weights: Mapping[str, Array], k: int, x: Array, raw: list[Array], masks: dict[str, Array] | None
+) -> Join:
+    """Merge a layer's directions, and add its shortcut."""
+    if opts.merge == "concat":
+        inner = np.concatenate(raw, axis=2)
+    elif opts.merge == "mul":
+        inner = raw[0] * raw[1]
+    else:
+        inner = (raw[0] + raw[1]) / (2.0 if opts.merge == "mean" else 1.0)
+    gate, out = np.zeros(()), inner
+    if k > 0 and opts.shortcut == "residual":
+        out = inner + x
+    elif k > 0 and opts.shortcut == "highway":
+        gate = sigmoid(x @ weights[f"weight_highway_l{k}"].T + weights[f"bias_highway_l{k}"])
+        out = gate * inner + (1.0 - gate) * x
+    return Join(x, raw, inner, gate, out, _multiplier((masks or {}).get(f"dropout_l{k}"), opts.dropout, out.shape))
+
+
+def _input_above(opts: Options, join: Join) -> Array:
+    dropped = join.out * join.kept
+    return np.concatenate([join.x, dropped], axis=2) if opts.shortcut == "dense" else dropped
+
+
+def _join_back(
+    opts: Options, weights: Mapping[str, Array], k: int, join: Join, dout: Array, grads: dict[str, Array]
+) -> tuple[list[Array], Array]:
+    """Return the gradients of the directions' outputs, and what reaches the layer's input past them."""
+    dinner, dx = dout, np.zeros_like(join.x)
+    if k > 0 and opts.shortcut == "residual":
+        dx = dout
+    elif k > 0 and opts.shortcut == "highway":
+        weight = weights[f"weight_highway_l{k}"]
+        da = dout * (join.inner - join.x) * join.gate * (1.0 - join.gate)
+        grads[f"weight_highway_l{k}"] = np.einsum("tbi,tbj->ij", da, join.x)
+        grads[f"bias_highway_l{k}"] = da.sum(axis=(0, 1))
+        dinner, dx = dout * join.gate, dout * (1.0 - join.gate) + da @ weight
+    if opts.merge == "concat":
+        return np.split(dinner, len(join.raw), axis=2), dx
+    if opts.merge == "mul":
+        return [dinner * join.raw[1], dinner * join.raw[0]], dx
+    half = dinner / (2.0 if opts.merge == "mean" else 1.0)
+    return [half, half], dx
