@@ -270,11 +270,60 @@ def test_type_of_a_network(dtype):
         fg.LSTM(2, 3, dtype=dtype)
 
 
-def test_what_is_not_there_yet():
-    for name, value in (("dropout", 0.5), ("proj_size", 2), ("dropout", 1), ("proj_size", -1)):
-        with pytest.raises(NotImplementedError, match=name):
-            fg.LSTM(2, 3, **{name: value})
-    fg.LSTM(2, 3, dropout=0.0, proj_size=0)
+@pytest.mark.parametrize(("batch_first", "leading"), [(False, (4, 3)), (True, (3, 4)), (False, (4,))])
+def test_resets(batch_first, leading):
+    """Of x's shape without its last axis, in x's layout, and bools."""
+    lstm = fg.LSTM(5, 6, 2, batch_first=batch_first)
+    x = zeros(*leading, 5)
+    for call in (lstm, lstm.forward, fg.RNN(5, 6, batch_first=batch_first)):
+        for shape in wrong(leading):
+            with pytest.raises(ValueError, match=says("resets must have shape", leading, "got", shape)):
+                call(x, resets=np.zeros(shape, bool))
+        for bad in (zeros(*leading), np.zeros(leading, int), np.zeros(leading, "U1"), masked(*leading).astype(bool), 3):
+            with pytest.raises(TypeError, match=r"^resets must"):
+                call(x, resets=bad)
+        call(x, resets=np.ones(leading, bool))
+
+
+def test_gradients_of_cells():
+    lstm = fg.LSTM(5, 6, 2, bidirectional=True, proj_size=2)
+    _, _, cells, tape = lstm.forward(zeros(4, 3, 5), return_cells=True)
+    good = (4, 3, 12)
+    assert cells.shape == good
+    for shape in wrong(good):
+        with pytest.raises(ValueError, match=says("dcells must have shape", good, "got", shape)):
+            lstm.backward(tape, dcells=zeros(*shape))
+    for make, error in NOT_NUMBERS.values():
+        with pytest.raises(error, match=r"^dcells "):
+            lstm.backward(tape, dcells=make(*good))
+
+
+def test_state_of_a_projection():
+    """h and c are of different shapes, and each is asked for its own."""
+    lstm = fg.LSTM(5, 6, proj_size=2)
+    x = zeros(4, 3, 5)
+    _, _, tape = lstm.forward(x)
+    h, c = zeros(1, 3, 2), zeros(1, 3, 6)
+    lstm(x, (h, c))
+    for pair, said in (((c, c), ("[0]", (1, 3, 2))), ((h, h), ("[1]", (1, 3, 6)))):
+        with pytest.raises(ValueError, match=says("state", *said)):
+            lstm(x, pair)
+        with pytest.raises(ValueError, match=says("dstate", *said)):
+            lstm.backward(tape, dstate=pair)
+    with pytest.raises(TypeError, match=says("state must be", (1, 3, 2), (1, 3, 6))):
+        lstm(x, h)
+    stream = lstm.stream(3)
+    for pair, said in (((c, c), ("[0]", (1, 3, 2))), ((h, h), ("[1]", (1, 3, 6)))):
+        with pytest.raises(ValueError, match=says("state", *said)):
+            stream.state = pair
+
+
+def test_out_and_resets_share_memory():
+    lstm = fg.LSTM(5, 6, dtype=np.float64)
+    base = np.zeros(4 * 3 * 6)
+    resets = base.view(bool)[:12].reshape(4, 3)
+    with pytest.raises(ValueError, match=says("out must not share memory with resets")):
+        lstm(np.zeros((4, 3, 5)), resets=resets, out=base.reshape(4, 3, 6))
 
 
 @pytest.mark.parametrize("rng", ["seed", 1.5, -1, True, np.random.RandomState(0)])

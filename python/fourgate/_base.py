@@ -1,7 +1,8 @@
-"""What a network is: its sizes, and its parameters, which change only as a whole."""
+"""What a network is: its options, and its parameters, which change only as a whole."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _check, _params
+from . import _check, _initial, _masks, _params
 from ._core import Network
+from ._options import Options
+from ._properties import Properties
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -19,46 +22,45 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Base:
-    """The part of `fourgate.LSTM` that has nothing to do with running it."""
+class Base(Properties):
+    """The part of `fourgate.LSTM` and `fourgate.RNN` that has nothing to do with running them."""
 
     __slots__ = (
         "__weakref__",
         "_batch_first",
-        "_bias",
-        "_bidirectional",
         "_core_backward",
         "_core_forward",
         "_core_forward_tape",
-        "_dtype",
-        "_hidden_size",
-        "_input_size",
+        "_generator",
         "_lock",
+        "_mask_plan",
         "_net",
-        "_num_layers",
         "_shapes",
         "_values",
         "_version",
     )
 
-    def _configure(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        bidirectional: bool,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._input_size, self._hidden_size, self._num_layers = input_size, hidden_size, num_layers
-        self._bias, self._batch_first, self._bidirectional, self._dtype = bias, batch_first, bidirectional, dtype
-        directions = 2 if bidirectional else 1
-        self._shapes = _params.shapes(input_size, hidden_size, num_layers, directions, bias, dtype.itemsize)
+    _generator: np.random.Generator | None
+
+    def _create(self, options: Options, rng: int | np.random.Generator | None) -> None:
+        """Make a new network."""
+        self._configure(options.checked())
+        generator = _check.generator(rng)
+        self._commit(_initial.draw(self._options, self._shapes, generator))
+        if self._mask_plan:  # a generator of its own, which nobody else draws from
+            self._generator = np.random.default_rng(int.from_bytes(generator.bytes(16), "little"))
+
+    def _configure(self, o: Options) -> None:
+        """Set up all but the parameters."""
+        self._options, self._batch_first = o, o.batch_first
+        self._shapes = _params.shapes(o)
+        self._mask_plan = _masks.plan(o)
+        self._generator = None
         self._values: dict[str, Array] = {}
         self._version = 0
         self._lock = threading.Lock()
-        self._net = Network(dtype.name, input_size, hidden_size, num_layers, directions, bias)
+        sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
+        self._net = Network(o.dtype.name, *sizes, o.bias, o.core())
         # Bound once: a call then costs one attribute and one compiled call.
         self._core_forward = self._net.forward
         self._core_forward_tape = self._net.forward_tape
@@ -68,9 +70,15 @@ class Base:
     def params(self) -> Mapping[str, Array]:
         """The parameters by name, in arrays that cannot be written; `writable` and `load_state_dict` replace them.
 
-        ``weight_ih_l{k}`` (4H, in), ``weight_hh_l{k}`` (4H, H) and ``bias_l{k}`` (4H,) for each layer k, with
-        ``_reverse`` behind them for the second direction; "in" is I for layer 0, D*H for the others. An array taken
-        from here keeps its numbers when the parameters change.
+        For each layer k, with ``_reverse`` behind the names for the second direction, and G = 4 (1 in an RNN):
+        ``weight_ih_l{k}`` (G*H, in), ``weight_hh_l{k}`` (G*H, R) and ``bias_l{k}`` (G*H,), gates in the order i, f, g,
+        o; with ``proj_size`` ``weight_hr_l{k}`` (R, H); with ``peephole`` ``peephole_l{k}`` (3, H), of i, f and o; with
+        ``layer_norm`` the gains ``norm_ih_l{k}`` and ``norm_hh_l{k}`` (4H,) and ``norm_c_l{k}`` (2, H), gain and bias.
+        With ``shortcut="highway"``, for k >= 1, ``weight_highway_l{k}`` (O, O) and ``bias_highway_l{k}`` (O,).
+
+        R is P where there is a projection, else H. O is a layer's output: D*R, or R where ``merge`` is not "concat".
+        "in" is I for layer 0 and O for the others; with ``shortcut="dense"`` it is I + k*O. With ``coupled`` the rows
+        of f are there, and without effect. An array taken from here keeps its numbers when the parameters change.
         """
         return MappingProxyType(self._values)
 
@@ -103,14 +111,16 @@ class Base:
         if scratch.keys() != self._shapes.keys():
             names = ", ".join(map(str, scratch.keys() ^ self._shapes.keys()))
             raise ValueError(f"a parameter was removed or invented in writable(): {names}")
-        values = {name: _check.floats(scratch[name], name, self._shapes[name], self._dtype) for name in self._shapes}
+        dtype = self._options.dtype
+        values = {name: _check.floats(scratch[name], name, self._shapes[name], dtype) for name in self._shapes}
         self._commit({name: _params.freeze(value) for name, value in values.items()}, version)
 
     def state_dict(self, *, prefix: str = "") -> dict[str, Array]:
         """Return copies of the parameters under PyTorch's names.
 
-        Our ``bias_l{k}`` is its ``bias_ih_l{k}``; ``bias_hh_l{k}`` is zeros. With ``torch.from_numpy`` around each
-        array ``torch.nn.LSTM.load_state_dict`` takes it as it is, and so does safetensors.
+        Our ``bias_l{k}`` is its ``bias_ih_l{k}``; ``bias_hh_l{k}`` is zeros. What PyTorch does not have keeps our name.
+        With ``torch.from_numpy`` around each array ``load_state_dict`` of ``torch.nn.LSTM`` (or ``torch.nn.RNN``) takes
+        it as it is, and so does safetensors.
 
         Parameters
         ----------
@@ -136,7 +146,7 @@ class Base:
         TypeError, ValueError
             If a name is missing, unknown or doubled, or an array is wrong. Nothing has changed then.
         """
-        new = _params.from_mapping(values, self._shapes, self._dtype, prefix)
+        new = _params.from_mapping(values, self._shapes, self._options.dtype, prefix)
         self._commit({name: _params.freeze(value) for name, value in new.items()})
 
     @property
@@ -144,58 +154,25 @@ class Base:
         """How many numbers the parameters are, counting one bias for each gate and unit."""
         return sum(value.size for value in self._values.values())
 
-    @property
-    def input_size(self) -> int:
-        """I, the features of the input."""
-        return self._input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """H, the units of each layer and direction."""
-        return self._hidden_size
-
-    @property
-    def num_layers(self) -> int:
-        """L, the number of layers."""
-        return self._num_layers
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are biases."""
-        return self._bias
-
-    @property
-    def batch_first(self) -> bool:
-        """Whether batched x and y are (B, T, ...)."""
-        return self._batch_first
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether D is 2."""
-        return self._bidirectional
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the parameters and results: float32 or float64."""
-        return self._dtype
-
     def __repr__(self) -> str:
-        parts = [str(self._input_size), str(self._hidden_size)]
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "bidirectional": False}
-        for name, default in defaults.items():
-            value = getattr(self, name)
-            if value != default:
-                parts.append(f"{name}={value}")
-        return f"{type(self).__name__}({', '.join(parts)}, dtype={self._dtype.name})"
+        changed = self._options.changed()
+        if changed.get("nonlinearity") == "tanh":  # the default of an RNN, which an LSTM does not have
+            del changed["nonlinearity"]
+        changed["dtype"] = self._options.dtype.name
+        sizes = (str(self._options.input_size), str(self._options.hidden_size))
+        named = (f"{k}={v}" if k == "dtype" else f"{k}={v!r}" for k, v in changed.items())
+        return f"{type(self).__name__}({', '.join((*sizes, *named))})"
 
     def __getstate__(self) -> dict[str, Any]:
-        sizes = (self._input_size, self._hidden_size, self._num_layers)
-        flags = (self._bias, self._batch_first, self._bidirectional)
         own = getattr(self, "__dict__", {})  # a subclass's attributes
-        return {"arguments": (*sizes, *flags, self._dtype), "params": dict(self._values), "attributes": own}
+        with self._lock:  # another thread could be drawing
+            generator = copy.deepcopy(self._generator)  # also where a mere copy is made: its masks are its own
+        options = self._options.arguments()
+        return {"options": options, "params": dict(self._values), "generator": generator, "attributes": own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._configure(*state["arguments"])
+        self._configure(Options(**state["options"]))
+        self._generator = state["generator"]
         self._commit({name: _params.freeze(value) for name, value in state["params"].items()})
         for name, value in state["attributes"].items():
             setattr(self, name, value)

@@ -6,6 +6,8 @@ A plain array is exactly a `numpy.ndarray` of the network's own type in native b
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 import sys
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
@@ -20,14 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def size(value: SupportsIndex, name: str) -> int:
-    """Return a positive int."""
+def size(value: SupportsIndex, name: str, *, zero: bool = False) -> int:
+    """Return a positive int, or 0 where that is allowed."""
+    what = "0 or a positive int" if zero else "a positive int"
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a positive int, got {_kind(value)}")
-    number = operator.index(value)
-    if not 1 <= number <= sys.maxsize:
-        raise ValueError(f"{name} must be a positive int, got {number}")
-    return number
+        raise TypeError(f"{name} must be {what}, got {_kind(value)}")
+    result = operator.index(value)
+    if not (0 if zero else 1) <= result <= sys.maxsize:
+        raise ValueError(f"{name} must be {what}, got {result}")
+    return result
 
 
 def flag(value: object, name: str) -> bool:
@@ -35,6 +38,59 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {_kind(value)}")
     return bool(value)
+
+
+def number(value: object, name: str, what: str = "a finite number") -> float:
+    """Return a finite float; `what` is how an error describes the number that is wanted."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's scalars are Real too, its bools not
+        raise TypeError(f"{name} must be {what}, got {_kind(value)}")
+    try:
+        result = float(value)
+    except OverflowError:  # an int that is too long
+        result = math.inf
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be {what}, got {result}")
+    return result
+
+
+def positive(value: object, name: str) -> float:
+    """Return a finite float above 0."""
+    result = number(value, name, "a positive number")
+    if result <= 0:
+        raise ValueError(f"{name} must be a positive number, got {result}")
+    return result
+
+
+def probability(value: object, name: str) -> float:
+    """Return a float between 0 and 1, both included."""
+    what = "a probability, from 0 to 1"
+    result = number(value, name, what)
+    if not 0 <= result <= 1:
+        raise ValueError(f"{name} must be {what}, got {result}")
+    return result + 0.0  # 0.0, not -0.0
+
+
+def choice(value: object, name: str, choices: tuple[str | None, ...]) -> Any:
+    """Return a value that is one of `choices`."""
+    if value is None or isinstance(value, str):
+        if value in choices:
+            return value
+        error: type[Exception] = ValueError
+    else:
+        error = TypeError
+    raise error(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {_kind(value)}")
+
+
+def generator(value: int | np.random.Generator | None) -> np.random.Generator:
+    """Return a generator: the given one, or a new one from a seed or, for None, from the system's entropy."""
+    if isinstance(value, np.random.Generator):
+        return value
+    if value is not None:
+        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+            raise TypeError(f"rng must be None, an int or a numpy.random.Generator, got {type(value).__name__}")
+        if value < 0:
+            raise ValueError(f"rng must not be negative, got {value}")
+    return np.random.default_rng(value)
 
 
 def float_type(value: Any) -> np.dtype[Any]:
@@ -102,18 +158,22 @@ def sequence(value: object, features: int, batch_first: bool, dtype: np.dtype[An
 
 
 def pair(
-    value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, partial: bool = False
+    value: object,
+    name: str,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    dtype: np.dtype[Any],
+    *,
+    partial: bool = False,
 ) -> tuple[Array | None, Array | None] | None:
-    """Return (h, c) as plain arrays; with `partial` either may be None."""
+    """Return (h, c) as plain arrays of the two shapes; with `partial` either may be None."""
     if value is None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         what = f"{len(value)} items" if isinstance(value, (tuple, list)) else _kind(value)
-        raise TypeError(f"{name} must be None or a pair (h, c) of arrays of shape {shape}, got {what}")
-    if partial:
-        h, c = (None if v is None else floats(v, f"{name}[{k}]", shape, dtype) for k, v in enumerate(value))
-    else:
-        h, c = (floats(v, f"{name}[{k}]", shape, dtype) for k, v in enumerate(value))
+        same = f"arrays of shape {shapes[0]}"
+        of = same if shapes[0] == shapes[1] else f"{same} and {shapes[1]}"
+        raise TypeError(f"{name} must be None or a pair (h, c) of {of}, got {what}")
+    h, c = (None if partial and v is None else floats(v, f"{name}[{k}]", shapes[k], dtype) for k, v in enumerate(value))
     return h, c
 
 
@@ -131,6 +191,16 @@ def lengths(value: object, steps: int, batch: int, *, batched: bool) -> Array | 
         row = int(outside.argmax())
         raise ValueError(f"lengths must be between 0 and T = {steps}, got {result[row]} for row {row}")
     return plain(result, np.dtype(np.int64))
+
+
+def resets(value: object, leading: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return a plain array of bool of x's shape without its last axis."""
+    if value is None:
+        return None
+    result = array(value, "resets", "bools", "b")
+    if result.shape != leading:
+        raise ValueError(f"resets must have shape {leading}, x's without its last axis, got {result.shape}")
+    return plain(result, np.dtype(np.bool_))
 
 
 def mask(value: object, batch: int) -> NDArray[np.bool_]:

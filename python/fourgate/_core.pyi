@@ -5,10 +5,13 @@ from typing import Any, TypedDict, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ._trace import Trace
+
 __version__: str
 
 _Array = NDArray[Any]
 _State = tuple[_Array, _Array]
+_Mask = NDArray[np.bool_]
 
 class CpuInfo(TypedDict):
     isa: str
@@ -21,33 +24,60 @@ class CpuInfo(TypedDict):
 
 @final
 class Tape:
+    masks: dict[str, _Mask]
+    trace: Trace | None
     @property
     def nbytes(self) -> int: ...
     @property
     def x_shape(self) -> tuple[int, ...]: ...
+    def gates(self, k: int) -> _Array: ...
+    def cells(self, k: int) -> _Array: ...
 
 @final
 class Network:
     def __init__(
-        self, dtype: str, input_size: int, hidden_size: int, num_layers: int, directions: int, bias: bool
+        self,
+        dtype: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        directions: int,
+        bias: bool,
+        options: dict[str, Any] | None,
     ) -> None: ...
     def set_parameters(self, params: list[_Array]) -> None: ...
     def forward(
-        self, x: object, state: object, lengths: object, batch_first: bool, out: object
-    ) -> tuple[_Array, _State] | None: ...
+        self, x: object, state: object, lengths: object, batch_first: bool, out: object, resets: object, cells: bool
+    ) -> Any: ...  # (y, (h, c)), with `cells` (y, (h, c), cells), or None
     def forward_tape(
-        self, x: object, state: object, lengths: object, batch_first: bool
-    ) -> tuple[_Array, _State, Tape] | None: ...
+        self,
+        x: object,
+        state: object,
+        lengths: object,
+        batch_first: bool,
+        resets: object,
+        cells: bool,
+        masks: dict[str, _Mask] | None,
+    ) -> Any: ...  # the same with a Tape at the end
     def backward(
-        self, tape: Tape, dy: object, dstate: object, need_x: bool, into: list[Any] | None, accumulate: bool
+        self,
+        tape: Tape,
+        dy: object,
+        dstate: object,
+        need_x: bool,
+        into: list[Any] | None,
+        accumulate: bool,
+        dcells: object,
+        norms: tuple[_Array, _Array] | None,
     ) -> tuple[_Array | None, _Array, _Array, list[_Array]] | None: ...
+    def make_tape(self, x: _Array, state: _State, y: _Array, gates: _Array, c: _Array) -> Tape | None: ...
 
 @final
 class Stream:
     def __init__(self, net: Network, batch: int) -> None: ...
     def step(self, x: object, out: object) -> _Array | None: ...
-    def run(self, x: object, out: object) -> _Array | None: ...
-    def reset(self, mask: NDArray[np.bool_] | None) -> None: ...
+    def run(self, x: object, out: object, resets: object) -> _Array | None: ...
+    def reset(self, mask: _Mask | None) -> None: ...
     def get_state(self) -> _State: ...
     def set_state(self, h: _Array, c: _Array) -> None: ...
 
@@ -56,3 +86,4 @@ def get_num_threads() -> int: ...
 def cpu_info() -> CpuInfo: ...
 def sigmoid(x: _Array) -> _Array: ...
 def tanh(x: _Array) -> _Array: ...
+def activation(name: str, alpha: float, beta: float, x: _Array) -> _Array: ...

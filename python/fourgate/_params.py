@@ -1,4 +1,4 @@
-"""Parameters: their names and shapes, how they begin, how they are kept, and PyTorch's state dicts."""
+"""Parameters: their names and shapes, how they are kept, and PyTorch's state dicts."""
 
 from __future__ import annotations
 
@@ -14,43 +14,52 @@ from . import _check
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._options import Options
+
     Array = NDArray[Any]
     Shapes = dict[str, tuple[int, ...]]
 
 
-def shapes(input_size: int, hidden_size: int, num_layers: int, directions: int, bias: bool, itemsize: int) -> Shapes:
-    """Return every parameter's name and shape, in the core's order: layers, directions, weight_ih, weight_hh, bias.
+def shapes(o: Options) -> Shapes:
+    """Return every parameter's name and shape, in the core's order: layers, directions, and what `_own` lists for each.
 
     Raises MemoryError where they could not be addressed, so that no later product of sizes overflows.
     """
-    first, later = input_size + hidden_size + 1, (directions + 1) * hidden_size + 1
-    total = 4 * hidden_size * directions * (first + (num_layers - 1) * later)
-    if total * itemsize > sys.maxsize // 4:
-        raise MemoryError(f"an LSTM of {total} parameters does not fit into memory")
+    later = o.num_layers - 1
+    total = _count(o, o.input_size) + later * _count(o, o.inputs(1))
+    if o.shortcut == "dense":  # each layer reads O columns more than the one below
+        total += o.directions * o.gates * o.hidden_size * o.outputs * (later * (later - 1) // 2)
+    elif o.shortcut == "highway":
+        total += later * o.outputs * (o.outputs + 1)
+    if total * o.dtype.itemsize > sys.maxsize // 4:
+        raise MemoryError(f"a network of {total} parameters does not fit into memory")
     result: Shapes = {}
-    for layer in range(num_layers):
-        for reverse in ("", "_reverse")[:directions]:
-            width = input_size if layer == 0 else directions * hidden_size
-            result[f"weight_ih_l{layer}{reverse}"] = (4 * hidden_size, width)
-            result[f"weight_hh_l{layer}{reverse}"] = (4 * hidden_size, hidden_size)
-            if bias:
-                result[f"bias_l{layer}{reverse}"] = (4 * hidden_size,)
+    for layer in range(o.num_layers):
+        for suffix in o.suffixes(layer):
+            result.update((kind + suffix, shape) for kind, shape in _own(o, o.inputs(layer)).items())
+        if o.shortcut == "highway" and layer > 0:
+            result[f"weight_highway_l{layer}"] = (o.outputs, o.outputs)
+            result[f"bias_highway_l{layer}"] = (o.outputs,)
     return result
 
 
-def initial(
-    of: Shapes, hidden_size: int, dtype: np.dtype[Any], rng: int | np.random.Generator | None
-) -> dict[str, Array]:
-    """Draw all parameters from the uniform distribution on (-1/sqrt(H), 1/sqrt(H)), as PyTorch does."""
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        if isinstance(rng, (bool, np.bool_)) or not hasattr(rng, "__index__"):
-            raise TypeError(f"rng must be None, an int or a numpy.random.Generator, got {type(rng).__name__}")
-        if rng < 0:
-            raise ValueError(f"rng must not be negative, got {rng}")
-    generator = np.random.default_rng(rng)
-    end = 1.0 / math.sqrt(hidden_size)
-    # Drawn in float64 whatever the type, so that a seed gives one network, not one for each type.
-    return {name: freeze(generator.uniform(-end, end, shape).astype(dtype)) for name, shape in of.items()}
+def _own(o: Options, width: int) -> Shapes:
+    """Return the parameters of one direction of a layer that reads `width` columns."""
+    rows, units, columns = o.gates * o.hidden_size, o.hidden_size, o.state_columns
+    result: Shapes = {"weight_ih": (rows, width), "weight_hh": (rows, columns)}
+    if o.bias:
+        result["bias"] = (rows,)
+    if o.proj_size:
+        result["weight_hr"] = (columns, units)
+    if o.peephole:
+        result["peephole"] = (3, units)
+    if o.layer_norm:
+        result.update(norm_ih=(rows,), norm_hh=(rows,), norm_c=(2, units))
+    return result
+
+
+def _count(o: Options, width: int) -> int:
+    return o.directions * sum(math.prod(shape) for shape in _own(o, width).values())
 
 
 def freeze(value: Array) -> Array:
@@ -62,12 +71,16 @@ def to_pytorch(params: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """Return copies under PyTorch's names: our bias is its ``bias_ih``, its ``bias_hh`` is zeros."""
     result = {}
     for name, value in params.items():
-        if name.startswith("bias"):
-            result[prefix + name.replace("bias", "bias_ih")] = value.copy()
-            result[prefix + name.replace("bias", "bias_hh")] = np.zeros_like(value)
-        else:
-            result[prefix + name] = value.copy()
+        first, *second = _halves(name) or (name,)
+        result[prefix + first] = value.copy()
+        for other in second:
+            result[prefix + other] = np.zeros_like(value)
     return result
+
+
+def _halves(name: str) -> tuple[str, str] | None:
+    """Return the names of PyTorch's two biases where it has two for our one."""
+    return (f"bias_ih{name[4:]}", f"bias_hh{name[4:]}") if name.startswith("bias_l") else None
 
 
 def from_mapping(
@@ -87,8 +100,7 @@ def from_mapping(
     missing, twice = [], []
     for name in of:
         choices = [[prefix + name]]
-        if name.startswith("bias"):
-            choices.append([prefix + name.replace("bias", part) for part in ("bias_ih", "bias_hh")])
+        choices += [[prefix + half for half in halves] for halves in [_halves(name)] if halves]
         found = [keys for keys in choices if any(key in values for key in keys)]
         if len(found) > 1:
             twice.append(name)
@@ -107,7 +119,7 @@ def from_mapping(
     if twice:
         problems.append("given both whole and in two parts: " + ", ".join(twice))
     if problems:
-        raise ValueError(f"the state dict does not fit this LSTM ({'; '.join(problems)})")
+        raise ValueError(f"the state dict does not fit this network ({'; '.join(problems)})")
     result = {}
     for name, keys in sources.items():
         parts = [_check.floats(values[key], key, of[name], np.dtype(np.float64)) for key in keys]
@@ -119,12 +131,14 @@ def _common_prefix(values: Mapping[str, object]) -> str:
     """Return what stands before ``weight_ih_l0``: all keys must begin so, or be asked for by an explicit prefix."""
     found = [key[: -len("weight_ih_l0")] for key in values if key.endswith("weight_ih_l0")]
     if len(found) > 1:
-        raise ValueError(f"the state dict holds several LSTMs: choose one by prefix=, of {', '.join(map(repr, found))}")
+        raise ValueError(
+            f"the state dict holds several networks: choose one by prefix=, of {', '.join(map(repr, found))}"
+        )
     prefix = found[0] if found else ""
     others = [key for key in values if not key.startswith(prefix)]
     if others:
         raise ValueError(
-            f"the state dict holds more than an LSTM ({', '.join(others[:4])}{', ...' if len(others) > 4 else ''}): "
+            f"the state dict holds more than a network ({', '.join(others[:4])}{', ...' if len(others) > 4 else ''}): "
             f"pass prefix={prefix!r} to load only the keys that begin so"
         )
     return prefix

@@ -1,46 +1,27 @@
-"""The class LSTM(Base): names, shapes, errors and documentation; the arithmetic is all in the compiled core."""
+"""The class LSTM: every option that it has; how it runs is in `_lstm_calls`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _check, _params
-from ._base import Base
-from ._core import Tape
-from .stream import Stream
+from . import _check
+from ._lstm_calls import Grads, LSTMCalls
+from ._options import Options
+from ._properties import LSTMProperties
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import DTypeLike
 
-    Array = NDArray[Any]
-    State = tuple[Array, Array]
+    from ._options import Activation
 
 __all__ = ["LSTM", "Grads"]
 
 
-class Grads(NamedTuple):
-    """What `LSTM.backward` returns.
-
-    Attributes
-    ----------
-    x : array of x's shape, or None where ``need_x`` was False
-    h0, c0 : array (L*D, B, H), or (L*D, H) where x had no batch axis
-        Gradients of the initial state, also where it was not given and stood for zeros.
-    params : dict
-        Gradients by parameter name, each of its parameter's shape.
-    """
-
-    x: Array | None
-    h0: Array
-    c0: Array
-    params: dict[str, Array]
-
-
-class LSTM(Base):
+class LSTM(LSTMProperties, LSTMCalls):
     """A long short-term memory network, with ``torch.nn.LSTM``'s arguments, shapes and gate order (i, f, g, o).
 
     Parameters
@@ -57,18 +38,57 @@ class LSTM(Base):
         Whether batched x and y are (B, T, ...) instead of (T, B, ...). States never are.
     bidirectional : bool
         Whether a second set of units reads the sequence backwards (D = 2) beside the first.
-    dropout, proj_size
-        Not there yet: anything but 0 raises NotImplementedError.
+    dropout : float
+        Probability of each number between two layers to be dropped, in training. Here and below what is kept is divided
+        by 1 - p, and calls that do not train drop nothing.
+    proj_size : int
+        P, the columns that h is projected to, ``h = W_hr (o * tanh(c))``; 0 for no projection, where h has H columns.
+    peephole : bool
+        Whether i and f see c of the step before, and o the new c, each unit its own (Gers and Schmidhuber 2000).
+    coupled : bool
+        Whether f is 1 - i (Greff et al. 2017). The rows of f stay among the parameters, without effect.
+    activations : (gates, cell, output)
+        Functions of i, f and o, of g, and of c on its way out: "sigmoid", "tanh", "relu", "hard_sigmoid", "affine",
+        "leaky_relu", "thresholded_relu", "scaled_tanh", "elu", "softsign" or "softplus". (name, alpha) or
+        (name, alpha, beta) choose other numbers than ONNX's defaults, of which `fourgate.reference` has the formulas.
+    cell_clip, proj_clip, gate_clip : float, optional
+        Bounds, positive and negative: of c before anything uses it, of the projected h, of every activation's input.
+    layer_norm : "pre" or "carried", optional
+        Layer normalisation (Ba et al. 2016) of the two products W_ih x and W_hh h over all 4H columns, and of c over H:
+        on its way out only ("pre", where c itself is carried on), or before all that uses it ("carried").
+    layer_norm_eps : float
+        Added to the variance.
+    recurrent_dropout : float
+        Probability of each column of h to be dropped on its way into W_hh, in training; drawn for each row, once for
+        the whole sequence (Gal and Ghahramani 2016).
+    weight_drop : float
+        Probability of each element of W_hh to be dropped, in training; drawn once a call (Merity et al. 2018).
+    zoneout : (zh, zc)
+        Probabilities of each number of h and of c to stay for a step as it was, in training (Krueger et al. 2017).
+        Otherwise h and c are the mean of old and new, weighted so.
+    reverse : bool
+        Whether the one direction reads the sequence backwards; y stays in the order of x.
+    merge : "concat", "sum", "mul" or "mean"
+        How the two directions are joined in y, and in what the next layer reads.
+    shortcut : "residual", "highway" or "dense", optional
+        What leads past every layer but the first: its input is added to its output (He et al. 2016), or mixed in by a
+        learned gate (Srivastava et al. 2015), or the layer above reads both, side by side (Huang et al. 2017).
+    initialization : "pytorch" or "keras"
+        How the parameters begin. As in PyTorch: all uniform between -1/sqrt(H) and 1/sqrt(H). As in Keras: weight_ih
+        uniform by Glorot, weight_hh orthogonal, biases zeros with ones for f. In both gains of norms begin as 1, their
+        biases as 0, and a highway's bias as -1.
+    forget_bias : float, optional
+        What the biases of f begin with, whatever the scheme (Jozefowicz et al. 2015).
     dtype : float32 or float64
         Type of the parameters, of the arithmetic, and of every result.
     rng : None, int or numpy.random.Generator
-        Where the initial parameters come from: uniform between -1/sqrt(H) and 1/sqrt(H). One seed gives the same
-        network in both types, up to rounding.
+        Where the initial parameters come from, and then the masks of what is dropped in training, unless `forward` is
+        given another. One seed gives the same network in both types, up to rounding.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what is described above; the message names it.
+        If an argument is not what is described above, or two make no sense together; the message names them.
     MemoryError
         If the network is too large.
 
@@ -82,6 +102,50 @@ class LSTM(Base):
 
     Results do not depend, to the last bit, on the batch that a row is in, on the number of threads, or on how a
     sequence was cut into calls that pass the state on. One object may be used from many threads at once.
+
+    What the options are called elsewhere ("-" where there is none):
+
+    ================= ============== ================= ============= ====================== ============= ==============
+    fourgate          PyTorch        Keras             ONNX          TensorFlow 1           oneDNN        cuDNN
+    ================= ============== ================= ============= ====================== ============= ==============
+    num_layers        num_layers     -                 -             MultiRNNCell           weights' axis numLayers
+    bias              bias           use_bias          B             -                      bias          biasMode
+    batch_first       batch_first    always            layout        not time_major         tag ntc       layout
+    bidirectional     bidirectional  Bidirectional     direction     bidirectional_..._rnn  direction     dirMode
+    merge             -              merge_mode        -             -                      direction     -
+    reverse           -              go_backwards      direction     TimeReversedFusedRNN   direction     -
+    proj_size         proj_size      -                 -             num_proj               weights_      projSize
+                                                                                            projection
+    proj_clip         -              -                 -             proj_clip              -             -
+    cell_clip         -              -                 -             cell_clip              -             RNNSetClip
+    gate_clip         -              -                 clip          -                      -             -
+    peephole          -              -                 P             use_peepholes          weights_      -
+                                                                                            peephole
+    coupled           -              -                 input_forget  CoupledInputForgetGate -             -
+    activations       -              activation,       activations   activation             -             -
+                                     recurrent_...
+    layer_norm        -              -                 -             LayerNormBasic         -             -
+    layer_norm_eps    -              -                 -             -                      -             -
+    dropout           dropout        -                 -             output_keep_prob       -             dropoutDesc
+    recurrent_dropout -              recurrent_dropout -             state_keep_prob        -             -
+    weight_drop       -              -                 -             -                      -             -
+    zoneout           -              -                 -             -                      -             -
+    shortcut          -              -                 -             ResidualWrapper,       -             -
+                                                                     HighwayWrapper
+    initialization    -              ..._initializer   -             initializer            -             -
+    forget_bias       -              unit_forget_bias  -             forget_bias            -             -
+    lengths           PackedSequence mask              sequence_lens sequence_length        -             seqLengthArray
+    resets            -              -                 -             -                      -             -
+    return_cells      -              -                 -             -                      -             -
+    trace             -              -                 -             -                      -             -
+    ================= ============== ================= ============= ====================== ============= ==============
+
+    Not all of these are quite the same. Keras's ``dropout`` drops what a layer reads, once for the whole sequence, and
+    its ``go_backwards`` returns y in the order of reading; its ``merge_mode`` calls the mean "ave". oneDNN can sum two
+    directions or concatenate them. TensorFlow's cells are named without ``LSTMCell``: CoupledInputForgetGate has
+    i = 1 - f instead, LayerNormBasic normalises gate by gate, and ``forget_bias`` is added in every call. Its
+    ``..._keep_prob`` are DropoutWrapper's, 1 - p, the second with ``variational_recurrent``. ONNX keeps the numbers of
+    activations apart, in ``activation_alpha`` and ``activation_beta``. cuDNN's functions begin with ``cudnn``.
 
     Examples
     --------
@@ -105,204 +169,47 @@ class LSTM(Base):
         bidirectional: bool = False,
         dropout: float = 0.0,
         proj_size: int = 0,
+        peephole: bool = False,
+        coupled: bool = False,
+        activations: Sequence[Activation] = ("sigmoid", "tanh", "tanh"),
+        cell_clip: float | None = None,
+        proj_clip: float | None = None,
+        gate_clip: float | None = None,
+        layer_norm: str | None = None,
+        layer_norm_eps: float = 1e-5,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        zoneout: tuple[float, float] = (0.0, 0.0),
+        reverse: bool = False,
+        merge: str = "concat",
+        shortcut: str | None = None,
+        initialization: str = "pytorch",
+        forget_bias: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        for name, value in (("dropout", dropout), ("proj_size", proj_size)):
-            if value != 0:
-                raise NotImplementedError(f"{name} is not there yet: it must be 0, got {value!r}")
-        self._configure(
-            _check.size(input_size, "input_size"),
-            _check.size(hidden_size, "hidden_size"),
-            _check.size(num_layers, "num_layers"),
-            _check.flag(bias, "bias"),
-            _check.flag(batch_first, "batch_first"),
-            _check.flag(bidirectional, "bidirectional"),
-            _check.float_type(dtype),
-        )
-        self._commit(_params.initial(self._shapes, self._hidden_size, self._dtype, rng))
-
-    def __call__(
-        self,
-        x: ArrayLike,
-        state: tuple[ArrayLike, ArrayLike] | None = None,
-        *,
-        lengths: ArrayLike | None = None,
-        out: Array | None = None,
-    ) -> tuple[Array, State]:
-        """Run the network, for inference.
-
-        Parameters
-        ----------
-        x : array (T, B, I), (B, T, I) if ``batch_first``, or (T, I) without a batch
-            The input sequences.
-        state : (h0, c0), each array (L*D, B, H), or (L*D, H) without a batch; optional
-            The initial state; zeros where it is not given.
-        lengths : array of int (B,), optional
-            How many steps of each row count, 0 to T, in any order; all T where it is not given. What lies behind is not
-            read, its y is 0, and the final state is that of the row's last step. The reverse direction starts there.
-        out : array of y's shape and the network's type, optional
-            Written instead of a new y. It must be writable and share no memory with the other arguments.
-
-        Returns
-        -------
-        y : array (T, B, D*H), (B, T, D*H) or (T, D*H)
-            Last layer's h at every step, forward direction first; ``out`` itself if that was given.
-        (h, c) : arrays of the state's shape
-            Final states. Passed on to the next call they continue the sequence.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument has a wrong type, shape or value.
-        """
-        result = self._core_forward(x, state, lengths, self._batch_first, out)
-        if result is not None:
-            return result
-        x_, state_, lengths_ = self._convert(x, state, lengths)
-        if out is None:
-            return _check.computed(self._core_forward(x_, state_, lengths_, self._batch_first, None))
-        target = _check.buffer(out, "out", self._y_shape(x_.shape), self._dtype)
-        h, c = (None, None) if state is None else state
-        _check.apart(target, "out", {"x": x, "state[0]": h, "state[1]": c, "lengths": lengths})
-        y, end = _check.computed(self._core_forward(x_, state_, lengths_, self._batch_first, None))
-        target[...] = y
-        return out, end
-
-    def forward(
-        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None = None, *, lengths: ArrayLike | None = None
-    ) -> tuple[Array, State, Tape]:
-        """Run the network and keep what `backward` needs.
-
-        Parameters
-        ----------
-        x, state, lengths
-            As in `__call__`.
-
-        Returns
-        -------
-        y, (h, c)
-            As in `__call__`, and equal to what that returns to the last bit.
-        tape : Tape
-            For `backward`, any number of times, until the parameters change. ``tape.nbytes`` is the memory it holds.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument has a wrong type, shape or value.
-        """
-        result = self._core_forward_tape(x, state, lengths, self._batch_first)
-        if result is not None:
-            return result
-        return _check.computed(self._core_forward_tape(*self._convert(x, state, lengths), self._batch_first))
-
-    def backward(
-        self,
-        tape: Tape,
-        dy: ArrayLike | None = None,
-        dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None,
-        *,
-        need_x: bool = True,
-        out: Mapping[str, Array] | None = None,
-        accumulate: bool = False,
-    ) -> Grads:
-        """Return the gradients of a loss from its gradients with respect to y and the final states.
-
-        Parameters
-        ----------
-        tape : Tape
-            From `forward`.
-        dy : array of y's shape, optional
-            Gradient of y; zeros where it is not given.
-        dstate : (dh, dc), each array of the state's shape or None; optional
-            Gradients of the final states; zeros where they are not given.
-        need_x : bool
-            Whether the gradient of x is wanted; without it `Grads.x` is None.
-        out : mapping from every parameter's name to an array of its shape and the network's type, optional
-            Where to write the gradients of the parameters, instead of new arrays. They must be writable and share no
-            memory with each other or with the other arguments.
-        accumulate : bool
-            Whether to add to what is in ``out``, rather than to overwrite it.
-
-        Returns
-        -------
-        Grads
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument has a wrong type, shape or value.
-        RuntimeError
-            If the parameters have changed since the tape was made.
-        """
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape must be what forward returned last, got {type(tape).__name__}")
-        if out is None:
-            if accumulate:
-                raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
-            result = self._core_backward(tape, dy, dstate, need_x, None, False)
-        else:
-            if out.keys() != self._shapes.keys():
-                raise ValueError(f"out must have the names {', '.join(self._shapes)}, got {', '.join(map(str, out))}")
-            result = self._core_backward(tape, dy, dstate, need_x, [out[k] for k in self._shapes], bool(accumulate))
-        if result is None:
-            result = self._backward_converted(tape, dy, dstate, need_x, out, bool(accumulate))
-        dx, dh0, dc0, params = result
-        into = params if out is None else [out[name] for name in self._shapes]
-        return Grads(dx, dh0, dc0, dict(zip(self._shapes, into, strict=True)))
-
-    def stream(self, batch: int = 1) -> Stream:
-        """Return a `Stream` over this network: its state kept inside, zeros at first, one step or chunk at a time.
-
-        Parameters
-        ----------
-        batch : int
-            B, the number of rows that run side by side.
-
-        Raises
-        ------
-        ValueError
-            If the network is bidirectional: its second direction starts at the end, which a stream does not have.
-        """
-        return Stream(self, batch)
-
-    def _state_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        rows = self._num_layers * (2 if self._bidirectional else 1)
-        batch = x_shape[:-1][1 - self._batch_first :][:1] if len(x_shape) == 3 else ()
-        return (rows, *batch, self._hidden_size)
-
-    def _y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*x_shape[:-1], self._hidden_size * (2 if self._bidirectional else 1))
-
-    def _convert(
-        self, x: object, state: object, lengths: object
-    ) -> tuple[Array, tuple[Array | None, Array | None] | None, Array | None]:
-        """Return the arguments of a forward pass as plain arrays, or raise what is wrong with them."""
-        x_ = _check.sequence(x, self._input_size, self._batch_first, self._dtype)
-        shape = self._state_shape(x_.shape)
-        batched = x_.ndim == 3
-        steps = x_.shape[1 if batched and self._batch_first else 0]
-        lengths_ = _check.lengths(lengths, steps, shape[1] if batched else 1, batched=batched)
-        return x_, _check.pair(state, "state", shape, self._dtype), lengths_
-
-    def _backward_converted(
-        self, tape: Tape, dy: object, dstate: Any, need_x: bool, out: Mapping[str, Array] | None, accumulate: bool
-    ) -> tuple[Array | None, Array, Array, list[Array]]:
-        """Go backward with arguments that the core could not read as they came."""
-        dy_ = None if dy is None else _check.floats(dy, "dy", self._y_shape(tape.x_shape), self._dtype)
-        dstate_ = _check.pair(dstate, "dstate", self._state_shape(tape.x_shape), self._dtype, partial=True)
-        if out is None:
-            return _check.computed(self._core_backward(tape, dy_, dstate_, need_x, None, False))
-        dh, dc = (None, None) if dstate is None else dstate
-        others = {"dy": dy, "dstate[0]": dh, "dstate[1]": dc}
-        targets = []
-        for name, shape in self._shapes.items():
-            targets.append(_check.buffer(out[name], f"out[{name!r}]", shape, self._dtype))
-            _check.apart(targets[-1], f"out[{name!r}]", others)
-            others[f"out[{name!r}]"] = targets[-1]
-        # Into plain copies, which the core can write whatever the layout of the targets is.
-        copies = [np.array(target, order="C") for target in targets]
-        result = _check.computed(self._core_backward(tape, dy_, dstate_, need_x, copies, accumulate))
-        for target, value in zip(targets, copies, strict=True):
-            target[...] = value
-        return result
+        given: Any = {
+            "bias": bias,
+            "batch_first": batch_first,
+            "bidirectional": bidirectional,
+            "dropout": dropout,
+            "proj_size": proj_size,
+            "peephole": peephole,
+            "coupled": coupled,
+            "activations": activations,
+            "cell_clip": cell_clip,
+            "proj_clip": proj_clip,
+            "gate_clip": gate_clip,
+            "layer_norm": layer_norm,
+            "layer_norm_eps": layer_norm_eps,
+            "recurrent_dropout": recurrent_dropout,
+            "weight_drop": weight_drop,
+            "zoneout": zoneout,
+            "reverse": reverse,
+            "merge": merge,
+            "shortcut": shortcut,
+            "initialization": initialization,
+            "forget_bias": forget_bias,
+            "dtype": _check.float_type(dtype),
+        }
+        self._create(Options(input_size, hidden_size, num_layers, **given), rng)

@@ -1,0 +1,154 @@
+"""The inputs of the ONNX operator LSTM as plain arrays in fourgate's order, or an error that names the input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _check
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._attributes import Attributes
+
+    Array = NDArray[Any]
+
+_TO_OURS = (0, 2, 3, 1)  # ONNX keeps the gates i, o, f, c; fourgate i, f, g (ONNX's c), o
+_TO_ONNX = (0, 3, 1, 2)
+_PEEPHOLES = (0, 2, 1)  # i, o, f against i, f, o: its own inverse
+
+
+class Weights(NamedTuple):
+    """W, R, B and P as the operator has them, of one floating type."""
+
+    W: Array
+    R: Array
+    B: Array | None
+    P: Array | None
+
+
+class Sequences(NamedTuple):
+    """What changes from call to call, in the layout of the operator but for the states, which are (D, B, H)."""
+
+    X: Array
+    lengths: Array | None
+    initial_h: Array | None
+    initial_c: Array | None
+
+
+def real(value: object, name: str) -> Array:
+    """Return an array of real numbers; bfloat16, which NumPy itself does not know, comes back as float32."""
+    result = _check.array(value, name, kinds="fiuV")
+    if result.dtype.kind == "V":
+        if result.dtype.name != "bfloat16":
+            raise TypeError(f"{name} must hold real numbers (float or integer), got dtype {result.dtype}")
+        return result.astype(np.float32)
+    return result
+
+
+def read_x(value: object) -> tuple[Array, np.dtype[Any]]:
+    """Return X as a plain array of the type to compute in, and the type of the results, which is X's own."""
+    given = _check.array(value, "X", kinds="fiuV")
+    if given.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"X must be float16, bfloat16, float32 or float64, got {given.dtype}")
+    if given.ndim != 3 or given.shape[2] < 1:
+        raise ValueError(f"X must have three axes, the last of them input_size of at least 1, got shape {given.shape}")
+    dtype = given.dtype.newbyteorder("=")
+    return _check.plain(given, np.dtype(np.float64 if dtype.name == "float64" else np.float32)), dtype
+
+
+def shaped(value: object, name: str, shape: tuple[int, ...], meaning: str, dtype: np.dtype[Any]) -> Array:
+    """Return a plain array; `meaning` spells the shape out for the message."""
+    result = real(value, name)
+    if result.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, which is ({meaning}), got {result.shape}")
+    return _check.plain(result, dtype)
+
+
+def weights(inputs: int, W: object, R: object, B: object, P: object, attributes: Attributes, dtype: Any) -> Weights:
+    """Check and convert the parameters of an operator with that many input features."""
+    directions, hidden = len(attributes.directions), attributes.hidden_size
+    if hidden is None:
+        shape = real(R, "R").shape
+        if len(shape) != 3 or shape[2] < 1:
+            raise ValueError(f"R must have shape (num_directions, 4*hidden_size, hidden_size), got {shape}")
+        hidden = shape[2]
+    d = "num_directions"
+    # R first: it may be what says how large the others must be.
+    recurrent = shaped(R, "R", (directions, 4 * hidden, hidden), f"{d}, 4*hidden_size, hidden_size", dtype)
+    return Weights(
+        shaped(W, "W", (directions, 4 * hidden, inputs), f"{d}, 4*hidden_size, input_size", dtype),
+        recurrent,
+        None if B is None else shaped(B, "B", (directions, 8 * hidden), f"{d}, 8*hidden_size", dtype),
+        None if P is None else shaped(P, "P", (directions, 3 * hidden), f"{d}, 3*hidden_size", dtype),
+    )
+
+
+def sequences(
+    x: Array, sequence_lens: object, initial_h: object, initial_c: object, hidden: int, attributes: Attributes
+) -> Sequences:
+    """Check and convert what is not a parameter; x is from `read_x`."""
+    batch, steps = x.shape[:2] if attributes.batch_first else x.shape[1::-1]
+    lengths = None
+    if sequence_lens is not None:
+        # A copy, which nobody else can write to once it is checked.
+        lengths = np.array(_check.array(sequence_lens, "sequence_lens", "integers", "iu"))
+        if lengths.shape != (batch,):
+            raise ValueError(f"sequence_lens must have shape ({batch},), which is (batch_size,), got {lengths.shape}")
+        outside = (lengths < 0) | (lengths > steps)
+        if outside.any():
+            row = int(outside.argmax())
+            raise ValueError(f"sequence_lens must be between 0 and {steps}, got {lengths[row]} for row {row}")
+        lengths = lengths.astype(np.int64)
+    shape = len(attributes.directions), batch, hidden
+    return Sequences(
+        x,
+        lengths,
+        state(initial_h, "initial_h", shape, attributes.batch_first, x.dtype),
+        state(initial_c, "initial_c", shape, attributes.batch_first, x.dtype),
+    )
+
+
+def state(value: object, name: str, shape: tuple[int, int, int], batch_first: bool, dtype: Any) -> Array | None:
+    """Return a state (D, B, H), or None where there is none; with `batch_first` it comes as (B, D, H)."""
+    if value is None:
+        return None
+    if not batch_first:
+        return shaped(value, name, shape, "num_directions, batch_size, hidden_size", dtype)
+    turned = shape[1], shape[0], shape[2]
+    result = shaped(value, name, turned, "batch_size, num_directions, hidden_size", dtype)
+    return np.ascontiguousarray(result.swapaxes(0, 1))
+
+
+def parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
+    """Return one direction's parameters under fourgate's names."""
+    found = {f"weight_ih_l0{suffix}": _ordered(w.W[d], _TO_OURS), f"weight_hh_l0{suffix}": _ordered(w.R[d], _TO_OURS)}
+    if w.B is not None:
+        ours, recurrent = w.B[d].reshape(2, -1)
+        found[f"bias_l0{suffix}"] = _ordered(ours + recurrent, _TO_OURS)
+    if w.P is not None:
+        found[f"peephole_l0{suffix}"] = w.P[d].reshape(3, -1)[list(_PEEPHOLES)]
+    return found
+
+
+def from_parameters(grads: dict[str, Array], suffix: str) -> Weights:
+    """Return one direction's gradients as the operator orders its inputs; B's two halves both get the sum's."""
+    bias, peephole = grads.get(f"bias_l0{suffix}"), grads.get(f"peephole_l0{suffix}")
+    return Weights(
+        _ordered(grads[f"weight_ih_l0{suffix}"], _TO_ONNX),
+        _ordered(grads[f"weight_hh_l0{suffix}"], _TO_ONNX),
+        None if bias is None else np.tile(_ordered(bias, _TO_ONNX), 2),
+        None if peephole is None else peephole[list(_PEEPHOLES)].reshape(-1),
+    )
+
+
+def our_gates(iofc: Array) -> Array:
+    """Return activated gates (T, B, 4H) in ONNX's order as (T, B, 4, H) in ours."""
+    return np.ascontiguousarray(iofc.reshape(*iofc.shape[:2], 4, iofc.shape[2] // 4)[:, :, list(_TO_OURS)])
+
+
+def _ordered(value: Array, order: tuple[int, ...]) -> Array:
+    """Reorder the four blocks of the first axis."""
+    return value.reshape(4, -1, *value.shape[1:])[list(order)].reshape(value.shape)
