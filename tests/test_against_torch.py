@@ -1,4 +1,4 @@
-"""Outputs, final states and every gradient agree with torch.nn.LSTM, run live on the same numbers."""
+"""Outputs, final states and every gradient agree with torch.nn.LSTM and RNN, run live on the same numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import itertools
 from typing import Any
 
 import bounds
+import fourgate as fg
 import numpy as np
+import options
 import pytest
+import verdicts
 from cases import DTYPES, Case, Data, Result, data, model, run
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing is compared with it: install torch")
@@ -103,3 +106,83 @@ def test_tensors_are_arrays_enough():
     case = Case(4, 2, 3, 5, state=False)
     lstm, d = model(case), data(case)
     np.testing.assert_array_equal(lstm(torch.tensor(d.x))[0], lstm(d.x)[0])
+
+
+def torch_of(v: options.Variant, net: Any, d: options.Data) -> dict[str, Any]:
+    """One training call of a projected LSTM or an RNN by torch, by the names of `options.train`."""
+    chosen = {name: value for name, value in v.options.items() if name in ("bias", "bidirectional", "proj_size")}
+    chosen |= {"nonlinearity": v.options["nonlinearity"]} if v.rnn else {}
+    kind = torch.nn.RNN if v.rnn else torch.nn.LSTM
+    module = kind(v.inputs, v.hidden, v.layers, **chosen, dtype=getattr(torch, v.dtype))
+    module.load_state_dict({name: torch.tensor(value) for name, value in net.state_dict().items()})
+    used = range(1 if v.rnn else 2)
+    x, *start = (torch.tensor(a, requires_grad=True) for a in (d.x, *(d.state[k] for k in used)))
+    given = x
+    if d.lengths is not None:
+        given = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(d.lengths), enforce_sorted=False)
+    y, ends = module(given, start[0] if v.rnn else tuple(start))
+    if d.lengths is not None:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=v.steps)
+    results = [y, ends] if v.rnn else [y, *ends]
+    wanted = [d.dy, *(d.dstate[k] for k in used)]
+    sum((o * torch.tensor(g)).sum() for o, g in zip(results, wanted, strict=True)).backward()
+    by_name = {name: p.grad.numpy() for name, p in module.named_parameters()}
+    found = {name: by_name[name.replace("bias", "bias_ih")] for name in net.params}
+    found |= {name: o.detach().numpy() for name, o in zip(("y", "h", "c"), results, strict=False)}
+    return found | {name: t.grad.numpy() for name, t in zip(("dx", "dh0", "dc0"), (x, *start), strict=False)}
+
+
+def check_variant(v: options.Variant) -> None:
+    net, d = options.model(v), options.data(v)._replace(dcells=None)
+    if d.lengths is not None:
+        d = d._replace(lengths=np.maximum(d.lengths, 1))
+    found, _ = options.train(v, net, d)
+    want, allowed = torch_of(v, net, d), verdicts.verdict(v, net, d).allowed
+    for name, value in want.items():
+        off = np.abs(found[name].astype(np.float64) - value).max()
+        assert found[name].shape == value.shape
+        assert off <= 2 * allowed[name], f"{v}: {name} is off by {off:.3g}, allowed {2 * allowed[name]:.3g}"
+
+
+no_onednn = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+
+@no_onednn
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_projection(layers, bidirectional, dtype):
+    for n, (bias, lengths) in enumerate(itertools.product((False, True), repeat=2)):
+        for hidden, columns in ((17, 5), (12, 11)) if n % 3 else ((33, 16), (9, 1)):
+            chosen = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, "proj_size": columns}
+            check_variant(options.Variant(6, 5, 7, hidden, chosen, lengths=lengths, dtype=dtype, seed=n))
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_rnn(layers, bidirectional, nonlinearity):
+    """relu in float64 alone: in float32 two programs may disagree on which side of the kink a value lies."""
+    for dtype in DTYPES if nonlinearity == "tanh" else DTYPES[1:]:
+        for n, (bias, lengths) in enumerate(itertools.product((False, True), repeat=2)):
+            chosen = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, "nonlinearity": nonlinearity}
+            check_variant(options.Variant(6, 5, 7, 18, chosen, lengths=lengths, dtype=dtype, seed=n))
+
+
+@no_onednn
+def test_state_dicts_of_a_projection_and_an_rnn_go_both_ways():
+    torch.manual_seed(5)
+    x = options.data(options.Variant(5, 3, 4, 9)).x
+    sizes = {"num_layers": 2, "bidirectional": True}
+    for theirs, ours in (
+        (torch.nn.LSTM(4, 9, proj_size=3, **sizes), fg.LSTM(4, 9, proj_size=3, rng=1, **sizes)),
+        (torch.nn.RNN(4, 9, nonlinearity="relu", **sizes), fg.RNN(4, 9, nonlinearity="relu", rng=1, **sizes)),
+    ):
+        relative = 2 * bounds.norm_bound("float32", 4 + 9 + 9 + 2, 10)
+        with torch.no_grad():
+            back = {name: torch.tensor(value) for name, value in ours.state_dict().items()}
+            ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+            bounds.assert_norm(ours(x)[0], theirs(torch.tensor(x))[0].numpy().astype(np.float64), relative, "theirs")
+            ours.load_state_dict(back)
+            theirs.load_state_dict(back)
+            bounds.assert_norm(ours(x)[0], theirs(torch.tensor(x))[0].numpy().astype(np.float64), relative, "ours")

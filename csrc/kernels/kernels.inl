@@ -17,9 +17,12 @@ FG_INLINE int lanes_of(size_t block, size_t n) {
   return int(left < W ? left : W);
 }
 
-#include "backward.inl"
+// Each uses the one before:
+// clang-format off
 #include "forward.inl"
+#include "backward.inl"
 #include "norm.inl"
+// clang-format on
 
 // ---- weights ----
 
