@@ -48,8 +48,8 @@ void test_forward(const Kernels<T>& k, size_t rows, size_t input, size_t hidden,
   }
   if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, P, 0, P});
   // In two pieces and both orders, as threads and alternating sweeps do.
-  ForwardStep<T> step = {p_ih.data(), p_hh.data(), p_bias.data(), input,  hidden,          hidden,  args.data(), rows,
-                         0,           P / 2,       ahead,         true,   input % 2 == 0,  nullptr, nullptr,     nullptr};
+  ForwardStep<T> step = {p_ih.data(), p_hh.data(), p_bias.data(), input, hidden,         hidden,  args.data(), rows,
+                         0,           P / 2,       ahead,         true,  input % 2 == 0, nullptr, nullptr,     nullptr};
   k.forward(step);
   step.block_begin = P / 2;
   step.block_end = P;
@@ -140,7 +140,8 @@ void test_backward(const Kernels<T>& k, size_t rows, size_t cols, size_t hidden,
   const auto xh = uniform<T>((rows - 1) * stride + cols);
   std::vector<T> dw(P * cols * 4 * W), out(4 * hidden * cols, T(1));
   const size_t tiles = (cols + k.max_rows - 1) / k.max_rows;
-  WeightGradient<T> g = {xh.data(), stride, cols, dg_panels.data(), rows * 4 * W, rows, dw.data(), cols * 4 * W, 0, P, 0, tiles / 2};
+  WeightGradient<T> g = {xh.data(), stride, cols, dg_panels.data(), rows * 4 * W, rows, dw.data(), cols * 4 * W,
+                         0,         P,      0,    tiles / 2};
   k.weight_gradient(g);
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;

@@ -1,7 +1,9 @@
-// sigmoid and tanh of every table this machine can run: at most 2 ULP, exact limits, NaN, tails, in place.
+// The activations of every table this machine can run: sigmoid and tanh to 2 ULP, the others and their slopes to 4;
+// exact limits, NaN, kinks, tails, in place.
 //
 // The judge is double for float and long double for double. Where long double is no wider than double (MSVC, macOS on
 // ARM), nothing can judge double's last bits, and only its exact properties are tested.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -14,7 +16,7 @@
 
 namespace {
 
-constexpr double kAllowed = 2.0;
+using namespace fourgate;
 
 template <class T>
 struct Wider;
@@ -47,20 +49,86 @@ Real exact_tanh(Real x) {
   return std::tanh(x);
 }
 
-// Distance in units of the last place that T has at the size of `exact`.
+template <class Real, class T>
+Real value_of_line(const Activation<T>& f, Real x) {
+  return std::fma(static_cast<Real>(f.alpha), x, static_cast<Real>(f.beta));
+}
+
+template <class Real, class T>
+Real exact_value(const Activation<T>& f, Real x) {
+  const Real alpha = f.alpha, beta = f.beta;
+  switch (f.function) {
+    case kSigmoid:
+      return exact_sigmoid(x);
+    case kTanh:
+      return exact_tanh(x);
+    case kRelu:
+      return x < 0 ? 0 : x;
+    case kHardSigmoid:
+      return value_of_line(f, x) < 0 ? 0 : value_of_line(f, x) > 1 ? 1 : value_of_line(f, x);
+    case kAffine:
+      return value_of_line(f, x);
+    case kLeakyRelu:
+      return x < 0 ? alpha * x : x;
+    case kThresholdedRelu:
+      return x > alpha ? x : 0;  // so is NaN
+    case kScaledTanh:
+      return alpha * exact_tanh(beta * x);
+    case kElu:
+      return x < 0 ? alpha * std::expm1(x) : x;
+    case kSoftsign:
+      return std::isinf(x) ? std::copysign(Real(1), x) : x / (1 + std::fabs(x));
+    default:
+      return (x > 0 ? x : x < 0 ? 0 : x - x) + std::log1p(std::exp(-std::fabs(x)));
+  }
+}
+
+template <class Real, class T>
+Real exact_slope(const Activation<T>& f, Real x) {
+  const Real alpha = f.alpha, beta = f.beta;
+  switch (f.function) {
+    case kSigmoid:
+      return exact_sigmoid(x) * exact_sigmoid(-x);
+    case kTanh:
+    case kScaledTanh: {
+      const Real t = std::tanh(f.function == kTanh ? x : beta * x);
+      return (f.function == kTanh ? 1 : alpha * beta) * (1 - t) * (1 + t);
+    }
+    case kRelu:
+      return x > 0 ? 1 : 0;
+    case kHardSigmoid:
+      return value_of_line(f, x) > 0 && value_of_line(f, x) < 1 ? alpha : 0;
+    case kAffine:
+      return alpha;
+    case kLeakyRelu:
+      return x > 0 ? 1 : alpha;
+    case kThresholdedRelu:
+      return x > alpha ? 1 : 0;
+    case kElu:
+      return x > 0 ? 1 : alpha * std::exp(x);
+    case kSoftsign:
+      return 1 / ((1 + std::fabs(x)) * (1 + std::fabs(x)));
+    default:
+      return exact_sigmoid(x);
+  }
+}
+
+// Distance in units of the last place that T has at `size`, by default that of `exact`.
 template <class T, class Real>
-double ulps(T got, Real exact) {
+double ulps(T got, Real exact, Real size = 0) {
   if (std::isnan(exact) || std::isnan(got)) return std::isnan(exact) && std::isnan(got) ? 0 : HUGE_VAL;
   if (got == exact) return 0;
   using Limits = std::numeric_limits<T>;
+  if (std::isinf(got)) return std::fabs(exact) >= Limits::max() && (got > 0) == (exact > 0) ? 0 : HUGE_VAL;
+  size = std::max(size, std::fabs(exact));
   int exponent = Limits::min_exponent;
-  if (std::fabs(exact) >= Limits::min()) std::frexp(exact, &exponent);
+  if (size >= Limits::min()) std::frexp(size, &exponent);
   return static_cast<double>(std::fabs(std::ldexp(static_cast<Real>(got) - exact, Limits::digits - exponent)));
 }
 
 // Where something happens: clamps, saturation, the first and last denormal result, changes of k, and zero.
 template <class T>
-void add_special(std::vector<T>& x) {
+void add_special(std::vector<T>& x, int neighbours) {
   using Limits = std::numeric_limits<T>;
   const T inf = Limits::infinity(), ln2 = static_cast<T>(0.69314718055994530942);
   std::vector<T> at = {0, Limits::denorm_min(), Limits::min(), Limits::epsilon(), 1, Limits::max()};
@@ -70,7 +138,7 @@ void add_special(std::vector<T>& x) {
   for (int k = 0; k < 2200; ++k) at.push_back((T(k) + T(0.5)) * ln2 / 2);
   for (T centre : at) {
     T up = centre, down = centre;
-    for (int i = 0; i < 20; ++i) {
+    for (int i = 0; i < neighbours; ++i) {
       for (T v : {up, down, -up, -down}) x.push_back(v);
       up = std::nextafter(up, inf);
       down = std::nextafter(down, -inf);
@@ -79,21 +147,23 @@ void add_special(std::vector<T>& x) {
   for (T v : {inf, -inf, Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::signaling_NaN()}) x.push_back(v);
 }
 
-std::vector<float> samples(float) {
+// One in `thin` of what the closest look takes.
+std::vector<float> samples(float, unsigned thin) {
   std::vector<float> x;
-  for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 2503) x.push_back(from_bits<float>(uint32_t(bits)));
+  for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 2503 * thin)
+    x.push_back(from_bits<float>(uint32_t(bits)));
   // nearly all of those are huge, tiny or NaN; here is where the work is done
-  for (uint32_t bits = 0x3a000000; bits < 0x43000000; bits += 401)
+  for (uint32_t bits = 0x3a000000; bits < 0x43000000; bits += 401 * thin)
     for (uint32_t sign : {0u, 0x80000000u}) x.push_back(from_bits<float>(bits | sign));
-  add_special(x);
+  add_special(x, thin > 1 ? 4 : 20);
   return x;
 }
 
-std::vector<double> samples(double) {
+std::vector<double> samples(double, unsigned thin) {
   std::vector<double> x;
   std::mt19937_64 random(20240517);
   std::uniform_real_distribution<double> wide(-40, 40), middle(-1, 1), low(-750, 0), power(-80, 6);
-  for (int i = 0; i < 350000; ++i) {
+  for (unsigned i = 0; i < 350000 / thin; ++i) {
     x.push_back(from_bits<double>(random()));
     for (int j = 0; j < 2; ++j) x.push_back(wide(random));
     x.push_back(middle(random));
@@ -101,70 +171,152 @@ std::vector<double> samples(double) {
     double size = std::exp2(power(random));
     x.push_back(i % 2 ? size : -size);
   }
-  add_special(x);
+  add_special(x, thin > 1 ? 4 : 20);
   return x;
 }
 
 template <class T>
-using Function = void (*)(const T*, T*, size_t);
+struct Named {
+  const char* name;
+  Activation<T> f;
+  double allowed;  // ULP of the value
+  double slope;    // ULP of the slope; below 0: of 1 rather, as 1 - y^2 and y - y^2 are rests where y saturates
+};
 
-// The largest error, over all samples; NaN must stay NaN and nothing else become one.
-template <class T, class Real>
-void check_error(const char* isa, const char* name, Function<T> f, const std::vector<T>& x,
-                 const std::vector<Real>& exact) {
+// The roundings: where alpha is not 1, an ULP of the unscaled function may weigh two of the result's; and beta x
+// rounds. 1 - t^2, in ULP of 1: 2 t times two halves, and the roundings of the square and of the rest. y - y^2: less.
+template <class T>
+std::vector<Named<T>> functions() {
+  return {{"sigmoid", {kSigmoid, 1, 0}, 2, -2},
+          {"tanh", {kTanh, 1, 0}, 2, -3},
+          {"relu", {kRelu, 1, 0}, 0, 0},
+          {"hard_sigmoid", {kHardSigmoid, T(0.2), T(0.5)}, 0.5, 0},
+          {"hard_sigmoid", {kHardSigmoid, T(1) / 6, T(0.5)}, 0.5, 0},
+          {"affine", {kAffine, 1, 0}, 0, 0},
+          {"affine", {kAffine, T(2.7), T(-0.6)}, 0.5, 0},
+          {"leaky_relu", {kLeakyRelu, T(0.01), 0}, 0.5, 0},
+          {"thresholded_relu", {kThresholdedRelu, 1, 0}, 0, 0},
+          {"scaled_tanh", {kScaledTanh, 1, 1}, 2, -3},
+          {"scaled_tanh", {kScaledTanh, T(1.7159), T(0.6666667)}, 6, -5},
+          {"elu", {kElu, 1, 0}, 4, 4},
+          {"elu", {kElu, T(1.6732632), 0}, 8, 8},
+          {"softsign", {kSoftsign, 1, 0}, 4, 4},
+          {"softplus", {kSoftplus, 1, 0}, 4, 4}};
+}
+
+// The cell's own derivative of its candidate, where i = f = o = 1 and the gradient of c is 1.
+template <class T>
+std::vector<T> slopes(const Kernels<T>& k, const Activation<T>& f, const std::vector<T>& x) {
+  const T none = std::numeric_limits<T>::infinity();
+  const CellKind<T> kind = {{kAffine, 0, 1}, f, {kTanh, 1, 0}, none, none, 0, 0, false, false};
   std::vector<T> y(x.size());
-  f(x.data(), y.data(), x.size());
+  for (size_t first = 0; first < x.size(); first += 4096) {
+    const size_t n = std::min(x.size() - first, size_t(4096)), blocks = (n + k.width - 1) / k.width;
+    std::vector<T> gates(4 * n), c(n), dc(n, T(1)), dg(4 * n), panel(blocks * 4 * k.width);
+    std::copy_n(x.begin() + first, n, gates.begin() + 2 * n);
+    const BackwardRow<T> row = {nullptr,  nullptr,   nullptr,   gates.data(), c.data(),
+                                c.data(), dc.data(), dg.data(), panel.data()};
+    k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &kind, nullptr, nullptr});
+    std::copy_n(dg.begin() + 2 * n, n, y.begin() + first);
+  }
+  return y;
+}
+
+// The largest error, over all samples; NaN must stay NaN and nothing else become one. size(x): see `ulps`.
+template <class T, class Real, class Size>
+void check_error(const char* isa, const char* name, const char* what, double allowed, const std::vector<T>& x,
+                 const std::vector<T>& y, const std::vector<Real>& exact, Size&& size) {
   double worst = 0;
   T where = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    double error = ulps(y[i], exact[i]);
+    double error = ulps(y[i], exact[i], size(static_cast<Real>(x[i])));
     if (error > worst) {
       worst = error;
       where = x[i];
     }
   }
-  std::printf("%-8s %-7s %-6s %.4f ULP at %.17g\n", isa, name, sizeof(T) == 4 ? "float" : "double", worst,
+  std::printf("%-8s %-16s %-5s %-6s %.4f ULP at %.17g\n", isa, name, what, sizeof(T) == 4 ? "float" : "double", worst,
               static_cast<double>(where));
-  CHECK(worst <= kAllowed);
+  CHECK(worst <= allowed);
 }
 
 template <class T>
-T one(Function<T> f, T x) {
+T one(const Kernels<T>& k, int function, T x, T alpha = 1, T beta = 0) {
   T y = -1;
-  f(&x, &y, 1);
+  k.activate({function, alpha, beta}, &x, &y, 1);
   return y;
 }
 
 template <class T>
-void check_exact(const fourgate::Kernels<T>& k) {
+void check_exact(const Kernels<T>& k) {
   using Limits = std::numeric_limits<T>;
-  const T inf = Limits::infinity();
+  const T inf = Limits::infinity(), nan = Limits::quiet_NaN();
   for (T x : {inf, Limits::max(), T(1000)}) {
-    CHECK(one(k.sigmoid, x) == 1 && one(k.tanh, x) == 1 && one(k.tanh, -x) == -1);
-    CHECK(one(k.sigmoid, -x) == 0 && !std::signbit(one(k.sigmoid, -x)));
+    CHECK(one(k, kSigmoid, x) == 1 && one(k, kTanh, x) == 1 && one(k, kTanh, -x) == -1);
+    CHECK(one(k, kSigmoid, -x) == 0 && !std::signbit(one(k, kSigmoid, -x)));
+    CHECK(one(k, kRelu, x) == x && one(k, kRelu, -x) == 0);
+    CHECK(one(k, kHardSigmoid, x, T(0.2), T(0.5)) == 1 && one(k, kHardSigmoid, -x, T(0.2), T(0.5)) == 0);
+    CHECK(one(k, kAffine, x) == x && one(k, kAffine, -x) == -x);
+    CHECK(one(k, kLeakyRelu, x, T(0.25)) == x && one(k, kLeakyRelu, -x, T(0.25)) == -x / 4);
+    CHECK(one(k, kThresholdedRelu, x) == x && one(k, kThresholdedRelu, -x) == 0);
+    CHECK(one(k, kScaledTanh, x, T(3), T(2)) == 3 && one(k, kScaledTanh, -x, T(3), T(2)) == -3);
+    CHECK(one(k, kElu, x) == x && one(k, kElu, -x) == -1 && one(k, kElu, -x, T(3)) == -3);
+    CHECK(one(k, kSoftplus, x) == x && one(k, kSoftplus, -x) == 0 && !std::signbit(one(k, kSoftplus, -x)));
+    if (x == 1000) continue;
+    CHECK(one(k, kSoftsign, x) == 1 && one(k, kSoftsign, -x) == -1);
   }
-  CHECK(one(k.sigmoid, T(0)) == T(0.5) && one(k.sigmoid, T(-0.0)) == T(0.5));
-  CHECK(one(k.tanh, T(0)) == 0 && !std::signbit(one(k.tanh, T(0))));
-  CHECK(one(k.tanh, T(-0.0)) == 0 && std::signbit(one(k.tanh, T(-0.0))));
-  for (T x : {Limits::denorm_min(), Limits::min() / 2, Limits::min(), Limits::min() * 3})
-    CHECK(one(k.tanh, x) == x && one(k.tanh, -x) == -x);
-  CHECK(std::isnan(one(k.sigmoid, Limits::quiet_NaN())) && std::isnan(one(k.tanh, Limits::quiet_NaN())));
-  T tiny = one(k.sigmoid, sizeof(T) == 4 ? T(-100) : T(-740));
+  CHECK(one(k, kSigmoid, T(0)) == T(0.5) && one(k, kSigmoid, T(-0.0)) == T(0.5));
+  for (int f : {int(kTanh), int(kScaledTanh), int(kElu), int(kSoftsign), int(kLeakyRelu)}) {
+    CHECK(one(k, f, T(0), T(1), T(1)) == 0 && !std::signbit(one(k, f, T(0), T(1), T(1))));
+    CHECK(one(k, f, T(-0.0), T(1), T(1)) == 0 && std::signbit(one(k, f, T(-0.0), T(1), T(1))));
+  }
+  for (T x : {Limits::denorm_min(), Limits::min() / 2, Limits::min(), Limits::min() * 3}) {
+    CHECK(one(k, kTanh, x) == x && one(k, kTanh, -x) == -x);
+    CHECK(one(k, kSoftsign, x) == x && one(k, kSoftsign, -x) == -x);
+    CHECK(one(k, kRelu, x) == x && one(k, kRelu, -x) == 0 && one(k, kElu, x) == x);
+  }
+  for (int f = 0; f < 11; ++f) CHECK(f == kThresholdedRelu ? one(k, f, nan) == 0 : std::isnan(one(k, f, nan)));
+  CHECK(one(k, kThresholdedRelu, T(1)) == 0 && one(k, kThresholdedRelu, std::nextafter(T(1), inf)) > 1);
+  T tiny = one(k, kSigmoid, sizeof(T) == 4 ? T(-100) : T(-740));
   CHECK(tiny > 0 && tiny < Limits::min());
+  tiny = one(k, kSoftplus, sizeof(T) == 4 ? T(-100) : T(-740));
+  CHECK(tiny > 0 && tiny < Limits::min());
+}
+
+// Slopes at kinks: that of the side below; hard_sigmoid has none at either end. And far away.
+template <class T>
+void check_slopes(const Kernels<T>& k) {
+  const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN(), least = -inf;
+  auto is = [&](int function, T alpha, T beta, const std::vector<T>& x, const std::vector<T>& want) {
+    CHECK(slopes(k, {function, alpha, beta}, x) == want);
+  };
+  is(kRelu, 1, 0, {T(-0.0), 0, std::nextafter(T(0), inf), inf, least}, {0, 0, 1, 1, 0});
+  is(kLeakyRelu, T(0.1), 0, {T(-0.0), 0, std::nextafter(T(0), inf), inf, least}, {T(0.1), T(0.1), 1, 1, T(0.1)});
+  is(kElu, T(0.7), 0, {T(-0.0), 0, std::nextafter(T(0), inf), inf, least}, {T(0.7), T(0.7), 1, 1, 0});
+  is(kThresholdedRelu, T(0.5), 0, {T(0.5), std::nextafter(T(0.5), inf), inf, least}, {0, 1, 1, 0});
+  is(kHardSigmoid, T(0.25), T(0.5), {-2, 2, T(-1.9), T(1.9), inf, least}, {0, 0, T(0.25), T(0.25), 0, 0});
+  is(kSoftsign, 1, 0, {T(-0.0), 0, inf, least}, {1, 1, 0, 0});
+  is(kSoftplus, 1, 0, {0, inf, least}, {T(0.5), 1, 0});
+  is(kScaledTanh, 3, 2, {0, inf, least}, {6, 0, 0});
+  is(kAffine, 3, 2, {0, 1, T(-7)}, {3, 3, 3});
+  for (int f : {int(kSigmoid), int(kTanh), int(kScaledTanh), int(kElu), int(kSoftsign), int(kSoftplus)})
+    CHECK(std::isnan(slopes(k, {f, 1, 1}, {nan})[0]));
 }
 
 // Any n, in place or not, gives every lane's own value and touches nothing beyond.
 template <class T>
-void check_tails(const fourgate::Kernels<T>& k) {
+void check_tails(const Kernels<T>& k) {
   const T guard = T(77);
-  for (Function<T> f : {k.sigmoid, k.tanh}) {
+  for (int f = 0; f < 11; ++f) {
     for (size_t n = 0; n <= 3 * k.width + 1; ++n) {
       std::vector<T> x(n), y(n + 40, guard), in_place(n + 40, guard);
       for (size_t i = 0; i < n; ++i) in_place[i] = x[i] = T(0.37) * T(i) - T(3);
-      f(x.data(), y.data(), n);
-      f(in_place.data(), in_place.data(), n);
+      const Activation<T> function = {f, T(0.3), T(0.4)};
+      k.activate(function, x.data(), y.data(), n);
+      k.activate(function, in_place.data(), in_place.data(), n);
       bool same = true, kept = true;
-      for (size_t i = 0; i < n; ++i) same = same && y[i] == one(f, x[i]) && in_place[i] == y[i];
+      for (size_t i = 0; i < n; ++i)
+        same = same && y[i] == one(k, f, x[i], function.alpha, function.beta) && in_place[i] == y[i];
       for (size_t i = n; i < n + 40; ++i) kept = kept && y[i] == guard && in_place[i] == guard;
       CHECK(same);
       CHECK(kept);
@@ -173,37 +325,54 @@ void check_tails(const fourgate::Kernels<T>& k) {
 }
 
 template <class T>
-void check_all(const std::vector<const fourgate::KernelTable*>& tables,
-               const fourgate::Kernels<T> fourgate::KernelTable::*part) {
+void check_all(const std::vector<const KernelTable*>& tables, const Kernels<T> KernelTable::*part) {
   using Real = typename Wider<T>::Real;
-  const bool judge = std::numeric_limits<Real>::digits > std::numeric_limits<T>::digits;
-  std::vector<T> x;
-  std::vector<Real> sigmoid, tanh;
-  if (judge) {
-    x = samples(T());
-    for (T v : x) {
-      sigmoid.push_back(exact_sigmoid(static_cast<Real>(v)));
-      tanh.push_back(exact_tanh(static_cast<Real>(v)));
-    }
+  for (const KernelTable* table : tables) {
+    check_exact(table->*part);
+    check_slopes(table->*part);
+    check_tails(table->*part);
   }
-  for (const fourgate::KernelTable* table : tables) {
-    const fourgate::Kernels<T>& k = table->*part;
-    check_exact(k);
-    check_tails(k);
-    if (!judge) continue;
-    check_error(table->name, "sigmoid", k.sigmoid, x, sigmoid);
-    check_error(table->name, "tanh", k.tanh, x, tanh);
+  if (std::numeric_limits<Real>::digits <= std::numeric_limits<T>::digits) return;
+  const std::vector<T> densely = samples(T(), 1), thinly = samples(T(), 16);
+  auto none = [](Real) { return Real(0); };
+  for (const Named<T>& one : functions<T>()) {
+    const bool by_two = one.allowed == 2 && one.f.function != kScaledTanh;
+    const bool line = one.f.function == kAffine || one.f.function == kHardSigmoid;
+    const std::vector<T>& x = by_two ? densely : thinly;
+    std::vector<Real> value, slope;
+    for (T v : x) value.push_back(exact_value(one.f, static_cast<Real>(v)));
+    std::vector<T> at, y(x.size());  // where there is a slope, and rounding does not decide on which side of a kink
+    for (T v : thinly) {
+      const Real end = value_of_line(one.f, static_cast<Real>(v)), edge = 2 * std::numeric_limits<T>::epsilon();
+      const bool close = std::min(std::fabs(end), std::fabs(end - 1)) < edge;
+      if (std::isnan(v) || (one.f.function == kHardSigmoid && close)) continue;
+      at.push_back(v);
+      slope.push_back(exact_slope(one.f, static_cast<Real>(v)));
+    }
+    const Real most = one.f.function == kScaledTanh ? one.f.alpha * one.f.beta : 1;
+    for (const KernelTable* table : tables) {
+      const Kernels<T>& k = table->*part;
+      k.activate(one.f, x.data(), y.data(), x.size());
+      // Without a fused multiply-add the product rounds for itself, and may be larger than what beta leaves of it.
+      if (line && std::strcmp(table->name, "baseline") == 0)
+        check_error(table->name, one.name, "", one.allowed * 2, x, y, value,
+                    [&](Real v) { return std::fabs(v * static_cast<Real>(one.f.alpha)); });
+      else
+        check_error(table->name, one.name, "", one.allowed, x, y, value, none);
+      check_error(table->name, one.name, "slope", std::fabs(one.slope), at, slopes(k, one.f, at), slope,
+                  [&](Real) { return one.slope < 0 ? most : Real(0); });
+    }
   }
 }
 
 }  // namespace
 
 int main() {
-  std::vector<const fourgate::KernelTable*> tables;
+  std::vector<const KernelTable*> tables;
   for (const char* name : {"baseline", "avx2", "avx512", "neon"})
-    if (const fourgate::KernelTable* table = fourgate::kernel_table(name)) tables.push_back(table);
+    if (const KernelTable* table = kernel_table(name)) tables.push_back(table);
   CHECK(!tables.empty());
-  check_all<float>(tables, &fourgate::KernelTable::f32);
-  check_all<double>(tables, &fourgate::KernelTable::f64);
+  check_all<float>(tables, &KernelTable::f32);
+  check_all<double>(tables, &KernelTable::f64);
   return check::result();
 }

@@ -1,0 +1,405 @@
+// Steps of every kind of cell, forward and backward, against the judge: each activation, clips, peepholes, coupled
+// gates, zoneout, masks of h, projections' backward products, and Elman's cell, at sizes around every tail.
+#include <string>
+
+#include "dispatch.h"
+#include "judge.h"
+#include "pack.h"
+
+using namespace fourgate;
+using namespace kernel_test;
+using judge::Num;
+using judge::within;
+
+namespace {
+
+template <class T>
+struct Case {
+  CellKind<T> kind = judge::plain_kind<T>();
+  bool plain = false;  // no kind at all: the tape has activated gates
+  bool peephole = false;
+  bool zoneout_h = false;   // rate in `kind` where there are no masks
+  bool masks = false;       // of zoneout, of h and of c
+  bool mask_c = false;      // zoneout of c by masks alone
+  bool recurrent = false;   // multipliers of h
+  bool projection = false;  // the backward product is that with a projection's matrix
+  bool any_size = false;    // h may have fewer columns than c
+  bool large_tape = false;
+};
+
+template <class T>
+std::vector<Num<T>> exact(const Guarded<T>& from, size_t first, size_t n) {
+  std::vector<Num<T>> v;
+  for (size_t u = 0; u < n; ++u) v.emplace_back(double(from[first + u]));
+  return v;
+}
+
+// A matrix with gates or without, its panels and back panels.
+template <class T>
+struct Matrix {
+  PanelShape shape;
+  size_t cols;
+  std::vector<T> w;
+  Guarded<T> panels, back;
+  Matrix(PanelShape s, size_t n_k)
+      : shape(s),
+        cols(n_k),
+        w(uniform<T>(s.total() * n_k, 0.5)),
+        panels(s.blocks() * n_k * s.line()),
+        back(s.total() * n_blocks(n_k, s.width) * s.width) {
+    pack_panels(w.data(), s, n_k, panels.data());
+    pack_back_panels(panels.data(), s, n_k, back.data());
+  }
+};
+
+template <class T>
+void test_forward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t I, size_t H, size_t R, bool ahead) {
+  const bool elman = what.kind.elman, by_extra = what.zoneout_h || what.masks || what.mask_c || what.recurrent;
+  const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
+  const Matrix<T> ih({G, H, W}, I), hh({G, H, W}, R);
+  const PanelShape shape = ih.shape;
+  const size_t P = shape.blocks(), line = shape.line();
+  const auto bias = uniform<T>(G * H);
+  const Guarded<T> peephole(uniform<T>(3 * H)), p_bias(P * line), pre(rows * P * line);
+  pack_bias(bias.data(), shape, p_bias.data());
+  const auto x = random_rows<T>(rows, I), h = random_rows<T>(rows, R), c = random_rows<T>(rows, C, 2),
+             h_prev = random_rows<T>(rows, H), h_mask = random_rows<T>(rows, H);
+  const auto keep_h = random_flags(rows, H), keep_c = random_flags(rows, H);
+
+  auto run = [&](size_t first, size_t n, bool in_place) {
+    struct Out {
+      Rows<T> c, y, y2, gates, h_masked;
+    } out = {empty_rows<T>(n, C), empty_rows<T>(n, H), empty_rows<T>(n, H), empty_rows<T>(n, 4 * C),
+             empty_rows<T>(n, H)};
+    std::vector<ForwardRow<T>> args;
+    std::vector<OutputExtra<T>> extra;
+    std::vector<const T*> inputs;
+    for (size_t r = 0; r < n; ++r) {
+      const size_t at = first + r;
+      if (in_place) std::memcpy(out.c[r].data(), c[at].data(), C * sizeof(T));
+      inputs.push_back(x[at].data());
+      args.push_back({x[at].data(), h[at].data(), pre.data() + at * P * line, in_place ? out.c[r].data() : c[at].data(),
+                      out.c[r].data(), out.y[r].data(), r % 2 ? out.y2[r].data() : nullptr,
+                      elman ? nullptr : out.gates[r].data()});
+      extra.push_back({what.zoneout_h ? h_prev[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
+                       what.masks || what.mask_c ? keep_c[at].data() : nullptr,
+                       what.recurrent ? h_mask[at].data() : nullptr,
+                       what.recurrent ? out.h_masked[r].data() : nullptr});
+    }
+    if (ahead)
+      k.project({ih.panels.data(), p_bias.data(), I, inputs.data(), pre.data() + first * P * line, n, P, 0, P});
+    ForwardStep<T> step = {};
+    step.w_ih = ih.panels.data();
+    step.w_hh = hh.panels.data();
+    step.bias = p_bias.data();
+    step.input_size = I;
+    step.hidden_size = H;
+    step.recurrent_size = R;
+    step.rows = args.data();
+    step.n_rows = n;
+    step.block_end = P / 2;
+    step.use_pre = ahead;
+    step.descending = true;
+    step.large_tape = what.large_tape;
+    step.kind = what.plain ? nullptr : &what.kind;
+    step.peephole = what.peephole ? peephole.data() : nullptr;
+    step.extra = by_extra ? extra.data() : nullptr;
+    k.forward(step);
+    step.block_begin = P / 2;
+    step.block_end = P;
+    step.descending = false;
+    k.forward(step);
+    return out;
+  };
+
+  const auto got = run(0, rows, false);
+  const judge::CellRow<T> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr};
+  for (size_t r = 0; r < rows; ++r) {
+    std::vector<Num<T>> a;
+    for (size_t row = 0; row < G * H; ++row) {
+      judge::Sum<T> sum;
+      sum.add(double(bias[row]));
+      for (size_t j = 0; j < I; ++j) sum.add(double(ih.w[row * I + j]), double(x[r][j]));
+      for (size_t j = 0; j < R; ++j) sum.add(double(hh.w[row * R + j]), double(h[r][j]));
+      a.push_back(sum.total());
+    }
+    const auto c_prev = exact(c[r], 0, C);
+    judge::CellValues<T> s;
+    if (elman)
+      for (Num<T> v : a) s.m.push_back(apply(what.kind.gate, v));
+    else
+      s = judge::forward(cell, a, c_prev);
+    for (size_t u = 0; u < C; ++u) {
+      const unsigned char* keep = what.masks || what.mask_c ? keep_c[r].data() : nullptr;
+      CHECK(within(got.c[r][u], judge::kept(c_prev[u], s.n[u], keep, u, what.plain ? 0 : double(what.kind.zoneout_c))));
+      const Num<T> tape[4] = {s.i[u], s.f[u], s.g[u], s.o[u]};
+      for (size_t g = 0; g < 4; ++g) CHECK(within(got.gates[r][g * H + u], what.plain ? tape[g] : s.a[g * H + u]));
+    }
+    for (size_t u = 0; u < H; ++u) {
+      Num<T> want = s.m[u];
+      if (what.zoneout_h)
+        want = judge::kept(Num<T>(h_prev[r][u]), want, what.masks ? keep_h[r].data() : nullptr, u, what.kind.zoneout_h);
+      CHECK(within(got.y[r][u], want));
+      if (r % 2) CHECK(got.y2[r][u] == got.y[r][u]);
+      if (what.recurrent) CHECK(got.h_masked[r][u] == got.y[r][u] * h_mask[r][u]);
+    }
+  }
+  // A row by itself, c in place, comes out the same to the last bit.
+  const auto alone = run(rows - 1, 1, true);
+  CHECK(same_bits(alone.y[0].data(), got.y[rows - 1].data(), H));
+  CHECK(same_bits(alone.c[0].data(), got.c[rows - 1].data(), C));
+  CHECK(same_bits(alone.gates[0].data(), got.gates[rows - 1].data(), 4 * C));
+}
+
+// f' of the h = f(a) that the tape has.
+template <class T>
+Num<T> elman_slope(const Activation<T>& f, T h) {
+  if (f.function == kRelu) return h > 0 ? 1 : 0;
+  return Num<T>(1) - Num<T>(h) * Num<T>(h);
+}
+
+template <class T>
+void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, size_t R, bool first) {
+  const bool elman = what.kind.elman, keep_any = what.masks || what.mask_c;
+  const bool by_extra = keep_any || what.recurrent || rows % 2;
+  const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
+  const Matrix<T> w(what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
+  const size_t n = w.shape.total(), P = PanelShape{G, H, W}.blocks(), stride = (rows + 1) * 4 * W;
+  const Guarded<T> peephole(uniform<T>(3 * H));
+  const auto dg_next = random_rows<T>(rows, n), dh = random_rows<T>(rows, H), dy = random_rows<T>(rows, H),
+             gates = random_rows<T>(rows, elman ? H : 4 * H, what.plain || elman ? 1 : 3),
+             c_prev = random_rows<T>(rows, C, 2), c = random_rows<T>(rows, C), dc = random_rows<T>(rows, C),
+             dcell = random_rows<T>(rows, C), h_mask = random_rows<T>(rows, H), carry = random_rows<T>(rows, H);
+  const auto keep_h = random_flags(rows, H), keep_c = random_flags(rows, H);
+
+  auto run = [&](size_t from, size_t count) {
+    struct Out {
+      Rows<T> dc, dg, carry, dh_total, dc_total, fresh;
+      Guarded<T> panels;
+    } out = {empty_rows<T>(count, C),
+             empty_rows<T>(count, G * H),
+             empty_rows<T>(count, H),
+             empty_rows<T>(count, H),
+             empty_rows<T>(count, C),
+             empty_rows<T>(count, C),
+             Guarded<T>((P - 1) * stride + count * 4 * W)};
+    std::vector<BackwardRow<T>> args;
+    std::vector<BackwardExtra<T>> extra;
+    for (size_t r = 0; r < count; ++r) {
+      const size_t at = from + r;
+      std::memcpy(out.dc[r].data(), dc[at].data(), C * sizeof(T));
+      std::memcpy(out.carry[r].data(), carry[at].data(), H * sizeof(T));
+      args.push_back({first ? nullptr : dg_next[at].data(), at % 2 ? dh[at].data() : nullptr,
+                      at % 3 ? dy[at].data() : nullptr, gates[at].data(), c_prev[at].data(), c[at].data(),
+                      out.dc[r].data(), out.dg[r].data(), out.panels.data() + r * 4 * W});
+      extra.push_back({at % 2 ? dcell[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
+                       keep_any ? keep_c[at].data() : nullptr, what.recurrent ? h_mask[at].data() : nullptr,
+                       what.masks ? out.carry[r].data() : nullptr, at % 2 ? out.dh_total[r].data() : nullptr,
+                       at % 2 ? out.dc_total[r].data() : nullptr, at % 3 ? out.fresh[r].data() : nullptr});
+    }
+    const size_t groups = n_groups(H, W), half = groups / 2;
+    BackwardStep<T> step = {w.back.data(),
+                            w.shape.gates,
+                            w.shape.rows,
+                            H,
+                            args.data(),
+                            count,
+                            0,
+                            half,
+                            stride,
+                            true,
+                            what.plain ? nullptr : &what.kind,
+                            what.peephole ? peephole.data() : nullptr,
+                            by_extra ? extra.data() : nullptr};
+    k.backward(step);
+    step.group_begin = half;
+    step.group_end = groups;
+    step.descending = false;
+    k.backward(step);
+    return out;
+  };
+
+  const auto got = run(0, rows);
+  const judge::CellRow<T> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr}, taped = {H, what.kind};
+  for (size_t r = 0; r < rows; ++r) {
+    std::vector<Num<T>> dm, d_c;
+    for (size_t u = 0; u < H; ++u) {
+      judge::Sum<T> sum;
+      for (size_t j = 0; j < n; ++j) sum.add(double(dg_next[r][j]), double(w.w[j * H + u]));
+      Num<T> d = first ? Num<T>(0) : sum.total();
+      if (what.recurrent) d = d * Num<T>(h_mask[r][u]);
+      if (r % 2) d = d + Num<T>(dh[r][u]);
+      if (r % 3) d = d + Num<T>(dy[r][u]);
+      if (what.masks) d = d + Num<T>(carry[r][u]);
+      if (by_extra && r % 2) CHECK(within(got.dh_total[r][u], d));
+      if (what.masks) {
+        const bool keeps = keep_h[r][u];
+        CHECK(within(got.carry[r][u], keeps ? d : Num<T>(0)));
+        if (keeps) d = 0;
+      }
+      dm.push_back(d);
+      if (!elman) d_c.push_back(by_extra && r % 2 ? Num<T>(dc[r][u]) + Num<T>(dcell[r][u]) : Num<T>(dc[r][u]));
+    }
+    auto in_panel = [&](size_t v, size_t u) {  // of gate v
+      const size_t block = elman ? u / (4 * W) : u / W, at = elman ? u % (4 * W) : v * W + u % W;
+      return got.panels[block * stride + r * 4 * W + at];
+    };
+    if (elman) {
+      for (size_t u = 0; u < H; ++u) {
+        CHECK(within(got.dg[r][u], dm[u] * elman_slope(what.kind.gate, gates[r][u])));
+        CHECK(in_panel(0, u) == got.dg[r][u]);
+      }
+      continue;
+    }
+    const auto before = exact(c_prev[r], 0, H);
+    judge::CellValues<T> s;
+    if (what.plain) {
+      s.i = exact(gates[r], 0, H), s.f = exact(gates[r], H, H);
+      s.g = exact(gates[r], 2 * H, H), s.o = exact(gates[r], 3 * H, H);
+      s.raw = s.n = s.v = exact(c[r], 0, H);
+    } else {
+      s = judge::forward(taped, exact(gates[r], 0, 4 * H), before);
+    }
+    const auto want = judge::backward(cell, s, before, dm, d_c, keep_any ? keep_c[r].data() : nullptr, what.plain);
+    for (size_t u = 0; u < H; ++u) {
+      CHECK(within(got.dc[r][u], want.dc_prev[u]));
+      if (by_extra && r % 2) CHECK(within(got.dc_total[r][u], want.dc_total[u]));
+      if (by_extra && r % 3) CHECK(within(got.fresh[r][u], s.n[u]));
+      for (size_t v = 0; v < 4; ++v) {
+        CHECK(within(got.dg[r][v * H + u], want.da[v * H + u]));
+        CHECK(in_panel(v, u) == got.dg[r][v * H + u]);
+      }
+    }
+  }
+  const auto alone = run(rows - 1, 1);
+  CHECK(same_bits(alone.dg[0].data(), got.dg[rows - 1].data(), G * H));
+  CHECK(same_bits(alone.dc[0].data(), got.dc[rows - 1].data(), C));
+}
+
+// Elman's cell knows its slope by h alone, which names tanh and relu.
+template <class T>
+std::vector<Case<T>> cases() {
+  std::vector<Case<T>> all;
+  auto add = [&](auto&& change) {
+    Case<T> one;
+    change(one);
+    all.push_back(one);
+    // Once more with other activations, and behind a projection.
+    one.kind.cell = {kSoftsign, 1, 0};
+    one.kind.output = {kElu, T(0.7), 0};
+    one.projection = one.any_size = !one.plain && !one.kind.elman && !one.zoneout_h && !one.masks && !one.recurrent;
+    one.large_tape = true;
+    if (!one.plain && !one.kind.elman) all.push_back(one);
+  };
+  const T alphas[] = {1, 1, 1, T(0.3), T(0.8), T(0.2), T(0.4), T(1.3), T(0.7), 1, 1};
+  const T betas[] = {0, 0, 0, T(0.4), T(-0.2), 0, 0, T(0.6), 0, 0, 0};
+  auto function = [&](int f) { return Activation<T>{f % 11, alphas[f % 11], betas[f % 11]}; };
+  for (int f = 0; f < 11; ++f)  // each in each place
+    add([&](Case<T>& c) {
+      c.kind.gate = function(f), c.kind.cell = function(f + 4), c.kind.output = function(f + 7);
+      c.peephole = f % 2;
+    });
+  add([](Case<T>& c) { c.kind.gate_clip = T(0.9); });
+  add([](Case<T>& c) { c.kind.cell_clip = T(0.6); });
+  add([](Case<T>& c) { c.peephole = true; });
+  add([](Case<T>& c) { c.kind.coupled = true; });
+  add([](Case<T>& c) { c.kind.coupled = c.peephole = true; });
+  add([](Case<T>& c) { c.kind.zoneout_c = T(0.3); });
+  add([](Case<T>& c) { c.kind.zoneout_h = T(0.4), c.zoneout_h = true; });
+  add([](Case<T>& c) { c.kind.zoneout_h = T(0.4), c.kind.zoneout_c = T(0.3), c.masks = c.zoneout_h = true; });
+  add([](Case<T>& c) { c.kind.zoneout_c = T(0.3), c.mask_c = true; });
+  add([](Case<T>& c) { c.recurrent = true; });
+  add([](Case<T>& c) {
+    c.kind.gate_clip = T(1.1), c.kind.cell_clip = T(0.7), c.kind.coupled = true;
+    c.peephole = c.masks = c.zoneout_h = c.recurrent = true;
+  });
+  add([](Case<T>& c) { c.plain = true; });
+  add([](Case<T>& c) { c.plain = c.recurrent = c.large_tape = true; });
+  for (int f : {kTanh, kRelu}) {
+    add([&](Case<T>& c) { c.kind.elman = true, c.kind.gate = {f, 1, 0}; });
+    add([&](Case<T>& c) { c.kind.elman = c.recurrent = true, c.kind.gate = {f, 1, 0}; });
+  }
+  return all;
+}
+
+template <class T>
+void test_table(const Kernels<T>& k) {
+  const size_t batches[] = {1, 2, 3, k.max_rows, k.max_rows + 1, 2 * k.max_rows + 1};
+  size_t i = 0;
+  for (size_t H : tails(k.width))
+    for (const Case<T>& what : cases<T>()) {
+      const size_t rows = batches[i % 6], R = what.any_size ? 1 + i % (H + 2) : H;
+      test_forward<T>(k, what, rows, 1 + i % 7, H, R, i % 2);
+      test_backward<T>(k, what, rows, H, R, i % 4 == 3);
+      ++i;
+    }
+}
+
+// ---- the judge ----
+
+// The judge's gradients are the differences of its forward pass.
+void test_judge() {
+  using N = std::vector<Num<double>>;
+  const size_t H = 5;
+  for (const Case<double>& what : cases<double>()) {
+    if (what.kind.elman) continue;
+    for (int norm = 0; norm < 3; ++norm) {
+      auto numbers = [](size_t n) {
+        const auto v = uniform<double>(n);
+        return N(v.begin(), v.end());
+      };
+      auto a = numbers(4 * H), c_prev = numbers(H);
+      const auto dm = numbers(H), d_c = numbers(H);
+      const auto peephole = uniform<double>(3 * H);
+      auto gain = uniform<double>(H), bias = uniform<double>(H);
+      const auto keep = flags(H);
+      const Norm<double> n = {nullptr, nullptr, gain.data(), bias.data(), 0.1, norm == 2};
+      const judge::CellRow<double> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr,
+                                           norm ? &n : nullptr};
+      auto loss = [&] {
+        judge::sides() = 0;
+        const auto s = judge::forward(cell, a, c_prev);
+        double sum = 0;
+        for (size_t u = 0; u < H; ++u)
+          sum += dm[u].v * s.m[u].v + d_c[u].v * judge::kept(c_prev[u], s.n[u], keep.data(), u, 0).v;
+        return sum;
+      };
+      auto check = [&](double& at, double want) {
+        constexpr double step = 1e-3;
+        const double middle = at;
+        (void)loss();
+        const uint64_t sides = judge::sides();
+        bool smooth = true;
+        double sum = 0;
+        for (int j : {-2, -1, 1, 2}) {
+          at = middle + j * step;
+          sum += (j * j == 1 ? 8 * j : -j / 2) * loss() / (12 * step);
+          smooth = smooth && judge::sides() == sides;
+        }
+        at = middle;
+        if (smooth) CHECK(std::fabs(sum - want) < 1e-7);  // step^4 times a fifth derivative, of some hundreds at most
+      };
+      const auto s = judge::forward(cell, a, c_prev);
+      const auto d = judge::backward(cell, s, c_prev, dm, d_c, keep.data());
+      for (size_t j = 0; j < 4 * H; ++j) check(a[j].v, d.da[j].v);
+      for (size_t u = 0; u < H; ++u) {
+        check(c_prev[u].v, d.dc_prev[u].v);
+        if (!norm) continue;
+        check(bias[u], d.dw[u].v);
+        check(gain[u], d.dw[u].v * s.normal.v[u].v);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_judge();
+  for (const char* name : supported_isas()) {
+    const KernelTable* table = kernel_table(name);
+    test_table(table->f32);
+    test_table(table->f64);
+  }
+  return check::result();
+}

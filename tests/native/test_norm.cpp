@@ -1,0 +1,239 @@
+// The pass that layer normalisation puts behind the products, forward and backward, against the judge.
+#include "dispatch.h"
+#include "judge.h"
+#include "pack.h"
+
+using namespace fourgate;
+using namespace kernel_test;
+using judge::Num;
+using judge::within;
+
+namespace {
+
+template <class T>
+using Numbers = std::vector<Num<T>>;
+
+template <class T>
+struct Case {
+  CellKind<T> kind = judge::plain_kind<T>();
+  bool carried = false, peephole = false, zoneout_h = false, masks = false, recurrent = false;
+  double epsilon = 1e-5, mean = 0;  // of the products
+};
+
+template <class T>
+Numbers<T> numbers(const T* from, size_t n) {
+  Numbers<T> v;
+  for (size_t u = 0; u < n; ++u) v.emplace_back(double(from[u]));
+  return v;
+}
+
+// In panels, as products come.
+template <class T>
+Rows<T> packed(const Rows<T>& from, const PanelShape& shape) {
+  auto to = empty_rows<T>(from.size(), shape.blocks() * shape.line());
+  for (size_t r = 0; r < from.size(); ++r) pack_bias(from[r].data(), shape, to[r].data());
+  return to;
+}
+
+template <class T>
+void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool training) {
+  const size_t W = k.width, G = 4 * H;
+  const PanelShape shape = {4, H, W};
+  const size_t P = shape.blocks(), line = shape.line(), stride = (rows + 2) * line;
+  const Guarded<T> gain_ih(uniform<T>(G, 2)), gain_hh(uniform<T>(G, 2)), gain_c(uniform<T>(H, 2)),
+      bias_c(uniform<T>(H)), bias(uniform<T>(G)), p_bias(P * line), peephole(uniform<T>(3 * H));
+  pack_bias(bias.data(), shape, p_bias.data());
+  const Norm<T> norm = {gain_ih.data(), gain_hh.data(), gain_c.data(), bias_c.data(), T(what.epsilon), what.carried};
+  auto ih = random_rows<T>(rows, G), hh = random_rows<T>(rows, G);
+  for (auto* product : {&ih, &hh})
+    for (auto& row : *product)
+      for (size_t j = 0; j < G; ++j) row[j] += T(what.mean);
+  const auto ih_panels = packed(ih, shape), hh_panels = packed(hh, shape);
+  const auto c_prev = random_rows<T>(rows, H, 2), h_prev = random_rows<T>(rows, H), h_mask = random_rows<T>(rows, H);
+  const auto keep_h = random_flags(rows, H), keep_c = random_flags(rows, H);
+  const T* diagonal = what.peephole ? peephole.data() : nullptr;
+  const bool extras = what.zoneout_h || what.masks || what.recurrent;
+
+  auto run = [&](size_t first, size_t n, bool in_place) {
+    struct Out {
+      Rows<T> c, y, y2, gates, h_masked, normal_ih, normal_hh, inverse;
+    } out = {empty_rows<T>(n, H), empty_rows<T>(n, H), empty_rows<T>(n, H), empty_rows<T>(n, G),
+             empty_rows<T>(n, H), empty_rows<T>(n, G), empty_rows<T>(n, G), empty_rows<T>(n, 2)};
+    std::vector<ForwardRow<T>> args;
+    std::vector<NormRow<T>> norms;
+    std::vector<OutputExtra<T>> extra;
+    for (size_t r = 0; r < n; ++r) {
+      const size_t at = first + r;
+      if (in_place) std::memcpy(out.c[r].data(), c_prev[at].data(), H * sizeof(T));
+      args.push_back({nullptr, nullptr, nullptr, in_place ? out.c[r].data() : c_prev[at].data(), out.c[r].data(),
+                      out.y[r].data(), r % 2 ? out.y2[r].data() : nullptr, training ? out.gates[r].data() : nullptr});
+      norms.push_back({ih_panels[at].data(), hh_panels[at].data(), training ? out.normal_ih[r].data() : nullptr,
+                       training ? out.normal_hh[r].data() : nullptr, training ? out.inverse[r].data() : nullptr});
+      extra.push_back({what.zoneout_h ? h_prev[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
+                       what.masks ? keep_c[at].data() : nullptr, what.recurrent ? h_mask[at].data() : nullptr,
+                       what.recurrent ? out.h_masked[r].data() : nullptr});
+    }
+    const Guarded<T> work(2 * P * W);
+    k.normalised({&norm, p_bias.data(), args.data(), norms.data(), n, H, &what.kind, diagonal,
+                  extras ? extra.data() : nullptr, work.data()});
+    return out;
+  };
+  const auto got = run(0, rows, false);
+  const judge::CellRow<T> cell = {H, what.kind, diagonal, &norm}, taped = {H, what.kind, nullptr, &norm};
+  for (size_t r = 0; r < rows; ++r) {
+    const auto normal_ih = judge::normal_of(numbers(ih[r].data(), G), norm.epsilon);
+    const auto normal_hh = judge::normal_of(numbers(hh[r].data(), G), norm.epsilon);
+    Numbers<T> a;
+    for (size_t j = 0; j < G; ++j)
+      a.push_back(Num<T>(gain_hh[j]) * normal_hh.v[j] + (Num<T>(gain_ih[j]) * normal_ih.v[j] + Num<T>(bias[j])));
+    const auto before = numbers(c_prev[r].data(), H);
+    const auto s = judge::forward(cell, a, before);
+    for (size_t u = 0; u < H; ++u) {
+      const unsigned char *in_h = what.masks ? keep_h[r].data() : nullptr,
+                          *in_c = what.masks ? keep_c[r].data() : nullptr;
+      CHECK(within(got.c[r][u], judge::kept(before[u], s.n[u], in_c, u, what.kind.zoneout_c)));
+      const auto m = what.zoneout_h ? judge::kept(Num<T>(h_prev[r][u]), s.m[u], in_h, u, what.kind.zoneout_h) : s.m[u];
+      CHECK(within(got.y[r][u], m));
+      if (r % 2) CHECK(got.y2[r][u] == got.y[r][u]);
+      if (what.recurrent) CHECK(got.h_masked[r][u] == got.y[r][u] * h_mask[r][u]);
+    }
+    if (!training) continue;
+    CHECK(within(got.inverse[r][0], normal_ih.inverse) && within(got.inverse[r][1], normal_hh.inverse));
+    for (size_t j = 0; j < G; ++j) {
+      CHECK(within(got.gates[r][j], s.a[j]));
+      CHECK(within(got.normal_ih[r][j], normal_ih.v[j]) && within(got.normal_hh[r][j], normal_hh.v[j]));
+    }
+  }
+  const auto alone = run(rows - 1, 1, true);
+  CHECK(same_bits(alone.y[0].data(), got.y[rows - 1].data(), H));
+  CHECK(same_bits(alone.c[0].data(), got.c[rows - 1].data(), H));
+  if (!training) return;
+
+  // Backward, from the tape that the kernel has written.
+  const auto dm = random_rows<T>(rows, H), dc = random_rows<T>(rows, H), dcell = random_rows<T>(rows, H);
+  const bool more = extras || rows % 2;
+  auto new_dc = empty_rows<T>(rows, H), da = empty_rows<T>(rows, G), dg_ih = empty_rows<T>(rows, G),
+       dg_hh = empty_rows<T>(rows, G), dw = empty_rows<T>(rows, H), normal_c = empty_rows<T>(rows, H),
+       dc_total = empty_rows<T>(rows, H), fresh = empty_rows<T>(rows, H);
+  const Guarded<T> panels_ih((P - 1) * stride + rows * line), panels_hh(panels_ih.size()), work(2 * P * W);
+  std::vector<BackwardRow<T>> args;
+  std::vector<NormBackwardRow<T>> norms;
+  std::vector<BackwardExtra<T>> extra;
+  for (size_t r = 0; r < rows; ++r) {
+    std::memcpy(new_dc[r].data(), dc[r].data(), H * sizeof(T));
+    args.push_back({nullptr, nullptr, nullptr, got.gates[r].data(), c_prev[r].data(), nullptr, new_dc[r].data(),
+                    nullptr, nullptr});
+    norms.push_back({dm[r].data(), got.normal_ih[r].data(), got.normal_hh[r].data(), got.inverse[r].data(),
+                     da[r].data(), dg_ih[r].data(), dg_hh[r].data(), panels_ih.data() + r * line,
+                     panels_hh.data() + r * line, dw[r].data(), normal_c[r].data()});
+    extra.push_back({r % 2 ? dcell[r].data() : nullptr, nullptr, what.masks ? keep_c[r].data() : nullptr, nullptr,
+                     nullptr, nullptr, r % 2 ? dc_total[r].data() : nullptr, r % 3 ? fresh[r].data() : nullptr});
+  }
+  k.normalised_backward({&norm, args.data(), norms.data(), rows, H, stride, &what.kind, diagonal,
+                         more ? extra.data() : nullptr, work.data()});
+  for (size_t r = 0; r < rows; ++r) {
+    const auto before = numbers(c_prev[r].data(), H);
+    const auto s = judge::forward(taped, numbers(got.gates[r].data(), G), before);
+    Numbers<T> d_c;
+    for (size_t u = 0; u < H; ++u)
+      d_c.push_back(more && r % 2 ? Num<T>(dc[r][u]) + Num<T>(dcell[r][u]) : Num<T>(dc[r][u]));
+    const auto want =
+        judge::backward(cell, s, before, numbers(dm[r].data(), H), d_c, what.masks ? keep_c[r].data() : nullptr);
+    for (size_t u = 0; u < H; ++u) {
+      CHECK(within(new_dc[r][u], want.dc_prev[u]));
+      CHECK(within(dw[r][u], want.dw[u]));
+      CHECK(within(normal_c[r][u], s.normal.v[u]));
+      if (more && r % 2) CHECK(within(dc_total[r][u], want.dc_total[u]));
+      if (more && r % 3) CHECK(within(fresh[r][u], s.n[u]));
+    }
+    // The products, from the kernel's own gradient of their sum.
+    auto check = [&](const Guarded<T>& dg, const Guarded<T>& panels, const Guarded<T>& gain, const Guarded<T>& normal,
+                     T inverse) {
+      Numbers<T> d;
+      for (size_t j = 0; j < G; ++j) d.push_back(Num<T>(gain[j]) * Num<T>(da[r][j]));
+      const auto product = judge::normal_backward<T>(d, {numbers(normal.data(), G), Num<T>(inverse)});
+      for (size_t j = 0; j < G; ++j) {
+        const size_t u = j % H;
+        CHECK(within(dg[j], product[j]));
+        CHECK(panels[u / W * stride + (r * 4 + j / H) * W + u % W] == dg[j]);
+      }
+    };
+    for (size_t j = 0; j < G; ++j) CHECK(within(da[r][j], want.da[j]));
+    check(dg_ih[r], panels_ih, gain_ih, got.normal_ih[r], got.inverse[r][0]);
+    check(dg_hh[r], panels_hh, gain_hh, got.normal_hh[r], got.inverse[r][1]);
+  }
+}
+
+template <class T>
+std::vector<Case<T>> cases() {
+  std::vector<Case<T>> all;
+  for (bool carried : {false, true}) {
+    auto add = [&](auto&& change) {
+      Case<T> one;
+      one.carried = carried;
+      change(one);
+      all.push_back(one);
+    };
+    add([](Case<T>&) {});
+    add([](Case<T>& c) { c.peephole = true; });
+    add([](Case<T>& c) { c.mean = 100; });  // must not cost the variance its digits
+    add([](Case<T>& c) { c.kind.gate_clip = T(0.9), c.kind.cell_clip = T(0.5); });
+    add([](Case<T>& c) { c.kind.coupled = c.peephole = true; });
+    add([](Case<T>& c) { c.kind.zoneout_c = T(0.3), c.kind.zoneout_h = T(0.2), c.zoneout_h = true; });
+    add([](Case<T>& c) { c.masks = c.zoneout_h = c.peephole = true, c.epsilon = 0.1; });
+    add([](Case<T>& c) { c.recurrent = true, c.epsilon = 1e-3; });
+    add([](Case<T>& c) {
+      c.kind.gate = {kHardSigmoid, T(0.3), T(0.4)}, c.kind.cell = {kSoftplus, 1, 0};
+      c.kind.output = {kScaledTanh, T(1.3), T(0.6)};
+    });
+  }
+  return all;
+}
+
+template <class T>
+void test_table(const Kernels<T>& k) {
+  size_t i = 0;
+  for (size_t H : tails(k.width))
+    for (const Case<T>& what : cases<T>()) {
+      test(k, what, 1 + i % 4, H, i % 5 != 0);
+      ++i;
+    }
+}
+
+// The judge's gradient through N is the difference of N.
+void test_judge() {
+  for (size_t n : {4, 5, 12}) {
+    auto x = uniform<double>(n);
+    const auto weights = uniform<double>(n);
+    auto loss = [&] {
+      const auto normal = judge::normal_of(numbers(x.data(), n), 0.1);
+      double sum = 0;
+      for (size_t j = 0; j < n; ++j) sum += weights[j] * normal.v[j].v;
+      return sum;
+    };
+    const auto d = judge::normal_backward(numbers(weights.data(), n), judge::normal_of(numbers(x.data(), n), 0.1));
+    for (size_t j = 0; j < n; ++j) {
+      constexpr double step = 1e-3;
+      const double middle = x[j];
+      double sum = 0;
+      for (int i : {-2, -1, 1, 2}) {
+        x[j] = middle + i * step;
+        sum += (i * i == 1 ? 8 * i : -i / 2) * loss() / (12 * step);
+      }
+      x[j] = middle;
+      CHECK(std::fabs(sum - d[j].v) < 1e-8);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_judge();
+  for (const char* name : supported_isas()) {
+    const KernelTable* table = kernel_table(name);
+    test_table(table->f32);
+    test_table(table->f64);
+  }
+  return check::result();
+}

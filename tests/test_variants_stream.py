@@ -1,0 +1,91 @@
+"""A stream is the whole call, step by step, for every option that makes sense in one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import fourgate as fg
+import numpy as np
+import pytest
+from cases import same_bits
+from options import SINGLE, data, infer, model
+from test_variants_bitwise import COMBINED, NAMES, variant
+
+ONE_WAY = [n for n in NAMES if not {"bidirectional", "reverse"} & SINGLE[n].keys()]
+every_variant = pytest.mark.parametrize("name", ONE_WAY + COMBINED)
+
+
+def one_way(name, **call):
+    v = variant(name, **call)
+    kept = {k: value for k, value in v.options.items() if k not in ("bidirectional", "merge", "reverse")}
+    return replace(v, options=kept, batch_first=False)
+
+
+def state_of(v, d):
+    return d.state[0] if v.rnn else d.state
+
+
+def assert_ends(v, stream, whole):
+    h, c = (stream.state, None) if v.rnn else stream.state
+    assert same_bits(h, whole["h"])
+    assert v.rnn or same_bits(c, whole["c"])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@every_variant
+def test_steps_and_runs(name, threads):
+    """step, run, both; masks of training play no part: options of chance act by expectation."""
+    fg.set_num_threads(threads)
+    for batch in (1, 6):
+        v = one_way(name, steps=9, batch=batch)
+        net, d = model(v), data(v)
+        whole = infer(v, net, d)
+        stream = net.stream(batch)
+        for cuts in ([1] * 9, [9], [2, 1, 1, 5]):
+            stream.reset()
+            stream.state = state_of(v, d)
+            at = 0
+            for size in cuts:
+                part = d.x[at : at + size]
+                y = stream.step(part[0]) if size == 1 else stream.run(part)
+                assert same_bits(y, whole["y"][at] if size == 1 else whole["y"][at : at + size])
+                at += size
+            assert_ends(v, stream, whole)
+
+
+@every_variant
+def test_resets(name):
+    """`run` with resets, and `reset` of the same rows before each step, are the call with resets."""
+    v = one_way(name, steps=8, batch=4, resets=True)
+    net, d = model(v), data(v)
+    whole = infer(v, net, d)
+    stream = net.stream(4)
+    stream.state = state_of(v, d)
+    y = [stream.run(d.x[:5], resets=d.resets[:5]), stream.run(d.x[5:], resets=d.resets[5:])]
+    assert same_bits(np.concatenate(y), whole["y"])
+    assert_ends(v, stream, whole)
+    stream.state = state_of(v, d)
+    for t in range(8):
+        stream.reset(d.resets[t])
+        assert same_bits(stream.step(d.x[t]), whole["y"][t])
+    assert_ends(v, stream, whole)
+
+
+@every_variant
+def test_into_given_arrays(name):
+    v = one_way(name, steps=4, batch=3)
+    net, d = model(v), data(v)
+    first, second = net.stream(3), net.stream(3)
+    out = np.full((4, 3, v.outputs), np.nan, v.dtype)
+    assert first.run(d.x, out=out) is out
+    assert same_bits(second.run(d.x), out)
+    one = np.full((3, v.outputs), np.nan, v.dtype)
+    assert first.step(d.x[0], out=one) is one
+    assert same_bits(second.step(d.x[0]), one)
+
+
+@pytest.mark.parametrize("options", [{"reverse": True}, {"bidirectional": True}])
+def test_no_stream_backwards(options):
+    for make in (fg.LSTM, fg.RNN):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            make(3, 4, **options).stream()
