@@ -112,7 +112,6 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
 
   if (!a.training) net.spare<T>()->drop();
   auto weights = net.weights<T>();
-  const auto whole = weights;
   std::unique_ptr<PyTape> kept;
   ForwardCall<T> call = {};
   call.steps = steps;
@@ -133,6 +132,7 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   {
     Unlocked unlocked(flops_of(s, steps * batch));
     if (a.training) {
+      const auto whole = weights;
       if (!masks.weight.empty())
         weights = std::make_shared<const Weights<T>>(*whole, masks.weight, s.options.weight_drop);
       auto tape = std::make_unique<Tape<T>>(weights, net.spare<T>(), steps, batch, call.lengths, call.resets, masks);

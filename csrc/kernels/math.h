@@ -32,6 +32,7 @@ struct Constants<float> {
   static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23
   static constexpr int kBias = 127, kScale = 32;
   static constexpr float kTwoToScale = 4294967296.0f;
+  static constexpr float kMax = 3.402823466e38f;
   static constexpr float kSigmoidMin = -106.0f, kSigmoidMax = 20.0f, kTanhMax = 10.0f;
 };
 
@@ -43,6 +44,7 @@ struct Constants<double> {
   static constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr int kBias = 1023, kScale = 64;
   static constexpr double kTwoToScale = 18446744073709551616.0;
+  static constexpr double kMax = 1.797693134862315708e308;
   static constexpr double kSigmoidMin = -748.0, kSigmoidMax = 40.0, kTanhMax = 20.0;
 };
 
@@ -121,18 +123,28 @@ FG_INLINE Vec<T> expm1_negative(Vec<T> x) {
   return fma(s, g + g, s - one);
 }
 
-// log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p of sigmoid's parts; log1p(e) = 2 artanh(q),
-// q = e / (2 + e) = s / (s + 2p), which is at most 1/3, by its own series.
+// exp(x) = s / p for x <= 0, of sigmoid's parts.
 template <class T>
-FG_INLINE Vec<T> softplus(Vec<T> x) {
+struct Exponential {
+  Vec<T> s, p;
+};
+template <class T>
+FG_INLINE Exponential<T> exp_negative(Vec<T> x) {
   using C = Constants<T>;
-  constexpr int kTerms = sizeof(T) == 4 ? 8 : 17;  // (1/9)^n / (2n + 1) < eps / 8
-  Vec<T> z = max(set1(C::kSigmoidMin), negative_abs(x));
+  Vec<T> z = max(set1(C::kSigmoidMin), x);
   const Vec<T> magic = set1(C::kMagic + (C::kBias + C::kScale));
   Vec<T> t = fma(z, set1(C::kInvLn2), magic), k = t - magic;
   Vec<T> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), z));
-  Vec<T> s = to_exponent(t), p = fnma(r, sigmoid_h(r), set1(C::kTwoToScale));
-  Vec<T> q = s / (s + (p + p)), q2 = q * q;
+  return {to_exponent(t), fnma(r, sigmoid_h(r), set1(C::kTwoToScale))};
+}
+
+// log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p; log1p(e) = 2 artanh(q),
+// q = e / (2 + e) = s / (s + 2p), which is at most 1/3, by its own series.
+template <class T>
+FG_INLINE Vec<T> softplus(Vec<T> x) {
+  constexpr int kTerms = sizeof(T) == 4 ? 8 : 17;  // (1/9)^n / (2n + 1) < eps / 8
+  const Exponential<T> e = exp_negative(negative_abs(x));
+  Vec<T> q = e.s / (e.s + (e.p + e.p)), q2 = q * q;
   Vec<T> sum = set1(T(1) / T(2 * kTerms - 1));
   for (int n = kTerms - 2; n >= 0; --n) sum = fma(sum, q2, set1(T(1) / T(2 * n + 1)));
   return max(zero<T>(), x) + (q + q) * sum;
@@ -157,7 +169,8 @@ __attribute__((noinline)) Vec<T> activate_other(const Activation<T>& f, Vec<T> x
       return alpha * tanh(beta * x);
     case kElu:
       return where_less(x, none, alpha * expm1_negative(min(none, x)), x);
-    case kSoftsign:
+    case kSoftsign:  // inf counts as the largest number, so that the limit is 1 and not NaN
+      x = max(set1(-Constants<T>::kMax), min(set1(Constants<T>::kMax), x));
       return x / (one - negative_abs(x));
     default:
       return softplus(x);
@@ -169,7 +182,7 @@ FG_INLINE Vec<T> activate(const Activation<T>& f, Vec<T> x) {
   return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
 }
 
-// f'(x), given y = f(x); at a kink that of the side below, as PyTorch has it.
+// f'(x), given y = f(x); at a kink that of the side below, and 0 at both of hard_sigmoid's, as PyTorch has it.
 template <class T>
 __attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, Vec<T> y) {
   const Vec<T> alpha = set1(f.alpha), none = zero<T>(), one = set1(T(1));
@@ -188,8 +201,10 @@ __attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, V
       Vec<T> t = tanh(set1(f.beta) * x);
       return set1(f.alpha * f.beta) * fnma(t, t, one);
     }
-    case kElu:
-      return where_less(none, x, one, y + alpha);
+    case kElu: {  // y + alpha would cancel
+      const Exponential<T> e = exp_negative(min(none, x));
+      return where_less(none, x, one, alpha * (e.s / e.p));
+    }
     case kSoftsign: {
       Vec<T> d = one / (one - negative_abs(x));
       return d * d;

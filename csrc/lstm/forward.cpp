@@ -45,7 +45,6 @@ class Pass {
   Plan plan_;
   size_t chunk_ = 0;                 // steps that all layers do before the next ones (one direction)
   std::vector<Scratch<T>> scratch_;  // by thread
-  std::vector<T*> join_work_;        // by thread
   std::vector<Plane<T>> between_;    // what lower layers give to the next, two for each
   std::vector<Plane<T>> raw_;        // outputs of the layers that are joined before they are given on
   std::vector<std::unique_ptr<Barrier>> group_, team_;
@@ -64,7 +63,6 @@ bool Pass<T>::run() {
 
   WorkspaceLease memory;
   scratch_.resize(threads);
-  join_work_.resize(threads);
   Carver count(nullptr);
   carve(count);
   Carver carver(memory.bytes(count.used()));
@@ -138,7 +136,6 @@ void Pass<T>::carve(Carver& carver) {
     const Scratch<T>* leader = i % team ? &scratch_[i - i % team] : nullptr;
     scratch_[i] =
         carve_scratch(carver, w_, call_.tape, widest, part_end(i) - part_begin(i), chunk_, call_.resets, leader);
-    join_work_[i] = carver.take<T>(s_.options.shortcut == Shortcut::highway ? join_work(w_) : 0);
   }
   if (call_.tape) return;
   auto plane = [&](size_t width) {
@@ -307,10 +304,10 @@ void Pass<T>::join(const Team& team, size_t rank, size_t l, size_t s0, size_t s1
       if (call_.tape && s_.highway(l)) row.transform = call_.tape->transform[l].data() + at * O;
       if (masks() && !last && !masks()->dropout.empty()) row.dropped = masks()->dropout[l] + at * O;
       if (n < kJoinRows) continue;
-      join_forward(w_, l, rows, n, join_work_[rank]);
+      join_forward(w_, l, rows, n, scratch_[rank].join_work);
       n = 0;
     }
-  if (n) join_forward(w_, l, rows, n, join_work_[rank]);
+  if (n) join_forward(w_, l, rows, n, scratch_[rank].join_work);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../machine.h"
+#include "join.h"
 
 namespace fourgate {
 
@@ -49,6 +50,7 @@ Scratch<T> carve_scratch(Carver& carver, const Weights<T>& w, const Tape<T>* tap
   if (extra && o.projection) own.cell_extra = carver.take<OutputExtra<T>>(rows);
   if (o.projection) own.projected = carver.take<ProjectedRow<T>>(rows);
   if (norm) own.norm = carver.take<NormRow<T>>(rows);
+  if (o.shortcut == Shortcut::highway) own.join_work = carver.take<T>(join_work(w));
   if (norm) own.work = carver.take<T>(2 * n_blocks(H, w.kernels.width) * w.kernels.width);
   const bool ahead = rows && project_ahead(w, input, rows, steps);
   // About 96 rows, or a few steps: enough to read the weights rarely, little enough to stay in cache.
@@ -98,6 +100,7 @@ class Loop {
   bool project_h(size_t s);
   void cut(size_t s);
   void advance(size_t s);
+  void advance_rest(size_t s, size_t i);
   void end();
 
   size_t alive(size_t s) const { return std::min(task_.row1, std::max(task_.row0, order_.alive(s))) - task_.row0; }
@@ -111,8 +114,13 @@ class Loop {
   const LayerSteps<T>& task_;
   const Scratch<T>& scratch_;
   const size_t R_, H_;
+  // From a step to the next, in elements; those of absent arrays are 0.
+  struct Strides {
+    ptrdiff_t x, y, copy, cells, gates, dense, pre;
+  };
+  Strides strides_ = {};
   size_t n_ = 0;  // rows alive
-  bool ahead_ = false;
+  bool ahead_ = false, plain_ = true;
   ForwardStep<T> step_ = {};
 };
 
@@ -246,43 +254,50 @@ void Loop<T>::cut(size_t s) {
 // From step s to the next.
 template <class T>
 void Loop<T>::advance(size_t s) {
-  const LayerSteps<T>& t = task_;
-  const ptrdiff_t sign = t.reverse ? -1 : 1, dense = sign * ptrdiff_t(t.batch);
-  const ptrdiff_t x_step = sign * ptrdiff_t(t.in.step), y_step = sign * ptrdiff_t(t.out.step);
-  const ptrdiff_t copy_step = sign * ptrdiff_t(t.copy.step), cell_step = sign * ptrdiff_t(t.cells.step);
-  const size_t pre_step = n_ * w_.blocks() * 4 * w_.kernels.width;
-  const ptrdiff_t gates_step = dense * ptrdiff_t(4 * w_.sizes.cell());
-  const bool plain = !scratch_.projected && !scratch_.norm && !scratch_.extra;
+  const Strides& d = strides_;
+  const ptrdiff_t pre_step = ptrdiff_t(n_) * d.pre;
   for (size_t i = 0; i < n_; ++i) {
     ForwardRow<T>& row = scratch_.rows[i];
-    row.x += x_step;
+    row.x += d.x;
     if (ahead_) row.pre += pre_step;
-    if (row.gates) row.gates += gates_step;
+    if (d.gates) row.gates += d.gates;
     row.c_prev = row.c;
-    if (t.cells) row.c += cell_step;
-    T*& y = scratch_.projected ? scratch_.projected[i].y : row.y;
-    T*& y2 = scratch_.projected ? scratch_.projected[i].y2 : row.y2;
-    row.h = y;
-    y += y_step;
-    if (y2) y2 += copy_step;
-    if (plain) continue;
-    if (scratch_.projected && t.tape) row.y += dense * ptrdiff_t(H_);
-    if (scratch_.norm && t.tape) {
-      NormRow<T>& norm = scratch_.norm[i];
-      norm.normal_ih += dense * ptrdiff_t(8 * H_);
-      norm.normal_hh += dense * ptrdiff_t(8 * H_);
-      norm.inverse += dense * 2;
+    if (d.cells) row.c += d.cells;
+    if (plain_) {
+      row.h = row.y;
+      row.y += d.y;
+      if (d.copy) row.y2 += d.copy;
+    } else {
+      advance_rest(s, i);
     }
-    if (!scratch_.extra) continue;
-    OutputExtra<T>& extra = scratch_.extra[i];
-    if (extra.h_prev) extra.h_prev = row.h;
-    if (extra.keep_h) extra.keep_h += dense * ptrdiff_t(R_);
-    if (extra.keep_c) extra.keep_c += dense * ptrdiff_t(H_);
-    if (scratch_.cell_extra) scratch_.cell_extra[i].keep_c = extra.keep_c;
-    if (extra.h_mask) {
-      row.h = extra.h_masked;
-      extra.h_masked = scratch_.masked[(s - t.s0 + 1) % 2] + i * R_;
-    }
+  }
+}
+
+template <class T>
+void Loop<T>::advance_rest(size_t s, size_t i) {
+  const Strides& d = strides_;
+  ForwardRow<T>& row = scratch_.rows[i];
+  T*& y = scratch_.projected ? scratch_.projected[i].y : row.y;
+  T*& y2 = scratch_.projected ? scratch_.projected[i].y2 : row.y2;
+  row.h = y;
+  y += d.y;
+  y2 += d.copy;
+  if (scratch_.projected && task_.tape) row.y += d.dense * ptrdiff_t(H_);
+  if (scratch_.norm && task_.tape) {
+    NormRow<T>& norm = scratch_.norm[i];
+    norm.normal_ih += d.dense * ptrdiff_t(8 * H_);
+    norm.normal_hh += d.dense * ptrdiff_t(8 * H_);
+    norm.inverse += d.dense * 2;
+  }
+  if (!scratch_.extra) return;
+  OutputExtra<T>& extra = scratch_.extra[i];
+  if (extra.h_prev) extra.h_prev = row.h;
+  if (extra.keep_h) extra.keep_h += d.dense * ptrdiff_t(R_);
+  if (extra.keep_c) extra.keep_c += d.dense * ptrdiff_t(H_);
+  if (scratch_.cell_extra) scratch_.cell_extra[i].keep_c = extra.keep_c;
+  if (extra.h_mask) {
+    row.h = extra.h_masked;
+    extra.h_masked = scratch_.masked[(s - task_.s0 + 1) % 2] + i * R_;
   }
 }
 
@@ -304,6 +319,15 @@ void Loop<T>::end() {
 template <class T>
 bool Loop<T>::run() {
   const LayerSteps<T>& t = task_;
+  const ptrdiff_t sign = t.reverse ? -1 : 1, dense = sign * ptrdiff_t(t.batch);
+  strides_ = {sign * ptrdiff_t(t.in.step),
+              sign * ptrdiff_t(t.out.step),
+              t.copy ? sign * ptrdiff_t(t.copy.step) : 0,
+              t.cells ? sign * ptrdiff_t(t.cells.step) : 0,
+              t.tape ? dense * ptrdiff_t(4 * w_.sizes.cell()) : 0,
+              dense,
+              ptrdiff_t(w_.blocks() * 4 * w_.kernels.width)};
+  plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
   n_ = alive(t.s0);
   ahead_ = scratch_.pre && project_ahead(w_, t.weights->ih.n_k, t.row1 - t.row0, t.s1 - t.s0);
   if (t.resets && team_.rank == 0) std::fill(scratch_.zeros, scratch_.zeros + std::max(H_, R_), T(0));

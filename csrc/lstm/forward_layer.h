@@ -23,7 +23,7 @@ struct LayerSteps {
   size_t row0, row1, s0, s1;
 };
 
-// Memory for LayerSteps: `rows` to `work` are a thread's own, the rest is shared by the team.
+// Memory for LayerSteps: `rows` to `join_work` are a thread's own, the rest is shared by the team.
 template <class T>
 struct Scratch {
   size_t n_rows;               // row1 - row0
@@ -34,6 +34,7 @@ struct Scratch {
   NormRow<T>* norm;            // (n_rows); null without layer normalisation
   const T** x;                 // (max(pre_rows, n_rows)); null where no product runs ahead or apart
   T* work;                     // for the normalisation
+  T* join_work;                // for what lies behind the layer; null where that needs none
   T* pre;                      // (pre_rows, P, 4, W); null: never project ahead
   size_t pre_rows;
   T* masked[2];  // (n_rows, R): h after recurrent dropout, of odd and of even steps

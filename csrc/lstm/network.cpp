@@ -61,6 +61,7 @@ Weights<T>::Weights(const Sizes& s, bool dropping)
   kind_ = {as<T>(c.gate),  as<T>(c.cell),  as<T>(c.output), T(c.gate_clip), T(c.cell_clip),
            T(c.zoneout_h), T(c.zoneout_c), c.coupled,       c.elman};
   const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output();
+  blocks_ = PanelShape{s.gates(), H, W}.blocks();
   for (size_t i = 0; i < layers_.size(); ++i) {
     layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
@@ -73,10 +74,12 @@ Weights<T>::Weights(const Sizes& s, bool dropping)
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
   auto carve = [&](Pieces<T>& pieces) {
-    each_packed([&](Packed<T>& p, bool biased) {
+    each_packed([&](Packed<T>& p, bool) {
       const size_t lines = checked_mul(p.shape.blocks(), 4, W);
       p.panels = pieces.take(checked_mul(lines, p.n_k));
-      if (biased) p.bias = pieces.take(lines);
+    });
+    each_packed([&](Packed<T>& p, bool biased) {
+      if (biased) p.bias = pieces.take(p.shape.blocks() * p.shape.line());
     });
     for (PackedLayer<T>& layer : layers_) {
       if (s.options.peephole) layer.peephole = pieces.take(checked_mul(3, H));

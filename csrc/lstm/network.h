@@ -48,7 +48,7 @@ class Weights {
 
   const Kernels<T>& kernels;
   const Sizes sizes;
-  size_t blocks() const { return layers_[0].hh.shape.blocks(); }
+  size_t blocks() const { return blocks_; }  // of a layer's panels
   const PackedLayer<T>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
   const Packed<T>& highway(size_t l) const { return highways_[l]; }
   const CellKind<T>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
@@ -63,6 +63,7 @@ class Weights {
 
   CellKind<T> kind_;
   bool plain_;
+  size_t blocks_;
   Buffer<T> panels_;
   mutable Buffer<T> back_panels_;
   mutable std::vector<PackedLayer<T>> layers_;

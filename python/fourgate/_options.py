@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ ACTIVATIONS: dict[str, tuple[float, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):  # not a dataclass: that would be most of what importing fourgate costs
     """The arguments of `fourgate.LSTM` and `fourgate.RNN`, all of them right once `checked` has seen them.
 
     The defaults are those of both classes; `nonlinearity` is None in an LSTM and no argument of it.
@@ -59,11 +57,11 @@ class Options:
     shortcut: str | None = None
     initialization: str = "pytorch"
     forget_bias: float | None = None
-    dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009 (immutable)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def checked(self) -> Options:
         """Return the same with every value converted to its field's type, or raise what is wrong with it."""
-        result = replace(self, **_converted(self))
+        result = self._replace(**_converted(self))
         _refuse_pairs(result)
         return result
 
@@ -119,12 +117,12 @@ class Options:
 
     def changed(self) -> dict[str, Any]:
         """Return, by name, what differs from its default."""
-        defaults = ((f.name, f.default) for f in fields(self)[2:])  # the two sizes have none
-        return {name: getattr(self, name) for name, default in defaults if getattr(self, name) != default}
+        defaults = self._field_defaults  # the two sizes have none
+        return {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
 
     def arguments(self) -> dict[str, Any]:
         """Return all by name: ``Options(**arguments)`` is an equal object."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return self._asdict()
 
 
 _CORE = {

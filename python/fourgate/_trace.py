@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Trace"]
 
 
-@dataclass(eq=False, repr=False)
 class Trace:
     """Gates, cells and gradients of every step, from ``lstm.forward(x, trace=True)``: it is ``tape.trace``.
 
@@ -37,13 +35,12 @@ class Trace:
         The same of the step's c: through all that the step and later ones make of it.
     """
 
-    i: Array
-    f: Array
-    g: Array
-    o: Array
-    c: Array
-    dh_norm: Array | None = None
-    dc_norm: Array | None = None
+    __slots__ = ("c", "dc_norm", "dh_norm", "f", "g", "i", "o")
+
+    def __init__(self, i: Array, f: Array, g: Array, o: Array, c: Array) -> None:
+        self.i, self.f, self.g, self.o, self.c = i, f, g, o, c
+        self.dh_norm: Array | None = None
+        self.dc_norm: Array | None = None
 
     def room(self) -> tuple[Array, Array]:
         """Return two new arrays for dh_norm and dc_norm."""

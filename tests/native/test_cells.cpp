@@ -1,31 +1,17 @@
 // Steps of every kind of cell, forward and backward, against the judge: each activation, clips, peepholes, coupled
 // gates, zoneout, masks of h, projections' backward products, and Elman's cell, at sizes around every tail.
-#include <string>
-
+#include "cell_cases.h"
 #include "dispatch.h"
 #include "judge.h"
 #include "pack.h"
 
 using namespace fourgate;
 using namespace kernel_test;
+using cell_cases::Case;
 using judge::Num;
 using judge::within;
 
 namespace {
-
-template <class T>
-struct Case {
-  CellKind<T> kind = judge::plain_kind<T>();
-  bool plain = false;  // no kind at all: the tape has activated gates
-  bool peephole = false;
-  bool zoneout_h = false;   // rate in `kind` where there are no masks
-  bool masks = false;       // of zoneout, of h and of c
-  bool mask_c = false;      // zoneout of c by masks alone
-  bool recurrent = false;   // multipliers of h
-  bool projection = false;  // the backward product is that with a projection's matrix
-  bool any_size = false;    // h may have fewer columns than c
-  bool large_tape = false;
-};
 
 template <class T>
 std::vector<Num<T>> exact(const Guarded<T>& from, size_t first, size_t n) {
@@ -276,58 +262,12 @@ void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t
   CHECK(same_bits(alone.dc[0].data(), got.dc[rows - 1].data(), C));
 }
 
-// Elman's cell knows its slope by h alone, which names tanh and relu.
-template <class T>
-std::vector<Case<T>> cases() {
-  std::vector<Case<T>> all;
-  auto add = [&](auto&& change) {
-    Case<T> one;
-    change(one);
-    all.push_back(one);
-    // Once more with other activations, and behind a projection.
-    one.kind.cell = {kSoftsign, 1, 0};
-    one.kind.output = {kElu, T(0.7), 0};
-    one.projection = one.any_size = !one.plain && !one.kind.elman && !one.zoneout_h && !one.masks && !one.recurrent;
-    one.large_tape = true;
-    if (!one.plain && !one.kind.elman) all.push_back(one);
-  };
-  const T alphas[] = {1, 1, 1, T(0.3), T(0.8), T(0.2), T(0.4), T(1.3), T(0.7), 1, 1};
-  const T betas[] = {0, 0, 0, T(0.4), T(-0.2), 0, 0, T(0.6), 0, 0, 0};
-  auto function = [&](int f) { return Activation<T>{f % 11, alphas[f % 11], betas[f % 11]}; };
-  for (int f = 0; f < 11; ++f)  // each in each place
-    add([&](Case<T>& c) {
-      c.kind.gate = function(f), c.kind.cell = function(f + 4), c.kind.output = function(f + 7);
-      c.peephole = f % 2;
-    });
-  add([](Case<T>& c) { c.kind.gate_clip = T(0.9); });
-  add([](Case<T>& c) { c.kind.cell_clip = T(0.6); });
-  add([](Case<T>& c) { c.peephole = true; });
-  add([](Case<T>& c) { c.kind.coupled = true; });
-  add([](Case<T>& c) { c.kind.coupled = c.peephole = true; });
-  add([](Case<T>& c) { c.kind.zoneout_c = T(0.3); });
-  add([](Case<T>& c) { c.kind.zoneout_h = T(0.4), c.zoneout_h = true; });
-  add([](Case<T>& c) { c.kind.zoneout_h = T(0.4), c.kind.zoneout_c = T(0.3), c.masks = c.zoneout_h = true; });
-  add([](Case<T>& c) { c.kind.zoneout_c = T(0.3), c.mask_c = true; });
-  add([](Case<T>& c) { c.recurrent = true; });
-  add([](Case<T>& c) {
-    c.kind.gate_clip = T(1.1), c.kind.cell_clip = T(0.7), c.kind.coupled = true;
-    c.peephole = c.masks = c.zoneout_h = c.recurrent = true;
-  });
-  add([](Case<T>& c) { c.plain = true; });
-  add([](Case<T>& c) { c.plain = c.recurrent = c.large_tape = true; });
-  for (int f : {kTanh, kRelu}) {
-    add([&](Case<T>& c) { c.kind.elman = true, c.kind.gate = {f, 1, 0}; });
-    add([&](Case<T>& c) { c.kind.elman = c.recurrent = true, c.kind.gate = {f, 1, 0}; });
-  }
-  return all;
-}
-
 template <class T>
 void test_table(const Kernels<T>& k) {
   const size_t batches[] = {1, 2, 3, k.max_rows, k.max_rows + 1, 2 * k.max_rows + 1};
   size_t i = 0;
   for (size_t H : tails(k.width))
-    for (const Case<T>& what : cases<T>()) {
+    for (const Case<T>& what : cell_cases::cases<T>()) {
       const size_t rows = batches[i % 6], R = what.any_size ? 1 + i % (H + 2) : H;
       test_forward<T>(k, what, rows, 1 + i % 7, H, R, i % 2);
       test_backward<T>(k, what, rows, H, R, i % 4 == 3);
@@ -335,67 +275,9 @@ void test_table(const Kernels<T>& k) {
     }
 }
 
-// ---- the judge ----
-
-// The judge's gradients are the differences of its forward pass.
-void test_judge() {
-  using N = std::vector<Num<double>>;
-  const size_t H = 5;
-  for (const Case<double>& what : cases<double>()) {
-    if (what.kind.elman) continue;
-    for (int norm = 0; norm < 3; ++norm) {
-      auto numbers = [](size_t n) {
-        const auto v = uniform<double>(n);
-        return N(v.begin(), v.end());
-      };
-      auto a = numbers(4 * H), c_prev = numbers(H);
-      const auto dm = numbers(H), d_c = numbers(H);
-      const auto peephole = uniform<double>(3 * H);
-      auto gain = uniform<double>(H), bias = uniform<double>(H);
-      const auto keep = flags(H);
-      const Norm<double> n = {nullptr, nullptr, gain.data(), bias.data(), 0.1, norm == 2};
-      const judge::CellRow<double> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr,
-                                           norm ? &n : nullptr};
-      auto loss = [&] {
-        judge::sides() = 0;
-        const auto s = judge::forward(cell, a, c_prev);
-        double sum = 0;
-        for (size_t u = 0; u < H; ++u)
-          sum += dm[u].v * s.m[u].v + d_c[u].v * judge::kept(c_prev[u], s.n[u], keep.data(), u, 0).v;
-        return sum;
-      };
-      auto check = [&](double& at, double want) {
-        constexpr double step = 1e-3;
-        const double middle = at;
-        (void)loss();
-        const uint64_t sides = judge::sides();
-        bool smooth = true;
-        double sum = 0;
-        for (int j : {-2, -1, 1, 2}) {
-          at = middle + j * step;
-          sum += (j * j == 1 ? 8 * j : -j / 2) * loss() / (12 * step);
-          smooth = smooth && judge::sides() == sides;
-        }
-        at = middle;
-        if (smooth) CHECK(std::fabs(sum - want) < 1e-7);  // step^4 times a fifth derivative, of some hundreds at most
-      };
-      const auto s = judge::forward(cell, a, c_prev);
-      const auto d = judge::backward(cell, s, c_prev, dm, d_c, keep.data());
-      for (size_t j = 0; j < 4 * H; ++j) check(a[j].v, d.da[j].v);
-      for (size_t u = 0; u < H; ++u) {
-        check(c_prev[u].v, d.dc_prev[u].v);
-        if (!norm) continue;
-        check(bias[u], d.dw[u].v);
-        check(gain[u], d.dw[u].v * s.normal.v[u].v);
-      }
-    }
-  }
-}
-
 }  // namespace
 
 int main() {
-  test_judge();
   for (const char* name : supported_isas()) {
     const KernelTable* table = kernel_table(name);
     test_table(table->f32);

@@ -200,36 +200,9 @@ void test_table(const Kernels<T>& k) {
     }
 }
 
-// The judge's gradient through N is the difference of N.
-void test_judge() {
-  for (size_t n : {4, 5, 12}) {
-    auto x = uniform<double>(n);
-    const auto weights = uniform<double>(n);
-    auto loss = [&] {
-      const auto normal = judge::normal_of(numbers(x.data(), n), 0.1);
-      double sum = 0;
-      for (size_t j = 0; j < n; ++j) sum += weights[j] * normal.v[j].v;
-      return sum;
-    };
-    const auto d = judge::normal_backward(numbers(weights.data(), n), judge::normal_of(numbers(x.data(), n), 0.1));
-    for (size_t j = 0; j < n; ++j) {
-      constexpr double step = 1e-3;
-      const double middle = x[j];
-      double sum = 0;
-      for (int i : {-2, -1, 1, 2}) {
-        x[j] = middle + i * step;
-        sum += (i * i == 1 ? 8 * i : -i / 2) * loss() / (12 * step);
-      }
-      x[j] = middle;
-      CHECK(std::fabs(sum - d[j].v) < 1e-8);
-    }
-  }
-}
-
 }  // namespace
 
 int main() {
-  test_judge();
   for (const char* name : supported_isas()) {
     const KernelTable* table = kernel_table(name);
     test_table(table->f32);
