@@ -196,8 +196,10 @@ void projected_backward(const ProjectedBackwardStep<T>& s) {
       const int n = lanes_of<T>(block, s.size);
       Vec<T> dh = row.through ? load_upto(row.through + u, n) : zero<T>();
       Vec<T> dz = finish_dh(dh, row.dh, row.dy, s.extra ? s.extra + r : nullptr, u, n);
-      Vec<T> size = zero<T>() - negative_abs(load_upto(row.h + u, n));
-      dz = where_less(size, set1(s.clip), dz, zero<T>());  // what was clipped lies at the clip
+      if (s.clip < T(__builtin_inf())) {  // what was clipped lies at the clip
+        Vec<T> size = zero<T>() - negative_abs(load_upto(row.h + u, n));
+        dz = where_less(size, set1(s.clip), dz, zero<T>());
+      }
       store_upto(row.dz + u, dz, n);
       if (row.dz_panel) store(row.dz_panel + block / 4 * s.panel_stride + block % 4 * W, dz);
     }

@@ -67,7 +67,7 @@ FG_INLINE Vec<T> squash(Vec<T> v, const CellKind<T>* kind) {
 template <class T>
 FG_INLINE Vec<T> zoneout(Vec<T> old, Vec<T> fresh, const unsigned char* keep, T rate, int n) {
   if (keep) return where_less(zero<T>(), load_flags<T>(keep, n), old, fresh);
-  return fma(set1(rate), old - fresh, fresh);
+  return fma(set1(rate), old, set1(T(1) - rate) * fresh);
 }
 
 // ---- backward ----

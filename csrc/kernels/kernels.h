@@ -75,7 +75,7 @@ template <class T>
 struct OutputExtra {
   const T* h_prev;              // (R) h of the previous step as it was given out; null: no zoneout of h
   const unsigned char* keep_h;  // (R) 1 where the previous h stays; null: by expectation
-  const unsigned char* keep_c;  // (H) the same for c
+  const unsigned char* keep_c;  // (H) the same for c; not of a plain cell
   const T* h_mask;              // (R) multipliers of h on its way into the next step's product; may be null
   T* h_masked;                  // (R) out: the h for that; null with h_mask
 };
@@ -143,7 +143,7 @@ template <class T>
 struct BackwardExtra {
   const T* dcell;               // (H) gradient of c of this step as it was given out; may be null
   const unsigned char* keep_h;  // (R) as in OutputExtra; null: no zoneout of h
-  const unsigned char* keep_c;  // (H)
+  const unsigned char* keep_c;  // (H) not of a plain cell
   const T* h_mask;              // (R) may be null
   T* carry;                     // (R) in and out: gradient of h that zoneout passes on; null without
   T* dh_total;                  // (R) out: gradient of h of this step; may be null

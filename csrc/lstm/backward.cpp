@@ -29,6 +29,9 @@ bool BackwardPass<T>::run() {
   auto zero = [](T* at, size_t n) {
     if (at) std::memset(static_cast<void*>(at), 0, n * sizeof(T));
   };
+  // Panels without gates end in vectors that no row has, which are multiplied all the same.
+  if (s_.options.cell.elman) zero(panels_, block_rows_ * panel_width());
+  if (s_.options.projection) zero(dz_panels_, block_rows_ * w_.layer(0, 0).hr.shape.blocks() * W4);
   zero(zeros_, std::max(s_.gates() * H, s_.recurrent()));
   for (size_t id = 0; id < s_.states(); ++id) {
     const Packed<T>& hr = w_.layer(0, 0).hr;
