@@ -5,6 +5,8 @@ Both activations need exp(-r) for |r| <= ln(2)/2, written so that no accuracy is
     sigmoid  exp(-r) = 1 - r h(r)
     tanh     (exp(2 r) - 1) / 2 = r + r^2 h(r),  |r| <= ln(2)/4
 
+softplus needs artanh(q) = q h(q^2) for 0 <= q <= 1/3.
+
 Remez exchange minimises the largest relative error of the result.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mpmath import (  # type: ignore[import-untyped]
+    atanh,
+    binomial,
     chop,
     cos,
     exp,
@@ -26,6 +30,7 @@ from mpmath import (  # type: ignore[import-untyped]
     nstr,
     pi,
     polyval,
+    sqrt,
 )
 
 mp.prec = 200
@@ -53,6 +58,29 @@ def tanh_weight(r: mpf) -> mpf:
     """Relative error of tanh for an error 1 of h: k = 0 below zero (tanh(r)), k = -1 above; kept off zero."""
     r = r if abs(r) > mpf("0.002") else mpf("-0.002")
     return 4 * r**2 / -expm1(4 * r) if r < 0 else 2 * r**2 / (1 - exp(4 * r) / 4)
+
+
+MIDDLE = mpf(1) / 18  # of [0, 1/9], where the square of artanh's argument lies
+
+
+def artanh_h(s: mpf) -> mpf:
+    """artanh(q) / q for q^2 = s + MIDDLE."""
+    q = sqrt(max(mpf(0), s + MIDDLE))
+    return mpf(1) if q == 0 else atanh(q) / q
+
+
+def artanh_weight(s: mpf) -> mpf:
+    """Relative error of artanh for an error 1 of h."""
+    return 1 / artanh_h(s)
+
+
+def from_middle(coefficients: list[mpf]) -> list[mpf]:
+    """The same polynomial in q^2."""
+    result = [mpf(0)] * len(coefficients)
+    for j, c in enumerate(coefficients):
+        for i in range(j + 1):
+            result[i] += c * binomial(j, i) * (-MIDDLE) ** (j - i)
+    return result
 
 
 def remez(f: Function, weight: Function, degree: int, bound: mpf) -> tuple[list[mpf], mpf]:
@@ -93,9 +121,9 @@ def split_ln2(bits: int) -> tuple[mpf, mpf]:
 def main() -> None:
     """Print every constant, and the error of each polynomial in units of the type's half ULP of 1."""
     half = ln(2) / 2
-    for name, digits, bits, hi_bits, sigmoid_degree, tanh_degree in (
-        ("float", 10, 24, 16, 5, 4),
-        ("double", 19, 53, 41, 10, 10),
+    for name, digits, bits, hi_bits, sigmoid_degree, tanh_degree, artanh_degree in (
+        ("float", 10, 24, 16, 5, 4, 4),
+        ("double", 19, 53, 41, 10, 10, 10),
     ):
         unit = mpf(2) ** -bits
         hi, lo = split_ln2(hi_bits)
@@ -105,11 +133,12 @@ def main() -> None:
         fits = (
             ("sigmoid", sigmoid_h, sigmoid_weight, sigmoid_degree, half * (1 + 16 * unit)),
             ("tanh", tanh_h, tanh_weight, tanh_degree, half / 2 * (1 + 16 * unit)),
+            ("artanh", artanh_h, artanh_weight, artanh_degree, MIDDLE),
         )
         for label, f, weight, n, bound in fits:
             coefficients, error = remez(f, weight, n, bound)
             print(f"  {label}: error {nstr(chop(error / unit), 3)}")
-            for c in coefficients:
+            for c in from_middle(coefficients) if label == "artanh" else coefficients:
                 print(f"    {nstr(c, digits)}")
 
 

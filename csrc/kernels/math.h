@@ -138,16 +138,28 @@ FG_INLINE Exponential<T> exp_negative(Vec<T> x) {
   return {to_exponent(t), fnma(r, sigmoid_h(r), set1(C::kTwoToScale))};
 }
 
-// log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p; log1p(e) = 2 artanh(q),
-// q = e / (2 + e) = s / (s + 2p), which is at most 1/3, by its own series.
+// artanh(q) / q by q^2, for q <= 1/3
+FG_INLINE VF artanh_h(VF y) {
+  VF h = fma(set1(0.1408916753f), y, set1(0.1398030138f));
+  h = fma(h, y, set1(0.2001245514f));
+  return fma(fma(h, y, set1(0.3333315734f)), y, set1(1.000000004f));
+}
+FG_INLINE VD artanh_h(VD y) {
+  VD y2 = y * y, y4 = y2 * y2;
+  VD a = fma(pair(0.200000000000951626, 0.1428571427246257793, y), y2, pair(1.0, 0.3333333333333306712, y));
+  VD b = fma(pair(0.07693317726274969557, 0.06650051267385091558, y), y2,
+             pair(0.1111111205588574925, 0.09090869893897222467, y));
+  VD c = fma(set1(0.08530030569081094347), y2, pair(0.06056124397234144328, 0.04157842536574461, y));
+  return fma(fma(c, y4, b), y4, a);
+}
+
+// log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p; log1p(e) = 2 artanh(q), q = e / (2 + e) = s / (s +
+// 2p).
 template <class T>
 FG_INLINE Vec<T> softplus(Vec<T> x) {
-  constexpr int kTerms = sizeof(T) == 4 ? 8 : 17;  // (1/9)^n / (2n + 1) < eps / 8
   const Exponential<T> e = exp_negative(negative_abs(x));
-  Vec<T> q = e.s / (e.s + (e.p + e.p)), q2 = q * q;
-  Vec<T> sum = set1(T(1) / T(2 * kTerms - 1));
-  for (int n = kTerms - 2; n >= 0; --n) sum = fma(sum, q2, set1(T(1) / T(2 * n + 1)));
-  return max(zero<T>(), x) + (q + q) * sum;
+  Vec<T> q = e.s / (e.s + (e.p + e.p));
+  return max(zero<T>(), x) + (q + q) * artanh_h(q * q);
 }
 
 // f(x) for every function that ONNX names; kernels.h lists them.

@@ -96,6 +96,13 @@ FG_INLINE VD with_sign(VD a, VD b) { return {_mm512_or_pd(a.v, _mm512_and_pd(b.v
 // the low bits of a's pattern moved up to be the exponent: 2^(low bits - bias)
 FG_INLINE VF to_exponent(VF a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))}; }
+// kWidth flags, bytes of 0 or 1, as numbers
+FG_INLINE VF numbers(const unsigned char* p, VF) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+FG_INLINE VD numbers(const unsigned char* p, VD) {
+  return {_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
 // a < b ? yes : no
 FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
@@ -164,6 +171,12 @@ FG_INLINE VF with_sign(VF a, VF b) { return {_mm256_or_ps(a.v, _mm256_and_ps(b.v
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm256_or_pd(a.v, _mm256_and_pd(b.v, _mm256_set1_pd(-0.0)))}; }
 FG_INLINE VF to_exponent(VF a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a.v), 52))}; }
+FG_INLINE VF numbers(const unsigned char* p, VF) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+FG_INLINE VD numbers(const unsigned char* p, VD) {
+  return {_mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(p[0] | p[1] << 8 | p[2] << 16 | p[3] << 24)))};
+}
 FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
 }
@@ -233,6 +246,14 @@ FG_INLINE VF with_sign(VF a, VF b) { return {vbslq_f32(vdupq_n_u32(0x80000000u),
 FG_INLINE VD with_sign(VD a, VD b) { return {vbslq_f64(vdupq_n_u64(0x8000000000000000u), b.v, a.v)}; }
 FG_INLINE VF to_exponent(VF a) { return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a.v), 52))}; }
+FG_INLINE VF numbers(const unsigned char* p, VF) {
+  float t[4] = {float(p[0]), float(p[1]), float(p[2]), float(p[3])};
+  return {vld1q_f32(t)};
+}
+FG_INLINE VD numbers(const unsigned char* p, VD) {
+  double t[2] = {double(p[0]), double(p[1])};
+  return {vld1q_f64(t)};
+}
 FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) { return {vbslq_f32(vcltq_f32(a.v, b.v), yes.v, no.v)}; }
 FG_INLINE VD where_less(VD a, VD b, VD yes, VD no) { return {vbslq_f64(vcltq_f64(a.v, b.v), yes.v, no.v)}; }
 
@@ -297,6 +318,8 @@ FG_INLINE VF with_sign(VF a, VF b) { return {_mm_or_ps(a.v, _mm_and_ps(b.v, _mm_
 FG_INLINE VD with_sign(VD a, VD b) { return {_mm_or_pd(a.v, _mm_and_pd(b.v, _mm_set1_pd(-0.0)))}; }
 FG_INLINE VF to_exponent(VF a) { return {_mm_castsi128_ps(_mm_slli_epi32(_mm_castps_si128(a.v), 23))}; }
 FG_INLINE VD to_exponent(VD a) { return {_mm_castsi128_pd(_mm_slli_epi64(_mm_castpd_si128(a.v), 52))}; }
+FG_INLINE VF numbers(const unsigned char* p, VF) { return {_mm_setr_ps(p[0], p[1], p[2], p[3])}; }
+FG_INLINE VD numbers(const unsigned char* p, VD) { return {_mm_setr_pd(p[0], p[1])}; }
 FG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
   __m128 m = _mm_cmplt_ps(a.v, b.v);
   return {_mm_or_ps(_mm_and_ps(m, yes.v), _mm_andnot_ps(m, no.v))};
@@ -324,12 +347,14 @@ FG_INLINE void store_upto(T* p, Vec<T> a, int n) {
   else
     store_n(p, a, n);
 }
-// n <= kWidth flags, bytes of 0 or 1, as numbers; the other lanes become 0.
+// The first n <= kWidth flags; the other lanes become 0.
 template <class T>
 FG_INLINE Vec<T> load_flags(const unsigned char* p, int n) {
-  T t[Vec<T>::kWidth] = {};
-  for (int i = 0; i < n; ++i) t[i] = T(p[i]);
-  return load(t);
+  constexpr int W = Vec<T>::kWidth;
+  if (n >= W) return numbers(p, Vec<T>());
+  unsigned char t[W] = {};
+  for (int i = 0; i < n; ++i) t[i] = p[i];
+  return numbers(t, Vec<T>());
 }
 // The sum of all lanes, in an order of its own for each width.
 template <class T>

@@ -1,0 +1,407 @@
+// Whole passes of networks that together have every option, split over threads in every way that there is: results
+// have the same bits for any number of threads. Mostly for ThreadSanitizer, which sees here what one thread reads while
+// another writes it. Where tapes and workspaces could be read before they are written there are NaN, and around
+// all results there are guards.
+#include <cmath>
+#include <memory>
+#include <thread>
+
+#include "kernel_test.h"
+#include "lstm/backward.h"
+#include "lstm/forward.h"
+#include "lstm/stream.h"
+#include "lstm/workspace.h"
+#include "network_cases.h"
+
+using namespace fourgate;
+using namespace kernel_test;
+using network_cases::Case;
+
+namespace {
+
+enum class Split { rows, units, directions, layers };
+constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers"};
+constexpr int kThreads = 4;  // enough for two of the splits at a time
+
+// How often each way to split was met.
+struct Seen {
+  int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
+  int backward_rows, backward_units;
+} seen = {};
+
+template <class T>
+struct Network {
+  Sizes sizes;
+  std::vector<std::vector<T>> values;
+  std::vector<LayerParameters<const T*>> layers;
+  std::vector<HighwayParameters<const T*>> highways;
+  std::shared_ptr<const Weights<T>> weights;
+
+  explicit Network(const Sizes& s) : sizes(s), layers(s.states(), LayerParameters<const T*>()), highways(s.layers) {
+    each_parameter<const T*>(
+        s, layers.data(), highways.data(), [&](const T*& slot, size_t rows, size_t cols, int axes) {
+          values.push_back(uniform<T>(rows * cols, axes == 1 ? 0.5 : 1.5 / std::sqrt(double(cols))));
+          slot = values.back().data();
+        });
+    weights = std::make_shared<const Weights<T>>(s, layers.data(), highways.data());
+  }
+};
+
+// A (T,B,n) array whose rows lie apart, with NaN in between; time-major or batch-major.
+template <class T>
+class Sequence {
+ public:
+  Sequence(size_t steps, size_t batch, size_t n, bool batch_first)
+      : steps_(steps), batch_(batch), n_(n), all_(steps * batch * (n + kGap)) {
+    plane_.base = all_.data();
+    plane_.step = (batch_first ? 1 : batch) * (n + kGap);
+    plane_.row = (batch_first ? steps : 1) * (n + kGap);
+  }
+  Plane<T> plane() const { return plane_; }
+  Plane<const T> input() const { return {plane_.base, plane_.step, plane_.row, 0}; }
+  void randomise() {
+    each([&](T* row) {
+      const auto v = uniform<T>(n_);
+      std::copy(v.begin(), v.end(), row);
+    });
+  }
+  // The elements alone; nothing else may have been written.
+  std::vector<T> copy() const {
+    std::vector<T> v;
+    each([&](const T* row) {
+      v.insert(v.end(), row, row + n_);
+      CHECK(std::isnan(row[n_]) && std::isnan(row[n_ + 1]) && std::isnan(row[n_ + 2]));
+    });
+    return v;
+  }
+
+ private:
+  static constexpr size_t kGap = 3;
+  template <class F>
+  void each(F&& f) const {
+    for (size_t t = 0; t < steps_; ++t)
+      for (size_t b = 0; b < batch_; ++b) f(plane_.at(t, b));
+  }
+  size_t steps_, batch_, n_;
+  Guarded<T> all_;
+  Plane<T> plane_;
+};
+
+// What a run takes. Made once: runs may be at the same time.
+template <class T>
+struct Inputs {
+  size_t steps, batch;
+  bool batch_first, states;
+  std::vector<int64_t> lengths;
+  std::vector<unsigned char> resets;
+  std::vector<std::vector<unsigned char>> bytes;  // of the masks
+  Masks masks;
+  Sequence<T> x, dy, dcells;
+  Guarded<T> h0, c0, dh, dc;
+
+  Inputs(const Case& what, const Sizes& s, size_t steps_, size_t batch_, size_t number)
+      : steps(steps_),
+        batch(batch_),
+        batch_first(number % 2),
+        states(number % 3),
+        x(steps, batch, s.input, batch_first),
+        dy(steps, batch, s.output(), batch_first),
+        dcells(steps, batch, s.directions * s.cell(), batch_first),
+        h0(uniform<T>(s.states() * batch * s.recurrent())),
+        c0(uniform<T>(s.states() * batch * s.cell())),
+        dh(uniform<T>(h0.size())),
+        dc(uniform<T>(c0.size())) {
+    for (Sequence<T>* one : {&x, &dy, &dcells}) one->randomise();
+    if (what.lengths)
+      for (size_t b = 0; b < batch; ++b) lengths.push_back(int64_t(b + 1 == batch ? steps : 5 * b % (steps + 1)));
+    if (what.resets)
+      for (size_t i = 0; i < steps * batch; ++i) resets.push_back(engine()() % 4 == 0);
+    const Options& o = s.options;
+    auto draw = [&](double rate, std::vector<const unsigned char*>& list, size_t n) {
+      if (rate == 0) return;
+      bytes.push_back(flags(n));
+      list.push_back(bytes.back().data());
+    };
+    const size_t R = s.recurrent(), H = s.hidden, rows = steps * batch;
+    for (size_t k = 0; k < s.states(); ++k) {
+      draw(o.weight_drop, masks.weight, s.gates() * H * R);
+      draw(o.recurrent_dropout, masks.recurrent, batch * R);
+      draw(o.cell.zoneout_h, masks.zoneout_h, rows * R);
+      draw(o.cell.zoneout_c, masks.zoneout_c, rows * H);
+    }
+    for (size_t l = 0; l + 1 < s.layers; ++l) draw(o.dropout, masks.dropout, rows * s.output());
+  }
+};
+
+template <class T>
+struct Results {
+  std::vector<std::pair<const char*, std::vector<T>>> all;
+  void keep(const char* name, std::vector<T> v) {
+    bool finite = true, zero = !v.empty();
+    for (T u : v) finite = finite && std::isfinite(u), zero = zero && u == 0;
+    if (!CHECK(finite && !zero)) std::fprintf(stderr, "  in %s\n", name);
+    all.emplace_back(name, std::move(v));
+  }
+};
+
+template <class T>
+void fill_nan(T* at, size_t n) {
+  if (n) std::memset(static_cast<void*>(at), 0xff, n * sizeof(T));
+}
+
+// What a call finds in its workspace.
+void poison_workspace() {
+  constexpr size_t kBytes = size_t(1) << 20;
+  WorkspaceLease memory;
+  fill_nan(memory.bytes(kBytes), kBytes);
+}
+
+bool not_interrupted() { return false; }
+
+template <class T>
+ForwardCall<T> forward_call(const Weights<T>& w, const Inputs<T>& in) {
+  ForwardCall<T> call = {};
+  call.weights = &w;
+  call.steps = in.steps;
+  call.batch = in.batch;
+  call.x = in.x.input();
+  call.lengths = in.lengths.empty() ? nullptr : in.lengths.data();
+  call.resets = in.resets.empty() ? nullptr : in.resets.data();
+  call.resets_step = in.batch;
+  call.resets_row = 1;
+  call.h0 = in.states ? in.h0.data() : nullptr;
+  call.c0 = in.states ? in.c0.data() : nullptr;
+  call.interrupted = not_interrupted;
+  return call;
+}
+
+template <class T>
+void run_forward(const Weights<T>& w, const Inputs<T>& in, Tape<T>* tape, Results<T>& results) {
+  const Sizes& s = w.sizes;
+  Sequence<T> y(in.steps, in.batch, s.output(), in.batch_first);
+  Sequence<T> cells(in.steps, in.batch, s.directions * s.cell(), in.batch_first);
+  const Guarded<T> h(in.h0.size()), c(in.c0.size());
+  ForwardCall<T> call = forward_call(w, in);
+  call.y = y.plane();
+  if (s.cell()) call.cells = cells.plane();
+  call.h = h.data();
+  call.c = c.data();
+  call.tape = tape;
+  poison_workspace();
+  CHECK(forward(call));
+  results.keep("y", y.copy());
+  results.keep("h", h.copy());
+  if (!s.cell()) return;
+  results.keep("cells", cells.copy());
+  results.keep("c", c.copy());
+}
+
+// Twice, the second time adding to the gradients, with less to do beside them.
+template <class T>
+void run_backward(const Tape<T>& tape, const Inputs<T>& in, Results<T>& results) {
+  const Sizes& s = tape.weights->sizes;
+  std::vector<LayerParameters<T*>> layers(s.states(), LayerParameters<T*>());
+  std::vector<HighwayParameters<T*>> highways(s.layers);
+  Rows<T> gradients;
+  each_parameter<T*>(s, layers.data(), highways.data(), [&](T*& slot, size_t rows, size_t cols, int) {
+    gradients.emplace_back(rows * cols);
+    slot = gradients.back().data();
+  });
+  for (bool add : {false, true}) {
+    Sequence<T> dx(in.steps, in.batch, s.input, in.batch_first);
+    const size_t norms = s.states() * in.steps * in.batch;
+    const Guarded<T> dh0(in.h0.size()), dc0(in.c0.size()), dh_norm(norms), dc_norm(norms);
+    BackwardCall<T> call = {};
+    call.tape = &tape;
+    call.dy = in.dy.input();
+    call.dh0 = dh0.data();
+    call.dc0 = dc0.data();
+    call.gradients = layers.data();
+    call.d_highways = highways.data();
+    call.add = add;
+    call.interrupted = not_interrupted;
+    if (!add) {
+      if (s.cell()) call.dcells = in.dcells.input();
+      call.dh = in.dh.data();
+      call.dc = in.dc.data();
+      call.dx = dx.plane();
+      call.dh_norm = dh_norm.data();
+      call.dc_norm = dc_norm.data();
+    }
+    poison_workspace();
+    CHECK(backward(call));
+    for (const Guarded<T>& one : gradients) results.keep(add ? "gradients twice" : "gradients", one.copy());
+    results.keep("dh0", dh0.copy());
+    if (s.cell()) results.keep("dc0", dc0.copy());
+    if (add) continue;
+    results.keep("dx", dx.copy());
+    results.keep("dh_norm", dh_norm.copy());
+    if (s.cell()) results.keep("dc_norm", dc_norm.copy());
+  }
+}
+
+// Half of the steps at once and the others one by one; all rows as long as the longest.
+template <class T>
+void run_stream(const Weights<T>& w, const Inputs<T>& in, Results<T>& results) {
+  const Sizes& s = w.sizes;
+  Sequence<T> y(in.steps, in.batch, s.output(), in.batch_first);
+  Stream<T> stream(s, in.batch);
+  if (in.states) stream.set(in.h0.data(), in.c0.data());
+  const size_t half = in.steps / 2;
+  const unsigned char* resets = in.resets.empty() ? nullptr : in.resets.data();
+  CHECK(stream.run(w, half, in.x.input(), resets, y.plane(), not_interrupted));
+  const Plane<const T> x = in.x.input();
+  for (size_t t = half; t < in.steps; ++t) {
+    if (resets) {
+      const std::unique_ptr<bool[]> mask(new bool[in.batch]);
+      std::copy_n(resets + t * in.batch, in.batch, mask.get());
+      stream.reset(mask.get());
+    }
+    poison_workspace();
+    CHECK(stream.step(w, x.at(t, 0), x.row, y.plane().at(t, 0), y.plane().row, not_interrupted));
+  }
+  results.keep("stream's y", y.copy());
+  results.keep("stream's h", {stream.h(), stream.h() + stream.h_size()});
+  if (s.cell()) results.keep("stream's c", {stream.c(), stream.c() + stream.c_size()});
+  if (!in.lengths.empty()) return;
+  const auto& whole = results.all.front().second;  // y of an inference
+  CHECK(same_bits(results.all[results.all.size() - (s.cell() ? 3 : 2)].second.data(), whole.data(), whole.size()));
+}
+
+// Inference, stream and training of a network.
+template <class T>
+Results<T> run(const Network<T>& net, const Inputs<T>& in, const std::shared_ptr<SpareTape<T>>& spare) {
+  Results<T> results;
+  const Sizes& s = net.sizes;
+  run_forward<T>(*net.weights, in, nullptr, results);
+  if (s.directions == 1 && !s.options.reverse) run_stream(*net.weights, in, results);
+  auto weights = net.weights;
+  if (!in.masks.weight.empty())
+    weights = std::make_shared<const Weights<T>>(*net.weights, in.masks.weight, s.options.weight_drop);
+  auto make = [&] {
+    return std::make_unique<Tape<T>>(weights, spare, in.steps, in.batch,
+                                     in.lengths.empty() ? nullptr : in.lengths.data(),
+                                     in.resets.empty() ? nullptr : in.resets.data(), in.masks);
+  };
+  const auto tape = make();
+  tape->each([](Buffer<T>& b) { fill_nan(b.data(), b.size()); });
+  run_forward<T>(*weights, in, tape.get(), results);
+  run_backward<T>(*tape, in, results);
+  return results;
+}
+
+template <class T>
+void compare(const Results<T>& got, const Results<T>& want) {
+  CHECK(got.all.size() == want.all.size());
+  for (size_t i = 0; i < want.all.size(); ++i) {
+    const auto &a = got.all[i].second, &b = want.all[i].second;
+    if (!CHECK(a.size() == b.size() && same_bits(a.data(), b.data(), a.size())))
+      std::fprintf(stderr, "  in %s, result %zu\n", want.all[i].first, i);
+  }
+}
+
+// Whether a network of this shape is split in the way that is wanted.
+template <class T>
+bool splits(const Weights<T>& w, Split split, size_t steps, size_t batch) {
+  bool forward = false, backward = false;
+  for (size_t threads = 2; threads <= kThreads; ++threads) {
+    const Plan f = choose_plan(work_of(w, steps, batch, false), threads);
+    const Plan b = choose_plan(work_of(w, steps, batch, true), threads);
+    forward = forward || (split == Split::rows         ? f.rows > 1 && f.directions * f.layers == 1
+                          : split == Split::units      ? f.units > 1
+                          : split == Split::directions ? f.directions > 1
+                                                       : f.layers > 1);
+    backward = backward || (split == Split::units ? b.units > 1 : split != Split::rows || b.rows > 1);
+  }
+  return forward && backward;
+}
+
+void count(const Plan& f, const Plan& b) {
+  seen.rows += f.rows > 1, seen.units += f.units > 1;
+  seen.directions += f.directions > 1, seen.layers += f.layers > 1;
+  seen.rows_of_directions += f.rows > 1 && f.directions > 1;
+  seen.units_of_directions += f.units > 1 && f.directions > 1;
+  seen.rows_of_layers += f.rows > 1 && f.layers > 1;
+  seen.backward_rows += b.rows > 1, seen.backward_units += b.units > 1;
+}
+
+struct Shapes {
+  std::vector<size_t> blocks, batches, steps;
+};
+
+// The plan depends on the machine, so the smallest of some shapes that is split as wanted.
+template <class T>
+void test(const Case& what, Split split, size_t number) {
+  const Shapes shapes = split == Split::rows         ? Shapes{{2, 4}, {26}, {5, 9, 17, 40, 100}}
+                        : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
+                        : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
+                                                     : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
+  for (size_t blocks : shapes.blocks) {
+    Options o = what.options;
+    const size_t H = blocks * (sizeof(T) == 4 ? kernels().f32.width : kernels().f64.width) + 3;
+    if (o.projection) o.projection = H - H / 4;
+    const Network<T> net({5 + number % 4, H, what.layers, what.directions, what.bias, o});
+    for (size_t batch : shapes.batches)
+      for (size_t steps : shapes.steps) {
+        if (!splits(*net.weights, split, steps, batch)) continue;
+        const Inputs<T> in(what, net.sizes, steps, batch, number);
+        const auto spare = std::make_shared<SpareTape<T>>();
+        set_num_threads(1);
+        const Results<T> want = run(net, in, spare);
+        for (int threads = 2; threads <= kThreads; ++threads) {
+          set_num_threads(threads);
+          count(choose_plan(work_of(*net.weights, steps, batch, false), size_t(threads)),
+                choose_plan(work_of(*net.weights, steps, batch, true), size_t(threads)));
+          const int before = check::failed;
+          compare(run(net, in, spare), want);
+          if (check::failed != before)
+            std::fprintf(stderr, "  %s, %s, %d threads, H = %zu, B = %zu, T = %zu\n", what.name,
+                         kSplitNames[int(split)], threads, H, batch, steps);
+        }
+        return;
+      }
+  }
+  std::fprintf(stderr, "%s is never split over %s\n", what.name, kSplitNames[int(split)]);
+  CHECK(false);
+}
+
+// Calls at the same time that share weights, whose back panels the first to need them makes, and a spare tape.
+template <class T>
+void test_concurrent(const Case& what) {
+  const size_t H = 2 * kernels().f32.width + 3;
+  Options o = what.options;
+  if (o.projection) o.projection = H - 4;
+  const Network<T> net({6, H, what.layers, what.directions, what.bias, o});
+  const Inputs<T> in(what, net.sizes, 9, 26, 1);
+  const auto spare = std::make_shared<SpareTape<T>>();
+  set_num_threads(3);
+  Results<T> results[3];
+  std::vector<std::thread> callers;
+  for (Results<T>& one : results) callers.emplace_back([&] { one = run(net, in, spare); });
+  for (std::thread& one : callers) one.join();
+  set_num_threads(1);
+  const Results<T> want = run(net, in, spare);
+  for (const Results<T>& one : results) compare(one, want);
+}
+
+}  // namespace
+
+int main() {
+  size_t number = 0;
+  for (const Case& what : network_cases::cases()) {
+    ++number;
+    auto both = [&](Split split) { number % 2 ? test<float>(what, split, number) : test<double>(what, split, number); };
+    both(Split::rows);
+    both(Split::units);
+    if (what.directions == 2) both(Split::directions);
+    if (what.directions == 1 && what.layers > 1 && !what.options.reverse) both(Split::layers);
+    if (number % 4 == 0) test_concurrent<float>(what);
+  }
+  std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
+              seen.units, seen.directions, seen.layers, seen.rows_of_directions, seen.units_of_directions);
+  std::printf("rows of layers %d; backward: rows %d, units %d\n", seen.rows_of_layers, seen.backward_rows,
+              seen.backward_units);
+  CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
+  CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
+  return check::result();
+}
