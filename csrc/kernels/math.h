@@ -138,19 +138,20 @@ FG_INLINE Exponential<T> exp_negative(Vec<T> x) {
   return {to_exponent(t), fnma(r, sigmoid_h(r), set1(C::kTwoToScale))};
 }
 
-// artanh(q) / q by q^2, for q <= 1/3
+// artanh(q) / q - 1 by y = q^2, for q <= 1/3; without its 1, so that the product with q rounds no more than need be
 FG_INLINE VF artanh_h(VF y) {
   VF h = fma(set1(0.1408916753f), y, set1(0.1398030138f));
   h = fma(h, y, set1(0.2001245514f));
-  return fma(fma(h, y, set1(0.3333315734f)), y, set1(1.000000004f));
+  return fma(h, y, set1(0.3333315734f)) * y;
 }
 FG_INLINE VD artanh_h(VD y) {
   VD y2 = y * y, y4 = y2 * y2;
-  VD a = fma(pair(0.200000000000951626, 0.1428571427246257793, y), y2, pair(1.0, 0.3333333333333306712, y));
-  VD b = fma(pair(0.07693317726274969557, 0.06650051267385091558, y), y2,
-             pair(0.1111111205588574925, 0.09090869893897222467, y));
-  VD c = fma(set1(0.08530030569081094347), y2, pair(0.06056124397234144328, 0.04157842536574461, y));
-  return fma(fma(c, y4, b), y4, a);
+  VD a = fma(pair(0.1428571427246257793, 0.1111111205588574925, y), y2,
+             pair(0.3333333333333306712, 0.200000000000951626, y));
+  VD b = fma(pair(0.06650051267385091558, 0.06056124397234144328, y), y2,
+             pair(0.09090869893897222467, 0.07693317726274969557, y));
+  VD c = pair(0.04157842536574461, 0.08530030569081094347, y);
+  return fma(fma(c, y4, b), y4, a) * y;
 }
 
 // log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p; log1p(e) = 2 artanh(q), q = e / (2 + e) = s / (s +
@@ -158,8 +159,8 @@ FG_INLINE VD artanh_h(VD y) {
 template <class T>
 FG_INLINE Vec<T> softplus(Vec<T> x) {
   const Exponential<T> e = exp_negative(negative_abs(x));
-  Vec<T> q = e.s / (e.s + (e.p + e.p));
-  return max(zero<T>(), x) + (q + q) * artanh_h(q * q);
+  Vec<T> q = e.s / (e.s + (e.p + e.p)), twice = q + q;
+  return max(zero<T>(), x) + fma(twice, artanh_h(q * q), twice);
 }
 
 // f(x) for every function that ONNX names; kernels.h lists them.

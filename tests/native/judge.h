@@ -290,7 +290,7 @@ CellValues<T> forward(const CellRow<T>& cell, std::vector<Num<T>> a, const std::
 template <class T>
 Num<T> kept(Num<T> old, Num<T> fresh, const unsigned char* keep, size_t u, double rate) {
   if (keep) return keep[u] ? old : fresh;
-  return rate == 0 ? fresh : Num<T>(rate) * (old - fresh) + fresh;
+  return rate == 0 ? fresh : Num<T>(rate) * old + (Num<T>(1) - Num<T>(rate)) * fresh;
 }
 
 template <class T>

@@ -1,13 +1,18 @@
-// Networks that together have every option.
+// Networks that together have every option, and what they run on.
 #pragma once
 
+#include <cmath>
+#include <memory>
 #include <vector>
 
-#include "lstm/options.h"
+#include "kernel_test.h"
+#include "lstm/network.h"
+#include "lstm/sequence.h"
 
 namespace network_cases {
 
 using namespace fourgate;
+using namespace kernel_test;
 
 struct Case {
   const char* name;
@@ -86,5 +91,111 @@ inline std::vector<Case> cases() {
   });
   return all;
 }
+
+template <class T>
+struct Network {
+  Sizes sizes;
+  std::vector<std::vector<T>> values;
+  std::vector<LayerParameters<const T*>> layers;
+  std::vector<HighwayParameters<const T*>> highways;
+  std::shared_ptr<const Weights<T>> weights;
+
+  explicit Network(const Sizes& s) : sizes(s), layers(s.states(), LayerParameters<const T*>()), highways(s.layers) {
+    each_parameter<const T*>(
+        s, layers.data(), highways.data(), [&](const T*& slot, size_t rows, size_t cols, int axes) {
+          values.push_back(uniform<T>(rows * cols, axes == 1 ? 0.5 : 1.5 / std::sqrt(double(cols))));
+          slot = values.back().data();
+        });
+    weights = std::make_shared<const Weights<T>>(s, layers.data(), highways.data());
+  }
+};
+
+// A (T,B,n) array whose rows lie apart, with NaN in between; time-major or batch-major.
+template <class T>
+class Sequence {
+ public:
+  Sequence(size_t steps, size_t batch, size_t n, bool batch_first)
+      : steps_(steps), batch_(batch), n_(n), all_(steps * batch * (n + kGap)) {
+    plane_.base = all_.data();
+    plane_.step = (batch_first ? 1 : batch) * (n + kGap);
+    plane_.row = (batch_first ? steps : 1) * (n + kGap);
+  }
+  Plane<T> plane() const { return plane_; }
+  Plane<const T> input() const { return {plane_.base, plane_.step, plane_.row, 0}; }
+  void randomise() {
+    each([&](T* row) {
+      const auto v = uniform<T>(n_);
+      std::copy(v.begin(), v.end(), row);
+    });
+  }
+  // The elements alone; nothing else may have been written.
+  std::vector<T> copy() const {
+    std::vector<T> v;
+    each([&](const T* row) {
+      v.insert(v.end(), row, row + n_);
+      CHECK(std::isnan(row[n_]) && std::isnan(row[n_ + 1]) && std::isnan(row[n_ + 2]));
+    });
+    return v;
+  }
+
+ private:
+  static constexpr size_t kGap = 3;
+  template <class F>
+  void each(F&& f) const {
+    for (size_t t = 0; t < steps_; ++t)
+      for (size_t b = 0; b < batch_; ++b) f(plane_.at(t, b));
+  }
+  size_t steps_, batch_, n_;
+  Guarded<T> all_;
+  Plane<T> plane_;
+};
+
+// What a run takes. Made once: runs may be at the same time.
+template <class T>
+struct Inputs {
+  size_t steps, batch;
+  bool batch_first, states;
+  std::vector<int64_t> lengths;
+  std::vector<unsigned char> resets;
+  std::vector<std::vector<unsigned char>> bytes;  // of the masks
+  Masks masks;
+  Sequence<T> x, dy, dcells;
+  Guarded<T> h0, c0, dh, dc;
+
+  Inputs(const Case& what, const Sizes& s, size_t steps_, size_t batch_, size_t number)
+      : steps(steps_),
+        batch(batch_),
+        batch_first(number % 2),
+        states(number % 3),
+        x(steps, batch, s.input, batch_first),
+        dy(steps, batch, s.output(), batch_first),
+        dcells(steps, batch, s.directions * s.cell(), batch_first),
+        h0(uniform<T>(s.states() * batch * s.recurrent())),
+        c0(uniform<T>(s.states() * batch * s.cell())),
+        dh(uniform<T>(h0.size())),
+        dc(uniform<T>(c0.size())) {
+    for (Sequence<T>* one : {&x, &dy, &dcells}) one->randomise();
+    if (what.lengths)
+      for (size_t b = 0; b < batch; ++b)
+        lengths.push_back(int64_t(b + 1 == batch ? steps : b == 0 ? 0 : 1 + 5 * b % steps));
+    if (what.resets)
+      // The longest row keeps its initial state, whose gradient may not vanish.
+      for (size_t i = 0; i < steps * batch; ++i) resets.push_back(engine()() % 4 == 0 && i + 1 != batch);
+    const Options& o = s.options;
+    auto draw = [&](double rate, std::vector<const unsigned char*>& list, size_t n) {
+      if (rate == 0) return;
+      bytes.push_back(flags(n));
+      list.push_back(bytes.back().data());
+    };
+    const size_t R = s.recurrent(), H = s.hidden, rows = steps * batch;
+    for (size_t k = 0; k < s.states(); ++k) {
+      draw(o.weight_drop, masks.weight, s.gates() * H * R);
+      draw(o.recurrent_dropout, masks.recurrent, batch * R);
+      draw(o.cell.zoneout_h, masks.zoneout_h, rows * R);
+      draw(o.cell.zoneout_c, masks.zoneout_c, rows * H);
+    }
+    for (size_t l = 0; l + 1 < s.layers; ++l) draw(o.dropout, masks.dropout, rows * s.output());
+  }
+};
 
 }  // namespace network_cases
