@@ -19,6 +19,7 @@ struct Case {
   size_t layers = 1, directions = 1;
   Options options = {};  // a projection of any size stands for one that goes with the hidden size
   bool lengths = false, resets = false, bias = true;
+  bool long_one = false;  // is tested with many steps, too
 };
 
 inline std::vector<Case> cases() {
@@ -28,7 +29,7 @@ inline std::vector<Case> cases() {
     change(all.back(), all.back().options);
   };
   add("plain", 1, 1, [](Case& c, Options&) { c.lengths = true; });
-  add("plain layers", 3, 1, [](Case& c, Options&) { c.resets = true, c.bias = false; });
+  add("plain layers", 3, 1, [](Case& c, Options&) { c.bias = false, c.long_one = true; });
   add("plain layers with lengths", 3, 1, [](Case& c, Options&) { c.lengths = c.resets = true; });
   add("peephole", 1, 1, [](Case& c, Options& o) { o.peephole = c.lengths = c.resets = true; });
   add("projection", 1, 1, [](Case&, Options& o) { o.projection = 1, o.proj_clip = 0.3; });
@@ -57,13 +58,14 @@ inline std::vector<Case> cases() {
   add("recurrent dropout, zoneout of h, projection", 1, 1, [](Case& c, Options& o) {
     o.recurrent_dropout = 0.4, o.projection = 1, o.cell.zoneout_h = 0.3, c.lengths = c.resets = true;
   });
-  add("dropout", 3, 1, [](Case& c, Options& o) { o.dropout = 0.4, c.lengths = true; });
+  add("dropout", 3, 1, [](Case& c, Options& o) { o.dropout = o.recurrent_dropout = 0.4, c.lengths = true; });
   add("weight drop", 2, 1, [](Case&, Options& o) { o.weight_drop = 0.4; });
   add("reverse", 2, 1, [](Case& c, Options& o) { o.reverse = c.lengths = c.resets = true; });
-  add("both ways, dropout", 2, 2, [](Case& c, Options& o) { o.dropout = 0.4, c.resets = c.lengths = true; });
+  add("both ways, dropout", 2, 2,
+      [](Case& c, Options& o) { o.dropout = 0.4, c.resets = c.lengths = c.long_one = true; });
   add("sum, residual", 3, 2, [](Case&, Options& o) { o.merge = Merge::sum, o.shortcut = Shortcut::residual; });
   add("product, highway", 2, 2,
-      [](Case& c, Options& o) { o.merge = Merge::mul, o.shortcut = Shortcut::highway, c.lengths = true; });
+      [](Case& c, Options& o) { o.merge = Merge::mul, o.shortcut = Shortcut::highway, c.lengths = c.long_one = true; });
   add("mean, dense", 2, 2,
       [](Case& c, Options& o) { o.merge = Merge::mean, o.shortcut = Shortcut::dense, c.resets = true; });
   add("residual", 3, 1, [](Case& c, Options& o) { o.shortcut = Shortcut::residual, c.lengths = true; });
