@@ -88,7 +88,7 @@ Plan choose_plan(const Work& w, size_t max_threads) {
       consider({n, d, 1, 1});
       consider({1, d, n, 1});
     }
-  if (!w.backward && w.directions == 1)
+  if (!w.backward && w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)
       for (size_t r = 1; r * n <= max_threads; ++r) consider({r, 1, 1, n});
   return best;

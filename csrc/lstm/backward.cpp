@@ -148,7 +148,7 @@ void BackwardPass<T>::carve(Carver& carver) {
   size_t most_steps = 0;
   for (size_t i = 0; i + 1 < block_steps_.size(); ++i)
     most_steps = std::max(most_steps, block_steps_[i] - block_steps_[i + 1]);
-  const size_t steps = forward_only() ? most_steps : order_.steps();
+  const size_t steps = s_.forward_only() ? most_steps : order_.steps();
   auto plane = [&](size_t width) {
     Plane<T> p;
     p.row = width;
@@ -176,7 +176,7 @@ Plane<T> BackwardPass<T>::gradient_below(size_t l, size_t t0) const {
   Plane<T> p = between_[(l - 1) % 2];
   p.row = s_.input_of(l);
   p.step = order_.batch() * p.row;
-  p.t0 = forward_only() ? t0 : 0;
+  p.t0 = s_.forward_only() ? t0 : 0;
   return p;
 }
 
@@ -188,7 +188,7 @@ void BackwardPass<T>::thread(size_t rank) {
   all.barrier = barrier_.get();
   all.control = &control_;
   all.caller = rank == 0;
-  if (!(forward_only() ? one_direction(all) : two_directions(all))) return;
+  if (!(s_.forward_only() ? one_direction(all) : two_directions(all))) return;
   initial_state(all);
   if (!all.sync()) return;  // the last chance to stop: from here on the caller's gradients change
   unpack(all);

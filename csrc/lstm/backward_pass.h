@@ -81,8 +81,6 @@ class BackwardPass {
     if (tape_.resets.empty() || (reverse && s == 0)) return false;
     return tape_.resets[(order_.time(r, s, reverse) + reverse) * order_.batch() + order_.index(r)];
   }
-  // Whether a block's steps are the same times in all rows.
-  bool forward_only() const { return s_.directions == 1 && !s_.options.reverse; }
   size_t panel_width() const { return w_.blocks() * 4 * w_.kernels.width; }
 
   const BackwardCall<T>& call_;

@@ -16,7 +16,7 @@ bool BackwardPass<T>::join(const Team& all, const Block& given) {
   const bool reverse = s_.directions == 1 && s_.options.reverse, highway = s_.highway(l);
   const bool beside = l > 0 ? s_.options.shortcut != Shortcut::none : dense;
   const Plane<const T> above = gradient_above(l, b.s0);
-  const Plane<T> d_in = gradient_below(l, b.s0), raw = {raw_.base, raw_.step, raw_.row, forward_only() ? b.s0 : 0};
+  const Plane<T> d_in = gradient_below(l, b.s0), raw = {raw_.base, raw_.step, raw_.row, s_.forward_only() ? b.s0 : 0};
   const size_t first = all.begin(b.n_rows), end = all.end(b.n_rows);
   T* work = join_work_ + all.rank * join_work(w_);
   JoinBackwardRow<T> rows[kJoinRows];

@@ -144,6 +144,7 @@ void BackwardPass<T>::run_rows(const Team& units, const Block& b, size_t s, size
 template <class T>
 void BackwardPass<T>::run_two_passes(const Team& units, size_t thread, const Block& b, size_t s, size_t r0, size_t r1,
                                      size_t first) {
+  if (r0 >= r1) return;
   const PackedLayer<T>& layer = w_.layer(b.l, b.d);
   const Options& o = s_.options;
   const size_t W = w_.kernels.width, H = s_.hidden, R = s_.recurrent(), G = 4 * H, id = state(b.l, b.d);

@@ -120,7 +120,7 @@ void Pass<T>::finish_outputs() {
 template <class T>
 void Pass<T>::choose_chunk() {
   chunk_ = order_.steps();
-  if (s_.directions == 2 || s_.options.reverse || s_.layers == 1) return;
+  if (!s_.forward_only() || s_.layers == 1) return;
   const size_t row_bytes = order_.batch() * s_.output() * sizeof(T);
   const size_t l2 = cache_sizes().l2 ? cache_sizes().l2 : size_t(1) << 20;
   size_t fit = std::max(l2 / 4 / row_bytes, size_t(48) / order_.batch());

@@ -355,8 +355,6 @@ bool Loop<T>::run() {
     if (s == projected) {
       projected = std::min(t.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
       if (!project(s, projected) && team_.size == 1) return false;
-      // The normalisation reads what other threads have projected.
-      if (scratch_.norm && !team_.sync()) return false;
       for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = scratch_.pre + i * w_.blocks() * 4 * w_.kernels.width;
     }
     step_.descending = sweep = !sweep;

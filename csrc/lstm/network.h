@@ -78,7 +78,7 @@ Work work_of(const Weights<T>& w, size_t steps, size_t batch, bool backward) {
   const size_t units = w.blocks() * w.kernels.width;  // a block without gates holds four times as many
   const size_t passes = 1 + (s.options.projection > 0) + (s.options.layer_norm != LayerNorm::none);
   return {steps,      batch,  s.input,         std::min(units, s.hidden), s.layers,  s.directions, s.recurrent(),
-          s.output(), passes, w.kernels.width, w.kernels.max_rows,        sizeof(T), backward};
+          s.output(), passes, w.kernels.width, w.kernels.max_rows,        sizeof(T), backward,     s.forward_only()};
 }
 
 // The large buffers of a tape. Contents of steps past a row's length are undefined.

@@ -53,6 +53,8 @@ struct Sizes {
   bool joined() const { return options.merge != Merge::concat || options.shortcut != Shortcut::none; }
   // Whether a direction goes through time backwards.
   bool reverse(size_t direction) const { return direction == 1 || options.reverse; }
+  // Whether every layer takes the steps in the order of time.
+  bool forward_only() const { return directions == 1 && !options.reverse; }
   // Whether a cell's step needs a second pass, which may begin only when all units have done the first.
   bool two_passes() const { return options.projection || options.layer_norm != LayerNorm::none; }
 };

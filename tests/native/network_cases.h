@@ -29,7 +29,7 @@ inline std::vector<Case> cases() {
     change(all.back(), all.back().options);
   };
   add("plain", 1, 1, [](Case& c, Options&) { c.lengths = true; });
-  add("plain layers", 3, 1, [](Case& c, Options&) { c.bias = false, c.long_one = true; });
+  add("plain layers", 2, 1, [](Case& c, Options&) { c.bias = false, c.long_one = true; });
   add("plain layers with lengths", 3, 1, [](Case& c, Options&) { c.lengths = c.resets = true; });
   add("peephole", 1, 1, [](Case& c, Options& o) { o.peephole = c.lengths = c.resets = true; });
   add("projection", 1, 1, [](Case&, Options& o) { o.projection = 1, o.proj_clip = 0.3; });

@@ -262,7 +262,7 @@ struct Shapes {
 // The plan depends on the machine, so the smallest of some shapes that is split as wanted. A long one has more rows
 // than the backward pass takes at a time, and gives more to the next layer than the forward pass keeps in L2.
 template <class T>
-void test(const Case& what, Split split, size_t number, bool long_one = false) {
+void test(const Case& what, Split split, size_t number, bool long_one) {
   const Shapes shapes = split == Split::rows         ? Shapes{{2, 4}, {26}, {5, 9, 17, 40, 100}}
                         : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
                         : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
@@ -274,12 +274,15 @@ void test(const Case& what, Split split, size_t number, bool long_one = false) {
     const Network<T> net({5 + number % 4, H, what.layers, what.directions, what.bias, o});
     for (size_t batch : shapes.batches)
       for (size_t steps : shapes.steps) {
-        if (long_one) steps = std::max(1200 / batch, cache_sizes().l2 / 3 / (batch * net.sizes.output() * sizeof(T)));
+        if (long_one && split == Split::rows) steps = 1200 / batch;
+        if (long_one && split == Split::units)
+          steps = std::max(600 / batch, cache_sizes().l2 / 3 / (batch * net.sizes.output() * sizeof(T)));
         if (!splits(*net.weights, split, steps, batch)) continue;
         if (long_one)
           test_threads(what, net, steps, batch, number, 3, 3);
         else
-          test_threads(what, net, steps, batch, number, 2, kThreads);
+          test_threads(what, net, steps, batch, number, 2,
+                       split == Split::units ? kThreads + int(what.directions) - 2 : kThreads);
         return;
       }
   }
@@ -312,13 +315,15 @@ int main() {
   size_t number = 0;
   for (const Case& what : cases()) {
     ++number;
-    auto both = [&](Split split) { number % 2 ? test<float>(what, split, number) : test<double>(what, split, number); };
-    both(Split::rows);
-    both(Split::units);
-    if (what.directions == 2) both(Split::directions);
-    if (what.directions == 1 && what.layers > 1 && !what.options.reverse) both(Split::layers);
+    auto either = [&](Split split, bool long_one) {
+      number % 2 ? test<float>(what, split, number, long_one) : test<double>(what, split, number, long_one);
+    };
+    either(Split::rows, false);
+    either(Split::units, false);
+    if (what.directions == 2) either(Split::directions, false);
+    if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
     if (number % 4 == 0) test_concurrent<float>(what);
-    if (what.long_one) test<float>(what, what.directions == 2 ? Split::rows : Split::units, number, true);
+    if (what.long_one) either(what.directions == 2 ? Split::rows : Split::units, true);
   }
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
               seen.units, seen.directions, seen.layers, seen.rows_of_directions, seen.units_of_directions);
