@@ -360,3 +360,39 @@ def test_nothing_is_lost_by_mistakes(lstm, d):
         for got, value in zip(infer(CASE, lstm, d), want, strict=True):
             assert same_bits(got, value)
     assert same_bits(lstm.backward(tape, d.dy).x, grads.x)
+
+
+@pytest.mark.parametrize("bad", ["no", 1, None])
+def test_flags_of_calls(bad):
+    lstm = fg.LSTM(5, 6)
+    x = np.zeros((4, 3, 5), np.float32)
+    y, _, tape = lstm.forward(x)
+    out = lstm.backward(tape, y).params
+    for name, call in {
+        "return_cells": lambda: lstm(x, return_cells=bad),
+        "trace": lambda: lstm.forward(x, trace=bad),
+        "need_x": lambda: lstm.backward(tape, y, need_x=bad),
+        "accumulate": lambda: lstm.backward(tape, y, out=out, accumulate=bad),
+    }.items():
+        with pytest.raises(TypeError, match=rf"^{name} must be True or False"):
+            call()
+    with pytest.raises(TypeError, match=r"^return_cells must"):
+        lstm.forward(x, return_cells=bad)
+    with pytest.raises(TypeError, match=r"^out must be a mapping"):
+        lstm.backward(tape, y, out=[*out.values()])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("layer_norm_eps", {"layer_norm": "pre", "layer_norm_eps": 1e-50}),
+        ("gate_clip", {"gate_clip": 1e-50}),
+        ("cell_clip", {"cell_clip": 1e50}),
+        ("forget_bias", {"forget_bias": -1e300}),
+        (r"activations\[1\]'s beta", {"activations": ("sigmoid", ("affine", 1.0, 1e300), "tanh")}),
+    ],
+)
+def test_numbers_that_the_type_cannot_hold(name, options):
+    with pytest.raises(ValueError, match=rf"^{name} must be a number that float32 can hold"):
+        fg.LSTM(2, 3, **options)
+    fg.LSTM(2, 3, dtype=np.float64, **options)

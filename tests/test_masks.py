@@ -237,3 +237,64 @@ def test_masks_that_no_memory_holds():
     x = np.zeros((0, 2**58, 1), np.float32)
     with pytest.raises(MemoryError):
         fg.LSTM(1, 64, recurrent_dropout=0.5).forward(x)
+
+
+def test_a_tape_keeps_its_masks():
+    """Whatever becomes of the dictionary: the compiled core reads them again on the way back."""
+    lstm = make()
+    y, _, tape = lstm.forward(x_for(lstm), rng=4)
+    before = lstm.backward(tape, np.ones_like(y))
+    with pytest.raises(AttributeError):
+        tape.masks = {}
+    tape.masks.clear()
+    junk = [np.ones(1 << k, bool) for k in range(12)]  # what would lie in memory that was given back
+    after = lstm.backward(tape, np.ones_like(y))
+    assert same_bits(before.x, after.x)
+    assert_same(before.params, after.params)
+    assert len(junk) == 12
+
+
+def test_a_tape_says_what_masks_and_dropped_weights_hold():
+    plain, masked = (
+        fg.LSTM(8, 64, rng=0, **kind).forward(np.zeros((50, 4, 8)))[-1] for kind in ({}, {"zoneout": (0.1, 0.1)})
+    )
+    assert masked.nbytes == plain.nbytes + 2 * 50 * 4 * 64
+    dropped = fg.LSTM(8, 64, rng=0, weight_drop=0.1).forward(np.zeros((50, 4, 8)))[-1]
+    assert dropped.nbytes > plain.nbytes + 4 * 64 * (8 + 2 * 64) * 4
+
+
+def test_drawing_survives_a_fork_and_a_signal_handler(run_script):
+    """Neither a child of a process that draws in another thread nor a handler that draws itself waits for ever."""
+    run_script(
+        """
+        import os, signal, threading, time
+        import numpy as np
+        import fourgate as fg
+        net = fg.LSTM(4, 8, 2, dropout=0.3, zoneout=(0.2, 0.2), rng=0)
+        x = np.zeros((2000, 64, 4), np.float32)
+        signal.signal(signal.SIGALRM, lambda *_: net.forward(x[:2]))
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        for _ in range(5):
+            net.forward(x)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        stop = threading.Event()
+        def draw():
+            while not stop.is_set():
+                net.forward(x)
+        thread = threading.Thread(target=draw)
+        thread.start()
+        children = []
+        for _ in range(8):
+            time.sleep(0.02)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(0)
+                net.forward(x[:3])
+                os._exit(0)
+            children.append(pid)
+        assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+        stop.set()
+        thread.join()
+        """,
+        timeout=60,
+    )

@@ -33,7 +33,8 @@ bool copy_resets(py::handle h, const View<T>& x, bool swapped, std::vector<unsig
 }
 
 // Masks by the names that the Python side gives them; false where one is missing, superfluous or not plain.
-bool read_masks(py::handle given, const Sizes& s, size_t steps, size_t batch, Masks& masks) {
+bool read_masks(py::handle given, const Sizes& s, size_t steps, size_t batch, Masks& masks,
+                std::vector<py::object>& held) {
   const Options& o = s.options;
   size_t used = 0;
   const bool any = !given.is_none();
@@ -45,6 +46,7 @@ bool read_masks(py::handle given, const Sizes& s, size_t steps, size_t batch, Ma
     const View<bool> v(item);
     if (!v || !v.contiguous() || !v.has_shape(shape...)) return false;
     ++used;
+    held.push_back(py::reinterpret_borrow<py::object>(item));
     list.push_back(reinterpret_cast<const unsigned char*>(v.data()));
     return true;
   };
@@ -104,7 +106,8 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
                               (!a.out.is_none() && View<T>(a.out) && View<T>(a.out).overlaps(View<bool>(a.resets)))))
     return py::none();
   Masks masks;
-  if (a.training && !read_masks(a.masks, s, steps, batch, masks)) return py::none();
+  std::vector<py::object> held;
+  if (a.training && !read_masks(a.masks, s, steps, batch, masks, held)) return py::none();
   py::object y = output(a.out, x, s.output(), state), cells;
   if (!y) return py::none();
   if (a.cells) cells = output(py::none(), x, s.directions * s.cell(), state);
@@ -152,6 +155,7 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   kept->batch_first = swapped;
   for (int i = 0; i < x.ndim(); ++i) kept->x_shape.push_back(x.shape(i));
   kept->masks = a.masks.is_none() ? py::dict() : py::reinterpret_borrow<py::object>(a.masks);
+  kept->held = std::move(held);
   kept->trace = py::none();
   py::object tape = py::cast(std::move(kept));
   return a.cells ? py::tuple(py::make_tuple(y, end, cells, tape)) : py::tuple(py::make_tuple(y, end, tape));
@@ -172,13 +176,17 @@ void register_network(py::module_& m) {
            })
       .def("forward",
            [](Network& n, py::handle x, py::handle state, py::handle lengths, bool batch_first, py::handle out,
-              py::handle resets, bool cells) {
-             return forward_any(n, {x, state, lengths, out, resets, py::none(), batch_first, cells, false});
+              py::handle resets, py::handle cells) -> py::object {
+             if (!PyBool_Check(cells.ptr())) return py::none();
+             return forward_any(n,
+                                {x, state, lengths, out, resets, py::none(), batch_first, cells.is(py_true()), false});
            })
       .def("forward_tape",
            [](Network& n, py::handle x, py::handle state, py::handle lengths, bool batch_first, py::handle resets,
-              bool cells, py::handle masks) {
-             return forward_any(n, {x, state, lengths, py::none(), resets, masks, batch_first, cells, true});
+              py::handle cells, py::handle masks) -> py::object {
+             if (!PyBool_Check(cells.ptr())) return py::none();
+             return forward_any(n,
+                                {x, state, lengths, py::none(), resets, masks, batch_first, cells.is(py_true()), true});
            })
       .def("make_tape", &make_tape)
       .def("backward", &backward);

@@ -166,8 +166,12 @@ struct PyTape {
   size_t batch_axes;  // 1, or 0 for an unbatched x
   bool batch_first;
   std::vector<size_t> x_shape;
-  py::object masks, trace;  // set once the GIL is held
+  // Set once the GIL is held.
+  py::object masks, trace;
+  std::vector<py::object> held;  // the masks' arrays, whatever becomes of the dictionary
 };
+
+inline py::handle py_true() { return Py_True; }
 
 inline py::tuple pair(py::object a, py::object b) {
   PyObject* t = PyTuple_New(2);
@@ -180,8 +184,8 @@ inline py::tuple pair(py::object a, py::object b) {
 void register_network(py::module_& m);
 void register_tape(py::module_& m);
 // The rest of Network's methods.
-py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, bool need_x, py::handle into,
-                    bool accumulate, py::handle dcells, py::handle norms);
+py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x,
+                    py::handle into, bool accumulate, py::handle dcells, py::handle norms);
 py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c);
 void register_stream(py::module_& m);
 

@@ -117,6 +117,7 @@ py::object gates_of(const Tape<T>& tape, size_t k) {
   const T* from = tape.gates[k].data();
   const CellKind<T>* kind = tape.weights->kind();
   const RowOrder order(tape.steps, B, tape.ragged ? tape.lengths.data() : nullptr);
+  const Unlocked unlocked;
   std::fill(to, to + tape.steps * B * 4 * H, T(0));
   for (size_t r = 0; r < B; ++r)
     for (size_t t = 0; t < order.length(r); ++t) {
@@ -145,6 +146,7 @@ py::object cells_of(const Tape<T>& tape, size_t k) {
   py::object result = new_array<T>(3, shape);
   T* to = View<T>(result).data();
   const RowOrder order(tape.steps, B, tape.ragged ? tape.lengths.data() : nullptr);
+  const Unlocked unlocked;
   std::copy(tape.c[k].data(), tape.c[k].data() + tape.steps * B * H, to);
   zero_padding<T>(order, tape.steps, {to, B * H, H, 0}, H);
   return result;
@@ -186,8 +188,10 @@ py::object make_tape_as(Network& net, py::handle x_, py::handle state_, py::hand
 
 }  // namespace
 
-py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, bool need_x, py::handle into,
-                    bool accumulate, py::handle dcells, py::handle norms) {
+py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x_,
+                    py::handle into, bool accumulate, py::handle dcells, py::handle norms) {
+  if (!PyBool_Check(need_x_.ptr())) return py::none();
+  const bool need_x = need_x_.is(py_true());
   if (tape.network != net.id) throw py::value_error("this tape was recorded by another network");
   return net.is_double ? backward_as<double>(net, tape, dy, dstate, need_x, into, accumulate, dcells, norms)
                        : backward_as<float>(net, tape, dy, dstate, need_x, into, accumulate, dcells, norms);
@@ -212,7 +216,7 @@ void register_tape(py::module_& m) {
            [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return gates_of(*p, k); }, t.tape); })
       .def("cells",
            [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return cells_of(*p, k); }, t.tape); })
-      .def_readwrite("masks", &PyTape::masks)
+      .def_property_readonly("masks", [](const PyTape& t) { return t.masks; })
       .def_readwrite("trace", &PyTape::trace);
 }
 

@@ -112,7 +112,7 @@ struct Project {
 // h from what a projection gives: clip, zoneout, copies. Columns [begin, end) of R.
 template <class T>
 struct ProjectedRow {
-  const T* z;  // (R) W_hr m; a backward pass: the gradient that comes through the next step, may be null
+  const T* z;  // (R) W_hr m
   T* y;        // (R) out: h
   T* y2;       // (R) out: the same once more; may be null
 };

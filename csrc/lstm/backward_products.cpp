@@ -48,6 +48,8 @@ bool BackwardPass<T>::join(const Team& all, const Block& given) {
       }
       if (n < kJoinRows) continue;
       join_backward(w_, l, rows, n, work);
+      all.worked(10.0 * double(n * O));
+      if (control_.stopped()) break;
       n = 0;
     }
   if (n) join_backward(w_, l, rows, n, work);

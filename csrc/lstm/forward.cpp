@@ -305,6 +305,8 @@ void Pass<T>::join(const Team& team, size_t rank, size_t l, size_t s0, size_t s1
       if (masks() && !last && !masks()->dropout.empty()) row.dropped = masks()->dropout[l] + at * O;
       if (n < kJoinRows) continue;
       join_forward(w_, l, rows, n, scratch_[rank].join_work);
+      team.worked((s_.highway(l) ? 2.0 * double(O) : 4.0) * double(n * O));
+      if (control_.stopped()) return;
       n = 0;
     }
   if (n) join_forward(w_, l, rows, n, scratch_[rank].join_work);

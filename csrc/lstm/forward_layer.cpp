@@ -95,9 +95,8 @@ class Loop {
  private:
   void begin();
   bool project(size_t s0, size_t s1);
-  bool product(size_t s);
-  void normalise(size_t s);
-  bool project_h(size_t s);
+  bool product();
+  bool project_h();
   void cut(size_t s);
   void advance(size_t s);
   void advance_rest(size_t s, size_t i);
@@ -193,7 +192,7 @@ bool Loop<T>::project(size_t s0, size_t s1) {
 
 // A step up to m, or to h where no projection follows.
 template <class T>
-bool Loop<T>::product(size_t) {
+bool Loop<T>::product() {
   const size_t begin = team_.begin(w_.blocks()), end = team_.end(w_.blocks());
   const double flops = 8.0 * double(n_ * w_.kernels.width) * double(R_ + (ahead_ ? 0 : task_.weights->ih.n_k));
   if (!scratch_.norm) {
@@ -224,7 +223,7 @@ bool Loop<T>::product(size_t) {
 }
 
 template <class T>
-bool Loop<T>::project_h(size_t) {
+bool Loop<T>::project_h() {
   const Packed<T>& hr = task_.weights->hr;
   const size_t blocks = hr.shape.blocks(), begin = team_.begin(blocks), end = team_.end(blocks);
   const size_t line = hr.shape.line();
@@ -359,8 +358,8 @@ bool Loop<T>::run() {
     }
     step_.descending = sweep = !sweep;
     if (t.resets) cut(s);
-    go = product(s);
-    if (go && scratch_.projected) go = project_h(s);
+    go = product();
+    if (go && scratch_.projected) go = project_h();
     if (go) advance(s);
   }
   last_sweep = sweep;

@@ -1,8 +1,10 @@
 // What lies between layers: the merge of two directions, shortcuts around a layer, dropout. Row by row, in both passes.
 //
-//   out = merge(raw)
-//   residual  out += in          highway  out = t out + (1 - t) in,  t = sigmoid(W in + b)      (Srivastava et al.
-//   2015) the next layer's input is d(out), or, with dense connections, in and d(out) side by side; d is dropout.
+//   out = merge(raw);
+//   residual: out += in;
+//   highway: out = t out + (1 - t) in, t = sigmoid(W in + b) (Srivastava et al. 2015).
+//
+// The next layer's input is d(out) or, with dense connections, in and d(out) side by side; d is dropout.
 #pragma once
 
 #include "network.h"

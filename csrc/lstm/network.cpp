@@ -221,7 +221,13 @@ size_t Tape<T>::bytes() const {
   size_t n = h0.capacity() + c0.capacity();
   const_cast<Tape*>(this)->each([&](const Buffer<T>& b) { n += b.capacity(); });
   for (const Buffer<T>& b : h_mask) n += b.capacity();
-  return n * sizeof(T) + lengths.size() * sizeof(int64_t) + resets.size();
+  const Sizes& s = weights->sizes;
+  const size_t rows = steps * batch, R = s.recurrent();
+  const size_t bytes = masks.weight.size() * s.gates() * s.hidden * R + masks.recurrent.size() * batch * R +
+                       masks.zoneout_h.size() * rows * R + masks.zoneout_c.size() * rows * s.hidden +
+                       masks.dropout.size() * rows * s.output();
+  const size_t own = made_of && made_of != weights ? weights->bytes() : 0;
+  return n * sizeof(T) + lengths.size() * sizeof(int64_t) + resets.size() + bytes + own;
 }
 
 template class Weights<float>;

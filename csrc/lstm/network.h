@@ -53,6 +53,7 @@ class Weights {
   const Packed<T>& highway(size_t l) const { return highways_[l]; }
   const CellKind<T>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
 
+  size_t bytes() const { return (panels_.capacity() + back_panels_.capacity()) * sizeof(T); }
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
 
@@ -138,7 +139,8 @@ struct Masks {
   std::vector<const unsigned char*> dropout;    // per layer but the last (T,B,O)
 };
 
-// What a training forward keeps for its backward. Holds copies: the caller may change its arrays meanwhile.
+// What a training forward keeps for its backward. Holds copies, but for the masks: the caller may change its arrays
+// meanwhile.
 template <class T>
 struct Tape : TapeBuffers<T> {
   std::shared_ptr<const Weights<T>> weights;

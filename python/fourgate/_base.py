@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class Base(Properties):
         "_lock",
         "_mask_plan",
         "_net",
+        "_pid",
         "_shapes",
         "_values",
         "_version",
@@ -58,7 +60,7 @@ class Base(Properties):
         self._generator = None
         self._values: dict[str, Array] = {}
         self._version = 0
-        self._lock = threading.Lock()
+        self._lock, self._pid = threading.RLock(), os.getpid()
         sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
         self._net = Network(o.dtype.name, *sizes, o.bias, o.core())
         # Bound once: a call then costs one attribute and one compiled call.
@@ -165,7 +167,7 @@ class Base(Properties):
 
     def __getstate__(self) -> dict[str, Any]:
         own = getattr(self, "__dict__", {})  # a subclass's attributes
-        with self._lock:  # another thread could be drawing
+        with self._own_lock():  # another thread could be drawing
             generator = copy.deepcopy(self._generator)  # also where a mere copy is made: its masks are its own
         options = self._options.arguments()
         return {"options": options, "params": dict(self._values), "generator": generator, "attributes": own}
@@ -177,9 +179,19 @@ class Base(Properties):
         for name, value in state["attributes"].items():
             setattr(self, name, value)
 
+    def _own_lock(self) -> threading.RLock:
+        """Return the lock of this process: a forked child may have inherited one that a thread of its parent held.
+
+        It can be taken again by the thread that has it, which a signal handler does that uses the network.
+        """
+        if self._pid != os.getpid():
+            self._generator = copy.deepcopy(self._generator)  # which has a lock, too
+            self._lock, self._pid = threading.RLock(), os.getpid()
+        return self._lock
+
     def _commit(self, frozen: dict[str, Array], version: int | None = None) -> None:
         """Take over new parameters, all at once; only if nobody else did since `version`, where that is given."""
-        with self._lock:
+        with self._own_lock():
             if version is not None and version != self._version:
                 raise RuntimeError("the parameters were changed by other means within a writable() block")
             self._net.set_parameters([frozen[name] for name in self._shapes])

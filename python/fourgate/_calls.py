@@ -39,6 +39,7 @@ class Calls(Base):
         self, x: object, state: object, lengths: object, out: Array | None, resets: object, cells: bool
     ) -> tuple[Any, ...]:
         """Run the network with arguments that the core could not read as they came."""
+        cells = _check.flag(cells, "return_cells")
         x_, state_, lengths_, resets_ = self._convert(x, state, lengths, resets)
         if out is None:
             return self._computed_forward(x_, state_, lengths_, resets_, cells)
@@ -50,7 +51,7 @@ class Calls(Base):
         return out, *rest
 
     def _computed_forward(self, x: Array, state: Pair, lengths: Any, resets: Any, cells: bool) -> tuple[Any, ...]:
-        result = self._core_forward(x, state, lengths, self._batch_first, None, resets, bool(cells))
+        result = self._core_forward(x, state, lengths, self._batch_first, None, resets, cells)
         return cast("tuple[Any, ...]", _check.computed(result))
 
     def _train(
@@ -64,6 +65,7 @@ class Calls(Base):
         rng: int | np.random.Generator | None,
     ) -> tuple[Any, ...]:
         """Run the network with a tape where there is more to it than one call of the core with what came."""
+        cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
         x_, state_, lengths_, resets_ = self._convert(x, state, lengths, resets)
         masks = None
         if rng is not None:
@@ -74,13 +76,11 @@ class Calls(Base):
             if rng is not None:
                 masks = _masks.draw(self._mask_plan, steps, rows, rng)
             else:
-                with self._lock:  # so that calls in several threads do not share the masks of one
+                with self._own_lock():  # so that calls in several threads do not share the masks of one
                     assert self._generator is not None
                     masks = _masks.draw(self._mask_plan, steps, rows, self._generator)
-        result = self._core_forward_tape(x_, state_, lengths_, self._batch_first, resets_, bool(cells), masks)
+        result = self._core_forward_tape(x_, state_, lengths_, self._batch_first, resets_, cells, masks)
         tape: Tape = _check.computed(result)[-1]
-        if masks is not None:
-            tape.masks = masks
         if trace:
             tape.trace = _trace.read(tape, self._options)
         return cast("tuple[Any, ...]", result)
@@ -100,13 +100,15 @@ class Calls(Base):
             raise TypeError(f"tape must be what forward returned last, got {type(tape).__name__}")
         names = self._shapes
         into = None
+        accumulate = _check.flag(accumulate, "accumulate")
         if out is not None:
+            if not isinstance(out, Mapping):
+                raise TypeError(f"out must be a mapping from names to arrays, got {type(out).__name__}")
             if out.keys() != names.keys():
                 raise ValueError(f"out must have the names {', '.join(names)}, got {', '.join(map(str, out))}")
             into = [out[name] for name in names]
         elif accumulate:
             raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
-        accumulate = bool(accumulate)
         trace = tape.trace
         norms = None if trace is None else trace.room()
         result = self._core_backward(tape, dy, self._dstate(dstate), need_x, into, accumulate, dcells, norms)
@@ -133,6 +135,7 @@ class Calls(Base):
         norms: tuple[Array, Array] | None,
     ) -> tuple[Array | None, Array, Array, list[Array]]:
         """Go backward with arguments that the core could not read as they came."""
+        need_x = _check.flag(need_x, "need_x")
         dtype, x_shape = self._options.dtype, tape.x_shape
         dy_ = None if dy is None else _check.floats(dy, "dy", self._y_shape(x_shape), dtype)
         dstate_ = self._pair(dstate, "dstate", self._state_shapes(x_shape), partial=True)

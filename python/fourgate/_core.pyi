@@ -24,7 +24,8 @@ class CpuInfo(TypedDict):
 
 @final
 class Tape:
-    masks: dict[str, _Mask]
+    @property
+    def masks(self) -> dict[str, _Mask]: ...
     trace: Trace | None
     @property
     def nbytes(self) -> int: ...

@@ -182,7 +182,7 @@ class LSTMCalls(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        if not (self._mask_plan or trace or rng is not None):
+        if trace is False and rng is None and not self._mask_plan:
             result = self._core_forward_tape(x, state, lengths, self._batch_first, resets, return_cells, None)
             if result is not None:
                 return result

@@ -62,6 +62,7 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
     def checked(self) -> Options:
         """Return the same with every value converted to its field's type, or raise what is wrong with it."""
         result = self._replace(**_converted(self))
+        _refuse_unrepresentable(result)
         _refuse_pairs(result)
         return result
 
@@ -159,6 +160,21 @@ def _converted(o: Options) -> dict[str, Any]:
     result["activations"] = tuple(_activation(a, f"activations[{k}]") for k, a in enumerate(o.activations))
     result["dtype"] = _check.float_type(o.dtype)
     return result
+
+
+def _refuse_unrepresentable(o: Options) -> None:
+    """Raise ValueError for a number that the network's type would make infinite or, where it must not be, 0."""
+    info = np.finfo(o.dtype)
+    most, least = float(info.max), float(info.tiny)
+    numbers = {name: getattr(o, name) for name in ("cell_clip", "proj_clip", "gate_clip", "layer_norm_eps")}
+    numbers["forget_bias"] = o.forget_bias
+    for k, function in enumerate(o.activations):
+        if not isinstance(function, str):
+            numbers |= {f"activations[{k}]'s {n}": v for n, v in zip(("alpha", "beta"), function[1:], strict=False)}
+    for name, value in numbers.items():
+        positive = name.endswith(("clip", "eps"))
+        if value is not None and (abs(value) > most or (positive and value < least)):
+            raise ValueError(f"{name} must be a number that {o.dtype} can hold, got {value}")
 
 
 def _refuse_pairs(o: Options) -> None:

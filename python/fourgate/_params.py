@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Shapes = dict[str, tuple[int, ...]]
 
 
+MOST_LAYERS = 1 << 20  # the names alone of more would fill the memory
+
+
 def shapes(o: Options) -> Shapes:
     """Return every parameter's name and shape, in the core's order: layers, directions, and what `_own` lists for each.
 
@@ -31,7 +34,7 @@ def shapes(o: Options) -> Shapes:
         total += o.directions * o.gates * o.hidden_size * o.outputs * (later * (later - 1) // 2)
     elif o.shortcut == "highway":
         total += later * o.outputs * (o.outputs + 1)
-    if total * o.dtype.itemsize > sys.maxsize // 4:
+    if total * o.dtype.itemsize > sys.maxsize // 4 or o.num_layers > MOST_LAYERS:
         raise MemoryError(f"a network of {total} parameters does not fit into memory")
     result: Shapes = {}
     for layer in range(o.num_layers):

@@ -59,9 +59,9 @@ function)::
     dW = sum over steps and rows of da x^T,    dR = the same of da h'^T,    db = the same of da
 
 With the options each line of the step forward has one that mirrors it. A clip lets no gradient through where the value
-lies outside (on the bound it does); relu, hard_sigmoid and thresholded_relu have slope 0 at their kinks, leaky_relu and
-elu alpha. Coupled gates leave the f rows of the weights without a part in f, and with a gradient of 0; but with layer
-norm those rows still count in the mean and variance of all 4H, and get the gradient of that.
+lies outside (on the bound it does, but for proj_clip); relu, hard_sigmoid and thresholded_relu have slope 0 at their
+kinks, leaky_relu and elu alpha. Coupled gates leave the f rows of the weights without a part in f, and with a gradient
+of 0; but with layer norm those rows still count in the mean and variance of all 4H, and get the gradient of that.
 
 **Sequences.** Arrays are batched and time-major: x (T, B, I), y (T, B, O), states h (L*D, B, R) and c (L*D, B, H).
 Layers and directions are named and ordered as in PyTorch: row ``layer * D + direction`` of a state, ``_reverse`` behind
