@@ -126,7 +126,7 @@ def main() -> None:
             for training in (False, True):
                 pair = call(plain, shape, None, training), call(other, shape, option, training)
                 cells.append(f"{ratio(*pair, args.rounds):.2f}")
-        print(f"| {option.name} | {option.promise:.2f} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {option.name} | {option.promise:.2f} | ".replace("nan", "-") + " | ".join(cells) + " |", flush=True)
     if not args.only or "ragged" in args.only:
         print(f"\nlengths of mean T/2 against padded, (200, 32, 256, 256), forward: {ragged(args.rounds):.2f} (0.60)")
 
