@@ -21,7 +21,7 @@ bool BackwardPass<T>::join(const Team& all, const Block& given) {
   T* work = join_work_ + all.rank * join_work(w_);
   JoinBackwardRow<T> rows[kJoinRows];
   size_t n = 0;
-  for (size_t s = b.s0; s < b.s1; ++s)
+  for (size_t s = b.s0; s < b.s1 && !control_.stopped(); ++s)
     for (size_t r = 0; r < order_.alive(s); ++r) {
       const size_t in_block = row_in_block(b, s, r);
       if (in_block < first || in_block >= end) continue;
@@ -49,7 +49,6 @@ bool BackwardPass<T>::join(const Team& all, const Block& given) {
       if (n < kJoinRows) continue;
       join_backward(w_, l, rows, n, work);
       all.worked(10.0 * double(n * O));
-      if (control_.stopped()) break;
       n = 0;
     }
   if (n) join_backward(w_, l, rows, n, work);
