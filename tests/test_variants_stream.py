@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import fourgate as fg
@@ -89,3 +90,29 @@ def test_no_stream_backwards(options):
     for make in (fg.LSTM, fg.RNN):
         with pytest.raises(ValueError, match=next(iter(options))):
             make(3, 4, **options).stream()
+
+
+@every_variant
+def test_cells(name):
+    """c of the last layer at every step, in whatever chunks; the same through lists, and without a batch axis."""
+    v = one_way(name, steps=7, batch=1)
+    if v.rnn:
+        pytest.skip("an RNN has no cells")
+    net, d = model(v), data(v)
+    y, _, cells = net(d.x, d.state, return_cells=True)
+    for split in ([7], [3, 4]):
+        stream = net.stream(1)
+        stream.state = d.state
+        at = 0
+        for size in split:
+            part = d.x[at : at + size]
+            for x in (part, part.tolist(), part[:, 0]):
+                again = copy.deepcopy(stream)
+                y_part, c_part = again.run(x, return_cells=True)
+                assert same_bits(y_part.reshape(y[at : at + size].shape), y[at : at + size])
+                assert same_bits(c_part.reshape(cells[at : at + size].shape), cells[at : at + size])
+                assert c_part.ndim == np.ndim(x)
+            stream.run(part)
+            at += size
+    with pytest.raises(TypeError, match="return_cells"):
+        net.stream(1).run(d.x, return_cells=1)

@@ -28,8 +28,8 @@ class PyStream {
   py::object step(py::handle x, py::handle out) {
     return net_->is_double ? step_as<double>(x, out) : step_as<float>(x, out);
   }
-  py::object run(py::handle x, py::handle out, py::handle resets) {
-    return net_->is_double ? run_as<double>(x, out, resets) : run_as<float>(x, out, resets);
+  py::object run(py::handle x, py::handle out, py::handle resets, bool cells) {
+    return net_->is_double ? run_as<double>(x, out, resets, cells) : run_as<float>(x, out, resets, cells);
   }
   void reset(py::handle mask) { net_->is_double ? reset_as<double>(mask) : reset_as<float>(mask); }
   py::tuple get_state() { return net_->is_double ? get_as<double>() : get_as<float>(); }
@@ -95,7 +95,7 @@ class PyStream {
   }
 
   template <class T>
-  py::object run_as(py::handle x_, py::handle out_, py::handle resets_) {
+  py::object run_as(py::handle x_, py::handle out_, py::handle resets_, bool return_cells) {
     const Turn turn(*this);
     Stream<T>& stream = std::get<Stream<T>>(stream_);
     const Sizes& s = net_->sizes;
@@ -115,6 +115,13 @@ class PyStream {
     }
     py::object y = output(x, x.ndim(), shape, out_);
     if (y.is_none()) return y;
+    py::object cells;
+    Plane<T> cell_plane;
+    if (return_cells) {
+      shape[x.ndim() - 1] = Py_intptr_t(s.cell());
+      cells = new_array<T>(x.ndim(), shape);
+      cell_plane = View<T>(cells).template plane<T>(false);
+    }
     const size_t steps = x.shape(0);
     const Plane<const T> from = x.template plane<const T>(false);
     const Plane<T> to = View<T>(y).template plane<T>(false);
@@ -122,10 +129,11 @@ class PyStream {
     bool done;
     {
       Unlocked unlocked(flops_of(s, steps * stream.batch()));
-      done = stream.run(*weights, steps, from, resets.empty() ? nullptr : resets.data(), to, interrupted);
+      done = stream.run(*weights, steps, from, resets.empty() ? nullptr : resets.data(), to, cell_plane,
+                        interrupted);
     }
     require_done(done);
-    return y;
+    return return_cells ? py::object(pair(std::move(y), std::move(cells))) : y;
   }
 
   template <class T>

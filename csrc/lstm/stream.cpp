@@ -44,7 +44,7 @@ bool Stream<T>::small(const Weights<T>& w) {
 
 template <class T>
 bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t y_row, Control::Callback interrupted) {
-  if (!small(w)) return run(w, 1, {x, 0, x_row, 0}, nullptr, {y, 0, y_row, 0}, interrupted);
+  if (!small(w)) return run(w, 1, {x, 0, x_row, 0}, nullptr, {y, 0, y_row, 0}, {}, interrupted);
   ForwardRow<T>* rows = rows_[now_].data();
   ForwardRow<T>* last = rows + (sizes_.layers - 1) * batch_;
   for (size_t b = 0; b < batch_; ++b) {
@@ -63,7 +63,7 @@ bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t
 
 template <class T>
 bool Stream<T>::run(const Weights<T>& w, size_t steps, Plane<const T> x, const unsigned char* resets, Plane<T> y,
-                    Control::Callback interrupted) {
+                    Plane<T> cells, Control::Callback interrupted) {
   ForwardCall<T> call = {};
   call.weights = &w;
   call.steps = steps;
@@ -75,6 +75,7 @@ bool Stream<T>::run(const Weights<T>& w, size_t steps, Plane<const T> x, const u
   call.h0 = h_[now_].data();
   call.c0 = c_[now_].data();
   call.y = y;
+  call.cells = cells;
   call.h = h_[1 - now_].data();
   call.c = c_[1 - now_].data();
   call.interrupted = interrupted;

@@ -14,11 +14,12 @@ class Stream {
   Stream(const Sizes& sizes, size_t batch);
 
   // x: rows of (I), x_row elements apart; y: rows of (O) out, y_row apart. x and y must not overlap. The weights must
-  // have this stream's sizes. resets: (T,B) bytes or null. False if interrupted; then, and when it throws, the state is
+  // have this stream's sizes. resets: (T,B) bytes or null. cells: rows of (H) out, the last layer's c,
+  // or null. False if interrupted; then, and when it throws, the state is
   // as before.
   bool step(const Weights<T>& weights, const T* x, size_t x_row, T* y, size_t y_row, Control::Callback interrupted);
   bool run(const Weights<T>& weights, size_t steps, Plane<const T> x, const unsigned char* resets, Plane<T> y,
-           Control::Callback interrupted);
+           Plane<T> cells, Control::Callback interrupted);
 
   // mask: (B), or null for all rows: their state becomes zero.
   void reset(const bool* mask);

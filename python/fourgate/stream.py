@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
@@ -70,31 +70,11 @@ class BaseStream:
         target = self._target(x, x_, out)
         return self._give(self._step(_check.plain(x_, self._network.dtype), None), target, out)
 
-    def run(self, x: ArrayLike, out: Array | None = None, *, resets: ArrayLike | None = None) -> Array:
-        """Take as many steps as x has, and keep the state for the next call.
-
-        Parameters
-        ----------
-        x : array (T, B, I), (B, T, I) if the network is ``batch_first``, or (T, I) if B is 1
-            Input of T steps.
-        out : array of the same shape with O instead of I, optional
-            Written instead of a new array, as in `step`.
-        resets : array of bool of x's shape without its last axis, optional
-            True where a row is to start anew before that step, from zeros.
-
-        Returns
-        -------
-        array of x's shape with O instead of I
-            Last layer's output at every step.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument has a wrong type, shape or value. The state has not changed then.
-        """
-        y = self._run(x, out, resets) if self._time_major else None
-        if y is not None:
-            return y
+    def _take(self, x: ArrayLike, out: Array | None, resets: ArrayLike | None, cells: bool) -> list[Array]:
+        """Take as many steps as x has; return y and, with `cells`, c at every step."""
+        result = self._run(x, out, resets, cells) if self._time_major else None
+        if result is not None:
+            return list(result) if cells else [result]
         x_ = _check.array(x, "x")
         features = self._network.input_size
         rows = x_.shape[0 if self._network.batch_first else 1] if x_.ndim == 3 else 1
@@ -108,10 +88,12 @@ class BaseStream:
         x_ = x_[:, None] if single else x_.swapaxes(0, 1) if swapped else x_
         if resets_ is not None and (single or swapped):
             resets_ = np.ascontiguousarray(resets_[:, None] if single else resets_.T)
-        y = self._run(_check.plain(x_, self._network.dtype), None, resets_)
-        if y is not None:
-            y = y[:, 0] if single else np.ascontiguousarray(y.swapaxes(0, 1)) if swapped else y
-        return self._give(y, target, out)
+        result = _check.computed(self._run(_check.plain(x_, self._network.dtype), None, resets_, cells))
+        both = [
+            a[:, 0] if single else np.ascontiguousarray(a.swapaxes(0, 1)) if swapped else a
+            for a in (result if cells else (result,))
+        ]
+        return [self._give(both[0], target, out), *both[1:]]
 
     def reset(self, mask: ArrayLike | None = None) -> None:
         """Set the state to zeros.
@@ -187,6 +169,53 @@ class Stream(BaseStream):
     def __init__(self, lstm: LSTMCalls, batch: int = 1) -> None:
         super().__init__(lstm, batch)
 
+    @overload
+    def run(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        resets: ArrayLike | None = None,
+        return_cells: Literal[False] = False,
+    ) -> Array: ...
+    @overload
+    def run(
+        self, x: ArrayLike, out: Array | None = None, *, resets: ArrayLike | None = None, return_cells: Literal[True]
+    ) -> tuple[Array, Array]: ...
+    def run(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        resets: ArrayLike | None = None,
+        return_cells: bool = False,
+    ) -> Array | tuple[Array, Array]:
+        """Take as many steps as x has, and keep the state for the next call.
+
+        Parameters
+        ----------
+        x : array (T, B, I), (B, T, I) if the network is ``batch_first``, or (T, I) if B is 1
+            Input of T steps.
+        out : array of the same shape with O instead of I, optional
+            Written instead of a new array, as in `step`.
+        resets : array of bool of x's shape without its last axis, optional
+            True where a row is to start anew before that step, from zeros.
+        return_cells : bool
+            Whether to return (y, cells) instead of y; cells holds the last layer's c at every step, H instead of I.
+
+        Returns
+        -------
+        array of x's shape with O instead of I
+            Last layer's output at every step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type, shape or value. The state has not changed then.
+        """
+        y, *cells = self._take(x, out, resets, _check.flag(return_cells, "return_cells"))
+        return (y, cells[0]) if cells else y
+
     @property
     def state(self) -> tuple[Array, Array]:
         """The state (h, c), arrays (L, B, R) and (L, B, H): a copy. Set it to continue from there.
@@ -224,6 +253,30 @@ class RNNStream(BaseStream):
 
     def __init__(self, rnn: RNN, batch: int = 1) -> None:
         super().__init__(rnn, batch)
+
+    def run(self, x: ArrayLike, out: Array | None = None, *, resets: ArrayLike | None = None) -> Array:
+        """Take as many steps as x has, and keep the state for the next call.
+
+        Parameters
+        ----------
+        x : array (T, B, I), (B, T, I) if the network is ``batch_first``, or (T, I) if B is 1
+            Input of T steps.
+        out : array of the same shape with O instead of I, optional
+            Written instead of a new array, as in `step`.
+        resets : array of bool of x's shape without its last axis, optional
+            True where a row is to start anew before that step, from zeros.
+
+        Returns
+        -------
+        array of x's shape with O instead of I
+            Last layer's output at every step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type, shape or value. The state has not changed then.
+        """
+        return self._take(x, out, resets, False)[0]
 
     @property
     def state(self) -> Array:

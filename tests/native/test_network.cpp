@@ -148,7 +148,7 @@ void run_stream(const Weights<T>& w, const Inputs<T>& in, Results<T>& results) {
   if (in.states) stream.set(in.h0.data(), in.c0.data());
   const size_t half = in.steps / 2;
   const unsigned char* resets = in.resets.empty() ? nullptr : in.resets.data();
-  CHECK(stream.run(w, half, in.x.input(), resets, y.plane(), not_interrupted));
+  CHECK(stream.run(w, half, in.x.input(), resets, y.plane(), {}, not_interrupted));
   const Plane<const T> x = in.x.input();
   for (size_t t = half; t < in.steps; ++t) {
     if (resets) {
