@@ -129,8 +129,7 @@ class PyStream {
     bool done;
     {
       Unlocked unlocked(flops_of(s, steps * stream.batch()));
-      done = stream.run(*weights, steps, from, resets.empty() ? nullptr : resets.data(), to, cell_plane,
-                        interrupted);
+      done = stream.run(*weights, steps, from, resets.empty() ? nullptr : resets.data(), to, cell_plane, interrupted);
     }
     require_done(done);
     return return_cells ? py::object(pair(std::move(y), std::move(cells))) : y;
