@@ -8,23 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
 from .. import _check
+from .._options import ACTIVATIONS
 
 Activation = tuple[str] | tuple[str, float] | tuple[str, float, float]  # a name, then alpha, then beta where it has one
 
 # ONNX's name in lower case -> ours, then the defaults of alpha and beta, for those that the function takes.
-_FUNCTIONS: dict[str, Activation] = {
-    "sigmoid": ("sigmoid",),
-    "tanh": ("tanh",),
-    "relu": ("relu",),
-    "softsign": ("softsign",),
-    "softplus": ("softplus",),
-    "leakyrelu": ("leaky_relu", 0.01),
-    "thresholdedrelu": ("thresholded_relu", 1.0),
-    "elu": ("elu", 1.0),
-    "hardsigmoid": ("hard_sigmoid", 0.2, 0.5),
-    "affine": ("affine", 1.0, 0.0),
-    "scaledtanh": ("scaled_tanh", 1.0, 1.0),
-}
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {name.replace("_", ""): (name, *of) for name, of in ACTIVATIONS.items()}
 _PLAIN = ("Sigmoid", "Tanh", "Tanh")
 
 
