@@ -11,8 +11,11 @@ from typing import Any
 
 import bounds
 import fourgate as fg
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from cases import SIZES
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, Keras has no backend: install torch")
 os.environ["KERAS_BACKEND"] = "torch"
@@ -201,3 +204,31 @@ def test_simple_rnn():
         rnn = taken_over(fg.RNN(INPUTS, UNITS, nonlinearity=activation, batch_first=True), layer)
         x = draw(BATCH, STEPS, INPUTS)
         agree(rnn(x)[0], numbers(layer(x)), activation)
+
+
+@hypothesis.settings(max_examples=40, derandomize=True)
+@hypothesis.given(st.data())
+def test_drawn(draws):
+    """Masks, merges, the forget gate's first bias and dropout at inference as they come, at every tail."""
+    units, inputs = draws.draw(st.sampled_from(SIZES)), draws.draw(st.sampled_from(SIZES))
+    steps, batch = draws.draw(st.integers(1, 9)), draws.draw(st.integers(1, 9))
+    merge = draws.draw(st.sampled_from([None, *MERGES]))
+    layer = keras.layers.LSTM(
+        units,
+        return_sequences=True,
+        unit_forget_bias=draws.draw(st.booleans()),
+        recurrent_dropout=draws.draw(st.sampled_from([0.0, 0.3])),
+    )
+    if merge:
+        layer = keras.layers.Bidirectional(layer, merge_mode=merge)
+    layer.build((None, None, inputs))
+    both = {"bidirectional": True, "merge": MERGES[merge]} if merge else {}
+    lstm = taken_over(fg.LSTM(inputs, units, batch_first=True, **both), layer)
+    x = draw(batch, steps, inputs, seed=draws.draw(st.integers(0, 999)))
+    lengths = np.array(draws.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch)))
+    mask = np.arange(steps) < lengths[:, None]
+    relative = 2 * bounds.norm_bound(x.dtype, inputs + units + 1, steps)
+    want = numbers(layer(x, mask=mask))
+    if merge is None:
+        want = np.where(mask[:, :, None], want, 0)  # Keras repeats the last output behind a row's end
+    bounds.assert_norm(lstm(x, lengths=lengths)[0], want, relative, f"{units} units, {inputs} inputs, {merge}")

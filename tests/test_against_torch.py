@@ -7,11 +7,13 @@ from typing import Any
 
 import bounds
 import fourgate as fg
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import options
 import pytest
 import verdicts
-from cases import DTYPES, Case, Data, Result, data, model, run
+from cases import DTYPES, SIZES, Case, Data, Result, data, model, run
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing is compared with it: install torch")
 
@@ -186,3 +188,21 @@ def test_state_dicts_of_a_projection_and_an_rnn_go_both_ways():
             ours.load_state_dict(back)
             theirs.load_state_dict(back)
             bounds.assert_norm(ours(x)[0], theirs(torch.tensor(x))[0].numpy().astype(np.float64), relative, "ours")
+
+
+@no_onednn
+@hypothesis.settings(max_examples=60, derandomize=True)
+@hypothesis.given(st.data())
+def test_drawn(draws):
+    """Projections, layers, directions and packed rows as they come, at every tail."""
+    hidden = draws.draw(st.sampled_from(SIZES[1:]))
+    chosen = {
+        "num_layers": draws.draw(st.integers(1, 3)),
+        "bidirectional": draws.draw(st.booleans()),
+        "bias": draws.draw(st.booleans()),
+        "proj_size": draws.draw(st.integers(0, hidden - 1)),
+    }
+    sizes = (draws.draw(st.integers(1, 5)), draws.draw(st.integers(1, 14)), draws.draw(st.sampled_from(SIZES)))
+    dtype, lengths = draws.draw(st.sampled_from(DTYPES)), draws.draw(st.booleans())
+    seed = draws.draw(st.integers(0, 999))
+    check_variant(options.Variant(*sizes, hidden, chosen, lengths=lengths, dtype=dtype, seed=seed))
