@@ -27,38 +27,48 @@ FG_INLINE void finish_h(T* y, T* y2, Vec<T> h, T rate, const OutputExtra<T>* ext
 
 // The cell in two halves. One after the other they are a chain of two activations, some 140 cycles, and the scheduler
 // is too small to hold more than one and a half rows of it; a tile does the first half of all its rows, then the
-// second.
+// second. o belongs to the second, where it is worked out while tanh(n) is waited for.
 // `kind` and `extra` are constants null for the plain cell.
 template <class T>
-FG_INLINE Cell<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> (&a)[4], size_t block,
-                              const CellKind<T>* kind, const OutputExtra<T>* extra) {
+FG_INLINE void tape_gate(const ForwardStep<T>& step, const ForwardRow<T>& row, size_t gate, Vec<T> value, size_t u,
+                         int n) {
+  T* to = row.gates + gate * step.hidden_size + u;
+  if (step.large_tape)
+    stream_upto(to, value, n);
+  else
+    store_upto(to, value, n);
+}
+
+// To n, from the sums of i, f and g.
+template <class T>
+FG_INLINE Vec<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> (&a)[4], size_t block,
+                             const CellKind<T>* kind, const OutputExtra<T>* extra) {
   const size_t hidden = step.hidden_size;
   size_t u = block * Vec<T>::kWidth;
   int n = lanes_of<T>(block, hidden);
   Vec<T> c_prev = load_upto(row.c_prev + u, n);
   Cell<T> s;
   Peephole<T> loaded;
-  const Peephole<T>* p = kind ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr;
-  cell_forward(s, a, c_prev, kind, p);
-  output_gate_forward(s, a, kind, p);
+  cell_forward(s, a, c_prev, kind, kind ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr);
   store_upto(row.c + u, kind ? kept_cell(c_prev, s.n, kind, extra, u, n) : s.n, n);
   if (row.gates) {
-    const Vec<T> plain[4] = {s.i, s.f, s.g, s.o};
-    for (size_t v = 0; v < 4; ++v) {
-      if (step.large_tape)
-        stream_upto(row.gates + v * hidden + u, kind ? a[v] : plain[v], n);
-      else
-        store_upto(row.gates + v * hidden + u, kind ? a[v] : plain[v], n);
-    }
+    tape_gate(step, row, 0, kind ? a[0] : s.i, u, n);
+    tape_gate(step, row, 1, kind ? a[1] : s.f, u, n);
+    tape_gate(step, row, 2, kind ? a[2] : s.g, u, n);
   }
-  return s;
+  return s.n;
 }
 
+// To h, from n and the sum of o.
 template <class T>
-FG_INLINE void finish_output(const ForwardRow<T>& row, Vec<T> o, Vec<T> v, size_t block, size_t hidden,
+FG_INLINE void finish_output(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> a, Vec<T> v, size_t block,
                              const CellKind<T>* kind, const OutputExtra<T>* extra) {
+  const size_t hidden = step.hidden_size;
   size_t u = block * Vec<T>::kWidth;
   int n = lanes_of<T>(block, hidden);
+  Peephole<T> loaded;
+  Vec<T> o = output_gate_forward(a, v, kind, kind ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr);
+  if (row.gates) tape_gate(step, row, 3, kind ? a : o, u, n);
   finish_h(row.y, row.y2, o * squash(v, kind), kind ? kind->zoneout_h : T(0), extra, u, n);
 }
 
@@ -79,13 +89,10 @@ __attribute__((noinline)) void finish_rows(const ForwardStep<T>& s, size_t first
   }
   for (size_t r = 0; r < n_rows; ++r) {
     Vec<T> a[4] = {load(sums[r][0]), load(sums[r][1]), load(sums[r][2]), load(sums[r][3])};
-    Cell<T> cell = finish_cell(s, rows[r], a, block, s.kind, extra ? extra + r : nullptr);
-    store(sums[r][0], cell.o);
-    store(sums[r][1], cell.n);
+    store(sums[r][0], finish_cell(s, rows[r], a, block, s.kind, extra ? extra + r : nullptr));
   }
   for (size_t r = 0; r < n_rows; ++r)
-    finish_output(rows[r], load(sums[r][0]), load(sums[r][1]), block, s.hidden_size, s.kind,
-                  extra ? extra + r : nullptr);
+    finish_output(s, rows[r], load(sums[r][3]), load(sums[r][0]), block, s.kind, extra ? extra + r : nullptr);
 }
 
 // MR rows of NP neighbouring blocks: all of k, then the cell.
@@ -93,7 +100,7 @@ template <class T, int NP, int MR>
 FG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block, size_t next, size_t tile,
                             size_t n_tiles) {
   constexpr size_t W = Vec<T>::kWidth;
-  const size_t I = s.input_size, H = s.hidden_size, R = s.recurrent_size;
+  const size_t I = s.input_size, R = s.recurrent_size;
   const ForwardRow<T>* rows = s.rows + first;
   Vec<T> a[NP][MR][4];
   const T *x[MR], *h[MR];
@@ -112,9 +119,11 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block,
   const OutputExtra<T>* const none = nullptr;
   const bool is_plain = !s.kind && !s.extra;
   if (MR == 1 && is_plain) {
-    Cell<T> cells[NP];
-    for (int p = 0; p < NP; ++p) cells[p] = finish_cell(s, rows[0], a[p][0], block + p, plain, none);
-    for (int p = 0; p < NP; ++p) finish_output(rows[0], cells[p].o, cells[p].n, block + p, H, plain, none);
+    Vec<T> n[NP];
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) n[p] = finish_cell(s, rows[0], a[p][0], block + p, plain, none);
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) finish_output(s, rows[0], a[p][0][3], n[p], block + p, plain, none);
     return;
   }
   // Through the stack, so that the cell's code stands once and not MR times.
@@ -128,33 +137,31 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block,
 #pragma GCC unroll 1
     for (int r = 0; r < MR; ++r) {
       Vec<T> b[4] = {load(sums[0][r][0]), load(sums[0][r][1]), load(sums[0][r][2]), load(sums[0][r][3])};
-      Cell<T> cell = finish_cell(s, rows[r], b, block, plain, none);
-      store(sums[0][r][0], cell.o);
-      store(sums[0][r][1], cell.n);
+      store(sums[0][r][0], finish_cell(s, rows[r], b, block, plain, none));
     }
 #pragma GCC unroll 1
     for (int r = 0; r < MR; ++r)
-      finish_output(rows[r], load(sums[0][r][0]), load(sums[0][r][1]), block, H, plain, none);
+      finish_output(s, rows[r], load(sums[0][r][3]), load(sums[0][r][0]), block, plain, none);
   }
 }
 
 template <class T>
-FG_INLINE void forward_blocks(const ForwardStep<T>& s) {
+FG_INLINE void forward_blocks(const ForwardStep<T>& s, bool descending) {
   const size_t n_blocks = s.block_end - s.block_begin;
   if (s.n_rows == 1) {  // two panels at a time: 8 chains
     const size_t pairs = n_blocks / 2;
-    if (s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
+    if (descending && n_blocks % 2) forward_tile<T, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
     for (size_t i = 0; i < pairs; ++i) {
-      const size_t block = s.block_begin + 2 * (s.descending ? pairs - 1 - i : i);
+      const size_t block = s.block_begin + 2 * (descending ? pairs - 1 - i : i);
       forward_tile<T, 2, 1>(s, 0, block, block, 0, 1);
     }
-    if (!s.descending && n_blocks % 2) forward_tile<T, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
+    if (!descending && n_blocks % 2) forward_tile<T, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
     return;
   }
   const Tiles tiles(s.n_rows, kMaxRows);
   for (size_t i = 0; i < n_blocks; ++i) {
-    const size_t block = s.descending ? s.block_end - 1 - i : s.block_begin + i;
-    const size_t next = i + 1 == n_blocks ? block : s.descending ? block - 1 : block + 1;
+    const size_t block = descending ? s.block_end - 1 - i : s.block_begin + i;
+    const size_t next = i + 1 == n_blocks ? block : descending ? block - 1 : block + 1;
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
@@ -164,8 +171,28 @@ FG_INLINE void forward_blocks(const ForwardStep<T>& s) {
 }
 
 template <class T>
+void advance(ForwardRow<T>* rows, size_t n_rows, const RowStrides& next) {
+  for (size_t r = 0; r < n_rows; ++r) {
+    ForwardRow<T>& row = rows[r];
+    row.x += next.x;
+    row.pre += next.pre;
+    row.h = row.y;
+    row.y += next.y;
+    row.y2 += next.y2;
+    row.c_prev = row.c;
+    row.c += next.c;
+    row.gates += next.gates;
+  }
+}
+
+template <class T>
 void forward(const ForwardStep<T>& s) {
-  forward_blocks(s);
+  bool descending = s.descending;
+  for (size_t left = s.n_more;; --left, descending = !descending) {
+    forward_blocks(s, descending);
+    if (left == 0) break;
+    advance(s.rows, s.n_rows, s.next);
+  }
   if (s.large_tape) stream_end();
 }
 

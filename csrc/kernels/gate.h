@@ -50,11 +50,11 @@ FG_INLINE void cell_forward(Cell<T>& s, Vec<T> (&a)[4], Vec<T> c_prev, const Cel
   if (kind) s.n = clip(s.n, kind->cell_clip);
 }
 
-// o, from the n that a carried normalisation may have changed meanwhile.
+// o, from the n that a carried normalisation may have changed meanwhile. Leaves the whole argument in `a`.
 template <class T>
-FG_INLINE void output_gate_forward(Cell<T>& s, Vec<T> (&a)[4], const CellKind<T>* kind, const Peephole<T>* p) {
-  if (p) a[3] = fma(p->o, s.n, a[3]);
-  s.o = gate_forward(kind, a[3]);
+FG_INLINE Vec<T> output_gate_forward(Vec<T>& a, Vec<T> n, const CellKind<T>* kind, const Peephole<T>* p) {
+  if (p) a = fma(p->o, n, a);
+  return gate_forward(kind, a);
 }
 
 // u(v), where v is n or n normalised.

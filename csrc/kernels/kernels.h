@@ -80,21 +80,28 @@ struct OutputExtra {
   T* h_masked;                  // (R) out: the h for that; null with h_mask
 };
 
+// What the pointers of a ForwardRow move by from a step to the next, in elements; 0 for what is absent.
+struct RowStrides {
+  ptrdiff_t x, pre, y, y2, c, gates;
+};
+
 template <class T>
 struct ForwardStep {
   const T* w_ih;  // (P,I,4,W)
   const T* w_hh;  // (P,R,4,W)
   const T* bias;  // (P,4,W)
   size_t input_size, hidden_size, recurrent_size;
-  const ForwardRow<T>* rows;
+  ForwardRow<T>* rows;  // written only by `advance`
   size_t n_rows;
-  size_t block_begin, block_end;  // which blocks of hidden units to compute
+  size_t block_begin, block_end;  // which blocks of hidden units to compute; all of them if n_more is not 0
   bool use_pre;
-  bool descending;              // sweep the panels backwards: what the last sweep left in cache is used first
+  bool descending;              // sweep the panels backwards: what the last sweep left in cache is used first; in turns
   bool large_tape;              // write `gates` past the caches, which could not hold them until they are read
   const CellKind<T>* kind;      // null: the plain cell
   const T* peephole;            // (3,H) for i, f, o; may be null
-  const OutputExtra<T>* extra;  // (n_rows); may be null
+  const OutputExtra<T>* extra;  // (n_rows); may be null; null if n_more is not 0
+  size_t n_more;                // steps that follow at once, between which rows move on as by `advance`
+  RowStrides next;              // for those
 };
 
 // The input product of many rows, ahead of the time loop; any other product with a packed matrix.
@@ -230,6 +237,8 @@ struct Kernels {
   size_t width;     // W
   size_t max_rows;  // rows of the largest register tile
   void (*forward)(const ForwardStep<T>&);
+  // From a step to the next, where h is what the row gave out.
+  void (*advance)(ForwardRow<T>* rows, size_t n_rows, const RowStrides&);
   void (*project)(const Project<T>&);
   void (*projected)(const ProjectedStep<T>&);
   void (*normalised)(const NormStep<T>&);

@@ -79,10 +79,9 @@ void activate_all(const Activation<T>& f, const T* x, T* y, size_t n) {
 
 template <class T>
 constexpr Kernels<T> functions() {
-  return {size_t(Vec<T>::kWidth), size_t(kMaxRows),       forward<T>,         project<T>,
-          projected<T>,           normalised<T>,          backward<T>,        back_product<T>,
-          projected_backward<T>,  normalised_backward<T>, weight_gradient<T>, column_sums<T>,
-          activate_all<T>};
+  return {size_t(Vec<T>::kWidth), size_t(kMaxRows),   forward<T>,     advance<T>,      project<T>,
+          projected<T>,           normalised<T>,      backward<T>,    back_product<T>, projected_backward<T>,
+          normalised_backward<T>, weight_gradient<T>, column_sums<T>, activate_all<T>};
 }
 
 }  // namespace

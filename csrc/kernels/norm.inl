@@ -94,9 +94,9 @@ void normalised(const NormStep<T>& s) {
       Vec<T> v = (cell.n - set1(c.mean)) * set1(c.inverse);
       v = fma(load_upto(norm.gain_c + u, n), v, load_upto(norm.bias_c + u, n));
       if (norm.carried) cell.n = v;
-      Vec<T> a[4] = {v, v, v, load(outputs + u)};
-      output_gate_forward(cell, a, s.kind, load_peephole(loaded, s.peephole, H, u, n));
-      if (row.gates) store_upto(row.gates + 3 * H + u, a[3], n);
+      Vec<T> a = load(outputs + u);
+      cell.o = output_gate_forward(a, cell.n, s.kind, load_peephole(loaded, s.peephole, H, u, n));
+      if (row.gates) store_upto(row.gates + 3 * H + u, a, n);
       store_upto(row.c + u, kept_cell(load_upto(row.c_prev + u, n), cell.n, s.kind, extra, u, n), n);
       finish_h(row.y, row.y2, cell.o * squash(v, s.kind), s.kind->zoneout_h, extra, u, n);
     }

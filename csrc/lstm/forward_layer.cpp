@@ -27,7 +27,7 @@ bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps)
     const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 2.5 : line / 45));
     const double far = bytes > 0.9 * l2 ? line / 8 * (1 - 0.8 * l2 / bytes) : 0;
     const bool crowded = 2 * width * line + R * width * sizeof(T) > 0.6 * l2;  // two panels and the rows
-    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1.08 : 1);
+    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1.0 : 1);
   };
   const double in_step = (I + H) * within(I + H);
   const double once = I * line / 8 / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
@@ -77,6 +77,8 @@ Scratch<T> carve_scratch(Carver& carver, const Weights<T>& w, const Tape<T>* tap
 
 namespace {
 
+constexpr double kFlopsTogether = 2e6;  // some 10 us
+
 template <class T>
 class Loop {
  public:
@@ -98,6 +100,7 @@ class Loop {
   bool product();
   bool project_h();
   void cut(size_t s);
+  size_t together(size_t s, size_t end) const;
   void advance(size_t s);
   void advance_rest(size_t s, size_t i);
   void end();
@@ -113,9 +116,9 @@ class Loop {
   const LayerSteps<T>& task_;
   const Scratch<T>& scratch_;
   const size_t R_, H_;
-  // From a step to the next, in elements; those of absent arrays are 0.
+  // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y2 are its.
   struct Strides {
-    ptrdiff_t x, y, copy, cells, gates, dense, pre;
+    ptrdiff_t y, y2, dense;
   };
   Strides strides_ = {};
   size_t n_ = 0;  // rows alive
@@ -194,7 +197,8 @@ bool Loop<T>::project(size_t s0, size_t s1) {
 template <class T>
 bool Loop<T>::product() {
   const size_t begin = team_.begin(w_.blocks()), end = team_.end(w_.blocks());
-  const double flops = 8.0 * double(n_ * w_.kernels.width) * double(R_ + (ahead_ ? 0 : task_.weights->ih.n_k));
+  const double flops = 8.0 * double(n_ * w_.kernels.width) * double(R_ + (ahead_ ? 0 : task_.weights->ih.n_k)) *
+                       double(1 + step_.n_more);
   if (!scratch_.norm) {
     step_.n_rows = n_;
     sliced(team_, begin, end, flops, [&](size_t b, size_t e) {
@@ -250,38 +254,35 @@ void Loop<T>::cut(size_t s) {
   }
 }
 
+// How many steps from s on can be done in one go: alike, by this thread alone, and over soon enough to look around.
+template <class T>
+size_t Loop<T>::together(size_t s, size_t end) const {
+  if (!plain_ || team_.size > 1 || task_.resets) return 1;
+  const double flops = 8.0 * double(n_ * w_.blocks() * w_.kernels.width) * double(R_ + (ahead_ ? 0 : step_.input_size));
+  const size_t most = std::min(end - s, size_t(1 + kFlopsTogether / (flops + 1)));
+  if (!order_.ragged()) return most;
+  size_t n = 1;
+  while (n < most && alive(s + n) == n_) ++n;
+  return n;
+}
+
 // From step s to the next.
 template <class T>
 void Loop<T>::advance(size_t s) {
-  const Strides& d = strides_;
-  const ptrdiff_t pre_step = ptrdiff_t(n_) * d.pre;
-  for (size_t i = 0; i < n_; ++i) {
-    ForwardRow<T>& row = scratch_.rows[i];
-    row.x += d.x;
-    if (ahead_) row.pre += pre_step;
-    if (d.gates) row.gates += d.gates;
-    row.c_prev = row.c;
-    if (d.cells) row.c += d.cells;
-    if (plain_) {
-      row.h = row.y;
-      row.y += d.y;
-      if (d.copy) row.y2 += d.copy;
-    } else {
-      advance_rest(s, i);
-    }
-  }
+  w_.kernels.advance(scratch_.rows, n_, step_.next);
+  for (size_t i = 0; !plain_ && i < n_; ++i) advance_rest(s, i);
 }
 
 template <class T>
 void Loop<T>::advance_rest(size_t s, size_t i) {
   const Strides& d = strides_;
   ForwardRow<T>& row = scratch_.rows[i];
-  T*& y = scratch_.projected ? scratch_.projected[i].y : row.y;
-  T*& y2 = scratch_.projected ? scratch_.projected[i].y2 : row.y2;
-  row.h = y;
-  y += d.y;
-  y2 += d.copy;
-  if (scratch_.projected && task_.tape) row.y += d.dense * ptrdiff_t(H_);
+  if (scratch_.projected) {
+    ProjectedRow<T>& projected = scratch_.projected[i];
+    row.h = projected.y;
+    projected.y += d.y;
+    projected.y2 += d.y2;
+  }
   if (scratch_.norm && task_.tape) {
     NormRow<T>& norm = scratch_.norm[i];
     norm.normal_ih += d.dense * ptrdiff_t(8 * H_);
@@ -319,13 +320,17 @@ template <class T>
 bool Loop<T>::run() {
   const LayerSteps<T>& t = task_;
   const ptrdiff_t sign = t.reverse ? -1 : 1, dense = sign * ptrdiff_t(t.batch);
-  strides_ = {sign * ptrdiff_t(t.in.step),
-              sign * ptrdiff_t(t.out.step),
-              t.copy ? sign * ptrdiff_t(t.copy.step) : 0,
-              t.cells ? sign * ptrdiff_t(t.cells.step) : 0,
-              t.tape ? dense * ptrdiff_t(4 * w_.sizes.cell()) : 0,
-              dense,
-              ptrdiff_t(w_.blocks() * 4 * w_.kernels.width)};
+  strides_ = {sign * ptrdiff_t(t.out.step), t.copy ? sign * ptrdiff_t(t.copy.step) : 0, dense};
+  step_.next = {sign * ptrdiff_t(t.in.step),
+                0,
+                strides_.y,
+                strides_.y2,
+                t.cells ? sign * ptrdiff_t(t.cells.step) : 0,
+                t.tape ? dense * ptrdiff_t(4 * w_.sizes.cell()) : 0};
+  if (scratch_.projected) {
+    step_.next.y = t.tape ? dense * ptrdiff_t(H_) : 0;
+    step_.next.y2 = 0;
+  }
   plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
   n_ = alive(t.s0);
   ahead_ = scratch_.pre && project_ahead(w_, t.weights->ih.n_k, t.row1 - t.row0, t.s1 - t.s0);
@@ -350,17 +355,22 @@ bool Loop<T>::run() {
   static thread_local bool last_sweep = false;
   bool sweep = last_sweep, go = true;
   size_t projected = ahead_ ? t.s0 : SIZE_MAX;
-  for (size_t s = t.s0; go && s < t.s1 && (n_ = alive(s)) > 0; ++s) {
+  size_t n_steps = 0;
+  for (size_t s = t.s0; go && s < t.s1 && (n_ = alive(s)) > 0; s += n_steps) {
     if (s == projected) {
       projected = std::min(t.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
       if (!project(s, projected) && team_.size == 1) return false;
       for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = scratch_.pre + i * w_.blocks() * 4 * w_.kernels.width;
     }
-    step_.descending = sweep = !sweep;
+    n_steps = together(s, std::min(t.s1, projected));
+    step_.n_more = n_steps - 1;
+    step_.descending = !sweep;
+    sweep ^= n_steps % 2;
+    step_.next.pre = ahead_ ? ptrdiff_t(n_ * w_.blocks() * 4 * w_.kernels.width) : 0;
     if (t.resets) cut(s);
     go = product();
     if (go && scratch_.projected) go = project_h();
-    if (go) advance(s);
+    if (go) advance(s + n_steps - 1);
   }
   last_sweep = sweep;
   if (!go) return false;
