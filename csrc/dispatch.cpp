@@ -6,14 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__x86_64__) || defined(_M_X64)
-#define FG_X86 1
-#if defined(_MSC_VER)
-#include <intrin.h>
-#else
-#include <cpuid.h>
-#endif
-#endif
+#include "processor.h"
 
 namespace fourgate {
 
@@ -37,25 +30,6 @@ extern const KernelTable table;
 namespace {
 
 #if defined(FG_X86)
-
-struct Registers {
-  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
-};
-
-Registers cpuid(uint32_t leaf) {
-  Registers r;
-#if defined(_MSC_VER)
-  int out[4];
-  __cpuid(out, 0);
-  if (uint32_t(out[0]) >= leaf) {
-    __cpuidex(out, int(leaf), 0);
-    r = {uint32_t(out[0]), uint32_t(out[1]), uint32_t(out[2]), uint32_t(out[3])};
-  }
-#else
-  __get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx);
-#endif
-  return r;
-}
 
 // The register state that the operating system saves on a context switch.
 uint64_t saved_state() {

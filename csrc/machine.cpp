@@ -7,6 +7,8 @@
 #include <sstream>
 #include <thread>
 
+#include "processor.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #include <unistd.h>
@@ -80,6 +82,16 @@ CacheSizes read_cache_sizes() {
 CacheSizes read_cache_sizes() { return {}; }
 #endif
 
+Pace read_pace() {
+#if defined(FG_X86)
+  const bool amd = cpuid(0).ebx == 0x68747541;  // "Auth", of AuthenticAMD
+  const uint32_t version = cpuid(1).eax, family = ((version >> 8) & 15) + ((version >> 20) & 255);
+  // Up to Zen 4 (0x19) a vector of 64 bytes is worked on in two halves.
+  if (amd) return family <= 0x19 ? Pace{32, 24, 64} : Pace{40, 24, 128};
+#endif
+  return {45, 8, 128};
+}
+
 }  // namespace
 
 int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount) {
@@ -126,6 +138,11 @@ int available_cpus() {
 const CacheSizes& cache_sizes() {
   static const CacheSizes sizes = read_cache_sizes();
   return sizes;
+}
+
+const Pace& pace() {
+  static const Pace known = read_pace();
+  return known;
 }
 
 }  // namespace fourgate

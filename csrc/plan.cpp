@@ -30,7 +30,7 @@ double read_cycles(double bytes) {
   const double l1 = double(cache.l1d ? cache.l1d : 32 << 10), l2 = double(cache.l2 ? cache.l2 : 1 << 20);
   if (bytes <= 0.8 * l1) return bytes / 100;
   const double beyond = bytes <= 0.9 * l2 ? 0 : bytes - 0.8 * l2;
-  return (bytes - beyond) / 45 + beyond / 8;
+  return (bytes - beyond) / pace().l2 + beyond / pace().beyond;
 }
 
 // One step of `rows` rows and `blocks` blocks of units of one layer.
@@ -38,8 +38,8 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks) {
   const double k = double(input + w.recurrent);
   const double panel_bytes = k * 4 * double(w.width * w.element_size);
   const double tiles = double(ceil_div(rows, w.max_rows));
-  const double multiply = double(blocks * rows) * k * 2;  // 4 vectors, two a cycle
-  const double read =                                     // beside the multiply-adds, but never quite
+  const double multiply = double(blocks * rows) * k * 4 / pace().vectors(w.width * w.element_size);
+  const double read =  // beside the multiply-adds, but never quite
       read_cycles(double(blocks) * panel_bytes) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes);
   const double cycles =
       std::max(multiply, read) + 0.35 * std::min(multiply, read) + double(blocks * rows) * kCell + kStep;

@@ -19,18 +19,20 @@ bool project_ahead(const Weights<T>& w, size_t input, size_t rows, size_t steps)
   const double l1 = double(cache.l1d ? cache.l1d : 32 << 10), l2 = double(cache.l2 ? cache.l2 : 1 << 20);
   const double line = double(4 * w.kernels.width * sizeof(T)), blocks = double(w.blocks());
   const double I = double(input), H = double(w.sizes.recurrent()), R = double(rows);
-  const double full = 2.0 * R;  // multiply-adds of whole tiles
+  const Pace& speed = pace();
+  const double each = 4 / speed.vectors(w.kernels.width * sizeof(T)), full = each * R;  // multiply-adds of whole tiles
   // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
   // must come from beyond L2, which runs beside them but never quite.
   auto within = [&](double width) {
     const double bytes = width * line * blocks, tiles = std::ceil(R / double(w.kernels.max_rows));
-    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 2.5 : line / 45));
-    const double far = bytes > 0.9 * l2 ? line / 8 * (1 - 0.8 * l2 / bytes) : 0;
+    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / speed.l2));
+    const double far = bytes > 0.9 * l2 ? line / speed.beyond * (1 - 0.8 * l2 / bytes) : 0;
     const bool crowded = 2 * width * line + R * width * sizeof(T) > 0.6 * l2;  // two panels and the rows
-    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1.0 : 1);
+    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1 + 0.64 / speed.beyond : 1);
   };
   const double in_step = (I + H) * within(I + H);
-  const double once = I * line / 8 / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
+  const double once =
+      I * line / speed.beyond / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
   const double detour = 12 * R;
   return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
 }
