@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,11 @@ def best_peer(result: Result) -> str | None:
 
 
 def ratio(result: Result, other: str | None, mine: str | None) -> float | None:
-    """Return how many times faster `mine` is than `other`."""
+    """Return how many times faster `mine` is than `other`: the median over rounds, whose two samples are neighbours."""
     if other not in result.samples or mine not in result.samples:
         return None
-    return result.median(other) / result.median(mine)
+    pairs = zip(result.samples[other], result.samples[mine], strict=True)
+    return statistics.median(theirs / our for theirs, our in pairs)
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -77,12 +79,31 @@ def bandwidth_share(result: Result, ceilings: Run) -> float | None:
     return 1e-9 * shape.weight_reads / result.median(who) / read_bandwidth(ceilings, held, result.threads)
 
 
+def floor(result: Result, ceilings: Run) -> float:
+    """Return the seconds that no program can stay below: its multiply-adds at the FMA peak, or its reads of weights.
+
+    Where there are many steps the input's product can be taken over all of them, and only a step's own product has to
+    read its weights anew. Latencies, activations, and what a call costs are left out.
+    """
+    s, peak = result.shape, 1e9 * fma_peak(ceilings, result.threads)
+
+    def seconds(flops: float, held: float) -> float:
+        return max(flops / peak, 1e-9 * held / read_bandwidth(ceilings, held, result.threads))
+
+    if s.T == 1:
+        return seconds(s.flops, 4 * s.weights)
+    passes = 2 if s.mode == "training" else 1  # that go from step to step
+    step = passes * s.layers * s.directions * seconds(8 * s.B * s.H * s.H, 16 * s.H * s.H)
+    rest = s.flops - passes * s.T * s.layers * s.directions * 8 * s.B * s.H * s.H
+    return s.T * step + rest / peak
+
+
 def _table(rows: list[Result], ceilings: Run) -> list[str]:
     peers = [p for p in TITLES if any(p in r.samples for r in rows)]
     mine = [p for p in peers if p in OURS]
     heads = ["T,B,I,H", "threads", *(TITLES[p] for p in peers)]
     heads += [f"best peer / {TITLES[p]}" for p in mine] + [f"torch / {TITLES[p]}" for p in mine[-1:]]
-    heads += ["GFLOP/s", "% of FMA peak", "% of read bandwidth"]
+    heads += ["best peer / floor", "GFLOP/s", "% of FMA peak", "% of read bandwidth"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for r in rows:
         name = r.shape.label if r.shape.listed else f"{r.shape.label} ({r.shape.name.removesuffix('/stream')})"
@@ -91,12 +112,14 @@ def _table(rows: list[Result], ceilings: Run) -> list[str]:
         cells = [name, str(r.threads), *(_time(r, p) for p in peers)]
         cells += [_number(ratio(r, best_peer(r), p)) for p in mine]
         cells += [_number(ratio(r, "torch", p)) for p in mine[-1:]]
+        best = best_peer(r)
+        cells += [_number(None if best is None else r.median(best) / floor(r, ceilings))]
         cells += [_number(rate, 1), _number(peak, 0), _number(None if share is None else 100 * share, 0)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _means(rows: list[Result]) -> list[str]:
+def _means(rows: list[Result], ceilings: Run) -> list[str]:
     lines = []
     for n in sorted({r.threads for r in rows}):
         here = [(r, ratio(r, best_peer(r), ours(r)), ratio(r, "torch", ours(r))) for r in rows if r.threads == n]
@@ -108,6 +131,9 @@ def _means(rows: list[Result]) -> list[str]:
         line = f"{n} thread{'s' if n > 1 else ''}: geometric mean of best peer / fourgate {geometric_mean(best):.2f}"
         line += f" (least {min(best):.2f})" + (f", of torch / fourgate {geometric_mean(torch):.2f}" if torch else "")
         line += f", over {len(best)} shapes; below 0.97: {', '.join(slower) or 'none'}."
+        room = [r.median(p) / floor(r, ceilings) for r, _, _ in here if r.shape.batched and (p := best_peer(r))]
+        if room:
+            line += f" Batched, the best peer is {geometric_mean(room):.2f} of the floor."
         lines.append("- " + line)
     speedups = {}
     for r in rows:
@@ -138,14 +164,16 @@ def markdown(run: Run, results: Iterable[Result]) -> str:
         f"one round trip between two cores {ceilings['round_trip_ns']:.0f} ns.",
         "",
         f"Times are microseconds of one call, medians of {head['rounds']} rounds in which all take turns; float32; "
-        "every peer in its own process and its outputs checked against the float64 reference. A ratio above 1 means "
-        "that fourgate is faster.",
+        "every peer in its own process and its outputs checked against the float64 reference. A ratio is the median "
+        "over rounds of two neighbouring samples; above 1 means that fourgate is faster. The floor is what the "
+        "multiply-adds take at the FMA peak, or the reads of weights at the read bandwidth: a program that did "
+        "nothing else would be faster than the best peer by that ratio.",
     ]
     for mode in MODES:
         rows = [r for r in results if r.shape.mode == mode and r.samples]
         if rows:
             lines += ["", f"**{ABOUT[mode]}**", "", *_table(rows, ceilings)]
-            lines += ["", *means] if (means := _means(rows)) else []
+            lines += ["", *means] if (means := _means(rows, ceilings)) else []
     return "\n".join(lines).rstrip() + "\n"
 
 
