@@ -21,6 +21,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "torch": ("inference", "training", "stream"),
     "onnxruntime": ("inference", "stream"),
     "onednn": ("inference", "training", "stream"),
+    "openvino": ("inference", "stream"),
 }
 OURS = ("fourgate", "fourgate_step")
 
