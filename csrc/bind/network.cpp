@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "../lstm/forward.h"
+#include "method.h"
 
 namespace fourgate {
 namespace {
@@ -87,7 +88,7 @@ py::object output(py::handle out_, const View<T>& x, size_t columns, const State
 
 struct ForwardArguments {
   py::handle x, state, lengths, out, resets, masks;
-  bool batch_first, cells, training;
+  bool training, batch_first, cells;
 };
 
 template <class T>
@@ -161,35 +162,36 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   return a.cells ? py::tuple(py::make_tuple(y, end, cells, tape)) : py::tuple(py::make_tuple(y, end, tape));
 }
 
-py::object forward_any(Network& net, const ForwardArguments& a) {
+py::object forward_any(Network& net, ForwardArguments a, py::handle batch_first, py::handle cells) {
+  if (!PyBool_Check(batch_first.ptr()) || !PyBool_Check(cells.ptr())) return py::none();
+  a.batch_first = batch_first.is(py_true());
+  a.cells = cells.is(py_true());
   return net.is_double ? forward_as<double>(net, a) : forward_as<float>(net, a);
+}
+
+py::object infer(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle batch_first,
+                 py::handle out, py::handle resets, py::handle cells) {
+  return forward_any(net, {x, state, lengths, out, resets, Py_None, false, false, false}, batch_first, cells);
+}
+
+py::object train(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle batch_first,
+                 py::handle resets, py::handle cells, py::handle masks) {
+  return forward_any(net, {x, state, lengths, Py_None, resets, masks, true, false, false}, batch_first, cells);
 }
 
 }  // namespace
 
 void register_network(py::module_& m) {
-  py::class_<Network, std::shared_ptr<Network>>(m, "Network")
-      .def(py::init<const std::string&, size_t, size_t, size_t, size_t, bool, py::handle>())
+  py::class_<Network, std::shared_ptr<Network>> type(m, "Network", py::is_final());
+  type.def(py::init<const std::string&, size_t, size_t, size_t, size_t, bool, py::handle>())
       .def("set_parameters",
            [](Network& n, const py::list& params) {
              n.is_double ? n.set_parameters<double>(params) : n.set_parameters<float>(params);
            })
-      .def("forward",
-           [](Network& n, py::handle x, py::handle state, py::handle lengths, bool batch_first, py::handle out,
-              py::handle resets, py::handle cells) -> py::object {
-             if (!PyBool_Check(cells.ptr())) return py::none();
-             return forward_any(n,
-                                {x, state, lengths, out, resets, py::none(), batch_first, cells.is(py_true()), false});
-           })
-      .def("forward_tape",
-           [](Network& n, py::handle x, py::handle state, py::handle lengths, bool batch_first, py::handle resets,
-              py::handle cells, py::handle masks) -> py::object {
-             if (!PyBool_Check(cells.ptr())) return py::none();
-             return forward_any(n,
-                                {x, state, lengths, py::none(), resets, masks, batch_first, cells.is(py_true()), true});
-           })
       .def("make_tape", &make_tape)
       .def("backward", &backward);
+  Method<&infer>::define(type, "forward");
+  Method<&train>::define(type, "forward_tape");
 }
 
 }  // namespace fourgate

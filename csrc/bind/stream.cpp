@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "method.h"
 #include "network.h"
 
 namespace fourgate {
@@ -28,7 +29,9 @@ class PyStream {
   py::object step(py::handle x, py::handle out) {
     return net_->is_double ? step_as<double>(x, out) : step_as<float>(x, out);
   }
-  py::object run(py::handle x, py::handle out, py::handle resets, bool cells) {
+  py::object run(py::handle x, py::handle out, py::handle resets, py::handle cells_) {
+    if (!PyBool_Check(cells_.ptr())) return py::none();
+    const bool cells = cells_.is(py_true());
     return net_->is_double ? run_as<double>(x, out, resets, cells) : run_as<float>(x, out, resets, cells);
   }
   void reset(py::handle mask) { net_->is_double ? reset_as<double>(mask) : reset_as<float>(mask); }
@@ -179,16 +182,22 @@ class PyStream {
   std::atomic<std::thread::id> owner_{};
 };
 
+py::object step(PyStream& stream, py::handle x, py::handle out) { return stream.step(x, out); }
+
+py::object run(PyStream& stream, py::handle x, py::handle out, py::handle resets, py::handle cells) {
+  return stream.run(x, out, resets, cells);
+}
+
 }  // namespace
 
 void register_stream(py::module_& m) {
-  py::class_<PyStream>(m, "Stream")
-      .def(py::init<std::shared_ptr<Network>, size_t>())
-      .def("step", &PyStream::step)
-      .def("run", &PyStream::run)
+  py::class_<PyStream> type(m, "Stream", py::is_final());
+  type.def(py::init<std::shared_ptr<Network>, size_t>())
       .def("reset", &PyStream::reset)
       .def("get_state", &PyStream::get_state)
       .def("set_state", &PyStream::set_state);
+  Method<&step>::define(type, "step");
+  Method<&run>::define(type, "run");
 }
 
 }  // namespace fourgate
