@@ -232,7 +232,7 @@ int get_num_threads() {
   return n != 0 ? n : available_cpus();
 }
 
-Lease::Lease(int wanted) {
+void Lease::take(int wanted) {
   int limit = get_num_threads(), more = std::min(wanted, limit) - 1;
   if (more <= 0) return;
   Pool& pool = the_pool();
@@ -268,8 +268,8 @@ Lease::Lease(Lease&& other) noexcept : pool_(other.pool_), workers_(other.worker
   other.size_ = 1;
 }
 
-Lease::~Lease() {
-  if (workers_ == nullptr || pool_ != current_pool.load(std::memory_order_relaxed)) return;
+void Lease::give_back() {
+  if (pool_ != current_pool.load(std::memory_order_relaxed)) return;
   Worker* last = workers_;
   while (last->next != nullptr) last = last->next;
   std::lock_guard<std::mutex> hold(pool_->lock);

@@ -24,11 +24,15 @@ class Lease {
  public:
   // Takes up to `wanted` threads, the caller among them, as far as get_num_threads() and the calls already running
   // allow: size() may be 1. Never waits for another call. Threads that the system refuses to start are done without.
-  explicit Lease(int wanted);
+  explicit Lease(int wanted) {
+    if (wanted > 1) take(wanted);
+  }
   Lease(Lease&& other) noexcept;
   Lease& operator=(Lease&&) = delete;
   Lease(const Lease&) = delete;
-  ~Lease();
+  ~Lease() {
+    if (workers_ != nullptr) give_back();
+  }
 
   int size() const { return size_; }
 
@@ -45,6 +49,9 @@ class Lease {
   }
 
  private:
+  void take(int wanted);
+  void give_back();
+
   Pool* pool_ = nullptr;
   Worker* workers_ = nullptr;  // a chain; rank 1 first
   int size_ = 1;

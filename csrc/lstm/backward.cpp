@@ -21,10 +21,7 @@ bool BackwardPass<T>::run() {
   choose_blocks();
 
   WorkspaceLease memory;
-  Carver count(nullptr);
-  carve(count);
-  Carver carver(memory.bytes(count.used()));
-  carve(carver);
+  memory.carve([this](Carver& carver) { carve(carver); });
   const size_t W4 = 4 * w_.kernels.width, H = s_.hidden, O = s_.output();
   auto zero = [](T* at, size_t n) {
     if (at) std::memset(static_cast<void*>(at), 0, n * sizeof(T));

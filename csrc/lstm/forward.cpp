@@ -20,19 +20,24 @@ class Pass {
   bool run();
 
  private:
+  // A thread's share of the call: which part of the rows, which direction, and which of the threads of its part it is.
+  struct Place {
+    size_t rank, part, in_part, direction, row0, row1;
+  };
+
+  Place place(size_t rank) const;
   void thread(size_t rank);
-  size_t part_of(size_t rank) const { return rank / (plan_.threads() / plan_.rows); }
-  size_t part_begin(size_t rank) const { return order_.part_begin(part_of(rank), plan_.rows); }
-  size_t part_end(size_t rank) const { return order_.part_begin(part_of(rank) + 1, plan_.rows); }
   const Masks* masks() const { return call_.tape ? &call_.tape->masks : nullptr; }
   void prepare_outputs();
   void finish_outputs();
   void choose_chunk();
   void carve(Carver& carver);
-  void chunks(const Team& team, size_t rank, size_t layer_rank);
-  void directions(const Team& team, size_t rank, size_t direction_rank);
-  bool layer(const Team& team, size_t rank, size_t l, size_t d, size_t s0, size_t s1, size_t parity);
-  void join(const Team& team, size_t rank, size_t l, size_t s0, size_t s1, size_t parity);
+  void make_barriers();
+  Barrier* part_barrier(const Place& at) const { return threads_ > 1 ? part_barriers_[at.part].get() : nullptr; }
+  void chunks(const Team& team, const Place& at);
+  void directions(const Team& team, const Place& at);
+  bool layer(const Team& team, const Place& at, size_t l, size_t d, size_t s0, size_t s1, size_t parity);
+  void join(const Team& team, const Place& at, size_t l, size_t s0, size_t s1, size_t parity);
   Plane<T> raw_of(size_t l, size_t s0, size_t parity) const;
   Plane<T> above(size_t l, size_t s0, size_t parity) const;
   Plane<const T> input_of(size_t l, size_t s0, size_t parity) const;
@@ -43,11 +48,13 @@ class Pass {
   const RowOrder& order_;
   Control& control_;
   Plan plan_;
-  size_t chunk_ = 0;                 // steps that all layers do before the next ones (one direction)
-  std::vector<Scratch<T>> scratch_;  // by thread
-  std::vector<Plane<T>> between_;    // what lower layers give to the next, two for each
-  std::vector<Plane<T>> raw_;        // outputs of the layers that are joined before they are given on
-  std::vector<std::unique_ptr<Barrier>> group_, team_;
+  size_t threads_ = 1;
+  size_t chunk_ = 0;     // steps that all layers do before the next ones (one direction)
+  Scratch<T>* scratch_;  // by thread
+  Plane<T>* between_;    // what lower layers give to the next, two for each
+  Plane<T>* raw_;        // outputs of the layers that are joined before they are given on
+  // By part of the rows, and by part and direction; null for a single thread. With one thread in all there are none.
+  std::vector<std::unique_ptr<Barrier>> part_barriers_, unit_barriers_;
 };
 
 template <class T>
@@ -58,28 +65,19 @@ bool Pass<T>::run() {
   plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
-  const size_t threads = plan_.threads();
+  threads_ = plan_.threads();
   choose_chunk();
 
   WorkspaceLease memory;
-  scratch_.resize(threads);
-  Carver count(nullptr);
-  carve(count);
-  Carver carver(memory.bytes(count.used()));
-  carve(carver);
-
-  for (size_t i = 0; i < plan_.rows; ++i) {
-    const size_t group = threads / plan_.rows;
-    group_.push_back(group > 1 ? std::make_unique<Barrier>(int(group)) : nullptr);
-    for (size_t d = 0; d < plan_.directions; ++d)
-      team_.push_back(plan_.units > 1 ? std::make_unique<Barrier>(int(plan_.units)) : nullptr);
-  }
-  if (threads == 1)
+  memory.carve([this](Carver& carver) { carve(carver); });
+  if (threads_ == 1) {
     thread(0);
-  else
-    lease.run([this, threads](int rank) {
-      if (size_t(rank) < threads) thread(size_t(rank));
+  } else {
+    make_barriers();
+    lease.run([this](int rank) {
+      if (size_t(rank) < threads_) thread(size_t(rank));
     });
+  }
   if (control_.stopped()) return false;
   finish_outputs();
   return true;
@@ -131,11 +129,14 @@ void Pass<T>::choose_chunk() {
 template <class T>
 void Pass<T>::carve(Carver& carver) {
   const size_t widest = std::max(s_.input, s_.input_of(s_.layers - 1));
-  const size_t team = plan_.units;
-  for (size_t i = 0; i < scratch_.size(); ++i) {
-    const Scratch<T>* leader = i % team ? &scratch_[i - i % team] : nullptr;
-    scratch_[i] =
-        carve_scratch(carver, w_, call_.tape, widest, part_end(i) - part_begin(i), chunk_, call_.resets, leader);
+  scratch_ = carver.take<Scratch<T>>(threads_);
+  Scratch<T> own, leader;
+  for (size_t i = 0, unit = 0; i < threads_; ++i, unit = unit + 1 < plan_.units ? unit + 1 : 0) {
+    const Place at = place(i);
+    own = carve_scratch(carver, w_, call_.tape, widest, at.row1 - at.row0, chunk_, call_.resets,
+                        unit ? &leader : nullptr);
+    if (unit == 0) leader = own;
+    if (scratch_) scratch_[i] = own;
   }
   if (call_.tape) return;
   auto plane = [&](size_t width) {
@@ -146,69 +147,97 @@ void Pass<T>::carve(Carver& carver) {
     return p;
   };
   const bool one = s_.directions == 1;
-  between_.clear();
-  raw_.clear();
-  for (size_t i = 0, n = one ? 2 * (s_.layers - 1) : std::min<size_t>(2, s_.layers - 1); i < n; ++i)
-    between_.push_back(plane(s_.input_of(one ? i / 2 + 1 : s_.layers - 1)));
-  for (size_t i = 0; s_.joined() && i < (one ? s_.layers : 1); ++i) raw_.push_back(plane(s_.raw()));
+  const size_t n = one ? 2 * (s_.layers - 1) : std::min<size_t>(2, s_.layers - 1);
+  between_ = carver.take<Plane<T>>(n);
+  for (size_t i = 0; i < n; ++i) {
+    const Plane<T> p = plane(s_.input_of(one ? i / 2 + 1 : s_.layers - 1));
+    if (between_) between_[i] = p;
+  }
+  const size_t joined = !s_.joined() ? 0 : one ? s_.layers : 1;
+  raw_ = carver.take<Plane<T>>(joined);
+  for (size_t i = 0; i < joined; ++i) {
+    const Plane<T> p = plane(s_.raw());
+    if (raw_) raw_[i] = p;
+  }
+}
+
+template <class T>
+void Pass<T>::make_barriers() {
+  const size_t in_part = threads_ / plan_.rows;
+  for (size_t i = 0; i < plan_.rows; ++i) {
+    part_barriers_.push_back(in_part > 1 ? std::make_unique<Barrier>(int(in_part)) : nullptr);
+    for (size_t d = 0; d < plan_.directions; ++d)
+      unit_barriers_.push_back(plan_.units > 1 ? std::make_unique<Barrier>(int(plan_.units)) : nullptr);
+  }
+}
+
+template <class T>
+typename Pass<T>::Place Pass<T>::place(size_t rank) const {
+  if (threads_ == 1) return {0, 0, 0, 0, 0, order_.batch()};  // the divisions would show in a small call
+  const size_t in_part = threads_ / plan_.rows, part = rank / in_part;
+  return {rank,
+          part,
+          rank % in_part,
+          rank % in_part / (plan_.units * plan_.layers),
+          order_.part_begin(part, plan_.rows),
+          order_.part_begin(part + 1, plan_.rows)};
 }
 
 template <class T>
 void Pass<T>::thread(size_t rank) {
-  const size_t part = part_of(rank), in_group = rank % (plan_.threads() / plan_.rows);
-  const size_t direction = in_group / (plan_.units * plan_.layers);
+  const Place at = place(rank);
   Team team;
   team.control = &control_;
   team.caller = rank == 0;
   if (plan_.units > 1) {
-    team.rank = in_group % plan_.units;
+    team.rank = at.in_part % plan_.units;
     team.size = plan_.units;
-    team.barrier = team_[part * plan_.directions + direction].get();
+    team.barrier = unit_barriers_[at.part * plan_.directions + at.direction].get();
   }
   if (s_.directions == 1)
-    chunks(team, rank, plan_.layers > 1 ? in_group : 0);
+    chunks(team, at);
   else
-    directions(team, rank, direction);
+    directions(team, at);
 }
 
 // One direction: a chunk of steps goes through all layers before the next, so that what lies between layers stays in
 // cache and does not grow with T. With layers split over threads, thread j works one chunk behind thread j - 1.
 template <class T>
-void Pass<T>::chunks(const Team& team, size_t rank, size_t layer_rank) {
+void Pass<T>::chunks(const Team& team, const Place& at) {
+  const size_t layer_rank = plan_.layers > 1 ? at.in_part : 0;
   const size_t L = s_.layers, n = (order_.steps() + chunk_ - 1) / chunk_;
   const size_t first = L * layer_rank / plan_.layers, last = L * (layer_rank + 1) / plan_.layers;
-  Barrier* group = group_[part_of(rank)].get();
+  Barrier* barrier = part_barrier(at);
   for (size_t phase = 0; phase < n + plan_.layers - 1; ++phase) {
     bool go = true;
     if (phase >= layer_rank && phase - layer_rank < n) {
       const size_t c = phase - layer_rank, s0 = c * chunk_, s1 = std::min(order_.steps(), s0 + chunk_);
       for (size_t l = first; go && l < last; ++l) {
-        go = layer(team, rank, l, 0, s0, s1, c % 2);
+        go = layer(team, at, l, 0, s0, s1, c % 2);
         if (!go || !joins_behind(s_, l, masks())) continue;
-        join(team, rank, l, s0, s1, c % 2);
+        join(team, at, l, s0, s1, c % 2);
         if (team.size > 1) go = team.sync();
       }
     }
-    if (plan_.layers > 1) go = !group->wait(control_.stopped());
+    if (plan_.layers > 1) go = !barrier->wait(control_.stopped());
     if (!go) return;
   }
 }
 
 // Two directions: a layer needs the whole of the one below.
 template <class T>
-void Pass<T>::directions(const Team& team, size_t rank, size_t direction_rank) {
-  Barrier* group = group_[part_of(rank)].get();
+void Pass<T>::directions(const Team& team, const Place& at) {
   Team all = team;  // of this part
-  all.size = plan_.threads() / plan_.rows;
-  all.rank = rank % all.size;
-  all.barrier = group;
+  all.size = threads_ / plan_.rows;
+  all.rank = at.in_part;
+  all.barrier = part_barrier(at);
   for (size_t l = 0; l < s_.layers; ++l) {
     bool go = true;
     for (size_t d = 0; go && d < 2; ++d)
-      if (plan_.directions == 1 || d == direction_rank) go = layer(team, rank, l, d, 0, order_.steps(), l % 2);
-    if (group) go = !group->wait(control_.stopped());
+      if (plan_.directions == 1 || d == at.direction) go = layer(team, at, l, d, 0, order_.steps(), l % 2);
+    if (all.barrier) go = !all.barrier->wait(control_.stopped());
     if (go && joins_behind(s_, l, masks())) {
-      join(all, rank, l, 0, order_.steps(), l % 2);
+      join(all, at, l, 0, order_.steps(), l % 2);
       go = all.sync();
     }
     if (!go) return;
@@ -247,10 +276,10 @@ Plane<const T> Pass<T>::input_of(size_t l, size_t s0, size_t parity) const {
 }
 
 template <class T>
-bool Pass<T>::layer(const Team& team, size_t rank, size_t l, size_t d, size_t s0, size_t s1, size_t parity) {
+bool Pass<T>::layer(const Team& team, const Place& at, size_t l, size_t d, size_t s0, size_t s1, size_t parity) {
   const size_t D = s_.directions, R = s_.recurrent(), H = s_.cell(), B = call_.batch;
   const bool last = l + 1 == s_.layers, joined = joins_behind(s_, l, masks());
-  LayerSteps<T> task = {};
+  LayerSteps<T> task;  // all of it is set below
   task.weights = &w_.layer(l, d);
   task.state = l * D + d;
   task.reverse = s_.reverse(d);
@@ -275,20 +304,20 @@ bool Pass<T>::layer(const Team& team, size_t rank, size_t l, size_t d, size_t s0
   task.resets = call_.resets;
   task.resets_step = call_.resets_step;
   task.resets_row = call_.resets_row;
-  task.row0 = part_begin(rank);
-  task.row1 = part_end(rank);
+  task.row0 = at.row0;
+  task.row1 = at.row1;
   task.s0 = s0;
   task.s1 = s1;
-  return forward_layer(team, w_, order_, task, scratch_[rank]);
+  return forward_layer(team, w_, order_, task, scratch_[at.rank]);
 }
 
 // What lies behind layer l, for this thread's share of its part's rows.
 template <class T>
-void Pass<T>::join(const Team& team, size_t rank, size_t l, size_t s0, size_t s1, size_t parity) {
+void Pass<T>::join(const Team& team, const Place& place, size_t l, size_t s0, size_t s1, size_t parity) {
   const Plane<T> raw = raw_of(l, s0, parity), to = above(l, s0, parity);
   const Plane<const T> in = input_of(l, s0, parity);
   const bool last = l + 1 == s_.layers, dense = s_.options.shortcut == Shortcut::dense && !last;
-  const size_t O = s_.output(), row0 = part_begin(rank), row1 = part_end(rank);
+  const size_t O = s_.output(), row0 = place.row0, row1 = place.row1;
   const bool reverse = s_.directions == 1 && s_.options.reverse;
   JoinRow<T> rows[kJoinRows];
   size_t n = 0;
@@ -304,12 +333,12 @@ void Pass<T>::join(const Team& team, size_t rank, size_t l, size_t s0, size_t s1
       if (call_.tape && s_.highway(l)) row.transform = call_.tape->transform[l].data() + at * O;
       if (masks() && !last && !masks()->dropout.empty()) row.dropped = masks()->dropout[l] + at * O;
       if (n < kJoinRows) continue;
-      join_forward(w_, l, rows, n, scratch_[rank].join_work);
+      join_forward(w_, l, rows, n, scratch_[place.rank].join_work);
       team.worked((s_.highway(l) ? 2.0 * double(O) : 4.0) * double(n * O));
       if (control_.stopped()) return;
       n = 0;
     }
-  if (n) join_forward(w_, l, rows, n, scratch_[rank].join_work);
+  if (n) join_forward(w_, l, rows, n, scratch_[place.rank].join_work);
 }
 
 }  // namespace

@@ -141,15 +141,15 @@ bool sliced(const Team& team, size_t begin, size_t end, double flops_each, F&& f
   return true;
 }
 
-// Hands out aligned pieces of one block of memory; with a null base it only counts.
+// Hands out aligned pieces of one block of memory. Past its end it goes on counting, and gives null.
 class Carver {
  public:
-  explicit Carver(char* base) : base_(base) {}
+  Carver(char* base, size_t size) : base_(base), size_(size) {}
   template <class T>
   T* take(size_t n) {
-    char* at = base_ + used_;
+    const size_t at = used_;
     used_ = checked(used_, n, sizeof(T));
-    return base_ ? reinterpret_cast<T*>(at) : nullptr;
+    return used_ <= size_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
   }
   size_t used() const { return used_; }
 
@@ -159,7 +159,7 @@ class Carver {
     return (used + n * size + 63) / 64 * 64;
   }
   char* base_;
-  size_t used_ = 0;
+  size_t size_, used_ = 0;
 };
 
 }  // namespace fourgate

@@ -2,28 +2,38 @@
 #pragma once
 
 #include "../memory.h"
+#include "sequence.h"
 
 namespace fourgate {
 
 // Borrows the thread's workspace; a call made inside another one (from a signal handler, say) gets memory of its own.
 class WorkspaceLease {
  public:
-  WorkspaceLease() : mine_(!cache().used) {
-    if (mine_) cache().used = true;
+  WorkspaceLease() : cache_(cache().used ? nullptr : &cache()) {
+    if (cache_) cache_->used = true;
   }
   ~WorkspaceLease() {
-    if (!mine_) return;
-    cache().used = false;
-    if (cache().memory.nbytes() > kKeep) cache().memory = Buffer<char>();
+    if (!cache_) return;
+    cache_->used = false;
+    if (cache_->memory.nbytes() > kKeep) cache_->memory = Buffer<char>();
   }
   WorkspaceLease(const WorkspaceLease&) = delete;
   WorkspaceLease& operator=(const WorkspaceLease&) = delete;
 
   // n bytes with any contents, aligned to 64; valid until the next call of this or the end of the lease.
   char* bytes(size_t n) {
-    Buffer<char>& buffer = mine_ ? cache().memory : own_;
-    buffer.resize_discard(n);
-    return buffer.data();
+    buffer().resize_discard(n);
+    return buffer().data();
+  }
+
+  // The same for f(carver), which takes its pieces; once more where it turns out that they need more than there was.
+  template <class F>
+  void carve(F&& f) {
+    Carver carver(buffer().data(), buffer().capacity());
+    f(carver);
+    if (carver.used() <= buffer().capacity()) return;
+    Carver enough(bytes(carver.used()), carver.used());
+    f(enough);
   }
 
  private:
@@ -38,7 +48,9 @@ class WorkspaceLease {
     static thread_local Cache c;
     return c;
   }
-  bool mine_;
+  Buffer<char>& buffer() { return cache_ ? cache_->memory : own_; }
+
+  Cache* cache_;  // the calling thread's, looked up once; null where a call further out has it
   Buffer<char> own_;
 };
 
