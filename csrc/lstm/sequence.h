@@ -88,16 +88,20 @@ void zero_padding(const RowOrder& order, size_t steps, const Plane<T>& plane, si
 class Control {
  public:
   using Callback = bool (*)();
-  explicit Control(Callback interrupted) : interrupted_(interrupted), last_(Clock::now()) {}
+  explicit Control(Callback interrupted) : interrupted_(interrupted) {}
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
   // Called by rank 0 between pieces of work; `flops` is what it has done since the last call.
   void poll(double flops) {
     if ((pending_ += flops) < kFlopsBetweenLooks || !interrupted_ || stopped()) return;
-    pending_ = 0;
     const auto now = Clock::now();
-    if (now - last_ < std::chrono::milliseconds(50)) return;
+    const bool first = last_ == Clock::time_point{}, much = pending_ >= kFlopsMuch;
+    pending_ = 0;
+    if (first ? !much : now - last_ < std::chrono::milliseconds(50)) {
+      if (first) last_ = now;
+      return;
+    }
     last_ = now;
     if (interrupted_()) stop_.store(true, std::memory_order_relaxed);
   }
@@ -105,8 +109,9 @@ class Control {
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr double kFlopsBetweenLooks = 2e6;  // 10 us at full speed, a few ms at the slowest
+  static constexpr double kFlopsMuch = 1e8;          // the same for the time between two questions
   Callback interrupted_;
-  Clock::time_point last_;
+  Clock::time_point last_{};  // the clock is first read when there has been work: a short call is over by then
   double pending_ = 0;
   std::atomic<bool> stop_{false};
 };
