@@ -21,7 +21,8 @@ inline size_t checked_add(size_t a, size_t b) {
   return a + b;
 }
 inline size_t checked_mul(size_t a, size_t b) {
-  if (b != 0 && a > SIZE_MAX / b) throw std::bad_alloc();
+  constexpr size_t kHalf = size_t(1) << (sizeof(size_t) * 4);  // such products fit, which saves the division
+  if ((a | b) >= kHalf && b != 0 && a > SIZE_MAX / b) throw std::bad_alloc();
   return a * b;
 }
 template <class... Rest>

@@ -117,7 +117,7 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   if (!a.training) net.spare<T>()->drop();
   auto weights = net.weights<T>();
   std::unique_ptr<PyTape> kept;
-  ForwardCall<T> call = {};
+  ForwardCall<T> call;  // all of it is set below
   call.steps = steps;
   call.batch = batch;
   call.x = x.template plane<const T>(swapped);
@@ -131,6 +131,7 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   if (a.cells) call.cells = View<T>(cells).template plane<T>(swapped);
   call.h = View<T>(h).data();
   call.c = View<T>(c).data();
+  call.tape = nullptr;
   call.interrupted = interrupted;
   bool done;
   {
