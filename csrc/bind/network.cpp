@@ -88,7 +88,7 @@ py::object output(py::handle out_, const View<T>& x, size_t columns, const State
 
 struct ForwardArguments {
   py::handle x, state, lengths, out, resets, masks;
-  bool training, batch_first, cells;
+  bool training, cells;
 };
 
 template <class T>
@@ -96,7 +96,7 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   const Sizes& s = net.sizes;
   const View<T> x(a.x);
   if (!x || (x.ndim() != 3 && x.ndim() != 2) || x.shape(x.ndim() - 1) != s.input || !x.has_rows()) return py::none();
-  const bool batched = x.ndim() == 3, swapped = batched && a.batch_first;
+  const bool batched = x.ndim() == 3, swapped = batched && net.batch_first;
   const size_t steps = x.shape(swapped ? 1 : 0), batch = batched ? x.shape(swapped ? 0 : 1) : 1;
   const StatePair<T> state(a.state, s, batched, batch, false);
   if (!state.ok) return py::none();
@@ -163,28 +163,27 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   return a.cells ? py::tuple(py::make_tuple(y, end, cells, tape)) : py::tuple(py::make_tuple(y, end, tape));
 }
 
-py::object forward_any(Network& net, ForwardArguments a, py::handle batch_first, py::handle cells) {
-  if (!PyBool_Check(batch_first.ptr()) || !PyBool_Check(cells.ptr())) return py::none();
-  a.batch_first = batch_first.is(py_true());
+py::object forward_any(Network& net, ForwardArguments a, py::handle cells) {
+  if (!PyBool_Check(cells.ptr())) return py::none();
   a.cells = cells.is(py_true());
   return net.is_double ? forward_as<double>(net, a) : forward_as<float>(net, a);
 }
 
-py::object infer(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle batch_first,
-                 py::handle out, py::handle resets, py::handle cells) {
-  return forward_any(net, {x, state, lengths, out, resets, Py_None, false, false, false}, batch_first, cells);
+py::object infer(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle out, py::handle resets,
+                 py::handle cells) {
+  return forward_any(net, {x, state, lengths, out, resets, Py_None, false, false}, cells);
 }
 
-py::object train(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle batch_first,
-                 py::handle resets, py::handle cells, py::handle masks) {
-  return forward_any(net, {x, state, lengths, Py_None, resets, masks, true, false, false}, batch_first, cells);
+py::object train(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle resets, py::handle cells,
+                 py::handle masks) {
+  return forward_any(net, {x, state, lengths, Py_None, resets, masks, true, false}, cells);
 }
 
 }  // namespace
 
 void register_network(py::module_& m) {
   py::class_<Network, std::shared_ptr<Network>> type(m, "Network", py::is_final());
-  type.def(py::init<const std::string&, size_t, size_t, size_t, size_t, bool, py::handle>())
+  type.def(py::init<const std::string&, size_t, size_t, size_t, size_t, bool, py::handle, bool>())
       .def("set_parameters",
            [](Network& n, const py::list& params) {
              n.is_double ? n.set_parameters<double>(params) : n.set_parameters<float>(params);

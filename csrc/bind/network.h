@@ -55,8 +55,10 @@ inline void require_done(bool done) {
 class Network {
  public:
   Network(const std::string& dtype, size_t input, size_t hidden, size_t layers, size_t directions, bool bias,
-          py::handle options)
-      : sizes{input, hidden, layers, directions, bias, read_options(options)}, is_double(dtype == "float64") {
+          py::handle options, bool batch_first_)
+      : sizes{input, hidden, layers, directions, bias, read_options(options)},
+        is_double(dtype == "float64"),
+        batch_first(batch_first_) {
     if (!is_double && dtype != "float32") throw py::value_error("dtype must be float32 or float64, not " + dtype);
     if (!input || !hidden || !layers || (directions != 1 && directions != 2))
       throw py::value_error("sizes must be positive, and directions 1 or 2");
@@ -100,7 +102,7 @@ class Network {
   }
 
   const Sizes sizes;
-  const bool is_double;
+  const bool is_double, batch_first;
   const uint64_t id = next_id();  // an address could come back for another network
 
  private:

@@ -62,7 +62,7 @@ class Base(Properties):
         self._version = 0
         self._lock, self._pid = threading.RLock(), os.getpid()
         sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
-        self._net = Network(o.dtype.name, *sizes, o.bias, o.core())
+        self._net = Network(o.dtype.name, *sizes, o.bias, o.core(), o.batch_first)
         # Bound once: a call then costs one attribute and one compiled call.
         self._core_forward = self._net.forward
         self._core_forward_tape = self._net.forward_tape

@@ -51,7 +51,7 @@ class Calls(Base):
         return out, *rest
 
     def _computed_forward(self, x: Array, state: Pair, lengths: Any, resets: Any, cells: bool) -> tuple[Any, ...]:
-        result = self._core_forward(x, state, lengths, self._batch_first, None, resets, cells)
+        result = self._core_forward(x, state, lengths, None, resets, cells)
         return cast("tuple[Any, ...]", _check.computed(result))
 
     def _train(
@@ -79,7 +79,7 @@ class Calls(Base):
                 with self._own_lock():  # so that calls in several threads do not share the masks of one
                     assert self._generator is not None
                     masks = _masks.draw(self._mask_plan, steps, rows, self._generator)
-        result = self._core_forward_tape(x_, state_, lengths_, self._batch_first, resets_, cells, masks)
+        result = self._core_forward_tape(x_, state_, lengths_, resets_, cells, masks)
         tape: Tape = _check.computed(result)[-1]
         if trace:
             tape.trace = _trace.read(tape, self._options)

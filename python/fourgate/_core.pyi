@@ -45,20 +45,21 @@ class Network:
         directions: int,
         bias: bool,
         options: dict[str, Any] | None,
+        batch_first: bool,
     ) -> None: ...
     def set_parameters(self, params: list[_Array]) -> None: ...
     def forward(
-        self, x: object, state: object, lengths: object, batch_first: bool, out: object, resets: object, cells: bool
+        self, x: object, state: object, lengths: object, out: object, resets: object, cells: bool, /
     ) -> Any: ...  # (y, (h, c)), with `cells` (y, (h, c), cells), or None
     def forward_tape(
         self,
         x: object,
         state: object,
         lengths: object,
-        batch_first: bool,
         resets: object,
         cells: bool,
         masks: dict[str, _Mask] | None,
+        /,
     ) -> Any: ...  # the same with a Tape at the end
     def backward(
         self,
@@ -76,8 +77,8 @@ class Network:
 @final
 class Stream:
     def __init__(self, net: Network, batch: int) -> None: ...
-    def step(self, x: object, out: object) -> _Array | None: ...
-    def run(self, x: object, out: object, resets: object, cells: bool) -> Any: ...
+    def step(self, x: object, out: object, /) -> _Array | None: ...
+    def run(self, x: object, out: object, resets: object, cells: bool, /) -> Any: ...
     def reset(self, mask: _Mask | None) -> None: ...
     def get_state(self) -> _State: ...
     def set_state(self, h: _Array, c: _Array) -> None: ...

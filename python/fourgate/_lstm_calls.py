@@ -114,7 +114,7 @@ class LSTMCalls(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        result = self._core_forward(x, state, lengths, self._batch_first, out, resets, return_cells)
+        result = self._core_forward(x, state, lengths, out, resets, return_cells)
         if result is not None:
             return result
         return self._infer(x, state, lengths, out, resets, return_cells)
@@ -183,7 +183,7 @@ class LSTMCalls(Calls):
             If an argument has a wrong type, shape or value.
         """
         if trace is False and rng is None and not self._mask_plan:
-            result = self._core_forward_tape(x, state, lengths, self._batch_first, resets, return_cells, None)
+            result = self._core_forward_tape(x, state, lengths, resets, return_cells, None)
             if result is not None:
                 return result
         return self._train(x, state, lengths, resets, return_cells, trace, rng)

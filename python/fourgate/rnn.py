@@ -158,7 +158,7 @@ class RNN(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        result = self._core_forward(x, self._with_cells(h0), lengths, self._batch_first, out, resets, False)
+        result = self._core_forward(x, self._with_cells(h0), lengths, out, resets, False)
         if result is None:
             result = self._infer(x, h0, lengths, out, resets, False)
         y, (h, _) = result
@@ -197,7 +197,7 @@ class RNN(Calls):
         result: Any = None
         if not self._mask_plan and rng is None:
             state = self._with_cells(h0)
-            result = self._core_forward_tape(x, state, lengths, self._batch_first, resets, False, None)
+            result = self._core_forward_tape(x, state, lengths, resets, False, None)
         if result is None:
             result = self._train(x, h0, lengths, resets, False, False, rng)
         y, (h, _), tape = result
