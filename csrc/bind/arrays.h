@@ -30,11 +30,18 @@ py::object new_array(int ndim, const Py_intptr_t* shape) {
   size_t n = sizeof(T);
   for (int i = 0; i < ndim; ++i) n = shape[i] ? checked_mul(n, size_t(shape[i])) : n;
   if (n > size_t(PTRDIFF_MAX)) throw std::bad_alloc();
-  Py_INCREF(descriptor<T>());
-  PyObject* a =
-      numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, descriptor<T>(), ndim, shape, nullptr, nullptr, 0, nullptr);
+  const auto& api = numpy();
+  PyObject* type = descriptor<T>();
+  Py_INCREF(type);  // which NumPy takes
+  PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, type, ndim, shape, nullptr, nullptr, 0, nullptr);
   if (!a) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(a);
+}
+
+// The elements of an array from new_array.
+template <class T>
+T* data_of(const py::object& array) {
+  return reinterpret_cast<T*>(py::detail::array_proxy(array.ptr())->data);
 }
 
 // A borrowed look at an object that may be a plain array of T.
@@ -42,9 +49,10 @@ template <class T>
 class View {
  public:
   explicit View(py::handle h) {
-    if (Py_TYPE(h.ptr()) != reinterpret_cast<PyTypeObject*>(numpy().PyArray_Type_)) return;
+    const auto& api = numpy();
+    if (Py_TYPE(h.ptr()) != reinterpret_cast<PyTypeObject*>(api.PyArray_Type_)) return;
     auto* a = py::detail::array_proxy(h.ptr());
-    if (a->descr != descriptor<T>() && !numpy().PyArray_EquivTypes_(a->descr, descriptor<T>())) return;
+    if (a->descr != descriptor<T>() && !api.PyArray_EquivTypes_(a->descr, descriptor<T>())) return;
     if (!(a->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return;
     proxy_ = a;
   }

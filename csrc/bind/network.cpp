@@ -129,8 +129,8 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   call.c0 = state.c_data();
   call.y = View<T>(y).template plane<T>(swapped);
   if (a.cells) call.cells = View<T>(cells).template plane<T>(swapped);
-  call.h = View<T>(h).data();
-  call.c = View<T>(c).data();
+  call.h = data_of<T>(h);
+  call.c = data_of<T>(c);
   call.tape = nullptr;
   call.interrupted = interrupted;
   bool done;

@@ -44,16 +44,17 @@ class PyStream {
   class Turn {
    public:
     explicit Turn(PyStream& stream) : stream_(stream) {
-      if (stream.owner_.load() == std::this_thread::get_id())  // from a signal handler or a destructor
+      // Called from a signal handler or a destructor. No order is needed: only this thread puts its id there.
+      if (stream.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
         throw std::runtime_error("this stream is in the middle of a call on this very thread");
       if (!stream.mutex_.try_lock()) {
         Unlocked unlocked;  // never waits with the GIL held: the thread whose turn it is may need it to go on
         stream.mutex_.lock();
       }
-      stream.owner_.store(std::this_thread::get_id());
+      stream.owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     }
     ~Turn() {
-      stream_.owner_.store(std::thread::id());
+      stream_.owner_.store(std::thread::id(), std::memory_order_relaxed);
       stream_.mutex_.unlock();
     }
     Turn(const Turn&) = delete;
@@ -159,8 +160,8 @@ class PyStream {
     const Sizes& s = net_->sizes;
     py::object h = new_state<T>(s, s.recurrent(), true, stream.batch());
     py::object c = new_state<T>(s, s.cell(), true, stream.batch());
-    std::copy(stream.h(), stream.h() + stream.h_size(), View<T>(h).data());
-    std::copy(stream.c(), stream.c() + stream.c_size(), View<T>(c).data());
+    std::copy(stream.h(), stream.h() + stream.h_size(), data_of<T>(h));
+    std::copy(stream.c(), stream.c() + stream.c_size(), data_of<T>(c));
     return pair(std::move(h), std::move(c));
   }
 
