@@ -203,7 +203,7 @@ py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y,
 }
 
 void register_tape(py::module_& m) {
-  py::class_<PyTape>(m, "Tape")
+  py::class_<PyTape>(m, "Tape", py::is_final())
       .def_property_readonly("nbytes",
                              [](const PyTape& t) { return std::visit([](auto& p) { return p->bytes(); }, t.tape); })
       .def_property_readonly("x_shape",

@@ -25,7 +25,7 @@ class Pass {
     size_t rank, part, in_part, direction, row0, row1;
   };
 
-  Place place(size_t rank) const;
+  Place place_of(size_t rank) const;
   void thread(size_t rank);
   const Masks* masks() const { return call_.tape ? &call_.tape->masks : nullptr; }
   void prepare_outputs();
@@ -132,7 +132,7 @@ void Pass<T>::carve(Carver& carver) {
   scratch_ = carver.take<Scratch<T>>(threads_);
   Scratch<T> own, leader;
   for (size_t i = 0, unit = 0; i < threads_; ++i, unit = unit + 1 < plan_.units ? unit + 1 : 0) {
-    const Place at = place(i);
+    const Place at = place_of(i);
     own = carve_scratch(carver, w_, call_.tape, widest, at.row1 - at.row0, chunk_, call_.resets,
                         unit ? &leader : nullptr);
     if (unit == 0) leader = own;
@@ -172,7 +172,7 @@ void Pass<T>::make_barriers() {
 }
 
 template <class T>
-typename Pass<T>::Place Pass<T>::place(size_t rank) const {
+typename Pass<T>::Place Pass<T>::place_of(size_t rank) const {
   if (threads_ == 1) return {0, 0, 0, 0, 0, order_.batch()};  // the divisions would show in a small call
   const size_t in_part = threads_ / plan_.rows, part = rank / in_part;
   return {rank,
@@ -185,7 +185,7 @@ typename Pass<T>::Place Pass<T>::place(size_t rank) const {
 
 template <class T>
 void Pass<T>::thread(size_t rank) {
-  const Place at = place(rank);
+  const Place at = place_of(rank);
   Team team;
   team.control = &control_;
   team.caller = rank == 0;
