@@ -63,7 +63,8 @@ class Base(Properties):
         self._lock, self._pid = threading.RLock(), os.getpid()
         sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
         self._net = Network(o.dtype.name, *sizes, o.bias, o.core(), o.batch_first)
-        # Bound once: a call then costs one attribute and one compiled call.
+        # Bound once: a call then costs one attribute and one compiled call. Where that counts, the attribute is loaded
+        # by itself: in one expression with the call, the interpreter looks for a method first.
         self._core_forward = self._net.forward
         self._core_forward_tape = self._net.forward_tape
         self._core_backward = self._net.backward

@@ -114,7 +114,8 @@ class LSTMCalls(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        result = self._core_forward(x, state, lengths, out, resets, return_cells)
+        core = self._core_forward
+        result = core(x, state, lengths, out, resets, return_cells)
         if result is not None:
             return result
         return self._infer(x, state, lengths, out, resets, return_cells)
@@ -183,7 +184,8 @@ class LSTMCalls(Calls):
             If an argument has a wrong type, shape or value.
         """
         if trace is False and rng is None and not self._mask_plan:
-            result = self._core_forward_tape(x, state, lengths, resets, return_cells, None)
+            core = self._core_forward_tape
+            result = core(x, state, lengths, resets, return_cells, None)
             if result is not None:
                 return result
         return self._train(x, state, lengths, resets, return_cells, trace, rng)

@@ -158,7 +158,8 @@ class RNN(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        result = self._core_forward(x, self._with_cells(h0), lengths, out, resets, False)
+        core = self._core_forward
+        result = core(x, self._with_cells(h0), lengths, out, resets, False)
         if result is None:
             result = self._infer(x, h0, lengths, out, resets, False)
         y, (h, _) = result

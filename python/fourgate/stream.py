@@ -59,7 +59,8 @@ class BaseStream:
         TypeError, ValueError
             If an argument has a wrong type, shape or value. The state has not changed then.
         """
-        y = self._step(x, out)
+        core = self._step
+        y = core(x, out)
         if y is not None:
             return y
         x_ = _check.array(x, "x")
