@@ -52,10 +52,10 @@ FG_INLINE void back_sums(T (*sums)[NV][Vec<T>::kWidth], const T* const* dg, size
 
 // For groups [begin, end) of output columns and all rows: finish(row, block, sum) for every vector of dg @ weight.
 // `hidden` rows for each gate; row(r) gives the (gates * hidden) operand; if `absent`, there is none and the sums are
-// zero.
-template <class T, class Row, class Finish>
+// zero. touch(row, block, n) is called for every row and its n blocks before the product that they are finished with.
+template <class T, class Row, class Touch, class Finish>
 FG_INLINE void back_products(const T* w_back, size_t gates, size_t hidden, size_t n_cols, size_t n_rows, size_t begin,
-                             size_t end, bool descending, bool absent, Row&& row, Finish&& finish) {
+                             size_t end, bool descending, bool absent, Row&& row, Touch&& touch, Finish&& finish) {
   constexpr size_t W = Vec<T>::kWidth;
   const Tiles groups((n_cols + W - 1) / W, 4), chunks(n_rows, kChunkRows);
   for (size_t i = 0; i < end - begin; ++i) {
@@ -71,6 +71,7 @@ FG_INLINE void back_products(const T* w_back, size_t gates, size_t hidden, size_
           for (size_t c = 0; c < chunks.count; ++c) {
             const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
             for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
+            for (size_t r = 0; r < n; ++r) touch(first + r, block, NV);
             if (!absent) back_sums<T, NV>(sums, dg, n, panel, c + 1 == chunks.count ? next : panel, int(gates), hidden);
 #pragma GCC unroll 1
             for (size_t r = 0; r < n; ++r)
@@ -159,13 +160,30 @@ __attribute__((noinline)) void finish_other_backward(const BackwardStep<T>& s, s
   finish_backward(s, s.rows[r], dh, block, s.kind, s.extra ? s.extra + r : nullptr);
 }
 
+// Asks for what a row's n blocks will read from the tape, which has left the caches since the forward pass.
+template <class T>
+FG_INLINE void touch_tape(const BackwardStep<T>& s, const BackwardRow<T>& row, size_t block, int n) {
+  const T* const dy = row.dy ? row.dy : row.c;
+  for (size_t u = block * Vec<T>::kWidth; n > 0; --n, u += Vec<T>::kWidth) {
+    for (size_t gate = 0; gate < 4; ++gate) __builtin_prefetch(row.gates + gate * s.hidden_size + u, 0, 2);
+    __builtin_prefetch(row.c + u, 0, 2);
+    __builtin_prefetch(row.c_prev + u, 0, 2);
+    __builtin_prefetch(dy + u, 0, 2);
+  }
+}
+
 template <class T>
 void backward(const BackwardStep<T>& s) {
   const CellKind<T>* const plain = nullptr;
   const BackwardExtra<T>* const none = nullptr;
+  // A shorter product has no time to spare, and the tape of a smaller network is often still near.
+  const bool tape_is_far = s.n_gates == 4 && s.hidden_size >= 64;
   back_products<T>(
       s.w_back, s.n_gates, s.n_rows_of_gate, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,
       !s.rows[0].dg_next, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
+      [&](size_t r, size_t block, int n) __attribute__((always_inline)) {
+        if (tape_is_far) touch_tape(s, s.rows[r], block, n);
+      },
       [&](size_t r, size_t block, Vec<T> sum) __attribute__((always_inline)) {
         if (s.kind || s.extra)
           finish_other_backward(s, r, sum, block);
@@ -178,7 +196,7 @@ template <class T>
 void back_product(const BackProduct<T>& s) {
   back_products<T>(
       s.w_back, s.n_gates, s.n_rows_of_gate, s.n_cols, s.n_rows, s.group_begin, s.group_end, false,
-      false, [&](size_t r) __attribute__((always_inline)) { return s.dg[r]; },
+      false, [&](size_t r) __attribute__((always_inline)) { return s.dg[r]; }, [](size_t, size_t, int) {},
       [&](size_t r, size_t block, Vec<T> sum) __attribute__((always_inline)) {
         T* out = s.out[r] + block * Vec<T>::kWidth;
         int n = lanes_of<T>(block, s.n_cols);
