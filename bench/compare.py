@@ -22,6 +22,7 @@ from pathlib import Path
 
 import ceilings as machine
 import numpy as np
+import readme
 import report
 from measure import Result, Runner
 from peers.client import PEERS
@@ -91,6 +92,7 @@ def main() -> None:
     add("--json", type=Path, help="write every sample")
     add("--markdown", type=Path, help="write the report here rather than to standard output")
     add("--plot", type=Path, help="write a PNG")
+    add("--readme", type=Path, help="rewrite the table in this file")
     args = parser.parse_args()
     if args.read is not None:
         content, results = read(args.read)
@@ -107,6 +109,8 @@ def main() -> None:
         args.markdown.write_text(text)
     else:
         print(text)
+    if args.readme is not None:
+        readme.rewrite(args.readme, content, results)
     if args.plot is not None:
         report.plot(content, results, args.plot)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import judge
@@ -11,7 +12,8 @@ from ceilings import fma_peak, read_bandwidth
 from measure import Result
 from peers.base import make_arrays
 from peers.client import PEERS, Client, PeerError
-from report import geometric_mean, markdown, plot
+from readme import rewrite
+from report import floor, geometric_mean, markdown, plot, ratio
 from shapes import MODES, Shape, choose
 
 SMALL = [Shape(f"small_{mode}", 1 if mode == "stream" else 5, 3, 4, 7, mode, 2) for mode in MODES]
@@ -35,7 +37,7 @@ def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
     try:
         client = Client(peer, 1)
     except PeerError as error:
-        if peer not in ("fourgate", "fourgate_step") and "ModuleNotFoundError" in str(error):
+        if peer not in ("fourgate", "fourgate_step") and "NotFoundError" in str(error):  # module or package
             pytest.skip(f"{peer} is not installed")
         raise
     with client:
@@ -75,10 +77,45 @@ def test_report(tmp_path: Path) -> None:
     header = {"cpu": "a cpu", "cores": 2, "date": "2000-01-01", "load": [0.0, 0.0], "versions": {"torch": "0"}}
     run = {"header": {**header, "python": "3", "numpy": "2", "rounds": 3}, "ceilings": CEILINGS}
     text = markdown(run, [Result(shape, 1, samples)])
-    assert "| 2.00 | 3.00 | 50.0 | 50 |" in text
+    assert "| 2.00 | 3.00 | 4.00 | 50.0 | 50 |" in text
     assert "best peer / fourgate 2.00 (least 2.00), of torch / fourgate 3.00, over 1 shapes; below 0.97: none" in text
     plot(run, [Result(shape, 1, samples)], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table -->\nold\n<!-- /table -->\nafter\n")
+    rewrite(page, run, [Result(shape, 1, samples)])
+    text = page.read_text()
+    assert text.startswith("before\n<!-- table -->\n\na cpu, 2 virtual cores of 100 GFLOP/s")
+    assert text.endswith("\n\n<!-- /table -->\nafter\n")
+    assert "| 2, 32, 256, 256 | 4027 us | 2.00 (oneDNN) | 3.0 |\n" in text
+    assert "| **geometric mean** | (room 4.00) | **2.00** | **3.0** |\n" in text
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="has no <!-- table -->"):
+        rewrite(page, run, [Result(shape, 1, samples)])
+
+
+def test_ratios_are_of_neighbouring_samples() -> None:
+    """Where the machine is half as fast in every second round, the ratio is still that of the rounds."""
+    result = Result(Shape("by hand", 1, 1, 1, 1), 1, {"fourgate": [1, 2, 1, 4], "onednn": [3, 6, 3, 12]})
+    assert ratio(result, "onednn", "fourgate") == 3
+    assert result.median("onednn") / result.median("fourgate") == 3
+    result.samples["fourgate"] = [1, 2, 1, 2]
+    result.samples["onednn"] = [2, 3, 2, 2]
+    assert ratio(result, "onednn", "fourgate") == 1.75
+
+
+def test_floor() -> None:
+    """A step at batch 1 reads its weights; one of a large batch multiplies; training does both three times."""
+    one = Result(Shape("one step", 1, 1, 1024, 1024), 1)
+    assert floor(one, CEILINGS) == pytest.approx(4 * 8 * 1024**2 / read_bandwidth(CEILINGS, 32 << 20, 1) * 1e-9)
+    many = Result(Shape("many rows", 10, 64, 64, 64), 1)
+    assert floor(many, CEILINGS) == pytest.approx(many.shape.flops / 100e9)
+    assert floor(Result(replace(many.shape, mode="training"), 1), CEILINGS) == pytest.approx(3 * floor(many, CEILINGS))
+    steps = Shape("a sequence", 10, 1, 1024, 1024)
+    sweep = 16 * 1024**2 / read_bandwidth(CEILINGS, 16 << 20, 1) * 1e-9
+    assert floor(Result(steps, 1), CEILINGS) == pytest.approx(10 * sweep + steps.flops / 2 / 100e9)
+    both = floor(Result(replace(steps, mode="training"), 1), CEILINGS)
+    assert both == pytest.approx(20 * sweep + 4 * steps.flops / 2 / 100e9)
 
 
 def test_ceilings_are_read_between_their_points() -> None:

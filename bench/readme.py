@@ -1,0 +1,96 @@
+"""Writes what compare.py measured between the table marks of a README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ceilings import fma_peak
+from measure import Result
+from report import TITLES, Run, best_peer, floor, geometric_mean, ours, ratio
+
+BEGIN, END = "<!-- table -->", "<!-- /table -->"
+HEADINGS = {
+    "stream": "streaming, `stream.step`",
+    "inference": "inference",
+    "training": "training, forward and backward",
+}
+
+
+def _time(seconds: float) -> str:
+    us = 1e6 * seconds
+    return f"{us:.2f} us" if us < 10 else f"{us:.0f} us" if us < 1e4 else f"{us / 1000:.0f} ms"
+
+
+def _cells(result: Result) -> list[str]:
+    mine, best = ours(result), best_peer(result)
+    if mine is None:
+        return [""] * 3
+    against_best, against_torch = ratio(result, best, mine), ratio(result, "torch", mine)
+    return [
+        _time(result.median(mine)),
+        "" if against_best is None or best is None else f"{against_best:.2f} ({TITLES[best]})",
+        "" if against_torch is None else f"{against_torch:.{2 if against_torch < 2 else 1}f}",
+    ]
+
+
+def _means(rows: list[Result], run: Run) -> list[str]:
+    """One line for each number of threads: geometric means of the ratios, and the room that the machine leaves."""
+    cells = []
+    for n in sorted({r.threads for r in rows}):
+        here = [r for r in rows if r.threads == n]
+        best = [v for r in here if (v := ratio(r, best_peer(r), ours(r))) is not None]
+        torch = [v for r in here if (v := ratio(r, "torch", ours(r))) is not None]
+        room = [r.median(p) / floor(r, run["ceilings"]) for r in here if r.shape.batched and (p := best_peer(r))]
+        note = f" (room {geometric_mean(room):.2f})" if room else ""
+        cells += [note.strip(), f"**{geometric_mean(best):.2f}**", f"**{geometric_mean(torch):.1f}**"]
+    return cells
+
+
+def table(run: Run, results: Iterable[Result]) -> str:
+    """Return the text between the marks."""
+    results, head = list(results), run["header"]
+    versions = [f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p not in ("fourgate", "fourgate_step")]
+    counts = sorted({r.threads for r in results})
+    names = ["1 thread" if n == 1 else f"{n} threads" for n in counts]
+    lines = [
+        f"{head['cpu']}, {head['cores']} virtual cores of {fma_peak(run['ceilings'], 1):.0f} GFLOP/s each, shared with",
+        f"strangers; {head['date'][:10]}; float32, against {', '.join(versions)}: how many times",
+        "faster than the best of them and than torch, on one thread and on two. Ratios are medians of",
+        f"{head['rounds']} interleaved rounds; 1.00 is a tie. The last line of each part has their geometric means",
+        'and, as "room", how far the best peer is from the FMA peak in the batched shapes (B >= 32, H >= 256): no',
+        "program could be faster than it by more there.",
+        "",
+        "| T, B, I, H | " + " | ".join(f"fourgate, {name} | best peer | torch" for name in names) + " |",
+        "|---|" + "---:|" * (3 * len(counts)),
+    ]
+    for mode, heading in HEADINGS.items():
+        rows = [r for r in results if r.shape.mode == mode and r.samples]
+        if not rows:
+            continue
+        lines.append(f"| **{heading}** |" + "|" * (3 * len(counts)))
+        for shape in dict.fromkeys(r.shape for r in rows):
+            name = f"{shape.T}, {shape.B}, {shape.I}, {shape.H}"
+            name += f", {shape.layers} layers" if shape.layers > 1 else ""
+            name += ", both directions" if shape.directions == 2 else ""
+            by_threads = {r.threads: r for r in rows if r.shape == shape}
+            cells = [c for n in counts for c in (_cells(by_threads[n]) if n in by_threads else [""] * 3)]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("| **geometric mean** | " + " | ".join(_means(rows, run)) + " |")
+    return "\n".join(lines)
+
+
+def rewrite(path: Path, run: Run, results: Iterable[Result]) -> None:
+    """Put the table between its marks; the rest of the file stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    text = path.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{table(run, results)}\n\n{END}{after}")
