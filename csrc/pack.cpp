@@ -52,10 +52,14 @@ template <class T>
 void transpose(const T* from, size_t from_stride, T* to, size_t to_stride, size_t rows, size_t cols, bool add) {
   constexpr size_t n = tile_of(T());
   const size_t whole_rows = rows / n * n, whole_cols = cols / n * n;
-  for (size_t first = 0; first < whole_rows; first += kLines)
+  for (size_t first = 0; first < whole_rows; first += kLines) {
+    for (size_t c = 0; c < cols; ++c)  // what is written is seldom near
+      for (size_t r = first; r < std::min(rows, first + kLines); r += 64 / sizeof(T))
+        __builtin_prefetch(to + c * to_stride + r, 1, 3);
     for (size_t c = 0; c < whole_cols; c += n)
       for (size_t r = first; r < std::min(whole_rows, first + kLines); r += n)
         turn(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride, add);
+  }
   for (size_t c = 0; c < cols; ++c)
     for (size_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r) {
       T& out = to[c * to_stride + r];
