@@ -138,6 +138,7 @@ void Loop<T>::begin() {
     const size_t b = index(i), at = time(i, t.s0), dense = at * t.batch + b;
     row.x = t.in.at(at, b);
     row.h = t.h + b * R_;
+    row.pre = nullptr;  // `project` says where
     row.y = t.out.at(at, b);
     row.y2 = t.copy ? t.copy.at(at, b) : nullptr;
     row.c_prev = t.c + b * w_.sizes.cell();
