@@ -63,6 +63,20 @@ interrupted(lambda: lstm(x, out=np.zeros((len(x), 1, 1024), np.float32)))
 
 
 @threads
+def test_many_small_steps(run_script, threads):
+    """Steps that are done together are counted, or the clock would not be looked at for minutes."""
+    run_script(
+        START.format(threads=threads)
+        + """
+small = fg.LSTM(1, 1, num_layers=3, rng=0)
+x = np.zeros((20_000_000, 1, 1), np.float32)
+interrupted(lambda: small(x))
+"""
+        + END
+    )
+
+
+@threads
 def test_training(run_script, threads):
     """Forward with a tape and backward; arrays that gradients are added to stay as they were."""
     run_script(
