@@ -91,6 +91,9 @@ inline std::vector<Case> cases() {
     o.cell.gate_clip = 1.1, o.cell.cell_clip = 0.7, o.cell.zoneout_h = 0.3, o.cell.zoneout_c = 0.2;
     o.shortcut = Shortcut::dense, o.dropout = o.recurrent_dropout = o.weight_drop = 0.3;
   });
+  // Rows that end, where nothing else keeps steps from being done together.
+  add("plain, both ways with lengths", 2, 2, [](Case& c, Options&) { c.lengths = c.long_one = true; });
+  add("plain, reverse with lengths", 2, 1, [](Case& c, Options& o) { o.reverse = c.lengths = true; });
   return all;
 }
 
