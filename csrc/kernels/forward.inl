@@ -25,10 +25,7 @@ FG_INLINE void finish_h(T* y, T* y2, Vec<T> h, T rate, const OutputExtra<T>* ext
   if (extra && extra->h_mask) store_upto(extra->h_masked + u, h * load_upto(extra->h_mask + u, n), n);
 }
 
-// The cell in two halves. One after the other they are a chain of two activations, some 140 cycles, and the scheduler
-// is too small to hold more than one and a half rows of it; a tile does the first half of all its rows, then the
-// second. o belongs to the second, where it is worked out while tanh(n) is waited for.
-// `kind` and `extra` are constants null for the plain cell.
+// To the tape, past the caches where it is large.
 template <class T>
 FG_INLINE void tape_gate(const ForwardStep<T>& step, const ForwardRow<T>& row, size_t gate, Vec<T> value, size_t u,
                          int n) {
@@ -39,6 +36,11 @@ FG_INLINE void tape_gate(const ForwardStep<T>& step, const ForwardRow<T>& row, s
     store_upto(to, value, n);
 }
 
+// The cell in two halves. One after the other they are a chain of two activations, some 140 cycles, and the scheduler
+// is too small to hold more than one and a half rows of it; a tile does the first half of all its rows, then the
+// second. o belongs to the second, where it is worked out while tanh(n) is waited for.
+// `kind` and `extra` are constants null for the plain cell.
+//
 // To n, from the sums of i, f and g.
 template <class T>
 FG_INLINE Vec<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> (&a)[4], size_t block,
