@@ -130,6 +130,18 @@ def test_no_resets_are_no_resets(name):
                 assert same_bits(got[key], value), key
 
 
+@pytest.mark.parametrize("name", ["plain", "reverse", "bidirectional", "rnn"])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_steps_together_and_apart(name, lengths):
+    """Many short steps are done at once, up to the end of what is projected ahead of a wide input; resets part them."""
+    v = Variant(150, 3, 600, 10, NETS[name], lengths=lengths)
+    net, d = model(v), data(v)
+    want, _ = train(v, net, d)
+    got, _ = train(v, net, d._replace(resets=np.zeros((150, 3), bool)))
+    for key, value in want.items():
+        assert same_bits(got[key], value), key
+
+
 def test_layouts():
     """(T, B), (B, T) and (T,) say the same."""
     v = Variant(6, 1, 4, 10, {"bidirectional": True, "num_layers": 2}, resets=True)
