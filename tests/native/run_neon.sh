@@ -11,4 +11,4 @@ cmake -S "$root" -B "$work" -DFOURGATE_NATIVE_TESTS=ON \
   -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
   -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64 >/dev/null
 cmake --build "$work" --parallel "$(nproc)"
-ctest --test-dir "$work" --output-on-failure
+ctest --test-dir "$work" --parallel "$(nproc)" --output-on-failure

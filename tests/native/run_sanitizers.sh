@@ -19,5 +19,5 @@ for kind in address,undefined thread; do
   cmake -S "$root" -B "$build" -DFOURGATE_NATIVE_TESTS=ON -DFOURGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" >/dev/null
   cmake --build "$build" --parallel "$(nproc)"
-  ctest --test-dir "$build" --output-on-failure
+  ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure
 done
