@@ -8,6 +8,10 @@
 #include <tuple>
 #include <variant>
 
+#ifdef __GLIBCXX__
+#include <cxxabi.h>
+#endif
+
 #include "../lstm/network.h"
 #include "arrays.h"
 #include "options.h"
@@ -15,21 +19,36 @@
 namespace fourgate {
 
 // A thread that comes back for the GIL when the interpreter is ending would be unwound by force, through destructors
-// that may not throw. It sleeps instead, until the process is gone.
-inline void sleep_if_finalizing() {
+// and handlers that must not be left so. It sleeps instead, until the process is gone: where it sees the end come, and
+// where it is overtaken while it waits for the GIL.
+[[noreturn]] inline void sleep_to_the_end() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+template <class F>
+auto taking_the_gil(F&& f) {
 #if PY_VERSION_HEX >= 0x030D0000
-  const bool ending = Py_IsFinalizing();
+  if (Py_IsFinalizing()) sleep_to_the_end();
 #else
-  const bool ending = _Py_IsFinalizing();
+  if (_Py_IsFinalizing()) sleep_to_the_end();
 #endif
-  while (ending) std::this_thread::sleep_for(std::chrono::hours(1));
+#ifdef __GLIBCXX__
+  try {
+    return f();
+  } catch (abi::__forced_unwind&) {
+    sleep_to_the_end();
+  }
+#else
+  return f();
+#endif
 }
 
 // Runs Python's signal handlers; true leaves their exception set for the caller to throw.
 inline bool interrupted() {
-  sleep_if_finalizing();
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
+  return taking_the_gil([] {
+    py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  });
 }
 
 // Gives the GIL up; with an amount of work, only if that takes longer than the switch.
@@ -37,9 +56,7 @@ class Unlocked {
  public:
   explicit Unlocked(double flops = 1e9) : state_(flops > 5e5 ? PyEval_SaveThread() : nullptr) {}
   ~Unlocked() {
-    if (!state_) return;
-    sleep_if_finalizing();
-    PyEval_RestoreThread(state_);
+    if (state_) taking_the_gil([this] { PyEval_RestoreThread(state_); });
   }
   Unlocked(const Unlocked&) = delete;
 
