@@ -197,31 +197,17 @@ def test_lengths_that_another_thread_writes_to():
     writer.join()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_process_may_end_while_a_call_waits_for_the_gil(run_script, threads):
-    """What runs last at exit holds the GIL, so that a call which asks for it meanwhile is overtaken by the end."""
-    run_script(
-        f"""
-import atexit
-atexit.register(sum, range(20_000_000))  # compiled, and registered first: nothing after it lets go of the GIL
-import threading, time
-import numpy as np
-import fourgate as fg
-fg.set_num_threads({threads})
-lstm, x = fg.LSTM(256, 256), np.zeros((3000, 32, 256), np.float32)
-def work():
-    while True:
-        lstm(x)
-threading.Thread(target=work, daemon=True).start()
-time.sleep(0.2)
-"""
-    )
+# Compiled, and registered first: nothing after it lets go of the GIL, so that a call which asks for it meanwhile is
+# overtaken by the end.
+HOLD_THE_GIL = "import atexit; atexit.register(sum, range(20_000_000))"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_process_may_end_during_a_call(run_script, threads):
+@pytest.mark.parametrize("at_exit", ["", HOLD_THE_GIL], ids=["plain", "overtaken"])
+def test_the_process_may_end_during_a_call(run_script, threads, at_exit):
     run_script(
         f"""
+{at_exit}
 import threading, time
 import numpy as np
 import fourgate as fg

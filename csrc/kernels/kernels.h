@@ -100,8 +100,8 @@ struct ForwardStep {
   const CellKind<T>* kind;      // null: the plain cell
   const T* peephole;            // (3,H) for i, f, o; may be null
   const OutputExtra<T>* extra;  // (n_rows); may be null; null if n_more is not 0
-  size_t n_more;                // steps that follow at once, between which rows move on as by `advance`
-  RowStrides next;              // for those
+  size_t n_more = 0;            // steps that follow at once, between which rows move on as by `advance`
+  RowStrides next = {};         // for those
 };
 
 // The input product of many rows, ahead of the time loop; any other product with a packed matrix.

@@ -53,24 +53,9 @@ bool Stream<T>::step(const Weights<T>& w, const T* x, size_t x_row, T* y, size_t
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<T>& p = w.layer(l, 0);
-    w.kernels.forward({p.ih.panels,
-                       p.hh.panels,
-                       p.ih.bias,
-                       p.ih.n_k,
-                       sizes_.hidden,
-                       sizes_.recurrent(),
-                       rows + l * batch_,
-                       batch_,
-                       0,
-                       w.blocks(),
-                       false,
-                       now_ == 1,
-                       false,
-                       w.kind(),
-                       p.peephole,
-                       nullptr,
-                       0,
-                       {}});
+    w.kernels.forward({p.ih.panels, p.hh.panels, p.ih.bias, p.ih.n_k, sizes_.hidden, sizes_.recurrent(),
+                       rows + l * batch_, batch_, 0, w.blocks(), false, now_ == 1, false, w.kind(), p.peephole,
+                       nullptr});
   }
   now_ = 1 - now_;
   return true;

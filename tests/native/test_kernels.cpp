@@ -49,8 +49,7 @@ void test_forward(const Kernels<T>& k, size_t rows, size_t input, size_t hidden,
   if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, P, 0, P});
   // In two pieces and both orders, as threads and alternating sweeps do.
   ForwardStep<T> step = {p_ih.data(), p_hh.data(), p_bias.data(), input, hidden,         hidden,  args.data(), rows,
-                         0,           P / 2,       ahead,         true,  input % 2 == 0, nullptr, nullptr,     nullptr,
-                         0,           {}};
+                         0,           P / 2,       ahead,         true,  input % 2 == 0, nullptr, nullptr,     nullptr};
   k.forward(step);
   step.block_begin = P / 2;
   step.block_end = P;
