@@ -1,8 +1,8 @@
-"""Compares fourgate with its peers on this machine.
+"""Compares quadgate with its peers on this machine.
 
     python bench/compare.py                                  the table's shapes, 1 and 2 threads
     python bench/compare.py --shapes all --markdown out.md --plot out.png --json out.json
-    python bench/compare.py --shapes 100,1,40,32 --threads 1 --peers fourgate onednn
+    python bench/compare.py --shapes 100,1,40,32 --threads 1 --peers quadgate onednn
     python bench/compare.py --read out.json --plot out.png   renders an earlier run again
 
 Every peer runs in a process of its own, is checked against the float64 reference, and is stopped while another one is

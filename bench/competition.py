@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 from peers.base import make_arrays
-from peers.peer_fourgate import network
+from peers.peer_quadgate import network
 from shapes import Shape
 
 SHAPES = (
@@ -79,7 +79,7 @@ def _sample(call: Callable[[], object]) -> list[float]:
 
 def measure(shape: Shape, threads: int, rounds: int, pids: list[int]) -> dict[str, object]:
     """Return the mean time of a call alone and disturbed, by rounds, and the ratios."""
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     call = _call(shape)
     call()
     alone, disturbed, longest = [], [], 0.0
@@ -123,7 +123,7 @@ def main() -> None:
     finally:
         for process in busy:
             process.kill()
-    print(f"NumPy {np.__version__}, fourgate {fg.__version__}, {len(busy)} busy processes, {args.rounds} rounds\n")
+    print(f"NumPy {np.__version__}, quadgate {qg.__version__}, {len(busy)} busy processes, {args.rounds} rounds\n")
     print("| mode | T,B,I,H | threads | alone, us | slower, median | slower, worst round | longest single call, us |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for r in results:

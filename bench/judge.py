@@ -1,4 +1,4 @@
-"""Whether what a peer computed is right: fourgate.reference in float64 decides."""
+"""Whether what a peer computed is right: quadgate.reference in float64 decides."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Array = NDArray[Any]
 
 
 def _reference() -> ModuleType:
-    """Import fourgate.reference; where fourgate is not installed, that one folder of the source tree."""
+    """Import quadgate.reference; where quadgate is not installed, that one folder of the source tree."""
     try:
-        import fourgate.reference as installed
+        import quadgate.reference as installed
 
         return installed
     except ImportError:
-        path = Path(__file__).resolve().parents[1] / "python" / "fourgate" / "reference" / "__init__.py"
+        path = Path(__file__).resolve().parents[1] / "python" / "quadgate" / "reference" / "__init__.py"
         spec = importlib.util.spec_from_file_location(
-            "fourgate_reference", path, submodule_search_locations=[str(path.parent)]
+            "quadgate_reference", path, submodule_search_locations=[str(path.parent)]
         )
         assert spec is not None
         assert spec.loader is not None

@@ -62,7 +62,7 @@ class Runner:
         self.clients: dict[tuple[str, int], Client] = {}
         self.versions: dict[str, str] = {}
         self.stack = ExitStack()
-        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="fourgate-bench-")))
+        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="quadgate-bench-")))
 
     def __enter__(self) -> Runner:
         return self

@@ -14,8 +14,8 @@ import resource
 import subprocess
 import sys
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 
 SIZES = ((1, 64, 128), (32, 64, 128), (1, 256, 256), (64, 256, 256))  # B, I, H
 STEPS = (100, 1000, 4000)
@@ -28,7 +28,7 @@ def peak_bytes() -> int:
 
 def workspace(steps: int, batch: int, inputs: int, hidden: int) -> int:
     """Return by how much one call raises this process's peak, beyond x and y."""
-    lstm = fg.LSTM(inputs, hidden)
+    lstm = qg.LSTM(inputs, hidden)
     x = np.ones((steps, batch, inputs), np.float32)
     y = np.ones((steps, batch, hidden), np.float32)
     lstm(x[:1], out=y[:1])
@@ -58,7 +58,7 @@ def main() -> None:
     print("| T,B,I,H | tape, KiB | floats per step and row | 6 H + I |\n|---|---:|---:|---:|")
     for batch, inputs, hidden in SIZES:
         for steps in STEPS[:1]:
-            lstm = fg.LSTM(inputs, hidden)
+            lstm = qg.LSTM(inputs, hidden)
             _, _, tape = lstm.forward(np.ones((steps, batch, inputs), np.float32))
             floats = tape.nbytes / 4 / (steps * batch)
             label = ",".join(map(str, (steps, batch, inputs, hidden)))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder that keeps what was built: FOURGATE_BENCH_CACHE, or one in the user's cache."""
-    given = os.environ.get("FOURGATE_BENCH_CACHE")
+    """Return the folder that keeps what was built: QUADGATE_BENCH_CACHE, or one in the user's cache."""
+    given = os.environ.get("QUADGATE_BENCH_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = Path(given) if given else base / "fourgate-bench"
+    folder = Path(given) if given else base / "quadgate-bench"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -50,7 +50,7 @@ def _means(rows: list[Result], run: Run) -> list[str]:
 def table(run: Run, results: Iterable[Result]) -> str:
     """Return the text between the marks."""
     results, head = list(results), run["header"]
-    versions = [f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p not in ("fourgate", "fourgate_step")]
+    versions = [f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p not in ("quadgate", "quadgate_step")]
     counts = sorted({r.threads for r in results})
     names = ["1 thread" if n == 1 else f"{n} threads" for n in counts]
     lines = [
@@ -61,7 +61,7 @@ def table(run: Run, results: Iterable[Result]) -> str:
         'and, as "room", how far the best peer is from the FMA peak in the batched shapes (B >= 32, H >= 256): no',
         "program could be faster than it by more there.",
         "",
-        "| T, B, I, H | " + " | ".join(f"fourgate, {name} | best peer | torch" for name in names) + " |",
+        "| T, B, I, H | " + " | ".join(f"quadgate, {name} | best peer | torch" for name in names) + " |",
         "|---|" + "---:|" * (3 * len(counts)),
     ]
     for mode, heading in HEADINGS.items():

@@ -14,8 +14,8 @@ from peers.client import OURS
 from shapes import MODES
 
 TITLES = {
-    "fourgate": "fourgate",
-    "fourgate_step": "stream.step",
+    "quadgate": "quadgate",
+    "quadgate_step": "stream.step",
     "torch": "torch",
     "onnxruntime": "onnxruntime",
     "onednn": "oneDNN",
@@ -128,8 +128,8 @@ def _means(rows: list[Result], ceilings: Run) -> list[str]:
             continue
         torch = [t for _, _, t in here if t is not None]
         slower = [f"{r.shape.label} ({b:.2f})" for r, b, _ in here if b is not None and b < 0.97]
-        line = f"{n} thread{'s' if n > 1 else ''}: geometric mean of best peer / fourgate {geometric_mean(best):.2f}"
-        line += f" (least {min(best):.2f})" + (f", of torch / fourgate {geometric_mean(torch):.2f}" if torch else "")
+        line = f"{n} thread{'s' if n > 1 else ''}: geometric mean of best peer / quadgate {geometric_mean(best):.2f}"
+        line += f" (least {min(best):.2f})" + (f", of torch / quadgate {geometric_mean(torch):.2f}" if torch else "")
         line += f", over {len(best)} shapes; below 0.97: {', '.join(slower) or 'none'}."
         room = [r.median(p) / floor(r, ceilings) for r, _, _ in here if r.shape.batched and (p := best_peer(r))]
         if room:
@@ -149,7 +149,7 @@ def _means(rows: list[Result], ceilings: Run) -> list[str]:
 def markdown(run: Run, results: Iterable[Result]) -> str:
     """Return the whole report."""
     results, ceilings, head = list(results), run["ceilings"], run["header"]
-    versions = ", ".join(f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p != "fourgate_step")
+    versions = ", ".join(f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p != "quadgate_step")
     flops = ceilings["gflop_per_s"]["float32"]
     caches = ceilings["caches"]
     lines = [
@@ -165,7 +165,7 @@ def markdown(run: Run, results: Iterable[Result]) -> str:
         "",
         f"Times are microseconds of one call, medians of {head['rounds']} rounds in which all take turns; float32; "
         "every peer in its own process and its outputs checked against the float64 reference. A ratio is the median "
-        "over rounds of two neighbouring samples; above 1 means that fourgate is faster. The floor is what the "
+        "over rounds of two neighbouring samples; above 1 means that quadgate is faster. The floor is what the "
         "multiply-adds take at the FMA peak, or the reads of weights at the read bandwidth: a program that did "
         "nothing else would be faster than the best peer by that ratio.",
     ]
@@ -217,7 +217,7 @@ def _plot_ratios(axes: Any, rows: list[Result]) -> None:
 
 
 def plot(run: Run, results: Iterable[Result], path: Path) -> None:
-    """Draw times over work, for the smallest number of threads, and below them how much faster fourgate is."""
+    """Draw times over work, for the smallest number of threads, and below them how much faster quadgate is."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -236,9 +236,9 @@ def plot(run: Run, results: Iterable[Result], path: Path) -> None:
         _plot_times(grid[0, column], shown, f"{title}, {least} thread{'s' if least > 1 else ''}")
         _plot_ratios(grid[1, column], rows)
     grid[0, 0].set_ylabel("microseconds of one call")
-    grid[1, 0].set_ylabel("best peer's time / fourgate's")
+    grid[1, 0].set_ylabel("best peer's time / quadgate's")
     figure.suptitle(
-        f"fourgate and its peers, float32: {run['header']['cpu']}, {run['header']['date'][:10]}", fontsize=11
+        f"quadgate and its peers, float32: {run['header']['cpu']}, {run['header']['date'][:10]}", fontsize=11
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

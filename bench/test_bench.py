@@ -37,7 +37,7 @@ def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
     try:
         client = Client(peer, 1)
     except PeerError as error:
-        if peer not in ("fourgate", "fourgate_step") and "NotFoundError" in str(error):  # module or package
+        if peer not in ("quadgate", "quadgate_step") and "NotFoundError" in str(error):  # module or package
             pytest.skip(f"{peer} is not installed")
         raise
     with client:
@@ -73,12 +73,12 @@ def test_report(tmp_path: Path) -> None:
     """The ratios and shares in the tables, and that the plot is drawn."""
     shape = Shape("training_2_32_256_256", 2, 32, 256, 256, "training", listed=True)
     seconds = shape.flops / 50e9  # half of the peak
-    samples = {"fourgate": [seconds] * 3, "torch": [3 * seconds] * 3, "onednn": [2 * seconds] * 3}
+    samples = {"quadgate": [seconds] * 3, "torch": [3 * seconds] * 3, "onednn": [2 * seconds] * 3}
     header = {"cpu": "a cpu", "cores": 2, "date": "2000-01-01", "load": [0.0, 0.0], "versions": {"torch": "0"}}
     run = {"header": {**header, "python": "3", "numpy": "2", "rounds": 3}, "ceilings": CEILINGS}
     text = markdown(run, [Result(shape, 1, samples)])
     assert "| 2.00 | 3.00 | 4.00 | 50.0 | 50 |" in text
-    assert "best peer / fourgate 2.00 (least 2.00), of torch / fourgate 3.00, over 1 shapes; below 0.97: none" in text
+    assert "best peer / quadgate 2.00 (least 2.00), of torch / quadgate 3.00, over 1 shapes; below 0.97: none" in text
     plot(run, [Result(shape, 1, samples)], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
     page = tmp_path / "page.md"
@@ -96,12 +96,12 @@ def test_report(tmp_path: Path) -> None:
 
 def test_ratios_are_of_neighbouring_samples() -> None:
     """Where the machine is half as fast in every second round, the ratio is still that of the rounds."""
-    result = Result(Shape("by hand", 1, 1, 1, 1), 1, {"fourgate": [1, 2, 1, 4], "onednn": [3, 6, 3, 12]})
-    assert ratio(result, "onednn", "fourgate") == 3
-    assert result.median("onednn") / result.median("fourgate") == 3
-    result.samples["fourgate"] = [1, 2, 1, 2]
+    result = Result(Shape("by hand", 1, 1, 1, 1), 1, {"quadgate": [1, 2, 1, 4], "onednn": [3, 6, 3, 12]})
+    assert ratio(result, "onednn", "quadgate") == 3
+    assert result.median("onednn") / result.median("quadgate") == 3
+    result.samples["quadgate"] = [1, 2, 1, 2]
     result.samples["onednn"] = [2, 3, 2, 2]
-    assert ratio(result, "onednn", "fourgate") == 1.75
+    assert ratio(result, "onednn", "quadgate") == 1.75
 
 
 def test_floor() -> None:

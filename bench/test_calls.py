@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from numpy.typing import NDArray
 from peers.base import make_arrays
-from peers.peer_fourgate import network
+from peers.peer_quadgate import network
 from pytest_benchmark.fixture import BenchmarkFixture
 from shapes import TABLE, Shape
 
@@ -25,19 +25,19 @@ SMALLEST = Shape("smallest", 1, 1, 16, 16)
 @pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run with one thread and with two."""
-    before = fg.get_num_threads()
-    fg.set_num_threads(request.param)
+    before = qg.get_num_threads()
+    qg.set_num_threads(request.param)
     yield request.param
-    fg.set_num_threads(before)
+    qg.set_num_threads(before)
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Run with one thread."""
-    before = fg.get_num_threads()
-    fg.set_num_threads(1)
+    before = qg.get_num_threads()
+    qg.set_num_threads(1)
     yield
-    fg.set_num_threads(before)
+    qg.set_num_threads(before)
 
 
 def timed(benchmark: BenchmarkFixture, call: Callable[[], object], flops: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What each option of `fourgate.LSTM` costs: its time over the plain cell's, both in one interleaved run.
+"""What each option of `quadgate.LSTM` costs: its time over the plain cell's, both in one interleaved run.
 
     python bench/variants.py                       # the shapes and options of the promise, one thread
     python bench/variants.py --threads 2 --rounds 15 --only peephole layer_norm
@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 
 SHAPES = [(100, 32, 256, 256), (100, 1, 256, 256)]
 
@@ -52,7 +52,7 @@ OPTIONS = [
 ]
 
 
-def call(net: fg.LSTM, shape: tuple[int, ...], option: Option | None, training: bool) -> Callable[[], object]:
+def call(net: qg.LSTM, shape: tuple[int, ...], option: Option | None, training: bool) -> Callable[[], object]:
     """Return a call of the network on data of its own."""
     steps, batch, inputs, hidden = shape
     rng = np.random.default_rng(1)
@@ -96,7 +96,7 @@ def ratio(first: Callable[[], object], second: Callable[[], object], rounds: int
 
 def ragged(rounds: int) -> float:
     """Return the time of a batch of mean length T/2 over that of the padded one, at (200, 32, 256, 256)."""
-    net = fg.LSTM(256, 256, rng=0)
+    net = qg.LSTM(256, 256, rng=0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 32, 256), np.float32)
     lengths = rng.permutation(np.linspace(1, 199, 32).round().astype(int))
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--only", nargs="*", default=[], help="parts of options' names")
     args = parser.parse_args()
-    fg.set_num_threads(args.threads)
+    qg.set_num_threads(args.threads)
     names = [f"{mode} {shape}" for shape in SHAPES for mode in ("forward", "training")]
     print("| option | promise | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 2) + "|")
@@ -122,7 +122,7 @@ def main() -> None:
             kind = dict(option.network)
             if "proj_size" in kind:
                 kind["proj_size"] = int(kind["proj_size"] * hidden)
-            plain, other = (fg.LSTM(inputs, hidden, option.layers, rng=0, **k) for k in ({}, kind))
+            plain, other = (qg.LSTM(inputs, hidden, option.layers, rng=0, **k) for k in ({}, kind))
             for training in (False, True):
                 pair = call(plain, shape, None, training), call(other, shape, option, training)
                 cells.append(f"{ratio(*pair, args.rounds):.2f}")

@@ -8,10 +8,10 @@
 
 #include "processor.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // One per isa_*.cpp. They are constant-initialised, so reading one runs no code compiled for its machine.
-#if defined(FG_X86)
+#if defined(QG_X86)
 namespace baseline {
 extern const KernelTable table;
 }
@@ -29,7 +29,7 @@ extern const KernelTable table;
 
 namespace {
 
-#if defined(FG_X86)
+#if defined(QG_X86)
 
 // The register state that the operating system saves on a context switch.
 uint64_t saved_state() {
@@ -101,7 +101,7 @@ const KernelTable& choose_kernels(const char* forced) {
   std::vector<const char*> names = supported_isas();
   if (forced == nullptr || *forced == '\0') return *kernel_table(names.front());
   if (const KernelTable* table = kernel_table(forced)) return *table;
-  std::string message = "FOURGATE_ISA is '" + std::string(forced) + "', but this machine runs only:";
+  std::string message = "QUADGATE_ISA is '" + std::string(forced) + "', but this machine runs only:";
   for (const char* name : names) message += std::string(" ") + name;
   throw std::runtime_error(message);
 }
@@ -110,10 +110,10 @@ const KernelTable& kernels() {
   const KernelTable* table = chosen.load(std::memory_order_acquire);
   if (table == nullptr) {
     // Threads that come here together all choose the same table.
-    table = &choose_kernels(std::getenv("FOURGATE_ISA"));
+    table = &choose_kernels(std::getenv("QUADGATE_ISA"));
     chosen.store(table, std::memory_order_release);
   }
   return *table;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -16,7 +16,7 @@
 #include <sys/sysctl.h>
 #endif
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 std::string first_line(const std::string& path) {
@@ -83,7 +83,7 @@ CacheSizes read_cache_sizes() { return {}; }
 #endif
 
 Pace read_pace() {
-#if defined(FG_X86)
+#if defined(QG_X86)
   const bool amd = cpuid(0).ebx == 0x68747541;  // "Auth", of AuthenticAMD
   const uint32_t version = cpuid(1).eax, family = ((version >> 8) & 15) + ((version >> 20) & 255);
   // Up to Zen 4 (0x19) a vector of 64 bytes is worked on in two halves.
@@ -145,4 +145,4 @@ const Pace& pace() {
   return known;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string>
 
-namespace fourgate {
+namespace quadgate {
 
 // CPUs that the process may use: its affinity mask, further limited by a cgroup's CPU quota. At least 1.
 int available_cpus();
@@ -30,4 +30,4 @@ const Pace& pace();
 // hierarchies mounted under `mount`; 0 if there is no limit. Understands versions 1 and 2.
 int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount);
 
-}  // namespace fourgate
+}  // namespace quadgate

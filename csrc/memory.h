@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #endif
 
-namespace fourgate {
+namespace quadgate {
 
 // The sum or product of sizes; throws std::bad_alloc (MemoryError in Python) where it does not fit in size_t.
 inline size_t checked_add(size_t a, size_t b) {
@@ -112,4 +112,4 @@ class Buffer {
   size_t size_ = 0, capacity_ = 0;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -6,7 +6,7 @@
 #include "machine.h"
 #include "pool.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // The kernels' activations on their own.
@@ -43,12 +43,12 @@ py::dict cpu_info() {
 }
 
 }  // namespace
-}  // namespace fourgate
+}  // namespace quadgate
 
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
-  using namespace fourgate;
-  (void)kernels();  // a wrong FOURGATE_ISA is an error at import, not in the middle of work
-  m.attr("__version__") = FOURGATE_VERSION;
+  using namespace quadgate;
+  (void)kernels();  // a wrong QUADGATE_ISA is an error at import, not in the middle of work
+  m.attr("__version__") = QG_VERSION;
   register_network(m);
   register_tape(m);
   register_stream(m);

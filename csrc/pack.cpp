@@ -7,7 +7,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // Square tiles that a plain machine turns in registers; elsewhere, and at the edges, single elements.
@@ -123,13 +123,13 @@ void unpack_panels(const T* panels, const PanelShape& shape, size_t n_k, size_t 
                   n_cols, n_cols, lanes, add);
 }
 
-#define FOURGATE_INSTANTIATE(T)                                               \
+#define QG_INSTANTIATE(T)                                                     \
   template void pack_panels<T>(const T*, const PanelShape&, size_t, T*);      \
   template void pack_bias<T>(const T*, const PanelShape&, T*);                \
   template void pack_back_panels<T>(const T*, const PanelShape&, size_t, T*); \
   template void unpack_panels<T>(const T*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool, T*);
-FOURGATE_INSTANTIATE(float)
-FOURGATE_INSTANTIATE(double)
-#undef FOURGATE_INSTANTIATE
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 
-namespace fourgate {
+namespace quadgate {
 
 inline size_t n_blocks(size_t n, size_t width) { return (n + width - 1) / width; }
 // Groups of up to 4 blocks, as the back panels are cut.
@@ -46,4 +46,4 @@ template <class T>
 void unpack_panels(const T* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
                    size_t block_begin, size_t block_end, bool add, T* out);
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -4,7 +4,7 @@
 
 #include "machine.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // Cycles of a core near 3.5 GHz. Measured figures and how they were taken: bench/NOTES.md.
@@ -94,4 +94,4 @@ Plan choose_plan(const Work& w, size_t max_threads) {
   return best;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

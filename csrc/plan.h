@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace fourgate {
+namespace quadgate {
 
 // A call in numbers. `rows` is the batch; `steps` the longest row's.
 struct Work {
@@ -29,4 +29,4 @@ Plan choose_plan(const Work& work, size_t max_threads);
 // Estimated cycles of the work under a plan.
 double estimate(const Work& work, const Plan& plan);
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -19,8 +19,8 @@
 #include <sched.h>
 #include <unistd.h>
 #endif
-#if defined(__linux__) && !defined(FOURGATE_NO_FUTEX)
-#define FG_FUTEX 1
+#if defined(__linux__) && !defined(QG_NO_FUTEX)
+#define QG_FUTEX 1
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #else
@@ -30,7 +30,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace fourgate {
+namespace quadgate {
 
 // A worker's job is written before `go` changes and read by the worker after; `error` likewise with `done`.
 struct Worker {
@@ -68,7 +68,7 @@ inline void pause() {
 #endif
 }
 
-#if defined(FG_FUTEX)
+#if defined(QG_FUTEX)
 
 void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
@@ -179,7 +179,7 @@ Pool& the_pool() {
 
 void work(Worker* self) {
 #if defined(__linux__)
-  pthread_setname_np(pthread_self(), "fourgate");
+  pthread_setname_np(pthread_self(), "quadgate");
 #endif
   int spin_us = kIdleSpinUs;
   for (uint32_t job = 0;;) {
@@ -350,4 +350,4 @@ bool Barrier::wait(bool stop) {
   return verdict;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

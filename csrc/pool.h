@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace fourgate {
+namespace quadgate {
 
 // The most threads one call uses, and all calls together beyond their callers. The default is what the process may
 // use (see machine.h). set_num_threads throws std::invalid_argument for n < 1.
@@ -91,4 +91,4 @@ class Barrier {
   alignas(64) WaitWord release_;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

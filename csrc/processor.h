@@ -1,8 +1,8 @@
-// What an x86-64 processor says of itself; FG_X86 is defined where there is one.
+// What an x86-64 processor says of itself; QG_X86 is defined where there is one.
 #pragma once
 
 #if defined(__x86_64__) || defined(_M_X64)
-#define FG_X86 1
+#define QG_X86 1
 
 #include <cstdint>
 
@@ -12,7 +12,7 @@
 #include <cpuid.h>
 #endif
 
-namespace fourgate {
+namespace quadgate {
 
 struct Registers {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -34,6 +34,6 @@ inline Registers cpuid(uint32_t leaf) {
   return r;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate
 
 #endif

@@ -18,8 +18,8 @@ import sysconfig
 import time
 from pathlib import Path
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 
 try:
     from safetensors import safe_open
@@ -83,11 +83,11 @@ def trigram_bits(train: np.ndarray, test: np.ndarray) -> float:
 
 
 class Writer:
-    """Embedding, LSTM, and an output layer with softmax: fourgate's part is the LSTM, the rest is plain NumPy."""
+    """Embedding, LSTM, and an output layer with softmax: quadgate's part is the LSTM, the rest is plain NumPy."""
 
     def __init__(self, hidden: int, layers: int, rng: np.random.Generator, embedding: int = 48) -> None:
         size = len(ALPHABET)
-        self.lstm = fg.LSTM(embedding, hidden, layers, rng=rng)
+        self.lstm = qg.LSTM(embedding, hidden, layers, rng=rng)
         with self.lstm.writable() as params:
             for layer in range(layers):
                 params[f"bias_l{layer}"][hidden : 2 * hidden] = 1.0  # forget gates begin open, so that gradients last
@@ -267,7 +267,7 @@ def main() -> None:
 
     writer = Writer.load(args.load) if args.load else Writer(args.hidden, args.layers, rng)
     numbers = writer.lstm.num_parameters + sum(value.size for value in writer.other.values())
-    print(f"{writer.lstm!r}, {numbers:,} parameters in all, {fg.get_num_threads()} threads ({fg.cpu_info()['isa']})")
+    print(f"{writer.lstm!r}, {numbers:,} parameters in all, {qg.get_num_threads()} threads ({qg.cpu_info()['isa']})")
     if args.seconds > 0:
         train(writer, text, held_out, args)
     bits = writer.bits(held_out)

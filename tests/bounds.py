@@ -142,7 +142,7 @@ def forward(
     num_layers: int,
     bidirectional: bool,
 ) -> tuple[Num, tuple[Num, Num], list[Tape]]:
-    """`fourgate.reference.forward` with a bound on every element; x (T, B, I), T at least 1."""
+    """`quadgate.reference.forward` with a bound on every element; x (T, B, I), T at least 1."""
     r = Rounding(dtype)
     w = {name: r.exact(value) for name, value in params.items()}
     steps, batch, _ = x.shape
@@ -187,7 +187,7 @@ def backward(
     num_layers: int,
     bidirectional: bool,
 ) -> tuple[Num, Num, Num, dict[str, Num]]:
-    """`fourgate.reference.backward` with a bound on every element: dx, dh0, dc0, dparams."""
+    """`quadgate.reference.backward` with a bound on every element: dx, dh0, dc0, dparams."""
     r = Rounding(dtype)
     w = {name: r.exact(value) for name, value in params.items()}
     steps, batch = tapes[0].active.shape

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import bounds
-import fourgate as fg
 import numpy as np
-from fourgate import reference
+import quadgate as qg
 from numpy.typing import NDArray
+from quadgate import reference
 
 Array = NDArray[Any]
 
@@ -71,9 +71,9 @@ class Result(NamedTuple):
         return {**self._asdict(), **self.params}
 
 
-def model(case: Case) -> fg.LSTM:
+def model(case: Case) -> qg.LSTM:
     """A network with every parameter, biases too, uniform in +-1/sqrt(H)."""
-    lstm = fg.LSTM(
+    lstm = qg.LSTM(
         case.inputs,
         case.hidden,
         case.layers,
@@ -132,7 +132,7 @@ def state_from_layout(case: Case, a: Array) -> Array:
     return a[:, None] if case.unbatched else a
 
 
-def run(case: Case, lstm: fg.LSTM, d: Data) -> Result:
+def run(case: Case, lstm: qg.LSTM, d: Data) -> Result:
     """Forward with a tape and backward; results back in the order of `Data`."""
     keywords = {} if d.lengths is None else {"lengths": d.lengths}
     y, (h, c), tape = lstm.forward(to_layout(case, d.x), states_to_layout(case, d.state), **keywords)
@@ -148,15 +148,15 @@ def run(case: Case, lstm: fg.LSTM, d: Data) -> Result:
     )
 
 
-def infer(case: Case, lstm: fg.LSTM, d: Data) -> tuple[Array, Array, Array]:
+def infer(case: Case, lstm: qg.LSTM, d: Data) -> tuple[Array, Array, Array]:
     """The call without a tape; results back in the order of `Data`."""
     keywords = {} if d.lengths is None else {"lengths": d.lengths}
     y, (h, c) = lstm(to_layout(case, d.x), states_to_layout(case, d.state), **keywords)
     return from_layout(case, y), state_from_layout(case, h), state_from_layout(case, c)
 
 
-def judge(case: Case, lstm: fg.LSTM, d: Data) -> Result:
-    """What `fourgate.reference` says."""
+def judge(case: Case, lstm: qg.LSTM, d: Data) -> Result:
+    """What `quadgate.reference` says."""
     params = {name: np.asarray(value) for name, value in lstm.params.items()}
     y, (h, c), tape = reference.forward(params, d.x, d.state, d.lengths, **case.kind)
     grads = reference.backward(params, tape, d.dy, d.dstate)

@@ -12,26 +12,26 @@ from collections.abc import Callable, Iterator
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import fourgate as fg  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+import quadgate as qg  # noqa: E402
 
-hypothesis.settings.register_profile("fourgate", deadline=None, print_blob=True, max_examples=60)
-hypothesis.settings.load_profile("fourgate")
+hypothesis.settings.register_profile("quadgate", deadline=None, print_blob=True, max_examples=60)
+hypothesis.settings.load_profile("quadgate")
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_report_header() -> str:
-    return f"fourgate: {fg.cpu_info()}"
+    return f"quadgate: {qg.cpu_info()}"
 
 
 @pytest.fixture(autouse=True)
 def threads_put_back() -> Iterator[None]:
-    before = fg.get_num_threads()
+    before = qg.get_num_threads()
     yield
-    if fg.get_num_threads() != before:
-        fg.set_num_threads(before)
+    if qg.get_num_threads() != before:
+        qg.set_num_threads(before)
 
 
 @pytest.fixture

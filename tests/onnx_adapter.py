@@ -1,10 +1,10 @@
-"""What third-party conformance suites call: ONNX's LSTM, and its gradient from saved tensors, by `fourgate.onnx`."""
+"""What third-party conformance suites call: ONNX's LSTM, and its gradient from saved tensors, by `quadgate.onnx`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fourgate.onnx import lstm, lstm_grad
+from quadgate.onnx import lstm, lstm_grad
 
 __all__ = ["lstm", "lstm_backward"]
 

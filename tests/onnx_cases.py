@@ -69,7 +69,7 @@ class Call:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Those that differ from their defaults, as both `fourgate.onnx.lstm` and a node take them."""
+        """Those that differ from their defaults, as both `quadgate.onnx.lstm` and a node take them."""
         values: dict[str, Any] = {"direction": self.direction, "hidden_size": self.hidden}
         values |= {"activations": self.activations, "activation_alpha": self.alpha, "activation_beta": self.beta}
         values |= {"clip": self.clip, "input_forget": self.input_forget or None, "layout": self.layout or None}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -172,7 +172,7 @@ def seeded(seed: int) -> Pick:
 
 def model(v: Variant) -> Any:
     """The network, all parameters random: gains around 1, peepholes of up to 1/2, all else uniform as by default."""
-    make: Any = fg.RNN if v.rnn else fg.LSTM
+    make: Any = qg.RNN if v.rnn else qg.LSTM
     net = make(v.inputs, v.hidden, batch_first=v.batch_first, dtype=np.dtype(v.dtype), rng=v.seed, **v.options)
     rng = np.random.default_rng([v.seed, 1])
     with net.writable() as params:

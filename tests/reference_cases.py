@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from fourgate import reference
+from quadgate import reference
 
 REAL = np.longdouble  # of more than 64 bits on most machines: a step so small that none lands on a kink
 EXTENDED = np.finfo(REAL).eps < 1e-17

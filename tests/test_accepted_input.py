@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, model, same_bits
 
 
@@ -153,7 +153,7 @@ def test_results_are_the_callers_own():
 
 def test_float64_into_float32():
     """float64 is what NumPy makes unless told otherwise: it is rounded to the network's type."""
-    lstm = fg.LSTM(3, 4, rng=0)
+    lstm = qg.LSTM(3, 4, rng=0)
     x = np.random.default_rng(0).normal(size=(5, 2, 3))
     y, _ = lstm(x)
     assert y.dtype == np.float32

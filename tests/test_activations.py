@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bounds import ULPS
 from cases import DTYPES, same_bits
-from fourgate import _core
+from quadgate import _core
 
 FUNCTIONS = {"sigmoid": _core.sigmoid, "tanh": _core.tanh}
 # Of the nine others: alpha, beta, ULP. Those that only choose and round once have half an ULP.

@@ -1,4 +1,4 @@
-"""fg.LSTM and fg.RNN against Keras, run live on the same numbers, on its PyTorch backend.
+"""qg.LSTM and qg.RNN against Keras, run live on the same numbers, on its PyTorch backend.
 
 Install both with: pip install keras torch
 """
@@ -10,11 +10,11 @@ import tempfile
 from typing import Any
 
 import bounds
-import fourgate as fg
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import SIZES
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, Keras has no backend: install torch")
@@ -44,7 +44,7 @@ def built(layer: Any, inputs: int = INPUTS, seed: int = 3) -> Any:
     return layer
 
 
-def taken_over(lstm: fg.LSTM, *layers: Any) -> fg.LSTM:
+def taken_over(lstm: qg.LSTM, *layers: Any) -> qg.LSTM:
     """Our network with the weights of Keras layers, one for each layer and direction."""
     values = [numbers(w.value) for layer in layers for w in layer.weights]
     with lstm.writable() as params:
@@ -54,8 +54,8 @@ def taken_over(lstm: fg.LSTM, *layers: Any) -> fg.LSTM:
     return lstm
 
 
-def network(layers: int = 1, **options: Any) -> fg.LSTM:
-    return fg.LSTM(INPUTS, UNITS, layers, batch_first=True, **options)
+def network(layers: int = 1, **options: Any) -> qg.LSTM:
+    return qg.LSTM(INPUTS, UNITS, layers, batch_first=True, **options)
 
 
 def mask_of(lengths: Any) -> Any:
@@ -186,7 +186,7 @@ def test_initial_values(unit_forget_bias):
     layer = keras.layers.LSTM(UNITS, unit_forget_bias=unit_forget_bias)
     layer.build((None, None, 200))
     forget_bias = None if unit_forget_bias else 0.0
-    lstm = fg.LSTM(200, UNITS, initialization="keras", forget_bias=forget_bias, rng=0)
+    lstm = qg.LSTM(200, UNITS, initialization="keras", forget_bias=forget_bias, rng=0)
     end = np.sqrt(6 / (200 + 4 * UNITS))  # glorot: uniform, from the sizes of the whole matrix
     for kernel, recurrent, bias in ([numbers(w.value).T for w in layer.weights], list(lstm.params.values())):
         assert bias.tolist() == [0.0] * UNITS + [float(unit_forget_bias)] * UNITS + [0.0] * (2 * UNITS)
@@ -198,10 +198,10 @@ def test_initial_values(unit_forget_bias):
 
 
 def test_simple_rnn():
-    """fg.RNN against SimpleRNN."""
+    """qg.RNN against SimpleRNN."""
     for activation in ("tanh", "relu"):
         layer = built(keras.layers.SimpleRNN(UNITS, activation, return_sequences=True))
-        rnn = taken_over(fg.RNN(INPUTS, UNITS, nonlinearity=activation, batch_first=True), layer)
+        rnn = taken_over(qg.RNN(INPUTS, UNITS, nonlinearity=activation, batch_first=True), layer)
         x = draw(BATCH, STEPS, INPUTS)
         agree(rnn(x)[0], numbers(layer(x)), activation)
 
@@ -223,7 +223,7 @@ def test_drawn(draws):
         layer = keras.layers.Bidirectional(layer, merge_mode=merge)
     layer.build((None, None, inputs))
     both = {"bidirectional": True, "merge": MERGES[merge]} if merge else {}
-    lstm = taken_over(fg.LSTM(inputs, units, batch_first=True, **both), layer)
+    lstm = taken_over(qg.LSTM(inputs, units, batch_first=True, **both), layer)
     x = draw(batch, steps, inputs, seed=draws.draw(st.integers(0, 999)))
     lengths = np.array(draws.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch)))
     mask = np.arange(steps) < lengths[:, None]

@@ -1,4 +1,4 @@
-"""`fourgate.onnx.lstm` and onnxruntime's LSTM, run live, agree on random calls; where they must not, the spec decides.
+"""`quadgate.onnx.lstm` and onnxruntime's LSTM, run live, agree on random calls; where they must not, the spec decides.
 
 Where onnxruntime 1.31 does something else than the operator's definition says, found by experiment and held fast below:
 
@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import fourgate.onnx
 import hypothesis
 import numpy as np
 import onnx_cases
 import pytest
+import quadgate.onnx
 from hypothesis import strategies as st
 from onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
 
@@ -46,7 +46,7 @@ def calls(draw: st.DrawFn) -> Call:
         if count == 6 and draw(st.booleans()):
             activations = activations[:3] * 2
         takes = [len(FUNCTIONS[name][1]) for name in activations]
-        # Tenths, which float32 and float64 hold differently; onnxruntime and fourgate both read them as float32.
+        # Tenths, which float32 and float64 hold differently; onnxruntime and quadgate both read them as float32.
         number = st.integers(-15, 15).map(lambda tenths: float(np.float32(tenths / 10)))
         for k in (1, 2):
             values = tuple(draw(st.lists(number, max_size=sum(n >= k for n in takes)))) or None
@@ -125,7 +125,7 @@ def check(call: Call) -> None:
     inputs = data(call)
     judged = judge(call, inputs)
     want, relative, condition = judged.outputs, onnx_cases.error(call), conditions(call, inputs)
-    got = fourgate.onnx.lstm(*inputs.values(), **call.attributes)
+    got = quadgate.onnx.lstm(*inputs.values(), **call.attributes)
     assert all(g.dtype == call.dtype for g in got)
     onnx_cases.assert_near(call, got, want, [relative * c for c in condition])
     if numbers_missing(call) or overflows(call, judged):

@@ -10,9 +10,9 @@ import itertools
 import os
 
 import bounds
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, SIZES, Case, check, data, judge, model, run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,10 +21,10 @@ GIVEN = list(itertools.product((True, False), repeat=3))
 
 
 def test_the_instruction_set_asked_for_is_the_one_in_use():
-    info = fg.cpu_info()
+    info = qg.cpu_info()
     assert info["isa"] in info["supported"]
-    if os.environ.get("FOURGATE_ISA"):
-        assert info["isa"] == os.environ["FOURGATE_ISA"]
+    if os.environ.get("QUADGATE_ISA"):
+        assert info["isa"] == os.environ["QUADGATE_ISA"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -95,7 +95,7 @@ def test_drawn_shapes(data_):
     ids=lambda case: f"T{case.steps}-B{case.batch}-I{case.inputs}-H{case.hidden}-{case.dtype}",
 )
 def test_large(case, threads):
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     check(case, running=False)
 
 

@@ -6,12 +6,12 @@ import itertools
 from typing import Any
 
 import bounds
-import fourgate as fg
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import options
 import pytest
+import quadgate as qg
 import verdicts
 from cases import DTYPES, SIZES, Case, Data, Result, data, model, run
 
@@ -177,8 +177,8 @@ def test_state_dicts_of_a_projection_and_an_rnn_go_both_ways():
     x = options.data(options.Variant(5, 3, 4, 9)).x
     sizes = {"num_layers": 2, "bidirectional": True}
     for theirs, ours in (
-        (torch.nn.LSTM(4, 9, proj_size=3, **sizes), fg.LSTM(4, 9, proj_size=3, rng=1, **sizes)),
-        (torch.nn.RNN(4, 9, nonlinearity="relu", **sizes), fg.RNN(4, 9, nonlinearity="relu", rng=1, **sizes)),
+        (torch.nn.LSTM(4, 9, proj_size=3, **sizes), qg.LSTM(4, 9, proj_size=3, rng=1, **sizes)),
+        (torch.nn.RNN(4, 9, nonlinearity="relu", **sizes), qg.RNN(4, 9, nonlinearity="relu", rng=1, **sizes)),
     ):
         relative = 2 * bounds.norm_bound("float32", 4 + 9 + 9 + 2, 10)
         with torch.no_grad():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import Case, data, infer, model, same_bits
 
 CASE = Case(4, 3, 5, 6, 2)
@@ -219,7 +219,7 @@ def test_no_tape(lstm, d, tape):
 
 def test_a_tape_of_another_network(lstm, d):
     """Of other sizes or of the same: the tape knows whose it is."""
-    for other in (model(CASE), fg.LSTM(5, 7, 2), fg.LSTM(5, 6, 2, dtype=np.float64)):
+    for other in (model(CASE), qg.LSTM(5, 7, 2), qg.LSTM(5, 6, 2, dtype=np.float64)):
         _, _, tape = other.forward(d.x)
         with pytest.raises((ValueError, RuntimeError), match="tape"):
             lstm.backward(tape, d.dy)
@@ -254,28 +254,28 @@ def test_arrays_for_gradients(lstm, d):
 def test_sizes_of_a_network(name, value):
     arguments = {"input_size": 2, "hidden_size": 3, "num_layers": 1, name: value}
     with pytest.raises((TypeError, ValueError, MemoryError), match=name if value != 2**70 else None):
-        fg.LSTM(**arguments)
+        qg.LSTM(**arguments)
 
 
 @pytest.mark.parametrize("name", ["bias", "batch_first", "bidirectional"])
 @pytest.mark.parametrize("value", [None, "yes", 2, 0.5])
 def test_flags_of_a_network(name, value):
     with pytest.raises(TypeError, match=name):
-        fg.LSTM(2, 3, **{name: value})
+        qg.LSTM(2, 3, **{name: value})
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, np.longdouble, "no type", bool, 7])
 def test_type_of_a_network(dtype):
     with pytest.raises((TypeError, ValueError), match="dtype"):
-        fg.LSTM(2, 3, dtype=dtype)
+        qg.LSTM(2, 3, dtype=dtype)
 
 
 @pytest.mark.parametrize(("batch_first", "leading"), [(False, (4, 3)), (True, (3, 4)), (False, (4,))])
 def test_resets(batch_first, leading):
     """Of x's shape without its last axis, in x's layout, and bools."""
-    lstm = fg.LSTM(5, 6, 2, batch_first=batch_first)
+    lstm = qg.LSTM(5, 6, 2, batch_first=batch_first)
     x = zeros(*leading, 5)
-    for call in (lstm, lstm.forward, fg.RNN(5, 6, batch_first=batch_first)):
+    for call in (lstm, lstm.forward, qg.RNN(5, 6, batch_first=batch_first)):
         for shape in wrong(leading):
             with pytest.raises(ValueError, match=says("resets must have shape", leading, "got", shape)):
                 call(x, resets=np.zeros(shape, bool))
@@ -286,7 +286,7 @@ def test_resets(batch_first, leading):
 
 
 def test_gradients_of_cells():
-    lstm = fg.LSTM(5, 6, 2, bidirectional=True, proj_size=2)
+    lstm = qg.LSTM(5, 6, 2, bidirectional=True, proj_size=2)
     _, _, cells, tape = lstm.forward(zeros(4, 3, 5), return_cells=True)
     good = (4, 3, 12)
     assert cells.shape == good
@@ -300,7 +300,7 @@ def test_gradients_of_cells():
 
 def test_state_of_a_projection():
     """h and c are of different shapes, and each is asked for its own."""
-    lstm = fg.LSTM(5, 6, proj_size=2)
+    lstm = qg.LSTM(5, 6, proj_size=2)
     x = zeros(4, 3, 5)
     _, _, tape = lstm.forward(x)
     h, c = zeros(1, 3, 2), zeros(1, 3, 6)
@@ -319,7 +319,7 @@ def test_state_of_a_projection():
 
 
 def test_out_and_resets_share_memory():
-    lstm = fg.LSTM(5, 6, dtype=np.float64)
+    lstm = qg.LSTM(5, 6, dtype=np.float64)
     base = np.zeros(4 * 3 * 6)
     resets = base.view(bool)[:12].reshape(4, 3)
     with pytest.raises(ValueError, match=says("out must not share memory with resets")):
@@ -329,15 +329,15 @@ def test_out_and_resets_share_memory():
 @pytest.mark.parametrize("rng", ["seed", 1.5, -1, True, np.random.RandomState(0)])
 def test_rng(rng):
     with pytest.raises((TypeError, ValueError), match="rng"):
-        fg.LSTM(2, 3, rng=rng)
+        qg.LSTM(2, 3, rng=rng)
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True, 10**12])
 def test_number_of_threads(n):
-    before = fg.get_num_threads()
+    before = qg.get_num_threads()
     with pytest.raises((TypeError, ValueError, OverflowError), match=r"(?i)\bn\b|threads"):
-        fg.set_num_threads(n)
-    assert fg.get_num_threads() == before
+        qg.set_num_threads(n)
+    assert qg.get_num_threads() == before
 
 
 def test_nothing_is_lost_by_mistakes(lstm, d):
@@ -364,7 +364,7 @@ def test_nothing_is_lost_by_mistakes(lstm, d):
 
 @pytest.mark.parametrize("bad", ["no", 1, None])
 def test_flags_of_calls(bad):
-    lstm = fg.LSTM(5, 6)
+    lstm = qg.LSTM(5, 6)
     x = np.zeros((4, 3, 5), np.float32)
     y, _, tape = lstm.forward(x)
     out = lstm.backward(tape, y).params
@@ -394,5 +394,5 @@ def test_flags_of_calls(bad):
 )
 def test_numbers_that_the_type_cannot_hold(name, options):
     with pytest.raises(ValueError, match=rf"^{name} must be a number that float32 can hold"):
-        fg.LSTM(2, 3, **options)
-    fg.LSTM(2, 3, dtype=np.float64, **options)
+        qg.LSTM(2, 3, **options)
+    qg.LSTM(2, 3, dtype=np.float64, **options)

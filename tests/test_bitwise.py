@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import Case, data, infer, model, run, same_bits, to_layout
 
 # One case for each way to split a call, over rows, hidden units, directions, layers, and some too small for that.
@@ -43,11 +43,11 @@ def assert_same(got, want):
 def test_threads(case):
     """Outputs, states and every gradient."""
     lstm, d = model(case), data(case)
-    fg.set_num_threads(1)
+    qg.set_num_threads(1)
     want = run(case, lstm, d)
     for threads in (2, 3, 1, 5):
-        fg.set_num_threads(threads)
-        assert fg.get_num_threads() == threads
+        qg.set_num_threads(threads)
+        assert qg.get_num_threads() == threads
         for _ in range(3):  # who computes what may differ from call to call
             assert_same(run(case, lstm, d), want)
 
@@ -69,7 +69,7 @@ def test_calls(case):
 @every_case
 def test_a_row_is_the_same_in_every_batch(case, threads):
     """Alone, and in a smaller batch at another place: y, final state, gradients of x and of the initial state."""
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     lstm, d = model(case), data(case)
     want = run(case, lstm, d)
     groups = [[row] for row in sorted({0, case.batch // 2, case.batch - 1})]
@@ -108,7 +108,7 @@ def test_a_sequence_is_the_same_in_chunks(case):
 @pytest.mark.parametrize("case", [c for c in CASES if not c.bidirectional and not c.lengths], ids=name_of)
 def test_a_stream_is_the_whole_call(case, threads):
     """step, run and a mixture of both."""
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     lstm, d = model(dataclasses.replace(case, batch_first=False)), data(case)
     y, (h, c) = lstm(d.x, d.state)
     stream = lstm.stream(case.batch)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import bounds
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, model, same_bits
 
 
@@ -67,7 +67,7 @@ def test_output_0_is_silent(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_counting(dtype):
     """All gates 1 and g = tanh(1000) = 1: the cell counts the steps, exactly."""
-    lstm = fg.LSTM(2, 5, dtype=dtype)
+    lstm = qg.LSTM(2, 5, dtype=dtype)
     gates_by_bias(lstm, i=1, f=1, o=1)
     with lstm.writable() as params:
         params["weight_ih_l0"][10:15] = 0
@@ -93,7 +93,7 @@ def test_no_state_is_a_state_of_zeros(bidirectional, lengths):
 def test_the_reverse_direction_is_the_forward_one_on_the_reversed_sequence():
     case = Case(7, 5, 6, 18, 1, True)
     both, d = model(case), data(case)
-    one = fg.LSTM(6, 18)
+    one = qg.LSTM(6, 18)
     for suffix, part, flip in (("", 0, 1), ("_reverse", 1, -1)):
         with one.writable() as params:
             for name in params:
@@ -111,7 +111,7 @@ def test_layers_are_networks_one_on_the_other():
     want, (h, c) = lstm(d.x, d.state)
     y = d.x
     for layer in range(3):
-        one = fg.LSTM(7 if layer == 0 else 18, 18)
+        one = qg.LSTM(7 if layer == 0 else 18, 18)
         with one.writable() as params:
             for name in params:
                 params[name][...] = lstm.params[name.replace("_l0", f"_l{layer}")]
@@ -124,7 +124,7 @@ def test_layers_are_networks_one_on_the_other():
 def test_no_bias_is_a_bias_of_zeros():
     case = Case(6, 5, 7, 18, 2, True, bias=False)
     lstm, d = model(case), data(case)
-    zeros = fg.LSTM(7, 18, 2, bidirectional=True)
+    zeros = qg.LSTM(7, 18, 2, bidirectional=True)
     with zeros.writable() as params:
         for name, value in params.items():
             value[...] = 0 if name.startswith("bias") else lstm.params[name]
@@ -133,7 +133,7 @@ def test_no_bias_is_a_bias_of_zeros():
 
 def test_number_of_parameters():
     """Embedding(1000, 64), LSTM(64, 128) and Linear(128, 10), with one bias each where there is one: 164106."""
-    lstm = fg.LSTM(64, 128)
+    lstm = qg.LSTM(64, 128)
     assert lstm.num_parameters == 98816
     assert 1000 * 64 + lstm.num_parameters + (128 + 1) * 10 == 164106
     for case in (Case(1, 1, 3, 5, 2, True), Case(1, 1, 7, 2, 3, bias=False)):
@@ -142,7 +142,7 @@ def test_number_of_parameters():
 
 
 def test_names_and_shapes_of_parameters():
-    lstm = fg.LSTM(3, 5, 2, bidirectional=True)
+    lstm = qg.LSTM(3, 5, 2, bidirectional=True)
     assert {name: value.shape for name, value in lstm.params.items()} == {
         "weight_ih_l0": (20, 3),
         "weight_hh_l0": (20, 5),
@@ -157,4 +157,4 @@ def test_names_and_shapes_of_parameters():
         "weight_hh_l1_reverse": (20, 5),
         "bias_l1_reverse": (20,),
     }
-    assert list(fg.LSTM(3, 5, bias=False).params) == ["weight_ih_l0", "weight_hh_l0"]
+    assert list(qg.LSTM(3, 5, bias=False).params) == ["weight_ih_l0", "weight_hh_l0"]

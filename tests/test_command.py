@@ -1,4 +1,4 @@
-"""`python -m fourgate` and `import fourgate`, as a user's shell sees them."""
+"""`python -m quadgate` and `import quadgate`, as a user's shell sees them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import subprocess
 import sys
 import time
 
-import fourgate as fg
+import quadgate as qg
 
 
 def test_self_check():
     """It says what is in use, checks itself against the reference in a few seconds, and exits with 0."""
     begin = time.monotonic()
-    command = [sys.executable, "-W", "error", "-m", "fourgate"]
+    command = [sys.executable, "-W", "error", "-m", "quadgate"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
     assert time.monotonic() - begin < 15  # two seconds, and as much again for a busy machine, several times over
-    assert importlib.metadata.version("fourgate") in done.stdout
-    assert fg.cpu_info()["isa"] in done.stdout
+    assert importlib.metadata.version("quadgate") in done.stdout
+    assert qg.cpu_info()["isa"] in done.stdout
     for word in ("thread", "cache"):
         assert word in done.stdout.lower()
 
 
 def test_version():
-    assert fg.__version__ == importlib.metadata.version("fourgate")
+    assert qg.__version__ == importlib.metadata.version("quadgate")
 
 
 def test_import_costs_less_than_15_ms_beyond_numpy(run_script, tmp_path):
@@ -37,7 +37,7 @@ def test_import_costs_less_than_15_ms_beyond_numpy(run_script, tmp_path):
         import time
         import numpy
         begin = time.perf_counter()
-        import fourgate
+        import quadgate
         print(time.perf_counter() - begin)
     """
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
@@ -52,27 +52,27 @@ def test_import_loads_no_other_package(run_script):
         import sys
         import numpy
         before = set(sys.modules)
-        import fourgate
+        import quadgate
         new = {name.partition(".")[0] for name in set(sys.modules) - before}
-        print(*sorted(new - {"fourgate"} - set(sys.stdlib_module_names)))
+        print(*sorted(new - {"quadgate"} - set(sys.stdlib_module_names)))
     """
     assert run_script(source).stdout.split() == []
 
 
 def test_public_names():
     for name in ("LSTM", "Grads", "Stream", "set_num_threads", "get_num_threads", "cpu_info", "reference"):
-        assert hasattr(fg, name), name
+        assert hasattr(qg, name), name
 
 
 def test_machine():
-    info = fg.cpu_info()
+    info = qg.cpu_info()
     assert set(info) == {"isa", "supported", "cores", "threads", "l1d", "l2", "l3"}
     assert info["cores"] >= 1
-    assert info["threads"] == fg.get_num_threads()
+    assert info["threads"] == qg.get_num_threads()
     for cache in ("l1d", "l2", "l3"):
         assert info[cache] >= 0
-    fg.set_num_threads(3)
-    assert fg.get_num_threads() == fg.cpu_info()["threads"] == 3
+    qg.set_num_threads(3)
+    assert qg.get_num_threads() == qg.cpu_info()["threads"] == 3
 
 
 def test_the_first_number_of_threads_is_that_of_the_cores(run_script):
@@ -82,8 +82,8 @@ def test_the_first_number_of_threads_is_that_of_the_cores(run_script):
         import os
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            import fourgate
-            assert fourgate.get_num_threads() == 1
-            assert fourgate.cpu_info()["cores"] == 1
+            import quadgate
+            assert quadgate.get_num_threads() == 1
+            assert quadgate.cpu_info()["cores"] == 1
         """
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-import fourgate as fg
 import numpy as np
 import pytest
-from fourgate import _core
+import quadgate as qg
+from quadgate import _core
 
 NOTHING = (None, None, None, None, False)  # state, lengths, out, resets, cells
 
@@ -34,7 +34,7 @@ def test_an_object_that_was_never_made(kind):
 
 
 def test_arguments_are_positional_and_all_there():
-    net = fg.LSTM(3, 4)._net
+    net = qg.LSTM(3, 4)._net
     x = np.zeros((2, 1, 3), np.float32)
     for call in (net.forward, net.forward_tape, _core.Stream(net, 1).step, _core.Stream(net, 1).run):
         for bad in ((), (x,), (x, *[None] * 9)):
@@ -45,7 +45,7 @@ def test_arguments_are_positional_and_all_there():
 
 
 def test_what_is_not_plain_is_refused_without_an_error():
-    net = fg.LSTM(3, 4)._net
+    net = qg.LSTM(3, 4)._net
     x = np.zeros((2, 1, 3), np.float32)
     assert net.forward(x.tolist(), *NOTHING) is None
     assert net.forward(x, *NOTHING[:-1], 0) is None
@@ -67,7 +67,7 @@ def test_exceptions_of_the_core():
 
 
 def test_a_method_keeps_its_object():
-    lstm, x = fg.LSTM(3, 4, rng=0), np.ones((2, 1, 3), np.float32)
+    lstm, x = qg.LSTM(3, 4, rng=0), np.ones((2, 1, 3), np.float32)
     want = lstm(x)[0]
     forward = lstm._net.forward
     del lstm
@@ -75,7 +75,7 @@ def test_a_method_keeps_its_object():
 
 
 def test_references_are_neither_kept_nor_lost():
-    lstm = fg.LSTM(3, 4)
+    lstm = qg.LSTM(3, 4)
     stream, x, out = lstm.stream(), np.ones((1, 1, 3), np.float32), np.empty((1, 1, 4), np.float32)
     state = lstm(x)[1]
     held = (x, out, state, *state, lstm._net, None, False)

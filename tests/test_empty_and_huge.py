@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, model, same_bits
 from numpy.lib.stride_tricks import as_strided
 
@@ -43,14 +43,14 @@ def test_empty(steps, batch, bidirectional, batch_first, dtype):
 
 
 def test_empty_without_a_batch():
-    lstm = fg.LSTM(5, 7, 2, rng=0)
+    lstm = qg.LSTM(5, 7, 2, rng=0)
     y, (h, c) = lstm(np.zeros((0, 5), np.float32))
     assert y.shape == (0, 7)
     assert h.shape == c.shape == (2, 7)
 
 
 def test_accumulating_nothing():
-    lstm = fg.LSTM(5, 7, rng=0)
+    lstm = qg.LSTM(5, 7, rng=0)
     _, _, tape = lstm.forward(np.zeros((0, 3, 5), np.float32))
     out = {name: np.full(value.shape, 3, np.float32) for name, value in lstm.params.items()}
     lstm.backward(tape, out=out, accumulate=True)
@@ -66,14 +66,14 @@ def test_accumulating_nothing():
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_networks_too_large(sizes, bidirectional):
     with pytest.raises(MemoryError):
-        fg.LSTM(*sizes, bidirectional=bidirectional)
+        qg.LSTM(*sizes, bidirectional=bidirectional)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2**46, 1, 1), (2**23, 2**23, 1), (2**30, 2**29, 1), (1, 2**46, 1), (2**46, 1)])
 def test_sequences_too_large(shape, dtype):
     """One number seen as an array that is larger than any memory: the result would have to be as large."""
-    lstm = fg.LSTM(1, 16, rng=0, dtype=dtype)
+    lstm = qg.LSTM(1, 16, rng=0, dtype=dtype)
     x = as_strided(np.zeros(1, dtype), shape, (0,) * len(shape), writeable=False)
     for call in (lstm, lstm.forward):
         with pytest.raises(MemoryError):
@@ -83,7 +83,7 @@ def test_sequences_too_large(shape, dtype):
 
 
 def test_streams_too_large():
-    lstm = fg.LSTM(1, 16, rng=0)
+    lstm = qg.LSTM(1, 16, rng=0)
     for batch in (2**46, 2**58, 2**62):
         with pytest.raises(MemoryError):
             lstm.stream(batch)

@@ -1,4 +1,4 @@
-"""fourgate works on in a forked child, whatever the parent did with its threads before."""
+"""quadgate works on in a forked child, whatever the parent did with its threads before."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ START = """
 import os, signal, sys, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 import numpy as np
-import fourgate as fg
+import quadgate as qg
 
-fg.set_num_threads(2)
-lstm = fg.LSTM(64, 128, 2, bidirectional=True, rng=0)
+qg.set_num_threads(2)
+lstm = qg.LSTM(64, 128, 2, bidirectional=True, rng=0)
 x = np.random.default_rng(0).normal(size=(12, 32, 64)).astype(np.float32)
 dy = np.ones((12, 32, 256), np.float32)
 
@@ -48,7 +48,7 @@ def test_fork_after_use(run_script):
 want = work()
 in_child(lambda: work() == want)
 assert work() == want
-in_child(lambda: work() == want and fg.get_num_threads() == 2)
+in_child(lambda: work() == want and qg.get_num_threads() == 2)
 """
     )
 
@@ -87,12 +87,12 @@ def test_a_child_may_change_the_number_of_threads(run_script):
 want = work()
 def child():
     for n in (3, 1, 2):
-        fg.set_num_threads(n)
+        qg.set_num_threads(n)
         if work() != want:
             return False
     return True
 in_child(child)
-assert fg.get_num_threads() == 2
+assert qg.get_num_threads() == 2
 assert work() == want
 """
     )
@@ -110,11 +110,11 @@ def busy(model):
     while not stop.is_set():
         if work(model) != want:
             wrong.append(1)
-others = [threading.Thread(target=busy, args=(m,)) for m in (lstm, fg.LSTM(64, 128, 2, bidirectional=True, rng=0))]
+others = [threading.Thread(target=busy, args=(m,)) for m in (lstm, qg.LSTM(64, 128, 2, bidirectional=True, rng=0))]
 for t in others:
     t.start()
 def child():
-    mine = fg.LSTM(64, 128, 2, bidirectional=True, rng=0)
+    mine = qg.LSTM(64, 128, 2, bidirectional=True, rng=0)
     return work(mine) == want and work(lstm) == want
 for _ in range(10):
     in_child(child)
@@ -131,7 +131,7 @@ def test_streams_in_both(run_script):
     run_script(
         START
         + """
-one = fg.LSTM(64, 128, rng=0)
+one = qg.LSTM(64, 128, rng=0)
 want, _ = one(x)
 stream = one.stream(32)
 stream.run(x[:6])

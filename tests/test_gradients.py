@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import bounds
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, model, run, same_bits
 
 GIVEN = list(itertools.product((True, False), repeat=3))
@@ -207,7 +207,7 @@ def test_without_the_gradient_of_x(bidirectional):
 def test_learning():
     """Plain gradient descent makes the loss of a small task fall to less than a tenth: everything is wired together."""
     rng = np.random.default_rng(0)
-    lstm = fg.LSTM(3, 16, rng=1)
+    lstm = qg.LSTM(3, 16, rng=1)
     x = rng.normal(size=(10, 32, 3)).astype(np.float32)
     want = np.tanh(np.cumsum(x[:, :, :1], axis=0) / 2) * np.float32(0.9)
     losses = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, same_bits
 
 ALL = {"num_layers": 2, "bidirectional": True, "peephole": True, "layer_norm": "pre", "shortcut": "highway"}
@@ -29,7 +29,7 @@ def assert_uniform(value, end, name):
 @BOTH
 def test_one_seed_one_network(scheme):
     """For an int and its generator, and in both types up to rounding; another seed gives another."""
-    for make, options in ((fg.LSTM, {**ALL, "proj_size": 3}), (fg.RNN, {"num_layers": 2, "shortcut": "highway"})):
+    for make, options in ((qg.LSTM, {**ALL, "proj_size": 3}), (qg.RNN, {"num_layers": 2, "shortcut": "highway"})):
         nets = [
             make(5, 7, **options, initialization=scheme, rng=rng, dtype=dtype)
             for rng in (3, np.random.default_rng(3), 4)
@@ -49,7 +49,7 @@ def test_one_seed_one_network(scheme):
 @BOTH
 def test_norms_and_highways(scheme):
     """Gains of 1, biases of 0, and a highway that carries its input through more than it transforms it."""
-    params = fg.LSTM(20, 30, **ALL, initialization=scheme, rng=0).params
+    params = qg.LSTM(20, 30, **ALL, initialization=scheme, rng=0).params
     for name, value in params.items():
         if kind(name) in ("norm_ih", "norm_hh"):
             assert (value == 1).all()
@@ -64,10 +64,10 @@ def test_norms_and_highways(scheme):
 
 def test_as_pytorch():
     """Everything else uniform between -1/sqrt(H) and 1/sqrt(H), projections and peepholes too."""
-    params = fg.LSTM(20, 64, 2, proj_size=16, peephole=True, bidirectional=True, rng=0).params
+    params = qg.LSTM(20, 64, 2, proj_size=16, peephole=True, bidirectional=True, rng=0).params
     for name, value in params.items():
         assert_uniform(value, 1 / 8, name)
-    for name, value in fg.RNN(20, 64, 2, rng=0).params.items():
+    for name, value in qg.RNN(20, 64, 2, rng=0).params.items():
         assert_uniform(value, 1 / 8, name)
 
 
@@ -76,7 +76,7 @@ def test_as_pytorch_has_it():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     theirs = torch.nn.LSTM(20, 64, proj_size=16).state_dict()
-    ours = fg.LSTM(20, 64, proj_size=16, rng=0).state_dict()
+    ours = qg.LSTM(20, 64, proj_size=16, rng=0).state_dict()
     for name, value in theirs.items():
         if name != "bias_hh_l0":  # ours are added to the other half
             assert abs(np.abs(ours[name]).max() - value.abs().max().item()) < 0.125 * (1 - 1e-6 ** (1 / value.numel()))
@@ -87,7 +87,7 @@ def test_as_keras(sizes, columns):
     """Glorot's uniform with the fan-out of all gates, orthonormal columns, zeros; ones for the forget gate."""
     inputs, units = sizes
     proj = {} if columns == units else {"proj_size": columns}
-    params = fg.LSTM(*sizes, 2, **proj, peephole=True, initialization="keras", rng=0, dtype=np.float64).params
+    params = qg.LSTM(*sizes, 2, **proj, peephole=True, initialization="keras", rng=0, dtype=np.float64).params
     for layer, width in enumerate((inputs, columns)):
         assert_uniform(params[f"weight_ih_l{layer}"], math.sqrt(6 / (width + 4 * units)), layer)
         hh = params[f"weight_hh_l{layer}"]
@@ -104,7 +104,7 @@ def test_as_keras(sizes, columns):
 
 
 def test_as_keras_without_gates():
-    params = fg.RNN(20, 30, 2, initialization="keras", rng=0, dtype=np.float64).params
+    params = qg.RNN(20, 30, 2, initialization="keras", rng=0, dtype=np.float64).params
     for layer, width in enumerate((20, 30)):
         assert_uniform(params[f"weight_ih_l{layer}"], math.sqrt(6 / (width + 30)), layer)
         hh = params[f"weight_hh_l{layer}"]
@@ -114,13 +114,13 @@ def test_as_keras_without_gates():
 
 def test_orthogonal_matrices_are_drawn_uniformly():
     """Every sign is as likely as the other: plain Householder has the first one always negative."""
-    firsts = [fg.LSTM(1, 3, initialization="keras", rng=seed).params["weight_hh_l0"][0] for seed in range(400)]
+    firsts = [qg.LSTM(1, 3, initialization="keras", rng=seed).params["weight_hh_l0"][0] for seed in range(400)]
     positive = (np.array(firsts) > 0).sum(axis=0)
     assert (np.abs(positive - 200) < 5 * math.sqrt(100)).all()
 
 
 def test_coupled_gates_have_no_forget_bias():
-    assert not fg.LSTM(3, 4, coupled=True, initialization="keras").params["bias_l0"].any()
+    assert not qg.LSTM(3, 4, coupled=True, initialization="keras").params["bias_l0"].any()
 
 
 @BOTH
@@ -128,7 +128,7 @@ def test_coupled_gates_have_no_forget_bias():
 def test_forget_bias(scheme, value):
     """The rows of f in every layer and direction; all else is what it is without."""
     options = {**ALL, "initialization": scheme, "rng": 0}
-    params, without = (fg.LSTM(5, 7, forget_bias=b, **options).params for b in (value, None))
+    params, without = (qg.LSTM(5, 7, forget_bias=b, **options).params for b in (value, None))
     for name, parameter in params.items():
         if kind(name) == "bias":
             assert (parameter[7:14] == np.float32(value)).all()
@@ -141,5 +141,5 @@ def test_forget_bias(scheme, value):
 def test_the_generator_that_is_given_moves_on():
     """Two networks from one generator differ."""
     rng = np.random.default_rng(0)
-    one, two = (fg.LSTM(3, 4, rng=rng, dropout=0.5, num_layers=2) for _ in range(2))
+    one, two = (qg.LSTM(3, 4, rng=rng, dropout=0.5, num_layers=2) for _ in range(2))
     assert not same_bits(one.params["weight_ih_l0"], two.params["weight_ih_l0"])

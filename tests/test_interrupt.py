@@ -8,10 +8,10 @@ import pytest
 START = """
 import os, signal, threading, time
 import numpy as np
-import fourgate as fg
+import quadgate as qg
 
-fg.set_num_threads({threads})
-lstm = fg.LSTM(1, 1024, rng=0)
+qg.set_num_threads({threads})
+lstm = qg.LSTM(1, 1024, rng=0)
 short = np.random.default_rng(0).normal(size=(40, 1, 1)).astype(np.float32)
 
 def measured(call):
@@ -68,7 +68,7 @@ def test_many_small_steps(run_script, threads):
     run_script(
         START.format(threads=threads)
         + """
-small = fg.LSTM(1, 1, num_layers=3, rng=0)
+small = qg.LSTM(1, 1, num_layers=3, rng=0)
 x = np.zeros((20_000_000, 1, 1), np.float32)
 interrupted(lambda: small(x))
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import bounds
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, from_layout, model, run, same_bits, to_layout
 
 LENGTHS = [
@@ -154,7 +154,7 @@ def test_lengths_may_change_after_the_call():
 def test_unbatched_and_batch_first():
     case = Case(6, 3, 4, 9, 2, True)
     lstm, d = model(case), data(case)
-    other = fg.LSTM(4, 9, 2, bidirectional=True, batch_first=True)
+    other = qg.LSTM(4, 9, 2, bidirectional=True, batch_first=True)
     with other.writable() as params:
         for name, value in params.items():
             value[...] = lstm.params[name]

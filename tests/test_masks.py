@@ -6,9 +6,9 @@ import copy
 import pickle
 import threading
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import same_bits
 
 STEPS, ROWS = 6, 3
@@ -17,7 +17,7 @@ CHANCES = {"dropout": 0.3, "recurrent_dropout": 0.4, "weight_drop": 0.2, "zoneou
 
 def make(**options):
     options = {**CHANCES, "num_layers": 2, "rng": 0, **options}
-    return fg.LSTM(5, 7, **options)
+    return qg.LSTM(5, 7, **options)
 
 
 def x_for(lstm, seed=0):
@@ -94,7 +94,7 @@ def test_without_a_batch_axis(batch_first):
 
 def test_large_masks_are_drawn_in_the_same_order():
     """More elements than are drawn at a time; with each of NumPy's bit generators."""
-    lstm = fg.LSTM(1, 100, zoneout=(0.5, 0.25))
+    lstm = qg.LSTM(1, 100, zoneout=(0.5, 0.25))
     x = np.zeros((701, 1, 1), np.float32)
     for kind in (np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64):
         got = masks_of(lstm, np.random.Generator(kind(5)), x)
@@ -106,7 +106,7 @@ def test_large_masks_are_drawn_in_the_same_order():
 @pytest.mark.parametrize("p", [0.03, 0.5, 0.9])
 def test_how_many(p):
     """n draws hit p n times, give or take 5 standard deviations."""
-    masks = masks_of(fg.LSTM(1, 50, zoneout=(p, 0)), 0, np.zeros((20, 20, 1), np.float32))
+    masks = masks_of(qg.LSTM(1, 50, zoneout=(p, 0)), 0, np.zeros((20, 20, 1), np.float32))
     (mask,) = masks.values()
     assert abs(mask.sum() - p * mask.size) < 5 * np.sqrt(p * (1 - p) * mask.size)
 
@@ -119,26 +119,26 @@ def test_all_and_none():
     assert not any("zoneout_c" in name for name in masks)
     tiny = masks_of(make(zoneout=(2.0**-40, 0.0)), 0)  # rounds to 0, but is asked for
     assert not tiny["zoneout_h_l0"].any()
-    only = masks_of(fg.LSTM(5, 7, 2, dropout=0.3), 3)
+    only = masks_of(qg.LSTM(5, 7, 2, dropout=0.3), 3)
     assert_same(only, by_hand({"dropout_l0": (0.3, (STEPS, ROWS, 7))}, np.random.default_rng(3)))
 
 
 def test_networks_without():
     """No masks, for whatever generator; which is checked all the same."""
-    lstm = fg.LSTM(5, 7)
+    lstm = qg.LSTM(5, 7)
     rng = np.random.default_rng(0)
     before = repr(rng.bit_generator.state)
     for given in (None, 3, rng):
         assert lstm.forward(x_for(lstm), rng=given)[-1].masks == {}
     assert repr(rng.bit_generator.state) == before
-    for net in (lstm, make(), fg.RNN(5, 7)):
+    for net in (lstm, make(), qg.RNN(5, 7)):
         for bad in ("seed", 1.5, -1, True, np.random.RandomState(0)):
             with pytest.raises((TypeError, ValueError), match=r"^rng must"):
                 net.forward(x_for(lstm), rng=bad)
 
 
 def test_rnn():
-    rnn = fg.RNN(5, 7, 2, dropout=0.3, recurrent_dropout=0.4, weight_drop=0.2)
+    rnn = qg.RNN(5, 7, 2, dropout=0.3, recurrent_dropout=0.4, weight_drop=0.2)
     want = {name: entry for name, entry in wanted([""]).items() if "zoneout" not in name}
     want = {name: (p, (7, 7) if "weight" in name else shape) for name, (p, shape) in want.items()}
     x = np.zeros((STEPS, ROWS, 5), np.float32)
@@ -188,7 +188,7 @@ def test_masks_and_results_do_not_depend_on_the_number_of_threads():
     lstm = make(bidirectional=True)
     results = []
     for threads in (1, 3):
-        fg.set_num_threads(threads)
+        qg.set_num_threads(threads)
         y, (h, c), tape = lstm.forward(x_for(lstm), rng=1)
         grads = lstm.backward(tape, np.ones_like(y))
         results.append([y, h, c, grads.x, *tape.masks.values(), *grads.params.values()])
@@ -236,7 +236,7 @@ def test_arguments_of_any_kind():
 def test_masks_that_no_memory_holds():
     x = np.zeros((0, 2**58, 1), np.float32)
     with pytest.raises(MemoryError):
-        fg.LSTM(1, 64, recurrent_dropout=0.5).forward(x)
+        qg.LSTM(1, 64, recurrent_dropout=0.5).forward(x)
 
 
 def test_a_tape_keeps_its_masks():
@@ -256,10 +256,10 @@ def test_a_tape_keeps_its_masks():
 
 def test_a_tape_says_what_masks_and_dropped_weights_hold():
     plain, masked = (
-        fg.LSTM(8, 64, rng=0, **kind).forward(np.zeros((50, 4, 8)))[-1] for kind in ({}, {"zoneout": (0.1, 0.1)})
+        qg.LSTM(8, 64, rng=0, **kind).forward(np.zeros((50, 4, 8)))[-1] for kind in ({}, {"zoneout": (0.1, 0.1)})
     )
     assert masked.nbytes == plain.nbytes + 2 * 50 * 4 * 64
-    dropped = fg.LSTM(8, 64, rng=0, weight_drop=0.1).forward(np.zeros((50, 4, 8)))[-1]
+    dropped = qg.LSTM(8, 64, rng=0, weight_drop=0.1).forward(np.zeros((50, 4, 8)))[-1]
     assert dropped.nbytes > plain.nbytes + 4 * 64 * (8 + 2 * 64) * 4
 
 
@@ -269,8 +269,8 @@ def test_drawing_survives_a_fork_and_a_signal_handler(run_script):
         """
         import os, signal, threading, time
         import numpy as np
-        import fourgate as fg
-        net = fg.LSTM(4, 8, 2, dropout=0.3, zoneout=(0.2, 0.2), rng=0)
+        import quadgate as qg
+        net = qg.LSTM(4, 8, 2, dropout=0.3, zoneout=(0.2, 0.2), rng=0)
         x = np.zeros((2000, 64, 4), np.float32)
         signal.signal(signal.SIGALRM, lambda *_: net.forward(x[:2]))
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)

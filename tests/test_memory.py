@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, model
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
@@ -14,7 +14,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="m
 START = """
 import gc, pathlib, pickle
 import numpy as np
-import fourgate as fg
+import quadgate as qg
 
 def resident():
     gc.collect()
@@ -36,9 +36,9 @@ def test_flat_over_10000_calls(run_script, threads):
     run_script(
         START
         + f"""
-fg.set_num_threads({threads})
-lstm = fg.LSTM(8, 24, 2, bidirectional=True, rng=0)
-one = fg.LSTM(8, 24, rng=0)
+qg.set_num_threads({threads})
+lstm = qg.LSTM(8, 24, 2, bidirectional=True, rng=0)
+one = qg.LSTM(8, 24, rng=0)
 stream = one.stream(3)
 rng = np.random.default_rng(0)
 x, dy = rng.normal(size=(5, 3, 8)).astype(np.float32), rng.normal(size=(5, 3, 48)).astype(np.float32)
@@ -65,7 +65,7 @@ def round_of_calls(n):
             params["bias_l0"] *= np.float32(0.5)
         one.stream(2).step(x[0, :2])
         one(x)
-        fg.LSTM(8, 24)(x)
+        qg.LSTM(8, 24)(x)
 
 for n in range(1500):
     round_of_calls(n)
@@ -82,7 +82,7 @@ assert grown < MB, f"grown by {{grown}} bytes"
 @needs_proc
 @pytest.mark.parametrize(
     "network",
-    ["fg.LSTM(64, 64, rng=0)", "fg.LSTM(64, 64, bidirectional=True, rng=0)", "fg.LSTM(64, 64, 3, rng=0)"],
+    ["qg.LSTM(64, 64, rng=0)", "qg.LSTM(64, 64, bidirectional=True, rng=0)", "qg.LSTM(64, 64, 3, rng=0)"],
     ids=["plain", "two_directions", "three_layers"],
 )
 @pytest.mark.parametrize(("batch", "steps"), [(1, 40_000), (32, 1500)])
@@ -91,7 +91,7 @@ def test_the_workspace_of_inference_does_not_grow_with_the_steps(run_script, net
     run_script(
         START
         + f"""
-fg.set_num_threads(2)
+qg.set_num_threads(2)
 lstm = {network}
 x = np.ones(({steps}, {batch}, 64), np.float32)
 out = np.ones(({steps}, {batch}, 64 * (2 if lstm.bidirectional else 1)), np.float32)
@@ -120,7 +120,7 @@ def test_a_tape_is_at_most_6_H_numbers_a_step_and_row_and_the_inputs(layers, bid
 
 
 def test_the_size_of_a_tape_follows_the_steps():
-    lstm = fg.LSTM(20, 64, rng=0)
+    lstm = qg.LSTM(20, 64, rng=0)
     sizes = [lstm.forward(np.zeros((steps, 2, 20), np.float32))[2].nbytes for steps in (100, 200, 300)]
     assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], rel=0.01)
 
@@ -131,7 +131,7 @@ def test_a_tape_is_as_large_as_it_says(run_script):
         START
         + """
 import ctypes
-lstm = fg.LSTM(16, 128, rng=0)
+lstm = qg.LSTM(16, 128, rng=0)
 x = np.ones((2000, 16, 16), np.float32)
 lstm.forward(x[:100])
 before = resident()

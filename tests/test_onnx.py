@@ -1,4 +1,4 @@
-"""`fourgate.onnx.lstm` is ONNX's operator LSTM: attributes, absent inputs, layouts, types, and what it refuses."""
+"""`quadgate.onnx.lstm` is ONNX's operator LSTM: attributes, absent inputs, layouts, types, and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import fourgate as fg
-import fourgate.onnx
 import numpy as np
 import onnx_cases
 import pytest
-from fourgate.onnx import lstm, lstm_backward, lstm_grad, lstm_training
+import quadgate as qg
+import quadgate.onnx
 from onnx_cases import FUNCTIONS, OPTIONAL, Call, conditions, data, judge
+from quadgate.onnx import lstm, lstm_backward, lstm_grad, lstm_training
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 DTYPES = ("float32", "float64")
@@ -344,12 +344,12 @@ def test_wrong_attributes(attributes, error):
 
 def test_what_the_module_offers():
     pytest.importorskip("onnx", reason="a part of the module needs onnx: install onnx")
-    assert fg.onnx is fourgate.onnx
-    for name in fourgate.onnx.__all__:
-        assert getattr(fourgate.onnx, name).__doc__
+    assert qg.onnx is quadgate.onnx
+    for name in quadgate.onnx.__all__:
+        assert getattr(quadgate.onnx, name).__doc__
     with pytest.raises(AttributeError, match="nothing"):
-        _ = fourgate.onnx.nothing
-    assert lstm_grad.__module__.startswith("fourgate.onnx")
+        _ = quadgate.onnx.nothing
+    assert lstm_grad.__module__.startswith("quadgate.onnx")
 
 
 def test_onnx_is_imported_when_asked_for(run_script):
@@ -358,16 +358,16 @@ def test_onnx_is_imported_when_asked_for(run_script):
         """
         import sys
         sys.modules["onnx"] = None  # as if it were not installed
-        import fourgate.onnx, numpy as np
+        import quadgate.onnx, numpy as np
         one = np.ones((1, 4, 1), np.float32)
-        fourgate.onnx.lstm(one[:, :1], one, one)
+        quadgate.onnx.lstm(one[:, :1], one, one)
         for name in ("LSTM", "ReferenceEvaluator"):
             try:
-                getattr(fourgate.onnx, name)
+                getattr(quadgate.onnx, name)
             except ImportError as error:
                 assert name in str(error) and "pip install onnx" in str(error), error
             else:
                 raise SystemExit("no error")
         """
     )
-    run_script("import fourgate.onnx, sys; assert 'onnx' not in sys.modules")
+    run_script("import quadgate.onnx, sys; assert 'onnx' not in sys.modules")

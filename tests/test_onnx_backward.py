@@ -1,4 +1,4 @@
-"""The gradients of `fourgate.onnx` are the derivatives of `fourgate.onnx.lstm`, for every input and attribute.
+"""The gradients of `quadgate.onnx` are the derivatives of `quadgate.onnx.lstm`, for every input and attribute.
 
 Central differences in float64: a step e = 1e-5 leaves e^2/6 times the third derivative, and at most eps/e times the
 loss's size, some hundreds, from rounding: some 1e-8 together (test_gradients.py has the sum). 1e-6 of the gradient's
@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import bounds
-import fourgate as fg
 import numpy as np
 import onnx_cases
 import pytest
-from fourgate.onnx import Gradients, lstm, lstm_backward, lstm_grad, lstm_training
+import quadgate as qg
 from onnx_cases import FUNCTIONS, INPUTS, OPTIONAL, Call, data, judge, kinks
+from quadgate.onnx import Gradients, lstm, lstm_backward, lstm_grad, lstm_training
 
 E = 1e-5
 FAR = 1e-3
@@ -275,7 +275,7 @@ def test_wrong_arguments_of_backward():
     y, y_h, y_c = outputs
     with pytest.raises(TypeError, match=r"^tape must"):
         lstm_backward(y)
-    _, _, core_tape = fg.LSTM(4, 6).forward(np.zeros((5, 3, 4), np.float32))
+    _, _, core_tape = qg.LSTM(4, 6).forward(np.zeros((5, 3, 4), np.float32))
     with pytest.raises(TypeError, match=r"^tape must"):
         lstm_backward(core_tape)
     for name, args in {"dY": (y[:, :-1],), "dY_h": (y, y_h[:, 0]), "dY_c": (y, y_h, y_c.swapaxes(0, 1))}.items():

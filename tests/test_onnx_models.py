@@ -1,4 +1,4 @@
-"""Whole models whose LSTM nodes fourgate runs, in onnx's evaluator: against onnxruntime, torch and onnx's own cases."""
+"""Whole models whose LSTM nodes quadgate runs, in onnx's evaluator: against onnxruntime, torch and onnx's own cases."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import bounds
-import fourgate as fg
-import fourgate.onnx
 import numpy as np
 import onnx_cases
 import pytest
+import quadgate as qg
+import quadgate.onnx
 from onnx_cases import OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
 
 onnx: Any = pytest.importorskip("onnx", reason="there are no models to run without onnx: install onnx")
@@ -21,14 +21,14 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 
 def evaluator(made: Any) -> Any:
-    return ReferenceEvaluator(made, new_ops=[fourgate.onnx.LSTM])
+    return ReferenceEvaluator(made, new_ops=[quadgate.onnx.LSTM])
 
 
 def run(made: Any, feeds: dict[str, Any]) -> list[Any]:
     """The model's outputs, the same from onnx's evaluator with a new operator and from the one that has it in it."""
     feeds = {name: a for name, a in feeds.items() if a is not None}
     results = evaluator(made).run(None, feeds)
-    for a, b in zip(fourgate.onnx.ReferenceEvaluator(made).run(None, feeds), results, strict=True):
+    for a, b in zip(quadgate.onnx.ReferenceEvaluator(made).run(None, feeds), results, strict=True):
         np.testing.assert_array_equal(a, b)
     return results
 
@@ -68,7 +68,7 @@ def test_cases_of_onnx(case):
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in attributes.items()}
         direct = dict(
-            zip(onnx_cases.OUTPUTS, fourgate.onnx.lstm(*map(given.get, node.input), **attributes), strict=True)
+            zip(onnx_cases.OUTPUTS, quadgate.onnx.lstm(*map(given.get, node.input), **attributes), strict=True)
         )
         for name, want in zip([name for name in node.output if name], outputs, strict=True):
             np.testing.assert_allclose(direct[name], want, rtol=case.rtol, atol=case.atol)
@@ -127,7 +127,7 @@ def test_other_types(dtype):
     call = Call(direction="bidirectional", dtype=dtype)
     inputs = data(call)
     results = run(model("LSTM", inputs, call.attributes), inputs)
-    for got, want in zip(results, fourgate.onnx.lstm(*inputs.values(), **call.attributes), strict=True):
+    for got, want in zip(results, quadgate.onnx.lstm(*inputs.values(), **call.attributes), strict=True):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, want)
 
@@ -142,23 +142,23 @@ def test_weights_that_change_between_runs():
         if name is not None:
             inputs[name][...] = second[name]
         whole = dict.fromkeys(onnx_cases.INPUTS) | inputs
-        for got, want in zip(session.run(None, inputs), fourgate.onnx.lstm(*whole.values()), strict=True):
+        for got, want in zip(session.run(None, inputs), quadgate.onnx.lstm(*whole.values()), strict=True):
             np.testing.assert_array_equal(got, want)
     for other in (replace(call, hidden=3), replace(call, dtype="float64"), replace(call, inputs=5)):
         inputs = data(other)
         results = session.run(None, {name: a for name, a in inputs.items() if a is not None})
-        for got, want in zip(results, fourgate.onnx.lstm(*inputs.values()), strict=True):
+        for got, want in zip(results, quadgate.onnx.lstm(*inputs.values()), strict=True):
             np.testing.assert_array_equal(got, want)
 
 
 def test_the_same_weights_make_one_network(monkeypatch):
-    from fourgate.onnx import _operator
+    from quadgate.onnx import _operator
 
     made = []
 
-    def counted(*args: Any, **keywords: Any) -> fg.LSTM:
+    def counted(*args: Any, **keywords: Any) -> qg.LSTM:
         made.append(args)
-        return fg.LSTM(*args, **keywords)
+        return qg.LSTM(*args, **keywords)
 
     monkeypatch.setattr(_operator, "LSTM", counted)
     call = Call(given=frozenset({"B"}), direction="bidirectional")  # both directions of which are one network
@@ -234,7 +234,7 @@ def test_a_model_of_many_nodes():
     onnx.checker.check_model(made, full_check=True)
     pytest.importorskip("onnxruntime", reason="the model is not compared with onnxruntime: install it")
     session = evaluator(made)
-    assert [type(node) for node in session.rt_nodes_].count(fourgate.onnx.LSTM) == 2
+    assert [type(node) for node in session.rt_nodes_].count(quadgate.onnx.LSTM) == 2
     for seed, rows in enumerate((batch, 1, batch + 3)):
         rng = np.random.default_rng(seed)
         feeds = {
@@ -266,7 +266,7 @@ def test_a_node_in_a_subgraph():
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
     onnx.checker.check_model(made)
-    want = fourgate.onnx.lstm(*inputs.values())[0]
+    want = quadgate.onnx.lstm(*inputs.values())[0]
     np.testing.assert_array_equal(run(made, inputs | {"on": np.array(True)})[0], want)
     assert not run(made, inputs | {"on": np.array(False)})[0].any()
 
@@ -293,9 +293,9 @@ def test_a_node_in_a_function_of_the_model():
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in ("y1", "y2")],
     )
     made = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[function])
-    session = fourgate.onnx.ReferenceEvaluator(made)
+    session = quadgate.onnx.ReferenceEvaluator(made)
     for got, direction, clip in zip(session.run(None, inputs), ("forward", "reverse"), (0.5, 0.25), strict=True):
-        np.testing.assert_array_equal(got, fourgate.onnx.lstm(*inputs.values(), direction=direction, clip=clip)[0])
+        np.testing.assert_array_equal(got, quadgate.onnx.lstm(*inputs.values(), direction=direction, clip=clip)[0])
 
 
 def test_an_operator_of_ones_own_comes_first():
@@ -308,7 +308,7 @@ def test_an_operator_of_ones_own_comes_first():
             return (np.zeros(1), np.zeros(2), np.zeros(3))
 
     inputs = data(Call(given=frozenset()))
-    session = fourgate.onnx.ReferenceEvaluator(model("LSTM", inputs, {"hidden_size": 6}), new_ops=[LSTM])
+    session = quadgate.onnx.ReferenceEvaluator(model("LSTM", inputs, {"hidden_size": 6}), new_ops=[LSTM])
     assert [a.shape for a in session.run(None, inputs)] == [(1,), (2,), (3,)]
 
 

@@ -8,9 +8,9 @@ import math
 import pickle
 import re
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import same_bits
 
 # Every option with a value that is not its default, and what else it needs.
@@ -40,7 +40,7 @@ LSTM_OPTIONS = {
 RNN_ONLY = {"nonlinearity": ("relu", {})}
 SHARED = ("bias", "batch_first", "bidirectional", "dropout", "recurrent_dropout", "weight_drop", "reverse", "merge")
 RNN_OPTIONS = {**RNN_ONLY, **{name: LSTM_OPTIONS[name] for name in (*SHARED, "shortcut", "initialization")}}
-EVERY = [(fg.LSTM, name) for name in LSTM_OPTIONS] + [(fg.RNN, name) for name in RNN_OPTIONS]
+EVERY = [(qg.LSTM, name) for name in LSTM_OPTIONS] + [(qg.RNN, name) for name in RNN_OPTIONS]
 DEFAULTS = {
     "bias": True,
     "batch_first": False,
@@ -69,7 +69,7 @@ LSTM_DEFAULTS = {
 
 
 def table(kind):
-    return LSTM_OPTIONS if kind is fg.LSTM else RNN_OPTIONS
+    return LSTM_OPTIONS if kind is qg.LSTM else RNN_OPTIONS
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -95,7 +95,7 @@ def test_every_option_is_kept_shown_and_copied(kind, name):
 def test_all_at_once():
     """Those that go together, the whole of a repr, and a copy that computes the same."""
     options = {name: value for name, (value, _) in LSTM_OPTIONS.items() if name not in ("bias", "coupled", "reverse")}
-    lstm = fg.LSTM(3, 4, 3, **options, dtype=np.float64, rng=0)
+    lstm = qg.LSTM(3, 4, 3, **options, dtype=np.float64, rng=0)
     shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
     assert repr(lstm) == f"LSTM(3, 4, num_layers=3, {shown}, dtype=float64)"
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
@@ -108,7 +108,7 @@ def test_all_at_once():
 
 
 def test_defaults():
-    lstm, rnn = fg.LSTM(3, 4), fg.RNN(3, 4)
+    lstm, rnn = qg.LSTM(3, 4), qg.RNN(3, 4)
     for name, value in DEFAULTS.items():
         assert getattr(lstm, name) == getattr(rnn, name) == value
     for name, value in LSTM_DEFAULTS.items():
@@ -117,7 +117,7 @@ def test_defaults():
     assert rnn.nonlinearity == "tanh"
     assert repr(lstm) == "LSTM(3, 4, dtype=float32)"
     assert repr(rnn) == "RNN(3, 4, dtype=float32)"
-    assert repr(fg.LSTM(3, 4, **DEFAULTS, **LSTM_DEFAULTS)) == repr(lstm)
+    assert repr(qg.LSTM(3, 4, **DEFAULTS, **LSTM_DEFAULTS)) == repr(lstm)
 
 
 def says(*parts):
@@ -163,10 +163,10 @@ WRONG = {
 def test_wrong_values_are_named(name, value, error):
     """With the argument's name, and what came."""
     needs = {"num_layers": 2, "proj_size": 2, "bidirectional": name == "merge", name: value}
-    for kind in (fg.LSTM, fg.RNN):
+    for kind in (qg.LSTM, qg.RNN):
         if name not in table(kind):
             continue
-        if kind is fg.RNN:
+        if kind is qg.RNN:
             del needs["proj_size"]
         with pytest.raises(error, match=says(name)):
             kind(3, 4, **needs)
@@ -187,7 +187,7 @@ def test_wrong_values_are_named(name, value, error):
 )
 def test_what_is_said(options, said):
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(said)}"):
-        fg.LSTM(3, 4, **options)
+        qg.LSTM(3, 4, **options)
 
 
 PAIRS = [
@@ -203,7 +203,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("one", "other", "options"), PAIRS)
 def test_pairs_that_make_no_sense(one, other, options):
-    for kind in (fg.LSTM, fg.RNN):
+    for kind in (qg.LSTM, qg.RNN):
         if set(options) <= set(table(kind)):
             with pytest.raises(ValueError, match=rf"(?=.*\b{one}\b)(?=.*\b{other}\b)"):
                 kind(3, 4, **options)
@@ -219,7 +219,7 @@ def test_all_other_pairs_work():
                 options = {**needs, **more, one: value, other: second}
                 if options.get("reverse") and options.get("bidirectional"):  # which merge needs
                     continue
-                lstm = fg.LSTM(3, 4, **options)
+                lstm = qg.LSTM(3, 4, **options)
                 shape = (1, 2, 3) if options.get("batch_first") else (2, 1, 3)
                 y, (h, c) = lstm(x.reshape(shape))
                 assert y.shape[:2] == shape[:2]
@@ -242,12 +242,12 @@ def test_all_other_pairs_work():
     ],
 )
 def test_activations_are_shown_by_name_where_that_says_all(given, kept):
-    assert fg.LSTM(3, 4, activations=[given, "tanh", "tanh"]).activations == (kept, "tanh", "tanh")
+    assert qg.LSTM(3, 4, activations=[given, "tanh", "tanh"]).activations == (kept, "tanh", "tanh")
 
 
 def test_numbers_of_other_types():
     """Python's and NumPy's ints and floats; what comes out is Python's."""
-    lstm = fg.LSTM(
+    lstm = qg.LSTM(
         np.int8(3),
         4,
         2,
@@ -273,7 +273,7 @@ def test_numbers_of_other_types():
 
 
 def test_streams_go_forward_only():
-    for kind in (fg.LSTM, fg.RNN):
+    for kind in (qg.LSTM, qg.RNN):
         for name in ("reverse", "bidirectional"):
             with pytest.raises(ValueError, match=name):
                 kind(3, 4, **{name: True}).stream()
@@ -281,13 +281,13 @@ def test_streams_go_forward_only():
 
 def test_the_documentation_names_every_option():
     """Among the parameters, and in the table of what others call it."""
-    for kind in (fg.LSTM, fg.RNN):
+    for kind in (qg.LSTM, qg.RNN):
         text = inspect.getdoc(kind)
         heads = [line for line in text[: text.index("Raises")].splitlines() if not line.startswith(" ")]
         named = {name for line in heads for name in line.partition(" : ")[0].split(", ")}
         assert set(inspect.signature(kind).parameters) <= named
-    _, _, rows, _ = re.split(r"^=+ [= ]+$", inspect.getdoc(fg.LSTM), flags=re.MULTILINE)
+    _, _, rows, _ = re.split(r"^=+ [= ]+$", inspect.getdoc(qg.LSTM), flags=re.MULTILINE)
     first = {row.split()[0] for row in rows.splitlines() if row[:1].strip()}
     elsewhere = {"input_size", "hidden_size", "dtype", "rng"}
     calls = {"lengths", "resets", "return_cells", "trace"}
-    assert first == set(inspect.signature(fg.LSTM).parameters) - elsewhere | calls
+    assert first == set(inspect.signature(qg.LSTM).parameters) - elsewhere | calls

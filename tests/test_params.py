@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, infer, model, same_bits
 
 CASE = Case(4, 3, 5, 17, 2, True)
@@ -17,7 +17,7 @@ def lstm():
 
 def by_hand(lstm, d):
     """What a fresh network with the parameters that `lstm` shows computes."""
-    fresh = fg.LSTM(5, 17, 2, bidirectional=True)
+    fresh = qg.LSTM(5, 17, 2, bidirectional=True)
     fresh.load_state_dict(dict(lstm.params))
     return infer(CASE, fresh, d)
 
@@ -70,7 +70,7 @@ def test_gradients_after_a_change(lstm):
         with lstm.writable() as params:
             for value in params.values():
                 value *= np.float32(scale)
-        fresh = fg.LSTM(5, 17, 2, bidirectional=True)
+        fresh = qg.LSTM(5, 17, 2, bidirectional=True)
         fresh.load_state_dict(dict(lstm.params))
         got, want = (net.backward(net.forward(d.x, d.state)[2], d.dy, d.dstate) for net in (lstm, fresh))
         assert same_bits(got.x, want.x)
@@ -192,7 +192,7 @@ def test_a_block_that_raised_keeps_tapes_alive():
 def test_state_dicts(prefix, dtype):
     """There and back, with PyTorch's keys; the copies are the caller's own."""
     case = Case(1, 1, 3, 5, 2, True, dtype=dtype)
-    lstm, other = model(case), fg.LSTM(3, 5, 2, bidirectional=True, dtype=dtype)
+    lstm, other = model(case), qg.LSTM(3, 5, 2, bidirectional=True, dtype=dtype)
     saved = lstm.state_dict(prefix=prefix)
     names = {
         f"{prefix}{kind}_l{k}{d}"
@@ -211,7 +211,7 @@ def test_state_dicts(prefix, dtype):
 
 
 def test_two_biases_are_added():
-    lstm = fg.LSTM(3, 4, rng=0)
+    lstm = qg.LSTM(3, 4, rng=0)
     saved = lstm.state_dict()
     rng = np.random.default_rng(0)
     saved["bias_ih_l0"], saved["bias_hh_l0"] = rng.normal(size=(2, 16)).astype(np.float32)
@@ -220,9 +220,9 @@ def test_two_biases_are_added():
 
 
 def test_other_entries_are_ignored_with_a_prefix():
-    lstm = fg.LSTM(3, 4, rng=0)
+    lstm = qg.LSTM(3, 4, rng=0)
     saved = {**lstm.state_dict(prefix="rnn."), "head.weight": np.zeros((2, 4)), "rnnx.bias": np.zeros(1)}
-    other = fg.LSTM(3, 4, rng=1)
+    other = qg.LSTM(3, 4, rng=1)
     other.load_state_dict(saved, prefix="rnn.")
     assert same_bits(other.params["weight_hh_l0"], lstm.params["weight_hh_l0"])
     with pytest.raises(ValueError, match=r"head\.weight"):
@@ -231,7 +231,7 @@ def test_other_entries_are_ignored_with_a_prefix():
 
 def test_refused_state_dicts():
     """Missing, unknown, doubled, misshapen: each is named, and nothing changes."""
-    lstm = fg.LSTM(3, 4, rng=0)
+    lstm = qg.LSTM(3, 4, rng=0)
     before = lstm.state_dict()
     bad = [
         ({}, "weight_ih_l0"),
@@ -242,8 +242,8 @@ def test_refused_state_dicts():
         ({**before, "bias_l0": np.zeros(16)}, "bias_l0"),
         ({**before, "weight_ih_l0": np.zeros((3, 16))}, "weight_ih_l0"),
         ({**before, "weight_ih_l0": np.zeros((16, 3), complex)}, "weight_ih_l0"),
-        (fg.LSTM(3, 4, bidirectional=True).state_dict(), "_reverse"),
-        (fg.LSTM(3, 4, bias=False).state_dict(), "bias"),
+        (qg.LSTM(3, 4, bidirectional=True).state_dict(), "_reverse"),
+        (qg.LSTM(3, 4, bias=False).state_dict(), "bias"),
         (list(before.items()), "mapping"),
         (None, "mapping"),
     ]
@@ -256,8 +256,8 @@ def test_refused_state_dicts():
 
 def test_initial_parameters():
     """Uniform on +-1/sqrt(H); one seed, one network, in both types."""
-    one, two, other = fg.LSTM(50, 64, rng=5), fg.LSTM(50, 64, rng=np.random.default_rng(5)), fg.LSTM(50, 64, rng=6)
-    double = fg.LSTM(50, 64, rng=5, dtype=np.float64)
+    one, two, other = qg.LSTM(50, 64, rng=5), qg.LSTM(50, 64, rng=np.random.default_rng(5)), qg.LSTM(50, 64, rng=6)
+    double = qg.LSTM(50, 64, rng=5, dtype=np.float64)
     for name, value in one.params.items():
         assert same_bits(value, two.params[name])
         assert not same_bits(value, other.params[name])
@@ -266,4 +266,4 @@ def test_initial_parameters():
         # The standard deviation of n uniform draws is 1/8/sqrt(3), give or take 5 of its own standard errors.
         assert abs(value.std() * 8 * np.sqrt(3) - 1) < 5 * np.sqrt(0.2 / value.size)
         assert abs(value.mean()) < 5 / 8 / np.sqrt(3 * value.size)
-    assert not same_bits(fg.LSTM(2, 3).params["bias_l0"], fg.LSTM(2, 3).params["bias_l0"])
+    assert not same_bits(qg.LSTM(2, 3).params["bias_l0"], qg.LSTM(2, 3).params["bias_l0"])

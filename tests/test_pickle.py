@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, infer, model, run, same_bits
 
 COPIES = {
@@ -29,7 +29,7 @@ def test_networks(case, again):
     lstm, d = model(case), data(case)
     infer(case, lstm, d)
     other = again(lstm)
-    assert type(other) is fg.LSTM
+    assert type(other) is qg.LSTM
     assert repr(other) == repr(lstm)
     for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional", "dtype"):
         assert getattr(other, name) == getattr(lstm, name)
@@ -74,7 +74,7 @@ def test_streams(again, batch, dtype):
 
 def test_a_network_and_its_stream_together():
     """Pickled as a pair they stay a pair."""
-    lstm = fg.LSTM(3, 4, rng=0)
+    lstm = qg.LSTM(3, 4, rng=0)
     network, stream = pickle.loads(pickle.dumps((lstm, lstm.stream())))
     with network.writable() as params:
         params["weight_ih_l0"][...] = 0
@@ -100,7 +100,7 @@ def test_subclasses_keep_their_attributes():
     assert again.params["bias_l0"].shape == (16,)
 
 
-class Named(fg.LSTM):
+class Named(qg.LSTM):
     def __init__(self, *args, **keywords):
         super().__init__(*args, **keywords)
         self.name = "mine"
@@ -108,6 +108,6 @@ class Named(fg.LSTM):
 
 def test_the_size_is_that_of_the_parameters():
     """Neither packed weights nor workspaces are saved."""
-    lstm = fg.LSTM(64, 128, rng=0)
+    lstm = qg.LSTM(64, 128, rng=0)
     lstm(np.zeros((50, 8, 64), np.float32))
     assert len(pickle.dumps(lstm)) < lstm.num_parameters * 4 + 4096

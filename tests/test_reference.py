@@ -1,4 +1,4 @@
-"""The judge is judged first: `fourgate.reference` against PyTorch in float64, and against central differences.
+"""The judge is judged first: `quadgate.reference` against PyTorch in float64, and against central differences.
 
 Torch gives every output and every gradient by code that shares nothing with ours. Central differences give the
 gradients from the forward pass alone, so that they hold the backward pass to the equations even where torch is not
@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 import pytest
-from fourgate import reference
+from quadgate import reference
 
 EPS = np.finfo(np.float64).eps
 

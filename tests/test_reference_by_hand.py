@@ -6,7 +6,7 @@ from math import exp, sqrt, tanh
 
 import numpy as np
 import pytest
-from fourgate import reference
+from quadgate import reference
 from reference_cases import CLOSE, REAL, STEP
 
 ACTIVATIONS = {

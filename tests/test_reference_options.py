@@ -12,8 +12,8 @@ import itertools
 import hypothesis
 import numpy as np
 import pytest
-from fourgate import reference
 from hypothesis import strategies as st
+from quadgate import reference
 from reference_cases import CLOSE, EXTENDED, Case
 
 ACTIVATIONS = [

@@ -1,4 +1,4 @@
-"""fg.RNN: h_t = f(W x + R h + b), with the interface of fg.LSTM where there is no cell to speak of."""
+"""qg.RNN: h_t = f(W x + R h + b), with the interface of qg.LSTM where there is no cell to speak of."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pickle
 import re
 
 import bounds
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, same_bits
-from fourgate import reference
+from quadgate import reference
 
 T, B, IN, H = 6, 3, 5, 7
 
@@ -21,7 +21,7 @@ def normal(*shape, dtype="float32", seed=0):
 
 
 def make(dtype="float32", **options):
-    return fg.RNN(IN, H, dtype=dtype, rng=0, **options)
+    return qg.RNN(IN, H, dtype=dtype, rng=0, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -157,7 +157,7 @@ def test_streams(batch_first):
     y, h = rnn(layout, h0)
     steps = y.swapaxes(0, 1) if batch_first else y
     stream = rnn.stream(B)
-    assert type(stream) is fg.RNNStream
+    assert type(stream) is qg.RNNStream
     assert stream.rnn is rnn
     assert repr(stream) == f"{rnn!r}.stream({B})"
     assert not stream.state.any()
@@ -185,7 +185,7 @@ def test_pickle():
     x = normal(T, B, IN)
     want, _ = rnn(x)
     for other in (copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
-        assert type(other) is fg.RNN
+        assert type(other) is qg.RNN
         assert same_bits(other(x)[0], want)
     grads = rnn.backward(rnn.forward(x)[2], want)
     assert same_bits(pickle.loads(pickle.dumps(grads)).h0, grads.h0)
@@ -219,13 +219,13 @@ def test_wrong_gradients():
         rnn.backward(tape, dy=np.zeros((T, B, IN)))
     with pytest.raises(TypeError, match=r"^tape must"):
         rnn.backward(None)
-    other = fg.LSTM(IN, H)
+    other = qg.LSTM(IN, H)
     with pytest.raises((ValueError, RuntimeError), match="tape"):
         rnn.backward(other.forward(normal(T, B, IN))[2])
 
 
 def test_out_and_state_share_memory():
-    rnn = fg.RNN(IN, H)
+    rnn = qg.RNN(IN, H)
     base = np.zeros((T, B, H), np.float32)
     with pytest.raises(ValueError, match=r"^out must not share memory with h0"):
         rnn(normal(T, B, IN), base[:1], out=base)
@@ -238,4 +238,4 @@ def test_empty():
     assert y.shape == (0, B, H)
     assert same_bits(h, h0)
     with pytest.raises(MemoryError):
-        fg.RNN(2**40, 2**40)
+        qg.RNN(2**40, 2**40)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import same_bits
 
 
@@ -72,27 +72,27 @@ SHAPES = [
 @pytest.mark.parametrize(("options", "want"), SHAPES)
 def test_parameters(options, want):
     """Names, shapes and order; and what they say of the size before anything is made is what they come to."""
-    lstm = fg.LSTM(3, 5, **options)
+    lstm = qg.LSTM(3, 5, **options)
     got = {name: value.shape for name, value in lstm.params.items()}
     assert got == want
     assert list(got) == list(want)
     assert lstm.num_parameters == sum(math.prod(shape) for shape in want.values())
     assert lstm.load_state_dict(lstm.state_dict()) is None
     if "proj_size" not in options and "peephole" not in options:
-        rnn = fg.RNN(3, 5, **options)
+        rnn = qg.RNN(3, 5, **options)
         rows = {name: (shape[0] // (1 if "highway" in name else 4), *shape[1:]) for name, shape in want.items()}
         assert {name: value.shape for name, value in rnn.params.items()} == rows
 
 
 def test_highway_has_its_bias_without_biases():
-    names = list(fg.LSTM(3, 5, 2, bias=False, shortcut="highway").params)
+    names = list(qg.LSTM(3, 5, 2, bias=False, shortcut="highway").params)
     assert names[-2:] == ["weight_highway_l1", "bias_highway_l1"]
 
 
 @pytest.mark.parametrize(("options", "want"), SHAPES)
 def test_shapes_of_a_call(options, want):
     """Everything that comes out of forward and backward, with and without a batch axis."""
-    lstm = fg.LSTM(3, 5, batch_first=True, **options)
+    lstm = qg.LSTM(3, 5, batch_first=True, **options)
     directions = 2 if lstm.bidirectional else 1
     states, columns = lstm.num_layers * directions, lstm.proj_size or 5
     outputs = columns * (directions if lstm.merge == "concat" else 1)
@@ -110,7 +110,7 @@ def test_shapes_of_a_call(options, want):
 
 def test_pytorch_names_of_a_projection():
     torch = pytest.importorskip("torch")
-    ours = fg.LSTM(3, 5, 2, proj_size=2, bidirectional=True, rng=0)
+    ours = qg.LSTM(3, 5, 2, proj_size=2, bidirectional=True, rng=0)
     theirs = torch.nn.LSTM(3, 5, 2, proj_size=2, bidirectional=True)
     saved = ours.state_dict()
     assert {name: value.shape for name, value in saved.items()} == {k: v.shape for k, v in theirs.state_dict().items()}
@@ -122,7 +122,7 @@ def test_pytorch_names_of_a_projection():
 def test_state_dict_of_all_kinds():
     """Ours keep our names; two biases are halves of `bias` alone, not of the highway's."""
     options = {"peephole": True, "layer_norm": "pre", "shortcut": "highway", "proj_size": 2}
-    one, two = (fg.LSTM(3, 5, 2, **options, rng=seed) for seed in (0, 1))
+    one, two = (qg.LSTM(3, 5, 2, **options, rng=seed) for seed in (0, 1))
     saved = one.state_dict(prefix="net.")
     assert {"net.peephole_l0", "net.norm_c_l1", "net.weight_highway_l1", "net.bias_highway_l1"} <= saved.keys()
     assert {"net.bias_ih_l0", "net.bias_hh_l0", "net.bias_ih_l1", "net.bias_hh_l1"} <= saved.keys()
@@ -146,4 +146,4 @@ def test_state_dict_of_all_kinds():
 )
 def test_too_large_for_any_memory(sizes, options):
     with pytest.raises(MemoryError):
-        fg.LSTM(*sizes, **options)
+        qg.LSTM(*sizes, **options)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import DTYPES, Case, data, model, same_bits
 
 CASE = Case(6, 3, 5, 17, 2)
@@ -38,7 +38,7 @@ def test_it_starts_from_zeros(lstm, d):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_shapes_and_types(dtype):
-    lstm = fg.LSTM(5, 17, dtype=dtype, rng=0)
+    lstm = qg.LSTM(5, 17, dtype=dtype, rng=0)
     one, many = lstm.stream(), lstm.stream(4)
     assert one.step(np.zeros(5, dtype)).shape == (17,)
     assert one.step(np.zeros((1, 5), dtype)).shape == (1, 17)
@@ -68,7 +68,7 @@ def test_batch_first():
     """run takes and gives (B, T, ...), step is the same."""
     case = Case(6, 3, 5, 17, 2, state=False)
     lstm, d = model(case), data(case)
-    first = fg.LSTM(5, 17, 2, batch_first=True)
+    first = qg.LSTM(5, 17, 2, batch_first=True)
     first.load_state_dict(dict(lstm.params))
     want, state = lstm(d.x)
     stream = first.stream(3)
@@ -253,4 +253,4 @@ def test_a_refused_batch(lstm, batch):
 
 def test_no_stream_of_two_directions():
     with pytest.raises(ValueError, match="bidirectional"):
-        fg.LSTM(3, 4, bidirectional=True).stream()
+        qg.LSTM(3, 4, bidirectional=True).stream()

@@ -8,9 +8,9 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import Case, data, model, run, same_bits
 
 CASES = [
@@ -41,7 +41,7 @@ def all_of(case, lstm, d):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 def test_results_are_those_of_one_thread(shared, threads):
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     lstms, several = [model(c) for c in CASES], [data(c) for c in CASES]
     want = [all_of(c, m, d) for c, m, d in zip(CASES, lstms, several, strict=True)]
 
@@ -98,7 +98,7 @@ def test_the_number_of_threads_changes_under_a_call():
     def work(k):
         if k == 0:
             for n in range(60):
-                fg.set_num_threads(1 + n % 3)
+                qg.set_num_threads(1 + n % 3)
                 time.sleep(0.001)
             stop.set()
         while not stop.is_set():
@@ -123,7 +123,7 @@ def test_streams_in_threads_of_their_own():
 
 def test_the_interpreter_runs_on_during_a_call():
     """The global lock is released: another thread gets to run often while a long call is computed."""
-    lstm = fg.LSTM(64, 256, rng=0)
+    lstm = qg.LSTM(64, 256, rng=0)
     x = np.zeros((1000, 16, 64), np.float32)
     begin = time.perf_counter()
     lstm(x)
@@ -151,7 +151,7 @@ def test_the_interpreter_runs_on_during_a_call():
 
 def test_arguments_that_change_while_a_call_waits_its_turn():
     """A stream's second caller waits; what it was given is looked at when its turn comes."""
-    stream = fg.LSTM(8, 64, rng=0).stream(batch=1)
+    stream = qg.LSTM(8, 64, rng=0).stream(batch=1)
     long_input, x = np.zeros((400_000, 1, 8), np.float32), np.ones((1000, 1, 8), np.float32)
     first = threading.Thread(target=stream.run, args=(long_input,))
     got: list[object] = []
@@ -177,7 +177,7 @@ def test_arguments_that_change_while_a_call_waits_its_turn():
 
 def test_lengths_that_another_thread_writes_to():
     """Each call sees lengths of some moment, and those are all checked."""
-    lstm = fg.LSTM(1, 1, rng=0)
+    lstm = qg.LSTM(1, 1, rng=0)
     good, bad = np.ones(100_000, np.int64), np.full(100_000, 10**6, np.int64)
     lengths, x = good.copy(), np.zeros((1, 100_000, 1), np.float32)
     done = threading.Event()
@@ -210,9 +210,9 @@ def test_the_process_may_end_during_a_call(run_script, threads, at_exit):
 {at_exit}
 import threading, time
 import numpy as np
-import fourgate as fg
-fg.set_num_threads({threads})
-lstm, x = fg.LSTM(256, 256), np.zeros((3000, 32, 256), np.float32)
+import quadgate as qg
+qg.set_num_threads({threads})
+lstm, x = qg.LSTM(256, 256), np.zeros((3000, 32, 256), np.float32)
 def work():
     while True:
         lstm(x)

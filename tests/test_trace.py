@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pickle
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import same_bits
 
 
 def test_a_trace():
     """Gates and cells of every step, time-major; norms after backward, new ones each time."""
-    lstm = fg.LSTM(3, 5, 2, batch_first=True, bidirectional=True, rng=0)
+    lstm = qg.LSTM(3, 5, 2, batch_first=True, bidirectional=True, rng=0)
     x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
     y, _, cells, tape = lstm.forward(x, lengths=[6, 2, 0, 4], return_cells=True, trace=True)
     trace = tape.trace
-    assert type(trace) is fg.Trace
+    assert type(trace) is qg.Trace
     for value in (trace.i, trace.f, trace.g, trace.o, trace.c):
         assert value.shape == (4, 6, 4, 5)
         assert value.dtype == np.float32
@@ -50,7 +50,7 @@ def test_a_trace():
 
 @pytest.mark.parametrize("change", [np.asarray, np.ndarray.tolist, np.asfortranarray, lambda a: a[:, ::-1][:, ::-1]])
 def test_resets_and_dcells_of_any_kind(change):
-    lstm = fg.LSTM(3, 5, rng=0)
+    lstm = qg.LSTM(3, 5, rng=0)
     rng = np.random.default_rng(1)
     x, resets = rng.normal(size=(4, 2, 3)).astype(np.float32), rng.random((4, 2)) < 0.5
     y, (h, c), cells, tape = lstm.forward(x, resets=resets, return_cells=True)
@@ -74,8 +74,8 @@ def test_resets_and_dcells_of_any_kind(change):
 def test_resets_of_a_stream_in_every_layout():
     rng = np.random.default_rng(1)
     x, resets = rng.normal(size=(4, 2, 3)).astype(np.float32), rng.random((4, 2)) < 0.5
-    lstm = fg.LSTM(3, 5, rng=0)
-    first = fg.LSTM(3, 5, batch_first=True, rng=0)
+    lstm = qg.LSTM(3, 5, rng=0)
+    first = qg.LSTM(3, 5, batch_first=True, rng=0)
     want, _ = lstm(x, resets=resets)
     stream = first.stream(2)
     y = stream.run(np.ascontiguousarray(x.swapaxes(0, 1)), resets=resets.T)

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fourgate as fg
 import numpy as np
 import options
 import pytest
+import quadgate as qg
 from cases import DTYPES, SIZES, same_bits
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
@@ -93,7 +93,7 @@ def test_drawn_combinations(source):
 )
 def test_large(name, threads):
     """Large enough to be split over threads: over rows, and, for one row, over units."""
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     check(single(name, 130, 70, steps=3, batch=48, inputs=90))
     check(single(name, 257, 129, steps=5, batch=1, inputs=130))
     check(single(name, 20, 9, steps=60, batch=3, inputs=7, resets=True))
@@ -185,17 +185,17 @@ def test_nothing_to_do(steps):
         assert all(same_bits(value, found[name]) for name, value in options.infer(v, net, d).items())
 
 
-@pytest.mark.skipif("FOURGATE_ISA" in os.environ, reason="this is a run on a chosen instruction set")
+@pytest.mark.skipif("QUADGATE_ISA" in os.environ, reason="this is a run on a chosen instruction set")
 def test_numbers_on_every_other_instruction_set():
     """Everything about numbers once more on each of the others that this machine has, side by side."""
-    info = fg.cpu_info()
+    info = qg.cpu_info()
     others = [isa for isa in info["supported"] if isa != info["isa"]]
     if not others:
         pytest.skip(f"this machine has {info['isa']} only")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(HERE / f) for f in NUMERIC)]
     running = []
     for isa in others:
-        env = {**os.environ, "FOURGATE_ISA": isa}
+        env = {**os.environ, "QUADGATE_ISA": isa}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         running.append(subprocess.Popen(command, env=env, cwd=HERE.parent, **pipes))
     try:

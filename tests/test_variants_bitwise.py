@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import same_bits
 from options import CHANCE, SINGLE, Variant, data, infer, keywords, model, random_options, seeded, single
 from options import train as both_ways
@@ -39,10 +39,10 @@ def test_threads(name):
     for size in sizes:
         v = variant(name, **size)
         net, d = model(v), data(v)
-        fg.set_num_threads(1)
+        qg.set_num_threads(1)
         want, tape = both_ways(v, net, d)
         for threads in (2, 3):
-            fg.set_num_threads(threads)
+            qg.set_num_threads(threads)
             for _ in range(2):
                 got, other = both_ways(v, net, d)
                 assert_same(got, want)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import fourgate as fg
 import numpy as np
 import pytest
+import quadgate as qg
 from cases import same_bits
 from options import SINGLE, data, infer, model
 from test_variants_bitwise import COMBINED, NAMES, variant
@@ -36,7 +36,7 @@ def assert_ends(v, stream, whole):
 @every_variant
 def test_steps_and_runs(name, threads):
     """step, run, both; masks of training play no part: options of chance act by expectation."""
-    fg.set_num_threads(threads)
+    qg.set_num_threads(threads)
     for batch in (1, 6):
         v = one_way(name, steps=9, batch=batch)
         net, d = model(v), data(v)
@@ -87,7 +87,7 @@ def test_into_given_arrays(name):
 
 @pytest.mark.parametrize("options", [{"reverse": True}, {"bidirectional": True}])
 def test_no_stream_backwards(options):
-    for make in (fg.LSTM, fg.RNN):
+    for make in (qg.LSTM, qg.RNN):
         with pytest.raises(ValueError, match=next(iter(options))):
             make(3, 4, **options).stream()
 

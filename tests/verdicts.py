@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 import bounds
 import numpy as np
 from cases import same_bits
-from fourgate import reference
-from fourgate.reference import cell
 from options import DEFAULT_ACTIVATIONS, Array, Data, Variant, data, infer, model, train
+from quadgate import reference
+from quadgate.reference import cell
 
 FORWARD = ("y", "h", "c", "cells", *(f"trace_{name}" for name in "ifgoc"))
 
 
 def judge(v: Variant, params: Mapping[str, Array], d: Data, masks: Any = None, backward: bool = True) -> Any:
-    """What `fourgate.reference` says, with the names of `train`, and its tape."""
+    """What `quadgate.reference` says, with the names of `train`, and its tape."""
     y, (h, c), tape = reference.forward(params, d.x, d.state, d.lengths, resets=d.resets, masks=masks, **v.options)
     result = {"y": y, "h": h, "c": c, "cells": tape.cells}
     if not v.rnn:

@@ -1,1 +1,1 @@
-"""The libraries that fourgate is compared with, each run in a process of its own."""
+"""The libraries that quadgate is compared with, each run in a process of its own."""

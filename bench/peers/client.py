@@ -16,14 +16,14 @@ from .worker import receive, send
 
 # Which modes each peer has.
 PEERS: dict[str, tuple[str, ...]] = {
-    "fourgate": ("inference", "training", "stream"),
-    "fourgate_step": ("stream",),
+    "quadgate": ("inference", "training", "stream"),
+    "quadgate_step": ("stream",),
     "torch": ("inference", "training", "stream"),
     "onnxruntime": ("inference", "stream"),
     "onednn": ("inference", "training", "stream"),
     "openvino": ("inference", "stream"),
 }
-OURS = ("fourgate", "fourgate_step")
+OURS = ("quadgate", "quadgate_step")
 
 
 class PeerError(RuntimeError):

@@ -12,7 +12,7 @@
 #include "../lstm/sequence.h"
 #include "../memory.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace py = pybind11;
 
 inline const py::detail::npy_api& numpy() { return py::detail::npy_api::get(); }
@@ -105,4 +105,4 @@ class View {
   decltype(py::detail::array_proxy(static_cast<void*>(nullptr))) proxy_ = nullptr;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-namespace fourgate {
+namespace quadgate {
 namespace py = pybind11;
 
 template <auto function>
@@ -54,4 +54,4 @@ struct Method<function> {
   }
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -7,7 +7,7 @@
 #include "../lstm/forward.h"
 #include "method.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // The lengths of an argument, copied before they are believed: another thread could be writing to the array.
@@ -194,4 +194,4 @@ void register_network(py::module_& m) {
   Method<&train>::define(type, "forward_tape");
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

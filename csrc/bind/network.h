@@ -16,7 +16,7 @@
 #include "arrays.h"
 #include "options.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // A thread that comes back for the GIL when the interpreter is ending would be unwound by force, through destructors
 // and handlers that must not be left so. It sleeps instead, until the process is gone: where it sees the end come, and
@@ -208,4 +208,4 @@ py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle 
 py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c);
 void register_stream(py::module_& m);
 
-}  // namespace fourgate
+}  // namespace quadgate

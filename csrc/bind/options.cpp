@@ -2,7 +2,7 @@
 
 #include <array>
 
-namespace fourgate {
+namespace quadgate {
 namespace py = pybind11;
 namespace {
 
@@ -70,4 +70,4 @@ Options read_options(py::handle given) {
   return o;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

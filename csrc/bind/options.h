@@ -5,7 +5,7 @@
 
 #include "../lstm/options.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // ONNX's functions by their names in lower snake case. Throws ValueError for another.
 int function_named(const std::string& name);
@@ -13,4 +13,4 @@ int function_named(const std::string& name);
 // options: a dict, of which every entry may be missing, or None. Throws ValueError, TypeError.
 Options read_options(pybind11::handle options);
 
-}  // namespace fourgate
+}  // namespace quadgate

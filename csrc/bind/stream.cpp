@@ -9,7 +9,7 @@
 #include "method.h"
 #include "network.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // A stream of either type; calls from several threads take turns. A child forked while another thread is in a call must
@@ -201,4 +201,4 @@ void register_stream(py::module_& m) {
   Method<&run>::define(type, "run");
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -4,7 +4,7 @@
 #include "../lstm/backward.h"
 #include "network.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // Where the gradients of the parameters go: the arrays of `into`, or new ones; false where one does not fit.
@@ -220,4 +220,4 @@ void register_tape(py::module_& m) {
       .def_readwrite("trace", &PyTape::trace);
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -28,7 +28,7 @@ __attribute__((noinline)) void back_tile(T (*sums)[NV][Vec<T>::kWidth], const T*
 // sums[r][v] = dg[r] @ a group's back panel, for at most kChunkRows rows. Gate by gate for all rows: a quarter of the
 // panel stays in L2 while they pass by. `next` is the panel that follows this one, or null.
 template <class T, int NV>
-FG_INLINE void back_sums(T (*sums)[NV][Vec<T>::kWidth], const T* const* dg, size_t n_rows, const T* panel,
+QG_INLINE void back_sums(T (*sums)[NV][Vec<T>::kWidth], const T* const* dg, size_t n_rows, const T* panel,
                          const T* next, int gates, size_t hidden) {
   constexpr size_t W = Vec<T>::kWidth;
   if constexpr (NV <= kMaxRows)
@@ -54,7 +54,7 @@ FG_INLINE void back_sums(T (*sums)[NV][Vec<T>::kWidth], const T* const* dg, size
 // `hidden` rows for each gate; row(r) gives the (gates * hidden) operand; if `absent`, there is none and the sums are
 // zero. touch(row, block, n) is called for every row and its n blocks before the product that they are finished with.
 template <class T, class Row, class Touch, class Finish>
-FG_INLINE void back_products(const T* w_back, size_t gates, size_t hidden, size_t n_cols, size_t n_rows, size_t begin,
+QG_INLINE void back_products(const T* w_back, size_t gates, size_t hidden, size_t n_cols, size_t n_rows, size_t begin,
                              size_t end, bool descending, bool absent, Row&& row, Touch&& touch, Finish&& finish) {
   constexpr size_t W = Vec<T>::kWidth;
   const Tiles groups((n_cols + W - 1) / W, 4), chunks(n_rows, kChunkRows);
@@ -84,7 +84,7 @@ FG_INLINE void back_products(const T* w_back, size_t gates, size_t hidden, size_
 
 // dh complete: with dy, what zoneout passed on, and so on. What is left for the fresh h, the rest in `carry`.
 template <class T>
-FG_INLINE Vec<T> finish_dh(Vec<T> dh, const T* more, const T* dy, const BackwardExtra<T>* extra, size_t u, int n) {
+QG_INLINE Vec<T> finish_dh(Vec<T> dh, const T* more, const T* dy, const BackwardExtra<T>* extra, size_t u, int n) {
   if (extra && extra->h_mask) dh = dh * load_upto(extra->h_mask + u, n);
   if (more) dh = dh + load_upto(more + u, n);
   if (dy) dh = dh + load_upto(dy + u, n);
@@ -99,7 +99,7 @@ FG_INLINE Vec<T> finish_dh(Vec<T> dh, const T* more, const T* dy, const Backward
 
 // What reaches the fresh c from the next step and from outside; what zoneout passes on is left in `direct`.
 template <class T>
-FG_INLINE Vec<T> fresh_dc(Vec<T> dc, const BackwardExtra<T>* extra, size_t u, int n, Vec<T>& direct) {
+QG_INLINE Vec<T> fresh_dc(Vec<T> dc, const BackwardExtra<T>* extra, size_t u, int n, Vec<T>& direct) {
   direct = zero<T>();
   if (!extra) return dc;
   if (extra->dcell) dc = dc + load_upto(extra->dcell + u, n);
@@ -110,7 +110,7 @@ FG_INLINE Vec<T> fresh_dc(Vec<T> dc, const BackwardExtra<T>* extra, size_t u, in
 }
 
 template <class T>
-FG_INLINE void store_gates(T* dg, T* dg_panel, const Vec<T> (&da)[4], size_t block, size_t hidden,
+QG_INLINE void store_gates(T* dg, T* dg_panel, const Vec<T> (&da)[4], size_t block, size_t hidden,
                            size_t panel_stride) {
   constexpr size_t W = Vec<T>::kWidth;
   for (int v = 0; v < 4; ++v) {
@@ -121,7 +121,7 @@ FG_INLINE void store_gates(T* dg, T* dg_panel, const Vec<T> (&da)[4], size_t blo
 
 // `kind` and `extra` are constants null for the plain cell.
 template <class T>
-FG_INLINE void finish_backward(const BackwardStep<T>& s, const BackwardRow<T>& row, Vec<T> dh, size_t block,
+QG_INLINE void finish_backward(const BackwardStep<T>& s, const BackwardRow<T>& row, Vec<T> dh, size_t block,
                                const CellKind<T>* kind, const BackwardExtra<T>* extra) {
   constexpr size_t W = Vec<T>::kWidth;
   const size_t hidden = s.hidden_size, u = block * W;
@@ -162,7 +162,7 @@ __attribute__((noinline)) void finish_other_backward(const BackwardStep<T>& s, s
 
 // Asks for what a row's n blocks will read from the tape, which has left the caches since the forward pass.
 template <class T>
-FG_INLINE void touch_tape(const BackwardStep<T>& s, const BackwardRow<T>& row, size_t block, int n) {
+QG_INLINE void touch_tape(const BackwardStep<T>& s, const BackwardRow<T>& row, size_t block, int n) {
   const T* const dy = row.dy ? row.dy : row.c;
   for (size_t u = block * Vec<T>::kWidth; n > 0; --n, u += Vec<T>::kWidth) {
     for (size_t gate = 0; gate < 4; ++gate) __builtin_prefetch(row.gates + gate * s.hidden_size + u, 0, 2);

@@ -1,7 +1,7 @@
 // The forward pass; included by kernels.inl.
 
 template <class T>
-FG_INLINE const Peephole<T>* load_peephole(Peephole<T>& to, const T* from, size_t hidden, size_t u, int n) {
+QG_INLINE const Peephole<T>* load_peephole(Peephole<T>& to, const T* from, size_t hidden, size_t u, int n) {
   if (!from) return nullptr;
   to = {load_upto(from + u, n), load_upto(from + hidden + u, n), load_upto(from + 2 * hidden + u, n)};
   return &to;
@@ -9,7 +9,7 @@ FG_INLINE const Peephole<T>* load_peephole(Peephole<T>& to, const T* from, size_
 
 // c as it is carried on.
 template <class T>
-FG_INLINE Vec<T> kept_cell(Vec<T> c_prev, Vec<T> fresh, const CellKind<T>* kind, const OutputExtra<T>* extra, size_t u,
+QG_INLINE Vec<T> kept_cell(Vec<T> c_prev, Vec<T> fresh, const CellKind<T>* kind, const OutputExtra<T>* extra, size_t u,
                            int n) {
   const unsigned char* keep = extra ? extra->keep_c : nullptr;
   return keep || kind->zoneout_c != 0 ? zoneout(c_prev, fresh, keep ? keep + u : nullptr, kind->zoneout_c, n) : fresh;
@@ -17,7 +17,7 @@ FG_INLINE Vec<T> kept_cell(Vec<T> c_prev, Vec<T> fresh, const CellKind<T>* kind,
 
 // h of one vector of units, to all who want it.
 template <class T>
-FG_INLINE void finish_h(T* y, T* y2, Vec<T> h, T rate, const OutputExtra<T>* extra, size_t u, int n) {
+QG_INLINE void finish_h(T* y, T* y2, Vec<T> h, T rate, const OutputExtra<T>* extra, size_t u, int n) {
   if (extra && extra->h_prev)
     h = zoneout(load_upto(extra->h_prev + u, n), h, extra->keep_h ? extra->keep_h + u : nullptr, rate, n);
   store_upto(y + u, h, n);
@@ -27,7 +27,7 @@ FG_INLINE void finish_h(T* y, T* y2, Vec<T> h, T rate, const OutputExtra<T>* ext
 
 // To the tape, past the caches where it is large.
 template <class T>
-FG_INLINE void tape_gate(const ForwardStep<T>& step, const ForwardRow<T>& row, size_t gate, Vec<T> value, size_t u,
+QG_INLINE void tape_gate(const ForwardStep<T>& step, const ForwardRow<T>& row, size_t gate, Vec<T> value, size_t u,
                          int n) {
   T* to = row.gates + gate * step.hidden_size + u;
   if (step.large_tape)
@@ -43,7 +43,7 @@ FG_INLINE void tape_gate(const ForwardStep<T>& step, const ForwardRow<T>& row, s
 //
 // To n, from the sums of i, f and g.
 template <class T>
-FG_INLINE Vec<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> (&a)[4], size_t block,
+QG_INLINE Vec<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> (&a)[4], size_t block,
                              const CellKind<T>* kind, const OutputExtra<T>* extra) {
   const size_t hidden = step.hidden_size;
   size_t u = block * Vec<T>::kWidth;
@@ -63,7 +63,7 @@ FG_INLINE Vec<T> finish_cell(const ForwardStep<T>& step, const ForwardRow<T>& ro
 
 // To h, from n and the sum of o.
 template <class T>
-FG_INLINE void finish_output(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> a, Vec<T> v, size_t block,
+QG_INLINE void finish_output(const ForwardStep<T>& step, const ForwardRow<T>& row, Vec<T> a, Vec<T> v, size_t block,
                              const CellKind<T>* kind, const OutputExtra<T>* extra) {
   const size_t hidden = step.hidden_size;
   size_t u = block * Vec<T>::kWidth;
@@ -99,7 +99,7 @@ __attribute__((noinline)) void finish_rows(const ForwardStep<T>& s, size_t first
 
 // MR rows of NP neighbouring blocks: all of k, then the cell.
 template <class T, int NP, int MR>
-FG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block, size_t next, size_t tile,
+QG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block, size_t next, size_t tile,
                             size_t n_tiles) {
   constexpr size_t W = Vec<T>::kWidth;
   const size_t I = s.input_size, R = s.recurrent_size;
@@ -148,7 +148,7 @@ FG_INLINE void forward_tile(const ForwardStep<T>& s, size_t first, size_t block,
 }
 
 template <class T>
-FG_INLINE void forward_blocks(const ForwardStep<T>& s, bool descending) {
+QG_INLINE void forward_blocks(const ForwardStep<T>& s, bool descending) {
   const size_t n_blocks = s.block_end - s.block_begin;
   if (s.n_rows == 1) {  // two panels at a time: 8 chains
     const size_t pairs = n_blocks / 2;
@@ -199,7 +199,7 @@ void forward(const ForwardStep<T>& s) {
 }
 
 template <class T, int NP, int MR>
-FG_INLINE void project_tile(const Project<T>& s, size_t row, size_t block, size_t next, size_t tile, size_t n_tiles) {
+QG_INLINE void project_tile(const Project<T>& s, size_t row, size_t block, size_t next, size_t tile, size_t n_tiles) {
   constexpr size_t W = Vec<T>::kWidth;
   const size_t I = s.input_size;
   Vec<T> a[NP][MR][4];

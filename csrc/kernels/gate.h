@@ -11,8 +11,8 @@
 #include "kernels.h"
 #include "math.h"
 
-namespace fourgate {
-namespace FG_ISA {
+namespace quadgate {
+namespace QG_ISA {
 
 template <class T>
 struct Cell {
@@ -27,18 +27,18 @@ struct Peephole {
 
 // Rather than min and max by themselves: keeps NaN.
 template <class T>
-FG_INLINE Vec<T> clip(Vec<T> x, T most) {
+QG_INLINE Vec<T> clip(Vec<T> x, T most) {
   return max(set1(-most), min(set1(most), x));
 }
 
 template <class T>
-FG_INLINE Vec<T> gate_forward(const CellKind<T>* kind, Vec<T> a) {
+QG_INLINE Vec<T> gate_forward(const CellKind<T>* kind, Vec<T> a) {
   return kind ? activate(kind->gate, clip(a, kind->gate_clip)) : sigmoid(a);
 }
 
 // i, f, g and n. Leaves the gates' whole arguments, peepholes included, in `a`.
 template <class T>
-FG_INLINE void cell_forward(Cell<T>& s, Vec<T> (&a)[4], Vec<T> c_prev, const CellKind<T>* kind, const Peephole<T>* p) {
+QG_INLINE void cell_forward(Cell<T>& s, Vec<T> (&a)[4], Vec<T> c_prev, const CellKind<T>* kind, const Peephole<T>* p) {
   if (p) {
     a[0] = fma(p->i, c_prev, a[0]);
     a[1] = fma(p->f, c_prev, a[1]);
@@ -52,20 +52,20 @@ FG_INLINE void cell_forward(Cell<T>& s, Vec<T> (&a)[4], Vec<T> c_prev, const Cel
 
 // o, from the n that a carried normalisation may have changed meanwhile. Leaves the whole argument in `a`.
 template <class T>
-FG_INLINE Vec<T> output_gate_forward(Vec<T>& a, Vec<T> n, const CellKind<T>* kind, const Peephole<T>* p) {
+QG_INLINE Vec<T> output_gate_forward(Vec<T>& a, Vec<T> n, const CellKind<T>* kind, const Peephole<T>* p) {
   if (p) a = fma(p->o, n, a);
   return gate_forward(kind, a);
 }
 
 // u(v), where v is n or n normalised.
 template <class T>
-FG_INLINE Vec<T> squash(Vec<T> v, const CellKind<T>* kind) {
+QG_INLINE Vec<T> squash(Vec<T> v, const CellKind<T>* kind) {
   return kind ? activate(kind->output, clip(v, kind->gate_clip)) : tanh(v);
 }
 
 // old where the row keeps it, by the mask or, without one, by expectation.
 template <class T>
-FG_INLINE Vec<T> zoneout(Vec<T> old, Vec<T> fresh, const unsigned char* keep, T rate, int n) {
+QG_INLINE Vec<T> zoneout(Vec<T> old, Vec<T> fresh, const unsigned char* keep, T rate, int n) {
   if (keep) return where_less(zero<T>(), load_flags<T>(keep, n), old, fresh);
   return fma(set1(rate), old, set1(T(1) - rate) * fresh);
 }
@@ -74,18 +74,18 @@ FG_INLINE Vec<T> zoneout(Vec<T> old, Vec<T> fresh, const unsigned char* keep, T 
 
 // da = d s'(clip(a)), nothing past the clip; y = s(clip(a)).
 template <class T>
-FG_INLINE Vec<T> clipped_slope(const Activation<T>& f, Vec<T> d, Vec<T> a, Vec<T> y, T most) {
+QG_INLINE Vec<T> clipped_slope(const Activation<T>& f, Vec<T> d, Vec<T> a, Vec<T> y, T most) {
   return where_less(set1(most), zero<T>() - negative_abs(a), zero<T>(), d * slope(f, clip(a, most), y));
 }
 
 template <class T>
-FG_INLINE Vec<T> gate_backward(const CellKind<T>* kind, Vec<T> d, Vec<T> a, Vec<T> y) {
+QG_INLINE Vec<T> gate_backward(const CellKind<T>* kind, Vec<T> d, Vec<T> a, Vec<T> y) {
   return kind ? clipped_slope(kind->gate, d, a, y, kind->gate_clip) : d * fnma(y, y, y);
 }
 
 // From dm to da_o and, added to d, what reaches n through o and u. `v` is what u was taken of.
 template <class T>
-FG_INLINE void output_gate_backward(const Cell<T>& s, Vec<T> v, Vec<T> dm, Vec<T>& d_v, Vec<T>& d_n, Vec<T> (&da)[4],
+QG_INLINE void output_gate_backward(const Cell<T>& s, Vec<T> v, Vec<T> dm, Vec<T>& d_v, Vec<T>& d_n, Vec<T> (&da)[4],
                                     const Vec<T>* a, const CellKind<T>* kind, const Peephole<T>* p) {
   const Vec<T> one = set1(T(1));
   if (!kind) {
@@ -103,7 +103,7 @@ FG_INLINE void output_gate_backward(const Cell<T>& s, Vec<T> v, Vec<T> dm, Vec<T
 // With d the whole gradient of n:
 //   da_i = d g s'_i    da_f = d c' s'_f    da_g = d i t'    dc' = d f + p_i da_i + p_f da_f
 template <class T>
-FG_INLINE Vec<T> cell_backward(const Cell<T>& s, Vec<T> c_prev, Vec<T> d, Vec<T> (&da)[4], const Vec<T>* a,
+QG_INLINE Vec<T> cell_backward(const Cell<T>& s, Vec<T> c_prev, Vec<T> d, Vec<T> (&da)[4], const Vec<T>* a,
                                const CellKind<T>* kind, const Peephole<T>* p) {
   if (!kind) {
     da[0] = d * s.g * fnma(s.i, s.i, s.i);
@@ -125,5 +125,5 @@ FG_INLINE Vec<T> cell_backward(const Cell<T>& s, Vec<T> c_prev, Vec<T> d, Vec<T>
   return p ? fma(p->i, da[0], fma(p->f, da[1], dc)) : dc;
 }
 
-}  // namespace FG_ISA
-}  // namespace fourgate
+}  // namespace QG_ISA
+}  // namespace quadgate

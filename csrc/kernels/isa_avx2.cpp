@@ -2,7 +2,7 @@
 #if !defined(__AVX2__) || !defined(__FMA__)
 #error "compile this file with -mavx2 -mfma"
 #endif
-#define FG_ISA avx2
-#define FG_ISA_NAME "avx2"
-#define FG_ISA_AVX2
+#define QG_ISA avx2
+#define QG_ISA_NAME "avx2"
+#define QG_ISA_AVX2
 #include "kernels.inl"

@@ -23,7 +23,7 @@
 
 #include <stddef.h>
 
-namespace fourgate {
+namespace quadgate {
 
 // Named as in ONNX, which also says what alpha and beta are.
 enum Function : int {
@@ -226,11 +226,11 @@ struct ColumnSums {
   size_t n_rows, begin, end;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate
 
 #include "norm.h"
 
-namespace fourgate {
+namespace quadgate {
 
 template <class T>
 struct Kernels {
@@ -257,4 +257,4 @@ struct KernelTable {
   Kernels<double> f64;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -6,12 +6,12 @@
 #include "kernels.h"
 #include "microkernel.h"
 
-namespace fourgate {
-namespace FG_ISA {
+namespace quadgate {
+namespace QG_ISA {
 namespace {
 
 template <class T>
-FG_INLINE int lanes_of(size_t block, size_t n) {
+QG_INLINE int lanes_of(size_t block, size_t n) {
   constexpr size_t W = Vec<T>::kWidth;
   size_t left = n - block * W;
   return int(left < W ? left : W);
@@ -87,7 +87,7 @@ constexpr Kernels<T> functions() {
 }  // namespace
 
 extern const KernelTable table;
-const KernelTable table = {FG_ISA_NAME, functions<float>(), functions<double>()};
+const KernelTable table = {QG_ISA_NAME, functions<float>(), functions<double>()};
 
-}  // namespace FG_ISA
-}  // namespace fourgate
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -18,8 +18,8 @@
 #include "kernels.h"
 #include "vec.h"
 
-namespace fourgate {
-namespace FG_ISA {
+namespace quadgate {
+namespace QG_ISA {
 
 template <class T>
 struct Constants;
@@ -50,19 +50,19 @@ struct Constants<double> {
 
 // a + b x
 template <class T>
-FG_INLINE Vec<T> pair(T a, T b, Vec<T> x) {
+QG_INLINE Vec<T> pair(T a, T b, Vec<T> x) {
   return fma(set1(b), x, set1(a));
 }
 
 // h with 1 - r h(r) = exp(-r), times 2^kScale; pairs first, then powers of r^2: short chains, no more operations
-FG_INLINE VF sigmoid_h(VF r) {
+QG_INLINE VF sigmoid_h(VF r) {
   constexpr float m = Constants<float>::kTwoToScale;
   VF r2 = r * r;
   VF h = pair(m * 0.008374155397f, m * -0.00138436544f, r);
   h = fma(h, r2, pair(m * 0.1666643126f, m * -0.04166800202f, r));
   return fma(h, r2, pair(m * 1.000000032f, m * -0.4999999421f, r));
 }
-FG_INLINE VD sigmoid_h(VD r) {
+QG_INLINE VD sigmoid_h(VD r) {
   constexpr double m = Constants<double>::kTwoToScale;
   VD r2 = r * r, r4 = r2 * r2;
   VD a = fma(pair(m * 0.1666666666666621723, m * -0.04166666666651782876, r), r2,
@@ -74,11 +74,11 @@ FG_INLINE VD sigmoid_h(VD r) {
 }
 
 // g(r) = (exp(2 r) - 1) / 2 = r + r^2 h(r), at r - k * (what the constant ln2 / 2 lacks)
-FG_INLINE VF tanh_g(VF r, VF) {
+QG_INLINE VF tanh_g(VF r, VF) {
   VF r2 = r * r, h = fma(set1(0.04389473873f), r2, pair(0.3333629955f, 0.1339043358f, r));
   return fma(r2, fma(h, r2, pair(0.9999996743f, 0.6666606992f, r)), r);  // 1e-9 k is too little to matter
 }
-FG_INLINE VD tanh_g(VD r, VD k) {
+QG_INLINE VD tanh_g(VD r, VD k) {
   VD r2 = r * r, r4 = r2 * r2;
   VD a = fma(pair(0.3333333333333233886, 0.1333333333331148283, r), r2, set1(0.66666666666666715) * r);
   VD b = fma(pair(0.003174603076080540503, 0.0007054653229396543457, r), r2,
@@ -89,7 +89,7 @@ FG_INLINE VD tanh_g(VD r, VD k) {
 }
 
 template <class T>
-FG_INLINE Vec<T> sigmoid(Vec<T> x) {
+QG_INLINE Vec<T> sigmoid(Vec<T> x) {
   using C = Constants<T>;
   x = max(set1(C::kSigmoidMin), min(set1(C::kSigmoidMax), x));
   const Vec<T> magic = set1(C::kMagic + (C::kBias + C::kScale));
@@ -100,7 +100,7 @@ FG_INLINE Vec<T> sigmoid(Vec<T> x) {
 }
 
 template <class T>
-FG_INLINE Vec<T> tanh(Vec<T> x) {
+QG_INLINE Vec<T> tanh(Vec<T> x) {
   using C = Constants<T>;
   Vec<T> z = max(set1(-C::kTanhMax), negative_abs(x));
   const Vec<T> magic = set1(C::kMagic + C::kBias), half = set1(T(0.5));
@@ -112,7 +112,7 @@ FG_INLINE Vec<T> tanh(Vec<T> x) {
 
 // exp(x) - 1 for x <= 0, from tanh's parts: exp(x) = s (1 + 2g).
 template <class T>
-FG_INLINE Vec<T> expm1_negative(Vec<T> x) {
+QG_INLINE Vec<T> expm1_negative(Vec<T> x) {
   using C = Constants<T>;
   const Vec<T> half = set1(T(0.5)), one = set1(T(1));
   Vec<T> z = max(set1(-C::kTanhMax), half * x);
@@ -129,7 +129,7 @@ struct Exponential {
   Vec<T> s, p;
 };
 template <class T>
-FG_INLINE Exponential<T> exp_negative(Vec<T> x) {
+QG_INLINE Exponential<T> exp_negative(Vec<T> x) {
   using C = Constants<T>;
   Vec<T> z = max(set1(C::kSigmoidMin), x);
   const Vec<T> magic = set1(C::kMagic + (C::kBias + C::kScale));
@@ -139,12 +139,12 @@ FG_INLINE Exponential<T> exp_negative(Vec<T> x) {
 }
 
 // artanh(q) / q - 1 by y = q^2, for q <= 1/3; without its 1, so that the product with q rounds no more than need be
-FG_INLINE VF artanh_h(VF y) {
+QG_INLINE VF artanh_h(VF y) {
   VF h = fma(set1(0.1408916753f), y, set1(0.1398030138f));
   h = fma(h, y, set1(0.2001245514f));
   return fma(h, y, set1(0.3333315734f)) * y;
 }
-FG_INLINE VD artanh_h(VD y) {
+QG_INLINE VD artanh_h(VD y) {
   VD y2 = y * y, y4 = y2 * y2;
   VD a = fma(pair(0.1428571427246257793, 0.1111111205588574925, y), y2,
              pair(0.3333333333333306712, 0.200000000000951626, y));
@@ -157,7 +157,7 @@ FG_INLINE VD artanh_h(VD y) {
 // log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p; log1p(e) = 2 artanh(q), q = e / (2 + e) = s / (s +
 // 2p).
 template <class T>
-FG_INLINE Vec<T> softplus(Vec<T> x) {
+QG_INLINE Vec<T> softplus(Vec<T> x) {
   const Exponential<T> e = exp_negative(negative_abs(x));
   Vec<T> q = e.s / (e.s + (e.p + e.p)), twice = q + q;
   return max(zero<T>(), x) + fma(twice, artanh_h(q * q), twice);
@@ -191,7 +191,7 @@ __attribute__((noinline)) Vec<T> activate_other(const Activation<T>& f, Vec<T> x
 }
 
 template <class T>
-FG_INLINE Vec<T> activate(const Activation<T>& f, Vec<T> x) {
+QG_INLINE Vec<T> activate(const Activation<T>& f, Vec<T> x) {
   return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
 }
 
@@ -228,11 +228,11 @@ __attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, V
 }
 
 template <class T>
-FG_INLINE Vec<T> slope(const Activation<T>& f, Vec<T> x, Vec<T> y) {
+QG_INLINE Vec<T> slope(const Activation<T>& f, Vec<T> x, Vec<T> y) {
   if (f.function == kSigmoid) return fnma(y, y, y);
   if (f.function == kTanh) return fnma(y, y, set1(T(1)));
   return slope_other(f, x, y);
 }
 
-}  // namespace FG_ISA
-}  // namespace fourgate
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -1,4 +1,4 @@
-// The one matrix product of fourgate: a tile of sums that stays in registers while k runs.
+// The one matrix product of quadgate: a tile of sums that stays in registers while k runs.
 //
 // sums[p][r][v] += sum over k of a[r][p * a_stride + k * a_step] * w[p * w_stride + (k * NV + v) * W ...]
 //
@@ -14,8 +14,8 @@
 
 #include "vec.h"
 
-namespace fourgate {
-namespace FG_ISA {
+namespace quadgate {
+namespace QG_ISA {
 
 // Memory that a product brings to L2 while it runs, if the address is valid or not.
 struct Slice {
@@ -25,7 +25,7 @@ struct Slice {
 
 // `ahead`: memory to bring to L2 meanwhile, see Ahead.
 template <class T, int NP, int MR, int NV>
-FG_INLINE void multiply(Vec<T> (&sums)[NP][MR][NV], const T* const (&a)[MR], size_t a_stride, size_t a_step, const T* w,
+QG_INLINE void multiply(Vec<T> (&sums)[NP][MR][NV], const T* const (&a)[MR], size_t a_stride, size_t a_step, const T* w,
                         size_t w_stride, size_t n_k, Slice ahead) {
   constexpr int W = Vec<T>::kWidth;
   const char* line = ahead.begin;
@@ -68,7 +68,7 @@ template <class T>
 struct Ahead {
   const T *panel, *next;  // next is null when there is none: then a tile touches what it reads anyway
   size_t n_tiles;
-  FG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
+  QG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
     const size_t line = size_t(n_vectors) * Vec<T>::kWidth * sizeof(T);  // for one k
     const size_t share = (line + n_tiles - 1) / n_tiles, bytes = share < 64 ? share : 64;
     return {reinterpret_cast<const char*>(next ? next : panel) + tile * n_k * bytes, bytes};
@@ -82,7 +82,7 @@ struct Int {
 
 // Calls f(Int<n>) for a run-time n in 1..Max.
 template <int Max, class F>
-FG_INLINE void with_constant(int n, F&& f) {
+QG_INLINE void with_constant(int n, F&& f) {
   if constexpr (Max > 1) {
     if (n < Max) return with_constant<Max - 1>(n, f);
   }
@@ -93,11 +93,11 @@ FG_INLINE void with_constant(int n, F&& f) {
 // full speed, a tile of 6 and one of 4 nearly so, one of 6 and one of 1 does not.
 struct Tiles {
   size_t count, small, n_large;
-  FG_INLINE Tiles(size_t total, size_t largest)
+  QG_INLINE Tiles(size_t total, size_t largest)
       : count((total + largest - 1) / largest), small(count ? total / count : 0), n_large(count ? total % count : 0) {}
-  FG_INLINE size_t begin(size_t t) const { return t * small + (t < n_large ? t : n_large); }
-  FG_INLINE int size(size_t t) const { return int(small + (t < n_large)); }
+  QG_INLINE size_t begin(size_t t) const { return t * small + (t < n_large ? t : n_large); }
+  QG_INLINE int size(size_t t) const { return int(small + (t < n_large)); }
 };
 
-}  // namespace FG_ISA
-}  // namespace fourgate
+}  // namespace QG_ISA
+}  // namespace quadgate

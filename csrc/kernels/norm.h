@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-namespace fourgate {
+namespace quadgate {
 
 template <class T>
 struct Norm {
@@ -61,4 +61,4 @@ struct NormBackwardStep {
   T* work;                        // (2, P, W) of any contents
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -10,7 +10,7 @@ struct Moments {
 
 // Of n elements that at(block) gives by vectors; two passes, so that a large mean costs no accuracy.
 template <class T, class At>
-FG_INLINE Moments<T> moments(size_t n_blocks, size_t n, T epsilon, At&& at) {
+QG_INLINE Moments<T> moments(size_t n_blocks, size_t n, T epsilon, At&& at) {
   Vec<T> sum = zero<T>();
   for (size_t b = 0; b < n_blocks; ++b) sum = sum + at(b, zero<T>());
   const T mean = sum_of(sum) / T(n);
@@ -24,7 +24,7 @@ FG_INLINE Moments<T> moments(size_t n_blocks, size_t n, T epsilon, At&& at) {
 
 // The first n lanes of x - mean, zeros in the others.
 template <class T>
-FG_INLINE Vec<T> centred(Vec<T> x, Vec<T> mean, int n) {
+QG_INLINE Vec<T> centred(Vec<T> x, Vec<T> mean, int n) {
   constexpr int W = Vec<T>::kWidth;
   Vec<T> d = x - mean;
   if (n >= W) return d;
@@ -35,7 +35,7 @@ FG_INLINE Vec<T> centred(Vec<T> x, Vec<T> mean, int n) {
 
 // Of a product in panel order.
 template <class T>
-FG_INLINE Moments<T> product_moments(const T* product, size_t hidden, T epsilon) {
+QG_INLINE Moments<T> product_moments(const T* product, size_t hidden, T epsilon) {
   constexpr size_t W = Vec<T>::kWidth;
   return moments<T>((hidden + W - 1) / W * 4, 4 * hidden,
                     epsilon, [&](size_t b, Vec<T> mean) __attribute__((always_inline)) {
@@ -45,7 +45,7 @@ FG_INLINE Moments<T> product_moments(const T* product, size_t hidden, T epsilon)
 
 // Of (hidden) elements in order.
 template <class T>
-FG_INLINE Moments<T> unit_moments(const T* n, size_t hidden, T epsilon) {
+QG_INLINE Moments<T> unit_moments(const T* n, size_t hidden, T epsilon) {
   constexpr size_t W = Vec<T>::kWidth;
   return moments<T>((hidden + W - 1) / W, hidden, epsilon, [&](size_t b, Vec<T> mean) __attribute__((always_inline)) {
     return centred(load(n + b * W), mean, lanes_of<T>(b, hidden));
@@ -108,7 +108,7 @@ void normalised(const NormStep<T>& s) {
 // From the gradient of gain * N(p) to that of p, over all 4H: with g = gain da,
 //   dp = (g - mean(g) - N(p) mean(g N(p))) / deviation
 template <class T>
-FG_INLINE void product_backward(const T* da, const T* gain, const T* normal, T inverse, size_t hidden, T* dg, T* panel,
+QG_INLINE void product_backward(const T* da, const T* gain, const T* normal, T inverse, size_t hidden, T* dg, T* panel,
                                 size_t panel_stride) {
   constexpr size_t W = Vec<T>::kWidth;
   const size_t blocks = (hidden + W - 1) / W;

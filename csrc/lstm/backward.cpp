@@ -5,7 +5,7 @@
 #include "join.h"
 #include "workspace.h"
 
-namespace fourgate {
+namespace quadgate {
 
 template <class T>
 bool BackwardPass<T>::run() {
@@ -265,12 +265,12 @@ bool backward(const BackwardCall<T>& call) {
   return BackwardPass<T>(call, order, control).run();
 }
 
-#define FOURGATE_INSTANTIATE(T)                                                       \
+#define QG_INSTANTIATE(T)                                                             \
   template Plane<const T> BackwardPass<T>::gradient_above(size_t l, size_t t0) const; \
   template Plane<T> BackwardPass<T>::gradient_below(size_t l, size_t t0) const;       \
   template bool backward<T>(const BackwardCall<T>&);
-FOURGATE_INSTANTIATE(float)
-FOURGATE_INSTANTIATE(double)
-#undef FOURGATE_INSTANTIATE
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -4,7 +4,7 @@
 #include "network.h"
 #include "sequence.h"
 
-namespace fourgate {
+namespace quadgate {
 
 template <class T>
 struct BackwardCall {
@@ -29,4 +29,4 @@ struct BackwardCall {
 template <class T>
 bool backward(const BackwardCall<T>& call);
 
-}  // namespace fourgate
+}  // namespace quadgate

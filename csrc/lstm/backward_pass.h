@@ -11,7 +11,7 @@
 
 #include "backward.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // Steps [s0, s1) of one layer and direction.
 template <class T>
@@ -134,4 +134,4 @@ class BackwardPass {
   Plane<T> raw_;                   // gradient of a layer's h before it is joined
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -3,7 +3,7 @@
 #include "backward_pass.h"
 #include "join.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // What lies behind a layer, and the weights of its highway, for a block of steps. The layer's dy is in raw_ then.
 template <class T>
@@ -258,14 +258,14 @@ void BackwardPass<T>::unpack(const Team& all) {
   }
 }
 
-#define FOURGATE_INSTANTIATE(T)                                               \
+#define QG_INSTANTIATE(T)                                                     \
   template bool BackwardPass<T>::join(const Team&, const Block&);             \
   template void BackwardPass<T>::weight_gradients(const Team&, const Block&); \
   template void BackwardPass<T>::input_gradient(const Team&, const Block&);   \
   template void BackwardPass<T>::initial_state(const Team&);                  \
   template void BackwardPass<T>::unpack(const Team&);
-FOURGATE_INSTANTIATE(float)
-FOURGATE_INSTANTIATE(double)
-#undef FOURGATE_INSTANTIATE
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -3,7 +3,7 @@
 
 #include "backward_pass.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 // First column of a group of blocks, as the back panels are cut.
@@ -233,10 +233,9 @@ void BackwardPass<T>::trace(const Team& units, const Block& b, size_t s, size_t 
   units.sync();  // before the next step overwrites them
 }
 
-#define FOURGATE_INSTANTIATE(T) \
-  template void BackwardPass<T>::time_loop(const Team&, size_t, size_t, size_t, const Block&);
-FOURGATE_INSTANTIATE(float)
-FOURGATE_INSTANTIATE(double)
-#undef FOURGATE_INSTANTIATE
+#define QG_INSTANTIATE(T) template void BackwardPass<T>::time_loop(const Team&, size_t, size_t, size_t, const Block&);
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -8,7 +8,7 @@
 #include "join.h"
 #include "workspace.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 template <class T>
@@ -353,4 +353,4 @@ bool forward(const ForwardCall<T>& call) {
 template bool forward<float>(const ForwardCall<float>&);
 template bool forward<double>(const ForwardCall<double>&);
 
-}  // namespace fourgate
+}  // namespace quadgate

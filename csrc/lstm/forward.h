@@ -4,7 +4,7 @@
 #include "network.h"
 #include "sequence.h"
 
-namespace fourgate {
+namespace quadgate {
 
 template <class T>
 struct ForwardCall {
@@ -28,4 +28,4 @@ struct ForwardCall {
 template <class T>
 bool forward(const ForwardCall<T>& call);
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -6,7 +6,7 @@
 #include "../machine.h"
 #include "join.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // The cheaper by cycles for one k of one block. Ahead saves reading weight_ih at every step and costs a detour through
 // memory; within the step a narrow input's products run while the cell of the step before is waited for.
@@ -389,14 +389,14 @@ bool forward_layer(const Team& team, const Weights<T>& w, const RowOrder& order,
   return Loop<T>(team, w, order, task, scratch).run();
 }
 
-#define FOURGATE_INSTANTIATE(T)                                                                                  \
+#define QG_INSTANTIATE(T)                                                                                        \
   template bool project_ahead<T>(const Weights<T>&, size_t, size_t, size_t);                                     \
   template Scratch<T> carve_scratch<T>(Carver&, const Weights<T>&, const Tape<T>*, size_t, size_t, size_t, bool, \
                                        const Scratch<T>*);                                                       \
   template bool forward_layer<T>(const Team&, const Weights<T>&, const RowOrder&, const LayerSteps<T>&,          \
                                  const Scratch<T>&);
-FOURGATE_INSTANTIATE(float)
-FOURGATE_INSTANTIATE(double)
-#undef FOURGATE_INSTANTIATE
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
-}  // namespace fourgate
+}  // namespace quadgate

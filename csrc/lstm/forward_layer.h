@@ -4,7 +4,7 @@
 #include "network.h"
 #include "sequence.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // Steps [s0, s1) of the rows [row0, row1) of the order. Planes and tape buffers are those of the whole batch.
 template <class T>
@@ -59,4 +59,4 @@ template <class T>
 bool forward_layer(const Team& team, const Weights<T>& w, const RowOrder& order, const LayerSteps<T>& task,
                    const Scratch<T>& scratch);
 
-}  // namespace fourgate
+}  // namespace quadgate

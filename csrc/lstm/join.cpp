@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 template <class T>
@@ -122,11 +122,11 @@ void join_backward(const Weights<T>& w, size_t l, const JoinBackwardRow<T>* rows
   }
 }
 
-#define FOURGATE_INSTANTIATE(T)                                                            \
+#define QG_INSTANTIATE(T)                                                                  \
   template void join_forward<T>(const Weights<T>&, size_t, const JoinRow<T>*, size_t, T*); \
   template void join_backward<T>(const Weights<T>&, size_t, const JoinBackwardRow<T>*, size_t, T*);
-FOURGATE_INSTANTIATE(float)
-FOURGATE_INSTANTIATE(double)
-#undef FOURGATE_INSTANTIATE
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -9,7 +9,7 @@
 
 #include "network.h"
 
-namespace fourgate {
+namespace quadgate {
 
 constexpr size_t kJoinRows = 48;  // the most rows of one call
 
@@ -56,4 +56,4 @@ size_t join_work(const Weights<T>& w) {
   return kJoinRows * PanelShape{1, w.sizes.output(), W}.blocks() * 4 * W;
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -2,7 +2,7 @@
 
 #include "../dispatch.h"
 
-namespace fourgate {
+namespace quadgate {
 namespace {
 
 template <class T>
@@ -235,4 +235,4 @@ template class Weights<double>;
 template struct Tape<float>;
 template struct Tape<double>;
 
-}  // namespace fourgate
+}  // namespace quadgate

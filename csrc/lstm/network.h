@@ -13,7 +13,7 @@
 #include "../plan.h"
 #include "options.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // A matrix in panels, for products in both directions.
 template <class T>
@@ -167,4 +167,4 @@ struct Tape : TapeBuffers<T> {
   }
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

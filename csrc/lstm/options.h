@@ -6,7 +6,7 @@
 
 #include "../kernels/kernels.h"
 
-namespace fourgate {
+namespace quadgate {
 
 enum class LayerNorm { none, pre, carried };
 enum class Merge { concat, sum, mul, mean };
@@ -104,4 +104,4 @@ void each_parameter(const Sizes& s, LayerParameters<P>* layers, HighwayParameter
   }
 }
 
-}  // namespace fourgate
+}  // namespace quadgate

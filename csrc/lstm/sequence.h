@@ -11,7 +11,7 @@
 
 #include "../pool.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // A sequence of rows in memory: step t of batch row b starts at base + (t - t0) * step + b * row, its elements
 // adjacent.
@@ -167,4 +167,4 @@ class Carver {
   size_t size_, used_ = 0;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -4,7 +4,7 @@
 
 #include "forward.h"
 
-namespace fourgate {
+namespace quadgate {
 
 template <class T>
 Stream<T>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(batch) {
@@ -104,4 +104,4 @@ void Stream<T>::set(const T* h, const T* c) {
 template class Stream<float>;
 template class Stream<double>;
 
-}  // namespace fourgate
+}  // namespace quadgate

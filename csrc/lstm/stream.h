@@ -4,7 +4,7 @@
 #include "network.h"
 #include "sequence.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // One direction only. Not safe for concurrent use; the owner locks.
 template <class T>
@@ -44,4 +44,4 @@ class Stream {
   bool small_ = false;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

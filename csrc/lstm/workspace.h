@@ -4,7 +4,7 @@
 #include "../memory.h"
 #include "sequence.h"
 
-namespace fourgate {
+namespace quadgate {
 
 // Borrows the thread's workspace; a call made inside another one (from a signal handler, say) gets memory of its own.
 class WorkspaceLease {
@@ -54,4 +54,4 @@ class WorkspaceLease {
   Buffer<char> own_;
 };
 
-}  // namespace fourgate
+}  // namespace quadgate

@@ -7,7 +7,7 @@
 
 namespace cell_cases {
 
-using namespace fourgate;
+using namespace quadgate;
 
 template <class T>
 struct Case {

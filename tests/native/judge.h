@@ -15,7 +15,7 @@
 
 namespace judge {
 
-using namespace fourgate;
+using namespace quadgate;
 
 template <class T>
 struct Num {

@@ -13,10 +13,10 @@
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define FOURGATE_TEST_ASAN
+#define QUADGATE_TEST_ASAN
 #endif
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(FOURGATE_TEST_ASAN)
+#if defined(__SANITIZE_ADDRESS__) || defined(QUADGATE_TEST_ASAN)
 #include <sanitizer/asan_interface.h>
 #else
 #define ASAN_POISON_MEMORY_REGION(begin, size) ((void)(begin), (void)(size))

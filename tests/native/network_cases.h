@@ -11,7 +11,7 @@
 
 namespace network_cases {
 
-using namespace fourgate;
+using namespace quadgate;
 using namespace kernel_test;
 
 struct Case {

@@ -4,10 +4,10 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=${1:-$(mktemp -d)}
-export FOURGATE_TEST_ROUNDS=${FOURGATE_TEST_ROUNDS:-1000}
-export FOURGATE_TEST_FORK=0  # qemu itself fails when a forked child starts threads
+export QUADGATE_TEST_ROUNDS=${QUADGATE_TEST_ROUNDS:-1000}
+export QUADGATE_TEST_FORK=0  # qemu itself fails when a forked child starts threads
 
-cmake -S "$root" -B "$work" -DFOURGATE_NATIVE_TESTS=ON \
+cmake -S "$root" -B "$work" -DQUADGATE_NATIVE_TESTS=ON \
   -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
   -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64 >/dev/null
 cmake --build "$work" --parallel "$(nproc)"

@@ -4,7 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=${1:-$(mktemp -d)}
-export FOURGATE_TEST_ROUNDS=${FOURGATE_TEST_ROUNDS:-10000}
+export QUADGATE_TEST_ROUNDS=${QUADGATE_TEST_ROUNDS:-10000}
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1
@@ -14,9 +14,9 @@ for kind in address,undefined thread; do
   flags="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
   build=$work/${kind%%,*}
   # ThreadSanitizer itself fails when a forked child starts threads.
-  [ "$kind" = thread ] && export FOURGATE_TEST_FORK=0
+  [ "$kind" = thread ] && export QUADGATE_TEST_FORK=0
   # -O1 through the build type: the register tiles of the kernels take minutes to compile otherwise.
-  cmake -S "$root" -B "$build" -DFOURGATE_NATIVE_TESTS=ON -DFOURGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
+  cmake -S "$root" -B "$build" -DQUADGATE_NATIVE_TESTS=ON -DQUADGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" >/dev/null
   cmake --build "$build" --parallel "$(nproc)"
   ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure

@@ -5,7 +5,7 @@
 #include "judge.h"
 #include "pack.h"
 
-using namespace fourgate;
+using namespace quadgate;
 using namespace kernel_test;
 using cell_cases::Case;
 using judge::Num;

@@ -17,7 +17,7 @@
 #include "machine.h"
 #include "memory.h"
 
-using namespace fourgate;
+using namespace quadgate;
 
 namespace {
 
@@ -54,10 +54,10 @@ void test_choice() {
   const KernelTable* best = kernel_table(supported_isas().front());
   CHECK(&choose_kernels(nullptr) == best);
   CHECK(&choose_kernels("") == best);
-  const char* forced = std::getenv("FOURGATE_ISA");
+  const char* forced = std::getenv("QUADGATE_ISA");
   CHECK(&kernels() == &choose_kernels(forced));
   CHECK(chosen_early == &kernels());
-  CHECK(setenv("FOURGATE_ISA", "abacus", 1) == 0);
+  CHECK(setenv("QUADGATE_ISA", "abacus", 1) == 0);
   CHECK(&kernels() == chosen_early);  // chosen once
 
   std::string text;
@@ -66,7 +66,7 @@ void test_choice() {
   } catch (const std::runtime_error& e) {
     text = e.what();
   }
-  CHECK(text.find("FOURGATE_ISA") != std::string::npos && text.find("abacus") != std::string::npos);
+  CHECK(text.find("QUADGATE_ISA") != std::string::npos && text.find("abacus") != std::string::npos);
   for (const char* name : supported_isas()) CHECK(text.find(name) != std::string::npos);
 #if defined(__aarch64__)
   CHECK_THROWS(choose_kernels("avx2"), std::runtime_error);
@@ -83,7 +83,7 @@ void write_file(const std::string& path, const std::string& text) {
 }
 
 void test_cgroups() {
-  char pattern[] = "/tmp/fourgate-XXXXXX";
+  char pattern[] = "/tmp/quadgate-XXXXXX";
   CHECK(mkdtemp(pattern) != nullptr);
   std::string root = pattern, groups = root + "/self";
   CHECK(cgroup_cpus(root + "/none", root) == 0);

@@ -2,7 +2,7 @@
 #include "cell_cases.h"
 #include "judge.h"
 
-using namespace fourgate;
+using namespace quadgate;
 using namespace kernel_test;
 using judge::Num;
 

@@ -8,7 +8,7 @@
 #include "kernel_test.h"
 #include "pack.h"
 
-using namespace fourgate;
+using namespace quadgate;
 using kernel_test::epsilon;
 using kernel_test::uniform;
 

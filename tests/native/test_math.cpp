@@ -16,7 +16,7 @@
 
 namespace {
 
-using namespace fourgate;
+using namespace quadgate;
 
 template <class T>
 struct Wider;

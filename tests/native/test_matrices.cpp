@@ -4,7 +4,7 @@
 #include "judge.h"
 #include "pack.h"
 
-using namespace fourgate;
+using namespace quadgate;
 using namespace kernel_test;
 using judge::Num;
 using judge::Sum;

@@ -16,7 +16,7 @@
 #include "machine.h"
 #include "network_cases.h"
 
-using namespace fourgate;
+using namespace quadgate;
 using namespace kernel_test;
 using namespace network_cases;
 

@@ -3,7 +3,7 @@
 #include "judge.h"
 #include "pack.h"
 
-using namespace fourgate;
+using namespace quadgate;
 using namespace kernel_test;
 using judge::Num;
 using judge::within;

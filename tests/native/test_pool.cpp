@@ -16,13 +16,13 @@
 #include "check.h"
 #include "pool.h"
 
-using namespace fourgate;
+using namespace quadgate;
 
 namespace {
 
 // Fewer under emulation or a sanitizer.
 int rounds() {
-  const char* wish = std::getenv("FOURGATE_TEST_ROUNDS");
+  const char* wish = std::getenv("QUADGATE_TEST_ROUNDS");
   return wish != nullptr ? std::atoi(wish) : 100000;
 }
 
@@ -309,7 +309,7 @@ int main() {
   test_lease_in_a_lease();
   test_workers_keep_off_the_caller();
   // Emulators and ThreadSanitizer cannot start threads in the child of a process with several.
-  const char* wish = std::getenv("FOURGATE_TEST_FORK");
+  const char* wish = std::getenv("QUADGATE_TEST_FORK");
   if (wish == nullptr || std::string(wish) != "0") {
     test_fork();
     test_fork_while_another_thread_runs();

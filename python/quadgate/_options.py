@@ -26,8 +26,8 @@ ACTIVATIONS: dict[str, tuple[float, ...]] = {
 }
 
 
-class Options(NamedTuple):  # not a dataclass: that would be most of what importing fourgate costs
-    """The arguments of `fourgate.LSTM` and `fourgate.RNN`, all of them right once `checked` has seen them.
+class Options(NamedTuple):  # not a dataclass: that would be most of what importing quadgate costs
+    """The arguments of `quadgate.LSTM` and `quadgate.RNN`, all of them right once `checked` has seen them.
 
     The defaults are those of both classes; `nonlinearity` is None in an LSTM and no argument of it.
     """

@@ -34,12 +34,12 @@ def get_num_threads() -> int:
 
 
 def cpu_info() -> CpuInfo:
-    """Return what fourgate found out about the machine.
+    """Return what quadgate found out about the machine.
 
     Returns
     -------
     dict
-        ``isa``: the instruction set in use, which the environment variable FOURGATE_ISA can force; ``supported``: those
+        ``isa``: the instruction set in use, which the environment variable QUADGATE_ISA can force; ``supported``: those
         that would work here; ``cores``: those this process may use; ``threads``: as `get_num_threads`; ``l1d``, ``l2``,
         ``l3``: caches in bytes, 0 where unknown.
     """

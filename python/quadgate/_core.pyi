@@ -1,4 +1,4 @@
-"""The compiled core. Arguments must be plain arrays (see `fourgate._check`); None is returned for others, unread."""
+"""The compiled core. Arguments must be plain arrays (see `quadgate._check`); None is returned for others, unread."""
 
 from typing import Any, TypedDict, final
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Calls(Base):
-    """What `fourgate.LSTM` and `fourgate.RNN` share of their calls: all but what they are given and return.
+    """What `quadgate.LSTM` and `quadgate.RNN` share of their calls: all but what they are given and return.
 
     `_pair` and `_parts` know what a state looks like to the caller; the core always has (h, c).
     """

@@ -1,4 +1,4 @@
-"""``python -m fourgate``: what is installed on what machine, and whether it computes what it should."""
+"""``python -m quadgate``: what is installed on what machine, and whether it computes what it should."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import fourgate as fg
-from fourgate import reference
+import quadgate as qg
+from quadgate import reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ def check(rng: np.random.Generator) -> tuple[float, str]:
     layers, steps, batch = (int(rng.integers(1, n)) for n in (4, 21, 10))
     inputs, hidden = (int(rng.integers(1, 71)) for _ in range(2))
     bidirectional, bias, batch_first, padded = (bool(b) for b in rng.integers(0, 2, 4))
-    lstm = fg.LSTM(
+    lstm = qg.LSTM(
         inputs,
         hidden,
         layers,
@@ -97,8 +97,8 @@ def _bytes(n: int) -> str:
 
 def main() -> int:
     """Print it all; return the exit status."""
-    info = fg.cpu_info()
-    print(f"fourgate         {fg.__version__}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
+    info = qg.cpu_info()
+    print(f"quadgate         {qg.__version__}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
     print(f"instruction set  {info['isa']} (works here: {', '.join(info['supported'])})")
     print(f"threads          {info['threads']}, on {info['cores']} cores")
     print(f"caches           L1d {_bytes(info['l1d'])}, L2 {_bytes(info['l2'])}, L3 {_bytes(info['l3'])}")

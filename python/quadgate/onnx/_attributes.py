@@ -1,4 +1,4 @@
-"""The attributes of the ONNX operator LSTM, from what a model may say to what `fourgate.LSTM` takes."""
+"""The attributes of the ONNX operator LSTM, from what a model may say to what `quadgate.LSTM` takes."""
 
 from __future__ import annotations
 

@@ -13,19 +13,19 @@ from ._operator import Operator
 
 
 class LSTM(OpRun):
-    """The operator LSTM of a model, computed by fourgate: one of the ``new_ops`` of an evaluator of onnx.
+    """The operator LSTM of a model, computed by quadgate: one of the ``new_ops`` of an evaluator of onnx.
 
     onnx's own implementation reads neither sequence_lens nor activations, clip and input_forget; this one reads all.
     The network made of a node's weights is kept, and used again as long as they are the same.
 
     Notes
     -----
-    onnx does not pass ``new_ops`` on to functions that a model defines: `fourgate.onnx.ReferenceEvaluator` does.
+    onnx does not pass ``new_ops`` on to functions that a model defines: `quadgate.onnx.ReferenceEvaluator` does.
 
     Examples
     --------
-    >>> import onnx.reference, fourgate.onnx
-    >>> session = onnx.reference.ReferenceEvaluator("model.onnx", new_ops=[fourgate.onnx.LSTM])
+    >>> import onnx.reference, quadgate.onnx
+    >>> session = onnx.reference.ReferenceEvaluator("model.onnx", new_ops=[quadgate.onnx.LSTM])
     >>> outputs = session.run(None, {"x": x})
     """
 
@@ -47,21 +47,21 @@ class LSTM(OpRun):
 
 
 class ReferenceEvaluator(onnx.reference.ReferenceEvaluator):
-    """``onnx.reference.ReferenceEvaluator`` in which fourgate computes every LSTM, wherever in the model it is.
+    """``onnx.reference.ReferenceEvaluator`` in which quadgate computes every LSTM, wherever in the model it is.
 
     Parameters
     ----------
     proto : onnx.ModelProto, str, bytes, or another proto
         The model, or its file's name or contents.
     new_ops : list of OpRun classes, optional
-        More operators of one's own. One named LSTM is used instead of fourgate's.
+        More operators of one's own. One named LSTM is used instead of quadgate's.
     **keywords
         As ``onnx.reference.ReferenceEvaluator`` has them.
 
     Examples
     --------
-    >>> import fourgate.onnx
-    >>> session = fourgate.onnx.ReferenceEvaluator("model.onnx")
+    >>> import quadgate.onnx
+    >>> session = quadgate.onnx.ReferenceEvaluator("model.onnx")
     >>> outputs = session.run(None, {"x": x})
     """
 

@@ -1,32 +1,32 @@
-"""fourgate itself, by the calls that its users make."""
+"""quadgate itself, by the calls that its users make."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 from shapes import Shape
 
 from .base import STREAM_STEPS, Array, Arrays, parameter_names, repeat
 
 
-def network(shape: Shape, arrays: Arrays) -> fg.LSTM:
-    """Return an fg.LSTM with the parameters of `arrays`."""
-    lstm = fg.LSTM(shape.I, shape.H, shape.layers, bidirectional=shape.directions == 2)
+def network(shape: Shape, arrays: Arrays) -> qg.LSTM:
+    """Return an qg.LSTM with the parameters of `arrays`."""
+    lstm = qg.LSTM(shape.I, shape.H, shape.layers, bidirectional=shape.directions == 2)
     with lstm.writable() as params:
         for name in parameter_names(shape):
             params[name][...] = arrays[name]
     return lstm
 
 
-class FourgatePeer:
+class QuadgatePeer:
     """`lstm(x)`; for streams `lstm(x, state)`; for training `forward` and `backward`."""
 
-    version = str(fg.__version__)
+    version = str(qg.__version__)
 
     def setup(self, shape: Shape, threads: int, arrays: Arrays) -> dict[str, Array]:
-        fg.set_num_threads(threads)
+        qg.set_num_threads(threads)
         self.lstm = network(shape, arrays)
         self.x = np.array(arrays["x"])
         self.run: Callable[[], object]
@@ -52,7 +52,7 @@ class FourgatePeer:
         y, self.state = self.lstm(self.x, self.state)
         return y
 
-    def _train(self) -> tuple[Array, fg.Grads]:
+    def _train(self) -> tuple[Array, qg.Grads]:
         y, _, tape = self.lstm.forward(self.x)
         return y, self.lstm.backward(tape, self.dy, out=self.grads)
 
@@ -60,4 +60,4 @@ class FourgatePeer:
         return repeat(self.run, calls)
 
 
-Peer = FourgatePeer
+Peer = QuadgatePeer

@@ -72,8 +72,8 @@ class RNN(Calls):
 
     Examples
     --------
-    >>> import numpy as np, fourgate as fg
-    >>> rnn = fg.RNN(64, 128, rng=0)
+    >>> import numpy as np, quadgate as qg
+    >>> rnn = qg.RNN(64, 128, rng=0)
     >>> y, h = rnn(np.zeros((10, 3, 64), np.float32))
     >>> y.shape, h.shape
     ((10, 3, 128), (1, 3, 128))

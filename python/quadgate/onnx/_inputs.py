@@ -1,4 +1,4 @@
-"""The inputs of the ONNX operator LSTM as plain arrays in fourgate's order, or an error that names the input."""
+"""The inputs of the ONNX operator LSTM as plain arrays in quadgate's order, or an error that names the input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_TO_OURS = (0, 2, 3, 1)  # ONNX keeps the gates i, o, f, c; fourgate i, f, g (ONNX's c), o
+_TO_OURS = (0, 2, 3, 1)  # ONNX keeps the gates i, o, f, c; quadgate i, f, g (ONNX's c), o
 _TO_ONNX = (0, 3, 1, 2)
 _PEEPHOLES = (0, 2, 1)  # i, o, f against i, f, o: its own inverse
 
@@ -123,7 +123,7 @@ def state(value: object, name: str, shape: tuple[int, int, int], batch_first: bo
 
 
 def parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
-    """Return one direction's parameters under fourgate's names."""
+    """Return one direction's parameters under quadgate's names."""
     found = {f"weight_ih_l0{suffix}": _ordered(w.W[d], _TO_OURS), f"weight_hh_l0{suffix}": _ordered(w.R[d], _TO_OURS)}
     if w.B is not None:
         ours, recurrent = w.B[d].reshape(2, -1)

@@ -50,7 +50,7 @@ class LSTM(LSTMProperties, LSTMCalls):
     activations : (gates, cell, output)
         Functions of i, f and o, of g, and of c on its way out: "sigmoid", "tanh", "relu", "hard_sigmoid", "affine",
         "leaky_relu", "thresholded_relu", "scaled_tanh", "elu", "softsign" or "softplus". (name, alpha) or
-        (name, alpha, beta) choose other numbers than ONNX's defaults, of which `fourgate.reference` has the formulas.
+        (name, alpha, beta) choose other numbers than ONNX's defaults, of which `quadgate.reference` has the formulas.
     cell_clip, proj_clip, gate_clip : float, optional
         Bounds, positive and negative: of c before anything uses it, of the projected h, of every activation's input.
     layer_norm : "pre" or "carried", optional
@@ -106,7 +106,7 @@ class LSTM(LSTMProperties, LSTMCalls):
     What the options are called elsewhere ("-" where there is none):
 
     ================= ============== ================= ============= ====================== ============= ==============
-    fourgate          PyTorch        Keras             ONNX          TensorFlow 1           oneDNN        cuDNN
+    quadgate          PyTorch        Keras             ONNX          TensorFlow 1           oneDNN        cuDNN
     ================= ============== ================= ============= ====================== ============= ==============
     num_layers        num_layers     -                 -             MultiRNNCell           weights' axis numLayers
     bias              bias           use_bias          B             -                      bias          biasMode
@@ -149,8 +149,8 @@ class LSTM(LSTMProperties, LSTMCalls):
 
     Examples
     --------
-    >>> import numpy as np, fourgate as fg
-    >>> lstm = fg.LSTM(64, 128, rng=0)
+    >>> import numpy as np, quadgate as qg
+    >>> lstm = qg.LSTM(64, 128, rng=0)
     >>> y, (h, c) = lstm(np.zeros((10, 3, 64), np.float32))
     >>> y.shape, h.shape, c.shape
     ((10, 3, 128), (1, 3, 128), (1, 3, 128))

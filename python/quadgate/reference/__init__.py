@@ -1,4 +1,4 @@
-"""The whole LSTM family in plain NumPy float64: the specification of fourgate, and the judge of its tests.
+"""The whole LSTM family in plain NumPy float64: the specification of quadgate, and the judge of its tests.
 
 **The cell.** One step of one layer, for one row (``s`` is the logistic function, ``*`` between vectors is
 elementwise)::

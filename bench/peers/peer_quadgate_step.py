@@ -1,26 +1,26 @@
-"""fourgate's stream: packed once, state inside."""
+"""quadgate's stream: packed once, state inside."""
 
 from __future__ import annotations
 
 from functools import partial
 
-import fourgate as fg
 import numpy as np
+import quadgate as qg
 from shapes import Shape
 
 from .base import STREAM_STEPS, Array, Arrays, repeat
-from .peer_fourgate import network
+from .peer_quadgate import network
 
 
-class FourgateStepPeer:
+class QuadgateStepPeer:
     """`stream.step(x, out=y)`."""
 
-    version = str(fg.__version__)
+    version = str(qg.__version__)
 
     def setup(self, shape: Shape, threads: int, arrays: Arrays) -> dict[str, Array]:
         if shape.mode != "stream":
             raise ValueError(f"stream.step has no mode {shape.mode!r}")
-        fg.set_num_threads(threads)
+        qg.set_num_threads(threads)
         self.stream = network(shape, arrays).stream(batch=shape.B)
         self.x = np.array(arrays["x"][0])
         self.y = np.zeros((shape.B, shape.H), np.float32)
@@ -34,4 +34,4 @@ class FourgateStepPeer:
         return repeat(self.run, calls)
 
 
-Peer = FourgateStepPeer
+Peer = QuadgateStepPeer

@@ -1,4 +1,4 @@
-"""The ONNX operator LSTM on `fourgate.LSTM`: its networks, and the forward pass."""
+"""The ONNX operator LSTM on `quadgate.LSTM`: its networks, and the forward pass."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def lstm(
     given, returns infinity from Softplus above 88, and refuses ``layout=1``, ``clip=0`` and float64.
 
     Every call makes a network of the weights first. Where the same weights are used again and again, and time matters,
-    `fourgate.LSTM` itself is for that.
+    `quadgate.LSTM` itself is for that.
     """
     args = (X, W, R, B, sequence_lens, initial_h, initial_c, P)
     numbers = (activation_alpha, activation_beta)

@@ -1,10 +1,10 @@
-"""The operator LSTM of ONNX on fourgate, all of it: forward, backward, and as a part of whole models.
+"""The operator LSTM of ONNX on quadgate, all of it: forward, backward, and as a part of whole models.
 
->>> import fourgate.onnx
->>> Y, Y_h, Y_c = fourgate.onnx.lstm(X, W, R, B, direction="bidirectional")
+>>> import quadgate.onnx
+>>> Y, Y_h, Y_c = quadgate.onnx.lstm(X, W, R, B, direction="bidirectional")
 
 `lstm` has the inputs and attributes of the operator; `lstm_training` and `lstm_backward` train it; `lstm_grad` goes
-backward from what another program saved. `ReferenceEvaluator` runs whole models with fourgate for their LSTM nodes, as
+backward from what another program saved. `ReferenceEvaluator` runs whole models with quadgate for their LSTM nodes, as
 onnx's own does with `LSTM` among its ``new_ops``: these two need the package onnx, and import it when first asked for.
 """
 
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
         try:
             from . import _evaluator
         except ImportError as error:
-            raise ImportError(f"fourgate.onnx.{name} needs the package onnx: pip install onnx") from error
+            raise ImportError(f"quadgate.onnx.{name} needs the package onnx: pip install onnx") from error
         return getattr(_evaluator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

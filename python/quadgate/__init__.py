@@ -1,11 +1,11 @@
-"""fourgate: LSTM networks on CPUs. NumPy arrays in, NumPy arrays out.
+"""quadgate: LSTM networks on CPUs. NumPy arrays in, NumPy arrays out.
 
->>> import numpy as np, fourgate as fg
->>> lstm = fg.LSTM(64, 128)
+>>> import numpy as np, quadgate as qg
+>>> lstm = qg.LSTM(64, 128)
 >>> y, (h, c) = lstm(np.zeros((10, 3, 64), np.float32))
 
-`LSTM` runs and trains, `RNN` is what came before it, `Stream` goes step by step, `fourgate.onnx` speaks ONNX, and
-`fourgate.reference` is the same in plain NumPy, to be read.
+`LSTM` runs and trains, `RNN` is what came before it, `Stream` goes step by step, `quadgate.onnx` speaks ONNX, and
+`quadgate.reference` is the same in plain NumPy, to be read.
 """
 
 from __future__ import annotations

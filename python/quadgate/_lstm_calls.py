@@ -44,7 +44,7 @@ class Grads(NamedTuple):
 
 
 class LSTMCalls(Calls):
-    """The methods of `fourgate.LSTM` that run it."""
+    """The methods of `quadgate.LSTM` that run it."""
 
     __slots__ = ()
 

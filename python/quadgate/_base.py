@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Base(Properties):
-    """The part of `fourgate.LSTM` and `fourgate.RNN` that has nothing to do with running them."""
+    """The part of `quadgate.LSTM` and `quadgate.RNN` that has nothing to do with running them."""
 
     __slots__ = (
         "__weakref__",

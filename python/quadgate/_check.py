@@ -244,7 +244,7 @@ def apart(target: Array, name: str, others: dict[str, object]) -> None:
 def computed(result: T | None) -> T:
     """Return what the core made of plain arrays, which it has no reason to send back."""
     if result is None:
-        raise SystemError("fourgate's core refused arguments that Python found right: please report this")
+        raise SystemError("quadgate's core refused arguments that Python found right: please report this")
     return result
 
 
