@@ -1,10 +1,10 @@
 // The module: bindings only. Networks and streams are bound in bind/.
 #include <vector>
 
-#include "bind/network.h"
-#include "dispatch.h"
-#include "machine.h"
-#include "pool.h"
+#include "bind/py_network.h"
+#include "cpu/dispatch.h"
+#include "cpu/machine.h"
+#include "parallel/pool.h"
 
 namespace quadgate {
 namespace {
@@ -13,13 +13,13 @@ namespace {
 py::object activation(const std::string& name, double alpha, double beta, py::handle x) {
   const int function = function_named(name);
   auto apply = [&](auto zero, const auto& table) -> py::object {
-    using T = decltype(zero);
-    const View<T> v(x);
+    using Real = decltype(zero);
+    const View<Real> v(x);
     if (!v || !v.contiguous()) return py::none();
     std::vector<Py_intptr_t> shape;
     for (int i = 0; i < v.ndim(); ++i) shape.push_back(Py_intptr_t(v.shape(i)));
-    py::object y = new_array<T>(v.ndim(), shape.data());
-    table.activate({function, T(alpha), T(beta)}, v.data(), View<T>(y).data(), v.size());
+    py::object y = new_array<Real>(v.ndim(), shape.data());
+    table.activate({function, Real(alpha), Real(beta)}, v.data(), View<Real>(y).data(), v.size());
     return y;
   };
   py::object y = apply(float(), kernels().f32);

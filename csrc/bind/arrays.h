@@ -9,8 +9,8 @@
 
 #include <cstdint>
 
-#include "../lstm/sequence.h"
-#include "../memory.h"
+#include "memory/buffer.h"
+#include "rnn/sequence.h"
 
 namespace quadgate {
 namespace py = pybind11;
@@ -18,20 +18,20 @@ namespace py = pybind11;
 inline const py::detail::npy_api& numpy() { return py::detail::npy_api::get(); }
 
 // The element type's descriptor, made once; never released.
-template <class T>
+template <class Element>
 PyObject* descriptor() {
-  static PyObject* d = py::dtype::of<T>().release().ptr();
+  static PyObject* d = py::dtype::of<Element>().release().ptr();
   return d;
 }
 
 // An uninitialised C-contiguous array. Throws std::bad_alloc (MemoryError) also for what no memory could hold.
-template <class T>
+template <class Element>
 py::object new_array(int ndim, const Py_intptr_t* shape) {
-  size_t n = sizeof(T);
+  size_t n = sizeof(Element);
   for (int i = 0; i < ndim; ++i) n = shape[i] ? checked_mul(n, size_t(shape[i])) : n;
   if (n > size_t(PTRDIFF_MAX)) throw std::bad_alloc();
   const auto& api = numpy();
-  PyObject* type = descriptor<T>();
+  PyObject* type = descriptor<Element>();
   Py_INCREF(type);  // which NumPy takes
   PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, type, ndim, shape, nullptr, nullptr, 0, nullptr);
   if (!a) throw py::error_already_set();
@@ -39,25 +39,25 @@ py::object new_array(int ndim, const Py_intptr_t* shape) {
 }
 
 // The elements of an array from new_array.
-template <class T>
-T* data_of(const py::object& array) {
-  return reinterpret_cast<T*>(py::detail::array_proxy(array.ptr())->data);
+template <class Element>
+Element* data_of(const py::object& array) {
+  return reinterpret_cast<Element*>(py::detail::array_proxy(array.ptr())->data);
 }
 
-// A borrowed look at an object that may be a plain array of T.
-template <class T>
+// A borrowed look at an object that may be a plain array of Element.
+template <class Element>
 class View {
  public:
   explicit View(py::handle h) {
     const auto& api = numpy();
     if (Py_TYPE(h.ptr()) != reinterpret_cast<PyTypeObject*>(api.PyArray_Type_)) return;
     auto* a = py::detail::array_proxy(h.ptr());
-    if (a->descr != descriptor<T>() && !api.PyArray_EquivTypes_(a->descr, descriptor<T>())) return;
+    if (a->descr != descriptor<Element>() && !api.PyArray_EquivTypes_(a->descr, descriptor<Element>())) return;
     if (!(a->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return;
     proxy_ = a;
   }
   explicit operator bool() const { return proxy_ != nullptr; }
-  T* data() const { return reinterpret_cast<T*>(proxy_->data); }
+  Element* data() const { return reinterpret_cast<Element*>(proxy_->data); }
   int ndim() const { return proxy_->nd; }
   size_t shape(int i) const { return size_t(proxy_->dimensions[i]); }
   bool writable() const { return proxy_->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_; }
@@ -77,18 +77,18 @@ class View {
   bool has_rows() const {
     const int last = ndim() - 1;
     if (last < 0 || size() == 0) return true;
-    if (shape(last) > 1 && proxy_->strides[last] != Py_intptr_t(sizeof(T))) return false;
+    if (shape(last) > 1 && proxy_->strides[last] != Py_intptr_t(sizeof(Element))) return false;
     for (int i = 0; i < last; ++i)
-      if (shape(i) > 1 && (proxy_->strides[i] < 0 || proxy_->strides[i] % Py_intptr_t(sizeof(T)))) return false;
+      if (shape(i) > 1 && (proxy_->strides[i] < 0 || proxy_->strides[i] % Py_intptr_t(sizeof(Element)))) return false;
     return true;
   }
-  size_t stride(int i) const { return shape(i) > 1 ? size_t(proxy_->strides[i]) / sizeof(T) : 0; }
+  size_t stride(int i) const { return shape(i) > 1 ? size_t(proxy_->strides[i]) / sizeof(Element) : 0; }
   // Bytes [first, last) that the elements lie within; for arrays with rows.
   const char* first() const { return proxy_->data; }
   const char* last() const {
     size_t at = 0;
     for (int i = 0; i < ndim(); ++i) at += (shape(i) - (shape(i) > 0)) * (i == ndim() - 1 ? 1 : stride(i));
-    return proxy_->data + (size() ? (at + 1) * sizeof(T) : 0);
+    return proxy_->data + (size() ? (at + 1) * sizeof(Element) : 0);
   }
   template <class U>
   bool overlaps(const View<U>& other) const {

@@ -15,13 +15,13 @@
 // arguments lets NaN through. The polynomials come from bench/fit_activations.py.
 #pragma once
 
-#include "kernels.h"
-#include "vec.h"
+#include "kernels/steps.h"
+#include "kernels/vec/vec.h"
 
 namespace quadgate {
 namespace QG_ISA {
 
-template <class T>
+template <class Real>
 struct Constants;
 
 template <>
@@ -49,8 +49,8 @@ struct Constants<double> {
 };
 
 // a + b x
-template <class T>
-QG_INLINE Vec<T> pair(T a, T b, Vec<T> x) {
+template <class Real>
+QG_INLINE Vec<Real> pair(Real a, Real b, Vec<Real> x) {
   return fma(set1(b), x, set1(a));
 }
 
@@ -88,53 +88,53 @@ QG_INLINE VD tanh_g(VD r, VD k) {
   return r + fma(r2, h, fnma(k, set1(1.159523406923149778e-17), r2));
 }
 
-template <class T>
-QG_INLINE Vec<T> sigmoid(Vec<T> x) {
-  using C = Constants<T>;
+template <class Real>
+QG_INLINE Vec<Real> sigmoid(Vec<Real> x) {
+  using C = Constants<Real>;
   x = max(set1(C::kSigmoidMin), min(set1(C::kSigmoidMax), x));
-  const Vec<T> magic = set1(C::kMagic + (C::kBias + C::kScale));
-  Vec<T> t = fma(x, set1(C::kInvLn2), magic), k = t - magic;
-  Vec<T> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), x));
-  Vec<T> s = to_exponent(t);
+  const Vec<Real> magic = set1(C::kMagic + (C::kBias + C::kScale));
+  Vec<Real> t = fma(x, set1(C::kInvLn2), magic), k = t - magic;
+  Vec<Real> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), x));
+  Vec<Real> s = to_exponent(t);
   return s / (set1(C::kTwoToScale) + fnma(r, sigmoid_h(r), s));  // never p alone: one rounding less
 }
 
-template <class T>
-QG_INLINE Vec<T> tanh(Vec<T> x) {
-  using C = Constants<T>;
-  Vec<T> z = max(set1(-C::kTanhMax), negative_abs(x));
-  const Vec<T> magic = set1(C::kMagic + C::kBias), half = set1(T(0.5));
-  Vec<T> t = fma(z, set1(2 * C::kInvLn2), magic), k = t - magic;
-  Vec<T> r = fnma(k, set1(C::kLn2 / 2), z);
-  Vec<T> s = to_exponent(t), g = tanh_g(r, k);
+template <class Real>
+QG_INLINE Vec<Real> tanh(Vec<Real> x) {
+  using C = Constants<Real>;
+  Vec<Real> z = max(set1(-C::kTanhMax), negative_abs(x));
+  const Vec<Real> magic = set1(C::kMagic + C::kBias), half = set1(Real(0.5));
+  Vec<Real> t = fma(z, set1(2 * C::kInvLn2), magic), k = t - magic;
+  Vec<Real> r = fnma(k, set1(C::kLn2 / 2), z);
+  Vec<Real> s = to_exponent(t), g = tanh_g(r, k);
   return with_sign(fnma(s, g, fnma(s, half, half)) / fma(s, g, fma(s, half, half)), x);
 }
 
 // exp(x) - 1 for x <= 0, from tanh's parts: exp(x) = s (1 + 2g).
-template <class T>
-QG_INLINE Vec<T> expm1_negative(Vec<T> x) {
-  using C = Constants<T>;
-  const Vec<T> half = set1(T(0.5)), one = set1(T(1));
-  Vec<T> z = max(set1(-C::kTanhMax), half * x);
-  const Vec<T> magic = set1(C::kMagic + C::kBias);
-  Vec<T> t = fma(z, set1(2 * C::kInvLn2), magic), k = t - magic;
-  Vec<T> r = fnma(k, set1(C::kLn2 / 2), z);
-  Vec<T> s = to_exponent(t), g = tanh_g(r, k);
+template <class Real>
+QG_INLINE Vec<Real> expm1_negative(Vec<Real> x) {
+  using C = Constants<Real>;
+  const Vec<Real> half = set1(Real(0.5)), one = set1(Real(1));
+  Vec<Real> z = max(set1(-C::kTanhMax), half * x);
+  const Vec<Real> magic = set1(C::kMagic + C::kBias);
+  Vec<Real> t = fma(z, set1(2 * C::kInvLn2), magic), k = t - magic;
+  Vec<Real> r = fnma(k, set1(C::kLn2 / 2), z);
+  Vec<Real> s = to_exponent(t), g = tanh_g(r, k);
   return fma(s, g + g, s - one);
 }
 
 // exp(x) = s / p for x <= 0, of sigmoid's parts.
-template <class T>
+template <class Real>
 struct Exponential {
-  Vec<T> s, p;
+  Vec<Real> s, p;
 };
-template <class T>
-QG_INLINE Exponential<T> exp_negative(Vec<T> x) {
-  using C = Constants<T>;
-  Vec<T> z = max(set1(C::kSigmoidMin), x);
-  const Vec<T> magic = set1(C::kMagic + (C::kBias + C::kScale));
-  Vec<T> t = fma(z, set1(C::kInvLn2), magic), k = t - magic;
-  Vec<T> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), z));
+template <class Real>
+QG_INLINE Exponential<Real> exp_negative(Vec<Real> x) {
+  using C = Constants<Real>;
+  Vec<Real> z = max(set1(C::kSigmoidMin), x);
+  const Vec<Real> magic = set1(C::kMagic + (C::kBias + C::kScale));
+  Vec<Real> t = fma(z, set1(C::kInvLn2), magic), k = t - magic;
+  Vec<Real> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), z));
   return {to_exponent(t), fnma(r, sigmoid_h(r), set1(C::kTwoToScale))};
 }
 
@@ -156,17 +156,17 @@ QG_INLINE VD artanh_h(VD y) {
 
 // log(1 + exp(x)) = max(x, 0) + log1p(e), e = exp(-|x|) = s / p; log1p(e) = 2 artanh(q), q = e / (2 + e) = s / (s +
 // 2p).
-template <class T>
-QG_INLINE Vec<T> softplus(Vec<T> x) {
-  const Exponential<T> e = exp_negative(negative_abs(x));
-  Vec<T> q = e.s / (e.s + (e.p + e.p)), twice = q + q;
-  return max(zero<T>(), x) + fma(twice, artanh_h(q * q), twice);
+template <class Real>
+QG_INLINE Vec<Real> softplus(Vec<Real> x) {
+  const Exponential<Real> e = exp_negative(negative_abs(x));
+  Vec<Real> q = e.s / (e.s + (e.p + e.p)), twice = q + q;
+  return max(zero<Real>(), x) + fma(twice, artanh_h(q * q), twice);
 }
 
 // f(x) for every function that ONNX names; kernels.h lists them.
-template <class T>
-__attribute__((noinline)) Vec<T> activate_other(const Activation<T>& f, Vec<T> x) {
-  const Vec<T> alpha = set1(f.alpha), beta = set1(f.beta), none = zero<T>(), one = set1(T(1));
+template <class Real>
+__attribute__((noinline)) Vec<Real> activate_other(const Activation<Real>& f, Vec<Real> x) {
+  const Vec<Real> alpha = set1(f.alpha), beta = set1(f.beta), none = zero<Real>(), one = set1(Real(1));
   switch (f.function) {
     case kRelu:
       return max(none, x);
@@ -183,22 +183,22 @@ __attribute__((noinline)) Vec<T> activate_other(const Activation<T>& f, Vec<T> x
     case kElu:
       return where_less(x, none, alpha * expm1_negative(min(none, x)), x);
     case kSoftsign:  // inf counts as the largest number, so that the limit is 1 and not NaN
-      x = max(set1(-Constants<T>::kMax), min(set1(Constants<T>::kMax), x));
+      x = max(set1(-Constants<Real>::kMax), min(set1(Constants<Real>::kMax), x));
       return x / (one - negative_abs(x));
     default:
       return softplus(x);
   }
 }
 
-template <class T>
-QG_INLINE Vec<T> activate(const Activation<T>& f, Vec<T> x) {
+template <class Real>
+QG_INLINE Vec<Real> activate(const Activation<Real>& f, Vec<Real> x) {
   return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
 }
 
 // f'(x), given y = f(x); at a kink that of the side below, and 0 at both of hard_sigmoid's, as PyTorch has it.
-template <class T>
-__attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, Vec<T> y) {
-  const Vec<T> alpha = set1(f.alpha), none = zero<T>(), one = set1(T(1));
+template <class Real>
+__attribute__((noinline)) Vec<Real> slope_other(const Activation<Real>& f, Vec<Real> x, Vec<Real> y) {
+  const Vec<Real> alpha = set1(f.alpha), none = zero<Real>(), one = set1(Real(1));
   switch (f.function) {
     case kRelu:
       return where_less(none, x, one, none);
@@ -211,15 +211,15 @@ __attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, V
     case kThresholdedRelu:
       return where_less(alpha, x, one, none);
     case kScaledTanh: {
-      Vec<T> t = tanh(set1(f.beta) * x);
+      Vec<Real> t = tanh(set1(f.beta) * x);
       return set1(f.alpha * f.beta) * fnma(t, t, one);
     }
     case kElu: {  // y + alpha would cancel
-      const Exponential<T> e = exp_negative(min(none, x));
+      const Exponential<Real> e = exp_negative(min(none, x));
       return where_less(none, x, one, alpha * (e.s / e.p));
     }
     case kSoftsign: {
-      Vec<T> d = one / (one - negative_abs(x));
+      Vec<Real> d = one / (one - negative_abs(x));
       return d * d;
     }
     default:
@@ -227,10 +227,10 @@ __attribute__((noinline)) Vec<T> slope_other(const Activation<T>& f, Vec<T> x, V
   }
 }
 
-template <class T>
-QG_INLINE Vec<T> slope(const Activation<T>& f, Vec<T> x, Vec<T> y) {
+template <class Real>
+QG_INLINE Vec<Real> slope(const Activation<Real>& f, Vec<Real> x, Vec<Real> y) {
   if (f.function == kSigmoid) return fnma(y, y, y);
-  if (f.function == kTanh) return fnma(y, y, set1(T(1)));
+  if (f.function == kTanh) return fnma(y, y, set1(Real(1)));
   return slope_other(f, x, y);
 }
 

@@ -8,57 +8,59 @@
 
 #include <stddef.h>
 
+#include "kernels/steps.h"
+
 namespace quadgate {
 
-template <class T>
+template <class Real>
 struct Norm {
-  const T *gain_ih, *gain_hh;  // (4H)
-  const T *gain_c, *bias_c;    // (H)
-  T epsilon;
+  const Real *gain_ih, *gain_hh;  // (4H)
+  const Real *gain_c, *bias_c;    // (H)
+  Real epsilon;
   bool carried;
 };
 
-template <class T>
+template <class Real>
 struct NormRow {
-  const T *ih, *hh;          // (P,4,W) the products, from `project`
-  T *normal_ih, *normal_hh;  // (4H) out for the tape: N of them; null for all rows or for none
-  T* inverse;                // (2) out for the tape: 1 / their deviations; null as these
+  const Real *ih, *hh;          // (P,4,W) the products, from `project`
+  Real *normal_ih, *normal_hh;  // (4H) out for the tape: N of them; null for all rows or for none
+  Real* inverse;                // (2) out for the tape: 1 / their deviations; null as these
 };
 
-template <class T>
+template <class Real>
 struct NormStep {
-  const Norm<T>* norm;
-  const T* bias;              // (P,4,W)
-  const ForwardRow<T>* rows;  // x, h and pre are not read
-  const NormRow<T>* norm_rows;
+  const Norm<Real>* norm;
+  const Real* bias;              // (P,4,W)
+  const ForwardRow<Real>* rows;  // x, h and pre are not read
+  const NormRow<Real>* norm_rows;
   size_t n_rows, hidden_size;
-  const CellKind<T>* kind;  // never null
-  const T* peephole;
-  const OutputExtra<T>* extra;
-  T* work;  // (2, P, W) of any contents
+  const CellKind<Real>* kind;  // never null
+  const Real* peephole;
+  const OutputExtra<Real>* extra;
+  Real* work;  // (2, P, W) of any contents
 };
 
-template <class T>
+template <class Real>
 struct NormBackwardRow {
-  const T* dm;                     // (H) gradient of m
-  const T *normal_ih, *normal_hh;  // (4H) from the tape
-  const T* inverse;                // (2) from the tape
-  T* da;                           // (4H) out: gradient of a
-  T *dg_ih, *dg_hh;                // (4H) out: gradients of the products
-  T *ih_panel, *hh_panel;          // as BackwardRow::dg_panel
-  T *dw, *normal_c;                // (H) out: gradient of w, and N(n)
+  const Real* dm;                     // (H) gradient of m
+  const Real *normal_ih, *normal_hh;  // (4H) from the tape
+  const Real* inverse;                // (2) from the tape
+  Real* da;                           // (4H) out: gradient of a
+  Real *dg_ih, *dg_hh;                // (4H) out: gradients of the products
+  Real *ih_panel, *hh_panel;          // as BackwardRow::dg_panel
+  Real *dw, *normal_c;                // (H) out: gradient of w, and N(n)
 };
 
-template <class T>
+template <class Real>
 struct NormBackwardStep {
-  const Norm<T>* norm;
-  const BackwardRow<T>* rows;  // gates, c_prev and dc are used
-  const NormBackwardRow<T>* norm_rows;
+  const Norm<Real>* norm;
+  const BackwardRow<Real>* rows;  // gates, c_prev and dc are used
+  const NormBackwardRow<Real>* norm_rows;
   size_t n_rows, hidden_size, panel_stride;
-  const CellKind<T>* kind;  // never null
-  const T* peephole;
-  const BackwardExtra<T>* extra;  // may be null
-  T* work;                        // (2, P, W) of any contents
+  const CellKind<Real>* kind;  // never null
+  const Real* peephole;
+  const BackwardExtra<Real>* extra;  // may be null
+  Real* work;                        // (2, P, W) of any contents
 };
 
 }  // namespace quadgate

@@ -3,77 +3,78 @@
 // A row's mean and variance need all of it before any of its cells, so products go to memory here, and a row is
 // finished by one thread: its sums have one order, whatever the split.
 
-template <class T>
+template <class Real>
 struct Moments {
-  T mean, inverse;
+  Real mean, inverse;
 };
 
 // Of n elements that at(block) gives by vectors; two passes, so that a large mean costs no accuracy.
-template <class T, class At>
-QG_INLINE Moments<T> moments(size_t n_blocks, size_t n, T epsilon, At&& at) {
-  Vec<T> sum = zero<T>();
-  for (size_t b = 0; b < n_blocks; ++b) sum = sum + at(b, zero<T>());
-  const T mean = sum_of(sum) / T(n);
-  sum = zero<T>();
+template <class Real, class At>
+QG_INLINE Moments<Real> moments(size_t n_blocks, size_t n, Real epsilon, At&& at) {
+  Vec<Real> sum = zero<Real>();
+  for (size_t b = 0; b < n_blocks; ++b) sum = sum + at(b, zero<Real>());
+  const Real mean = sum_of(sum) / Real(n);
+  sum = zero<Real>();
   for (size_t b = 0; b < n_blocks; ++b) {
-    Vec<T> d = at(b, set1(mean));
+    Vec<Real> d = at(b, set1(mean));
     sum = fma(d, d, sum);
   }
-  return {mean, T(1) / root(sum_of(sum) / T(n) + epsilon)};
+  return {mean, Real(1) / root(sum_of(sum) / Real(n) + epsilon)};
 }
 
 // The first n lanes of x - mean, zeros in the others.
-template <class T>
-QG_INLINE Vec<T> centred(Vec<T> x, Vec<T> mean, int n) {
-  constexpr int W = Vec<T>::kWidth;
-  Vec<T> d = x - mean;
+template <class Real>
+QG_INLINE Vec<Real> centred(Vec<Real> x, Vec<Real> mean, int n) {
+  constexpr int W = Vec<Real>::kWidth;
+  Vec<Real> d = x - mean;
   if (n >= W) return d;
-  T t[W];
+  Real t[W];
   store(t, d);
   return load_n(t, n);
 }
 
 // Of a product in panel order.
-template <class T>
-QG_INLINE Moments<T> product_moments(const T* product, size_t hidden, T epsilon) {
-  constexpr size_t W = Vec<T>::kWidth;
-  return moments<T>((hidden + W - 1) / W * 4, 4 * hidden,
-                    epsilon, [&](size_t b, Vec<T> mean) __attribute__((always_inline)) {
-                      return centred(load(product + b * W), mean, lanes_of<T>(b / 4, hidden));
-                    });
+template <class Real>
+QG_INLINE Moments<Real> product_moments(const Real* product, size_t hidden, Real epsilon) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  return moments<Real>((hidden + W - 1) / W * 4, 4 * hidden,
+                       epsilon, [&](size_t b, Vec<Real> mean) __attribute__((always_inline)) {
+                         return centred(load(product + b * W), mean, lanes_of<Real>(b / 4, hidden));
+                       });
 }
 
 // Of (hidden) elements in order.
-template <class T>
-QG_INLINE Moments<T> unit_moments(const T* n, size_t hidden, T epsilon) {
-  constexpr size_t W = Vec<T>::kWidth;
-  return moments<T>((hidden + W - 1) / W, hidden, epsilon, [&](size_t b, Vec<T> mean) __attribute__((always_inline)) {
-    return centred(load(n + b * W), mean, lanes_of<T>(b, hidden));
-  });
+template <class Real>
+QG_INLINE Moments<Real> unit_moments(const Real* n, size_t hidden, Real epsilon) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  return moments<Real>((hidden + W - 1) / W, hidden,
+                       epsilon, [&](size_t b, Vec<Real> mean) __attribute__((always_inline)) {
+                         return centred(load(n + b * W), mean, lanes_of<Real>(b, hidden));
+                       });
 }
 
-template <class T>
-void normalised(const NormStep<T>& s) {
-  constexpr size_t W = Vec<T>::kWidth;
+template <class Real>
+void normalised(const NormStep<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
-  const Norm<T>& norm = *s.norm;
-  T *cells = s.work, *outputs = s.work + blocks * W;  // n, and the output gate's argument
+  const Norm<Real>& norm = *s.norm;
+  Real *cells = s.work, *outputs = s.work + blocks * W;  // n, and the output gate's argument
   for (size_t r = 0; r < s.n_rows; ++r) {
-    const ForwardRow<T>& row = s.rows[r];
-    const NormRow<T>& from = s.norm_rows[r];
-    const OutputExtra<T>* extra = s.extra ? s.extra + r : nullptr;
-    const Moments<T> ih = product_moments(from.ih, H, norm.epsilon), hh = product_moments(from.hh, H, norm.epsilon);
+    const ForwardRow<Real>& row = s.rows[r];
+    const NormRow<Real>& from = s.norm_rows[r];
+    const OutputExtra<Real>* extra = s.extra ? s.extra + r : nullptr;
+    const Moments<Real> ih = product_moments(from.ih, H, norm.epsilon), hh = product_moments(from.hh, H, norm.epsilon);
     if (from.inverse) from.inverse[0] = ih.inverse, from.inverse[1] = hh.inverse;
-    Cell<T> cell;
-    Peephole<T> loaded;
+    Cell<Real> cell;
+    Peephole<Real> loaded;
     for (size_t b = 0; b < blocks; ++b) {
       const size_t u = b * W;
-      const int n = lanes_of<T>(b, H);
-      Vec<T> a[4];
+      const int n = lanes_of<Real>(b, H);
+      Vec<Real> a[4];
       for (size_t v = 0; v < 4; ++v) {
         const size_t at = (b * 4 + v) * W, row_at = v * H + u;
-        Vec<T> x = (load(from.ih + at) - set1(ih.mean)) * set1(ih.inverse);
-        Vec<T> h = (load(from.hh + at) - set1(hh.mean)) * set1(hh.inverse);
+        Vec<Real> x = (load(from.ih + at) - set1(ih.mean)) * set1(ih.inverse);
+        Vec<Real> h = (load(from.hh + at) - set1(hh.mean)) * set1(hh.inverse);
         a[v] = fma(load_upto(norm.gain_ih + row_at, n), x, load(s.bias + at));
         a[v] = fma(load_upto(norm.gain_hh + row_at, n), h, a[v]);
         if (from.normal_ih) {
@@ -86,15 +87,15 @@ void normalised(const NormStep<T>& s) {
       store(outputs + u, a[3]);
       for (size_t v = 0; row.gates && v < 3; ++v) store_upto(row.gates + v * H + u, a[v], n);
     }
-    const Moments<T> c = unit_moments(cells, H, norm.epsilon);
+    const Moments<Real> c = unit_moments(cells, H, norm.epsilon);
     for (size_t b = 0; b < blocks; ++b) {
       const size_t u = b * W;
-      const int n = lanes_of<T>(b, H);
+      const int n = lanes_of<Real>(b, H);
       cell.n = load(cells + u);
-      Vec<T> v = (cell.n - set1(c.mean)) * set1(c.inverse);
+      Vec<Real> v = (cell.n - set1(c.mean)) * set1(c.inverse);
       v = fma(load_upto(norm.gain_c + u, n), v, load_upto(norm.bias_c + u, n));
       if (norm.carried) cell.n = v;
-      Vec<T> a = load(outputs + u);
+      Vec<Real> a = load(outputs + u);
       cell.o = output_gate_forward(a, cell.n, s.kind, load_peephole(loaded, s.peephole, H, u, n));
       if (row.gates) store_upto(row.gates + 3 * H + u, a, n);
       store_upto(row.c + u, kept_cell(load_upto(row.c_prev + u, n), cell.n, s.kind, extra, u, n), n);
@@ -107,63 +108,63 @@ void normalised(const NormStep<T>& s) {
 
 // From the gradient of gain * N(p) to that of p, over all 4H: with g = gain da,
 //   dp = (g - mean(g) - N(p) mean(g N(p))) / deviation
-template <class T>
-QG_INLINE void product_backward(const T* da, const T* gain, const T* normal, T inverse, size_t hidden, T* dg, T* panel,
-                                size_t panel_stride) {
-  constexpr size_t W = Vec<T>::kWidth;
+template <class Real>
+QG_INLINE void product_backward(const Real* da, const Real* gain, const Real* normal, Real inverse, size_t hidden,
+                                Real* dg, Real* panel, size_t panel_stride) {
+  constexpr size_t W = Vec<Real>::kWidth;
   const size_t blocks = (hidden + W - 1) / W;
-  Vec<T> sum = zero<T>(), weighted = zero<T>();
+  Vec<Real> sum = zero<Real>(), weighted = zero<Real>();
   for (size_t b = 0; b < blocks; ++b)
     for (size_t v = 0; v < 4; ++v) {
-      const int n = lanes_of<T>(b, hidden);
-      Vec<T> g = load_upto(gain + v * hidden + b * W, n) * load_upto(da + v * hidden + b * W, n);
+      const int n = lanes_of<Real>(b, hidden);
+      Vec<Real> g = load_upto(gain + v * hidden + b * W, n) * load_upto(da + v * hidden + b * W, n);
       sum = sum + g;
       weighted = fma(g, load_upto(normal + v * hidden + b * W, n), weighted);
     }
-  const Vec<T> mean = set1(sum_of(sum) / T(4 * hidden)), slant = set1(sum_of(weighted) / T(4 * hidden));
+  const Vec<Real> mean = set1(sum_of(sum) / Real(4 * hidden)), slant = set1(sum_of(weighted) / Real(4 * hidden));
   for (size_t b = 0; b < blocks; ++b) {
-    const int n = lanes_of<T>(b, hidden);
-    Vec<T> d[4];
+    const int n = lanes_of<Real>(b, hidden);
+    Vec<Real> d[4];
     for (size_t v = 0; v < 4; ++v) {
-      Vec<T> g = load_upto(gain + v * hidden + b * W, n) * load_upto(da + v * hidden + b * W, n);
+      Vec<Real> g = load_upto(gain + v * hidden + b * W, n) * load_upto(da + v * hidden + b * W, n);
       d[v] = centred(fnma(load_upto(normal + v * hidden + b * W, n), slant, g), mean, n) * set1(inverse);
     }
     store_gates(dg, panel, d, b, hidden, panel_stride);
   }
 }
 
-template <class T>
-void normalised_backward(const NormBackwardStep<T>& s) {
-  constexpr size_t W = Vec<T>::kWidth;
+template <class Real>
+void normalised_backward(const NormBackwardStep<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
-  const Norm<T>& norm = *s.norm;
-  const CellKind<T>* kind = s.kind;
-  T *cells = s.work, *straight = s.work + blocks * W;  // n; what reaches it beside the normalisation
+  const Norm<Real>& norm = *s.norm;
+  const CellKind<Real>* kind = s.kind;
+  Real *cells = s.work, *straight = s.work + blocks * W;  // n; what reaches it beside the normalisation
   for (size_t r = 0; r < s.n_rows; ++r) {
-    const BackwardRow<T>& row = s.rows[r];
-    const NormBackwardRow<T>& to = s.norm_rows[r];
-    const BackwardExtra<T>* extra = s.extra ? s.extra + r : nullptr;
-    Peephole<T> loaded;
-    const Peephole<T>* const taped = nullptr;  // the arguments of the gates have their peepholes already
-    auto gates = [&](size_t u, int n, Vec<T>(&a)[4], Cell<T>& cell) __attribute__((always_inline)) {
+    const BackwardRow<Real>& row = s.rows[r];
+    const NormBackwardRow<Real>& to = s.norm_rows[r];
+    const BackwardExtra<Real>* extra = s.extra ? s.extra + r : nullptr;
+    Peephole<Real> loaded;
+    const Peephole<Real>* const taped = nullptr;  // the arguments of the gates have their peepholes already
+    auto gates = [&](size_t u, int n, Vec<Real>(&a)[4], Cell<Real>& cell) __attribute__((always_inline)) {
       for (size_t v = 0; v < 4; ++v) a[v] = load_upto(row.gates + v * H + u, n);
       cell_forward(cell, a, load_upto(row.c_prev + u, n), kind, taped);
     };
-    Vec<T> a[4], da[4], direct;
-    Cell<T> cell;
+    Vec<Real> a[4], da[4], direct;
+    Cell<Real> cell;
     for (size_t b = 0; b < blocks; ++b) {
-      gates(b * W, lanes_of<T>(b, H), a, cell);
+      gates(b * W, lanes_of<Real>(b, H), a, cell);
       store(cells + b * W, cell.n);
     }
-    const Moments<T> c = unit_moments(cells, H, norm.epsilon);
-    Vec<T> sum = zero<T>(), weighted = zero<T>();
+    const Moments<Real> c = unit_moments(cells, H, norm.epsilon);
+    Vec<Real> sum = zero<Real>(), weighted = zero<Real>();
     for (size_t b = 0; b < blocks; ++b) {
       const size_t u = b * W;
-      const int n = lanes_of<T>(b, H);
-      const Vec<T> gain = load_upto(norm.gain_c + u, n);
-      Vec<T> normal = centred(load(cells + u), set1(c.mean), n) * set1(c.inverse);
-      Vec<T> v = fma(gain, normal, load_upto(norm.bias_c + u, n));
-      Vec<T> d_n = fresh_dc(load_upto(row.dc + u, n), extra, u, n, direct), d_v = zero<T>();
+      const int n = lanes_of<Real>(b, H);
+      const Vec<Real> gain = load_upto(norm.gain_c + u, n);
+      Vec<Real> normal = centred(load(cells + u), set1(c.mean), n) * set1(c.inverse);
+      Vec<Real> v = fma(gain, normal, load_upto(norm.bias_c + u, n));
+      Vec<Real> d_n = fresh_dc(load_upto(row.dc + u, n), extra, u, n, direct), d_v = zero<Real>();
       a[3] = load_upto(row.gates + 3 * H + u, n);
       cell.n = norm.carried ? v : load(cells + u);
       if (extra && extra->fresh) store_upto(extra->fresh + u, cell.n, n);
@@ -172,10 +173,10 @@ void normalised_backward(const NormBackwardStep<T>& s) {
                            load_peephole(loaded, s.peephole, H, u, n));
       if (norm.carried) {
         d_v = d_v + d_n;
-        d_n = zero<T>();
+        d_n = zero<Real>();
         if (extra && extra->dc_total) store_upto(extra->dc_total + u, d_v + direct, n);
       }
-      Vec<T> g = gain * d_v;
+      Vec<Real> g = gain * d_v;
       sum = sum + g;
       weighted = fma(g, normal, weighted);
       store(cells + u, g);
@@ -185,16 +186,16 @@ void normalised_backward(const NormBackwardStep<T>& s) {
       store_upto(to.da + 3 * H + u, da[3], n);
       store_upto(row.dc + u, direct, n);
     }
-    const Vec<T> mean = set1(sum_of(sum) / T(H)), slant = set1(sum_of(weighted) / T(H));
+    const Vec<Real> mean = set1(sum_of(sum) / Real(H)), slant = set1(sum_of(weighted) / Real(H));
     for (size_t b = 0; b < blocks; ++b) {
       const size_t u = b * W;
-      const int n = lanes_of<T>(b, H);
-      Vec<T> d = fnma(load_upto(to.normal_c + u, n), slant, load(cells + u)) - mean;
+      const int n = lanes_of<Real>(b, H);
+      Vec<Real> d = fnma(load_upto(to.normal_c + u, n), slant, load(cells + u)) - mean;
       d = fma(d, set1(c.inverse), load(straight + u));
       direct = load_upto(row.dc + u, n);
       if (extra && extra->dc_total && !norm.carried) store_upto(extra->dc_total + u, d + direct, n);
       gates(u, n, a, cell);
-      Vec<T> dc =
+      Vec<Real> dc =
           cell_backward(cell, load_upto(row.c_prev + u, n), d, da, a, kind, load_peephole(loaded, s.peephole, H, u, n));
       store_upto(row.dc + u, dc + direct, n);
       for (size_t v = 0; v < 3; ++v) store_upto(to.da + v * H + u, da[v], n);

@@ -9,9 +9,9 @@ namespace cell_cases {
 
 using namespace quadgate;
 
-template <class T>
+template <class Real>
 struct Case {
-  CellKind<T> kind = judge::plain_kind<T>();
+  CellKind<Real> kind = judge::plain_kind<Real>();
   bool plain = false;  // no kind at all: the tape has activated gates
   bool peephole = false;
   bool zoneout_h = false;   // rate in `kind` where there are no masks
@@ -24,47 +24,47 @@ struct Case {
 };
 
 // Elman's cell knows its slope by h alone, which names tanh and relu.
-template <class T>
-std::vector<Case<T>> cases() {
-  std::vector<Case<T>> all;
+template <class Real>
+std::vector<Case<Real>> cases() {
+  std::vector<Case<Real>> all;
   auto add = [&](auto&& change) {
-    Case<T> one;
+    Case<Real> one;
     change(one);
     all.push_back(one);
     // Once more with other activations, and behind a projection.
     one.kind.cell = {kSoftsign, 1, 0};
-    one.kind.output = {kElu, T(0.7), 0};
+    one.kind.output = {kElu, Real(0.7), 0};
     one.projection = one.any_size = !one.plain && !one.kind.elman && !one.zoneout_h && !one.masks && !one.recurrent;
     one.large_tape = true;
     if (!one.plain && !one.kind.elman) all.push_back(one);
   };
-  const T alphas[] = {1, 1, 1, T(0.3), T(0.8), T(0.2), T(0.4), T(1.3), T(0.7), 1, 1};
-  const T betas[] = {0, 0, 0, T(0.4), T(-0.2), 0, 0, T(0.6), 0, 0, 0};
-  auto function = [&](int f) { return Activation<T>{f % 11, alphas[f % 11], betas[f % 11]}; };
+  const Real alphas[] = {1, 1, 1, Real(0.3), Real(0.8), Real(0.2), Real(0.4), Real(1.3), Real(0.7), 1, 1};
+  const Real betas[] = {0, 0, 0, Real(0.4), Real(-0.2), 0, 0, Real(0.6), 0, 0, 0};
+  auto function = [&](int f) { return Activation<Real>{f % 11, alphas[f % 11], betas[f % 11]}; };
   for (int f = 0; f < 11; ++f)  // each in each place
-    add([&](Case<T>& c) {
+    add([&](Case<Real>& c) {
       c.kind.gate = function(f), c.kind.cell = function(f + 4), c.kind.output = function(f + 7);
       c.peephole = f % 2;
     });
-  add([](Case<T>& c) { c.kind.gate_clip = T(0.9); });
-  add([](Case<T>& c) { c.kind.cell_clip = T(0.6); });
-  add([](Case<T>& c) { c.peephole = true; });
-  add([](Case<T>& c) { c.kind.coupled = true; });
-  add([](Case<T>& c) { c.kind.coupled = c.peephole = true; });
-  add([](Case<T>& c) { c.kind.zoneout_c = T(0.3); });
-  add([](Case<T>& c) { c.kind.zoneout_h = T(0.4), c.zoneout_h = true; });
-  add([](Case<T>& c) { c.kind.zoneout_h = T(0.4), c.kind.zoneout_c = T(0.3), c.masks = c.zoneout_h = true; });
-  add([](Case<T>& c) { c.kind.zoneout_c = T(0.3), c.mask_c = true; });
-  add([](Case<T>& c) { c.recurrent = true; });
-  add([](Case<T>& c) {
-    c.kind.gate_clip = T(1.1), c.kind.cell_clip = T(0.7), c.kind.coupled = true;
+  add([](Case<Real>& c) { c.kind.gate_clip = Real(0.9); });
+  add([](Case<Real>& c) { c.kind.cell_clip = Real(0.6); });
+  add([](Case<Real>& c) { c.peephole = true; });
+  add([](Case<Real>& c) { c.kind.coupled = true; });
+  add([](Case<Real>& c) { c.kind.coupled = c.peephole = true; });
+  add([](Case<Real>& c) { c.kind.zoneout_c = Real(0.3); });
+  add([](Case<Real>& c) { c.kind.zoneout_h = Real(0.4), c.zoneout_h = true; });
+  add([](Case<Real>& c) { c.kind.zoneout_h = Real(0.4), c.kind.zoneout_c = Real(0.3), c.masks = c.zoneout_h = true; });
+  add([](Case<Real>& c) { c.kind.zoneout_c = Real(0.3), c.mask_c = true; });
+  add([](Case<Real>& c) { c.recurrent = true; });
+  add([](Case<Real>& c) {
+    c.kind.gate_clip = Real(1.1), c.kind.cell_clip = Real(0.7), c.kind.coupled = true;
     c.peephole = c.masks = c.zoneout_h = c.recurrent = true;
   });
-  add([](Case<T>& c) { c.plain = true; });
-  add([](Case<T>& c) { c.plain = c.recurrent = c.large_tape = true; });
+  add([](Case<Real>& c) { c.plain = true; });
+  add([](Case<Real>& c) { c.plain = c.recurrent = c.large_tape = true; });
   for (int f : {kTanh, kRelu}) {
-    add([&](Case<T>& c) { c.kind.elman = true, c.kind.gate = {f, 1, 0}; });
-    add([&](Case<T>& c) { c.kind.elman = c.recurrent = true, c.kind.gate = {f, 1, 0}; });
+    add([&](Case<Real>& c) { c.kind.elman = true, c.kind.gate = {f, 1, 0}; });
+    add([&](Case<Real>& c) { c.kind.elman = c.recurrent = true, c.kind.gate = {f, 1, 0}; });
   }
   return all;
 }

@@ -11,58 +11,58 @@
 #include <vector>
 
 #include "kernel_test.h"
-#include "kernels/kernels.h"
+#include "kernels/table.h"
 
 namespace judge {
 
 using namespace quadgate;
 
-template <class T>
+template <class Real>
 struct Num {
   double v, e;
   Num(double value = 0, double error = 0) : v(value), e(error) {}
 };
 
-template <class T>
-Num<T> rounded(double v, double e) {
-  return {v, e + kernel_test::epsilon<T>() * (std::fabs(v) + e) + double(std::numeric_limits<T>::min())};
+template <class Real>
+Num<Real> rounded(double v, double e) {
+  return {v, e + kernel_test::epsilon<Real>() * (std::fabs(v) + e) + double(std::numeric_limits<Real>::min())};
 }
-template <class T>
-Num<T> operator+(Num<T> a, Num<T> b) {
-  return rounded<T>(a.v + b.v, a.e + b.e);
+template <class Real>
+Num<Real> operator+(Num<Real> a, Num<Real> b) {
+  return rounded<Real>(a.v + b.v, a.e + b.e);
 }
-template <class T>
-Num<T> operator-(Num<T> a, Num<T> b) {
-  return rounded<T>(a.v - b.v, a.e + b.e);
+template <class Real>
+Num<Real> operator-(Num<Real> a, Num<Real> b) {
+  return rounded<Real>(a.v - b.v, a.e + b.e);
 }
-template <class T>
-Num<T> operator*(Num<T> a, Num<T> b) {
-  return rounded<T>(a.v * b.v, std::fabs(a.v) * b.e + std::fabs(b.v) * a.e + a.e * b.e);
+template <class Real>
+Num<Real> operator*(Num<Real> a, Num<Real> b) {
+  return rounded<Real>(a.v * b.v, std::fabs(a.v) * b.e + std::fabs(b.v) * a.e + a.e * b.e);
 }
-template <class T>
-Num<T> inverse_root(Num<T> a) {  // of a > 0
+template <class Real>
+Num<Real> inverse_root(Num<Real> a) {  // of a > 0
   const double v = 1 / std::sqrt(a.v), most = 1 / std::sqrt(std::max(a.v - a.e, 1e-300));
-  return rounded<T>(v, most - v + kernel_test::epsilon<T>() * v);
+  return rounded<Real>(v, most - v + kernel_test::epsilon<Real>() * v);
 }
 
 // A sum of products in any order.
-template <class T>
+template <class Real>
 struct Sum {
   double v = 0, e = 0, size = 0;
   size_t n = 2;
-  void add(Num<T> a, Num<T> b = Num<T>(1)) {
+  void add(Num<Real> a, Num<Real> b = Num<Real>(1)) {
     v += a.v * b.v;
     e += std::fabs(a.v) * b.e + std::fabs(b.v) * a.e + a.e * b.e;
     size += (std::fabs(a.v) + a.e) * (std::fabs(b.v) + b.e);
     ++n;
   }
-  Num<T> total() const {
-    return {v, e + double(n) * (kernel_test::epsilon<T>() * size + std::numeric_limits<T>::min())};
+  Num<Real> total() const {
+    return {v, e + double(n) * (kernel_test::epsilon<Real>() * size + std::numeric_limits<Real>::min())};
   }
 };
 
-template <class T>
-bool within(T got, Num<T> want) {
+template <class Real>
+bool within(Real got, Num<Real> want) {
   return std::fabs(double(got) - want.v) <= want.e;
 }
 
@@ -78,8 +78,8 @@ inline bool side(bool yes) {
 
 // ---- activations ----
 
-template <class T>
-double value(const Activation<T>& f, double x) {
+template <class Real>
+double value(const Activation<Real>& f, double x) {
   const double alpha = f.alpha, beta = f.beta;
   switch (f.function) {
     case kSigmoid:
@@ -111,8 +111,8 @@ double value(const Activation<T>& f, double x) {
 struct Slope {
   double at, most, curve;
 };
-template <class T>
-Slope slope(const Activation<T>& f, double x) {
+template <class Real>
+Slope slope(const Activation<Real>& f, double x) {
   const double alpha = f.alpha, beta = f.beta, size = std::fabs(alpha);
   switch (f.function) {
     case kSigmoid: {
@@ -145,8 +145,8 @@ Slope slope(const Activation<T>& f, double x) {
 }
 
 // Whether x may lie on either side of one of f's kinks.
-template <class T>
-bool at_kink(const Activation<T>& f, Num<T> x) {
+template <class Real>
+bool at_kink(const Activation<Real>& f, Num<Real> x) {
   switch (f.function) {
     case kRelu:
     case kLeakyRelu:
@@ -156,7 +156,7 @@ bool at_kink(const Activation<T>& f, Num<T> x) {
       return std::fabs(x.v - f.alpha) <= x.e;
     case kHardSigmoid: {
       const double y = double(f.alpha) * x.v + f.beta, size = std::fabs(double(f.alpha) * x.v) + std::fabs(f.beta);
-      const double e = std::fabs(f.alpha) * x.e + 4 * kernel_test::epsilon<T>() * size;
+      const double e = std::fabs(f.alpha) * x.e + 4 * kernel_test::epsilon<Real>() * size;
       return std::fabs(y) <= e || std::fabs(y - 1) <= e;
     }
     default:
@@ -164,109 +164,109 @@ bool at_kink(const Activation<T>& f, Num<T> x) {
   }
 }
 
-template <class T>
-Num<T> apply(const Activation<T>& f, Num<T> x) {
+template <class Real>
+Num<Real> apply(const Activation<Real>& f, Num<Real> x) {
   const double y = value(f, x.v), terms = std::fabs(double(f.alpha) * x.v) + std::fabs(double(f.beta));
   const double size = f.function == kAffine || f.function == kHardSigmoid ? terms : std::fabs(y);
   const double jump = f.function == kThresholdedRelu && at_kink(f, x) ? std::fabs(x.v) : 0;
-  return rounded<T>(y, slope(f, x.v).most * x.e + 4 * kernel_test::epsilon<T>() * size + jump);
+  return rounded<Real>(y, slope(f, x.v).most * x.e + 4 * kernel_test::epsilon<Real>() * size + jump);
 }
 
 // By way of 1 - y^2 and the like: good to eps of the largest slope, where saturation leaves but a rest.
-template <class T>
-Num<T> slope_at(const Activation<T>& f, Num<T> x) {
+template <class Real>
+Num<Real> slope_at(const Activation<Real>& f, Num<Real> x) {
   const Slope s = slope(f, x.v);
   const double jump = at_kink(f, x) ? 1 + std::fabs(double(f.alpha)) : 0;
-  return rounded<T>(s.at, s.curve * x.e + 8 * kernel_test::epsilon<T>() * s.most + jump);
+  return rounded<Real>(s.at, s.curve * x.e + 8 * kernel_test::epsilon<Real>() * s.most + jump);
 }
 
-template <class T>
-Num<T> clip(Num<T> x, double most) {
+template <class Real>
+Num<Real> clip(Num<Real> x, double most) {
   side(std::fabs(x.v) > most);
   return {std::max(-most, std::min(most, x.v)), x.e};
 }
 
 // The gradient before a clip, of the gradient d behind it.
-template <class T>
-Num<T> unclip(Num<T> d, Num<T> x, double most) {
+template <class Real>
+Num<Real> unclip(Num<Real> d, Num<Real> x, double most) {
   if (std::fabs(std::fabs(x.v) - most) <= x.e) return {0, std::fabs(d.v) + d.e};  // either
-  return std::fabs(x.v) > most ? Num<T>(0) : d;
+  return std::fabs(x.v) > most ? Num<Real>(0) : d;
 }
 
 // ---- normalisation ----
 
-template <class T>
+template <class Real>
 struct Normal {
-  std::vector<Num<T>> v;
-  Num<T> inverse;
+  std::vector<Num<Real>> v;
+  Num<Real> inverse;
 };
 
-template <class T>
-Normal<T> normal_of(const std::vector<Num<T>>& x, double epsilon) {
-  Sum<T> sum, squares;
-  for (Num<T> a : x) sum.add(a);
-  const Num<T> share(1 / double(x.size()), 2 * kernel_test::epsilon<T>() / double(x.size())),
+template <class Real>
+Normal<Real> normal_of(const std::vector<Num<Real>>& x, double epsilon) {
+  Sum<Real> sum, squares;
+  for (Num<Real> a : x) sum.add(a);
+  const Num<Real> share(1 / double(x.size()), 2 * kernel_test::epsilon<Real>() / double(x.size())),
       mean = sum.total() * share;
-  Normal<T> out;
-  for (Num<T> a : x) {
+  Normal<Real> out;
+  for (Num<Real> a : x) {
     out.v.push_back(a - mean);
     squares.add(out.v.back(), out.v.back());
   }
-  out.inverse = inverse_root(squares.total() * share + Num<T>(epsilon));
-  for (Num<T>& a : out.v) a = a * out.inverse;
+  out.inverse = inverse_root(squares.total() * share + Num<Real>(epsilon));
+  for (Num<Real>& a : out.v) a = a * out.inverse;
   return out;
 }
 
 // The gradient of x from d, that of N(x).
-template <class T>
-std::vector<Num<T>> normal_backward(const std::vector<Num<T>>& d, const Normal<T>& normal) {
-  const Num<T> share(1 / double(d.size()), 2 * kernel_test::epsilon<T>() / double(d.size()));
-  Sum<T> sum, slant;
+template <class Real>
+std::vector<Num<Real>> normal_backward(const std::vector<Num<Real>>& d, const Normal<Real>& normal) {
+  const Num<Real> share(1 / double(d.size()), 2 * kernel_test::epsilon<Real>() / double(d.size()));
+  Sum<Real> sum, slant;
   for (size_t u = 0; u < d.size(); ++u) {
     sum.add(d[u]);
     slant.add(d[u], normal.v[u]);
   }
-  const Num<T> mean = sum.total() * share, weight = slant.total() * share;
-  std::vector<Num<T>> out;
+  const Num<Real> mean = sum.total() * share, weight = slant.total() * share;
+  std::vector<Num<Real>> out;
   for (size_t u = 0; u < d.size(); ++u) out.push_back((d[u] - normal.v[u] * weight - mean) * normal.inverse);
   return out;
 }
 
 // ---- the cell ----
 
-template <class T>
-CellKind<T> plain_kind() {
-  const T none = std::numeric_limits<T>::infinity();
+template <class Real>
+CellKind<Real> plain_kind() {
+  const Real none = std::numeric_limits<Real>::infinity();
   return {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, none, none, 0, 0, false, false};
 }
 
-template <class T>
+template <class Real>
 struct CellRow {
   size_t hidden;
-  CellKind<T> kind;
-  const T* peephole = nullptr;    // (3,H)
-  const Norm<T>* norm = nullptr;  // of c alone
+  CellKind<Real> kind;
+  const Real* peephole = nullptr;    // (3,H)
+  const Norm<Real>* norm = nullptr;  // of c alone
 };
 
 // Everything of one row, by units. The gates' arguments `a` (4H) get their peepholes.
-template <class T>
+template <class Real>
 struct CellValues {
-  std::vector<Num<T>> a, i, f, g, raw, n, v, o,
+  std::vector<Num<Real>> a, i, f, g, raw, n, v, o,
       m;  // raw: before clip and norm; n: what is carried; v: what u is taken of
-  Normal<T> normal;
+  Normal<Real> normal;
 };
 
-template <class T>
-CellValues<T> forward(const CellRow<T>& cell, std::vector<Num<T>> a, const std::vector<Num<T>>& c_prev) {
+template <class Real>
+CellValues<Real> forward(const CellRow<Real>& cell, std::vector<Num<Real>> a, const std::vector<Num<Real>>& c_prev) {
   const size_t H = cell.hidden;
-  const CellKind<T>& k = cell.kind;
-  auto p = [&](size_t gate, size_t u) { return Num<T>(cell.peephole ? cell.peephole[gate * H + u] : T(0)); };
-  CellValues<T> s;
+  const CellKind<Real>& k = cell.kind;
+  auto p = [&](size_t gate, size_t u) { return Num<Real>(cell.peephole ? cell.peephole[gate * H + u] : Real(0)); };
+  CellValues<Real> s;
   for (size_t u = 0; u < H; ++u) {
     a[u] = a[u] + p(0, u) * c_prev[u];
     a[H + u] = a[H + u] + p(1, u) * c_prev[u];
     s.i.push_back(apply(k.gate, clip(a[u], k.gate_clip)));
-    s.f.push_back(k.coupled ? Num<T>(1) - s.i[u] : apply(k.gate, clip(a[H + u], k.gate_clip)));
+    s.f.push_back(k.coupled ? Num<Real>(1) - s.i[u] : apply(k.gate, clip(a[H + u], k.gate_clip)));
     s.g.push_back(apply(k.cell, clip(a[2 * H + u], k.gate_clip)));
     s.raw.push_back(s.f[u] * c_prev[u] + s.i[u] * s.g[u]);
     s.n.push_back(clip(s.raw[u], k.cell_clip));
@@ -274,7 +274,8 @@ CellValues<T> forward(const CellRow<T>& cell, std::vector<Num<T>> a, const std::
   s.v = s.n;
   if (cell.norm) {
     s.normal = normal_of(s.n, cell.norm->epsilon);
-    for (size_t u = 0; u < H; ++u) s.v[u] = Num<T>(cell.norm->gain_c[u]) * s.normal.v[u] + Num<T>(cell.norm->bias_c[u]);
+    for (size_t u = 0; u < H; ++u)
+      s.v[u] = Num<Real>(cell.norm->gain_c[u]) * s.normal.v[u] + Num<Real>(cell.norm->bias_c[u]);
     if (cell.norm->carried) s.n = s.v;
   }
   for (size_t u = 0; u < H; ++u) {
@@ -287,37 +288,37 @@ CellValues<T> forward(const CellRow<T>& cell, std::vector<Num<T>> a, const std::
 }
 
 // old where it is kept: by mask, by expectation, or not at all.
-template <class T>
-Num<T> kept(Num<T> old, Num<T> fresh, const unsigned char* keep, size_t u, double rate) {
+template <class Real>
+Num<Real> kept(Num<Real> old, Num<Real> fresh, const unsigned char* keep, size_t u, double rate) {
   if (keep) return keep[u] ? old : fresh;
-  return rate == 0 ? fresh : Num<T>(rate) * old + (Num<T>(1) - Num<T>(rate)) * fresh;
+  return rate == 0 ? fresh : Num<Real>(rate) * old + (Num<Real>(1) - Num<Real>(rate)) * fresh;
 }
 
-template <class T>
+template <class Real>
 struct CellGradients {
-  std::vector<Num<T>> da, dc_prev, dc_total, dw;
+  std::vector<Num<Real>> da, dc_prev, dc_total, dw;
 };
 
 // From dm and d_c (of c as it is given out) to all the rest. With `activated` the slopes come of the activated gates.
-template <class T>
-CellGradients<T> backward(const CellRow<T>& cell, const CellValues<T>& s, const std::vector<Num<T>>& c_prev,
-                          const std::vector<Num<T>>& dm, const std::vector<Num<T>>& d_c, const unsigned char* keep_c,
-                          bool activated = false) {
+template <class Real>
+CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& s, const std::vector<Num<Real>>& c_prev,
+                             const std::vector<Num<Real>>& dm, const std::vector<Num<Real>>& d_c,
+                             const unsigned char* keep_c, bool activated = false) {
   const size_t H = cell.hidden;
-  const CellKind<T>& k = cell.kind;
-  auto p = [&](size_t gate, size_t u) { return Num<T>(cell.peephole ? cell.peephole[gate * H + u] : T(0)); };
-  auto gate = [&](size_t g, size_t u, Num<T> d, Num<T> y) {
-    if (activated) return g == 2 ? d * (Num<T>(1) - y * y) : d * (y - y * y);
-    const Num<T> a = s.a[g * H + u];
+  const CellKind<Real>& k = cell.kind;
+  auto p = [&](size_t gate, size_t u) { return Num<Real>(cell.peephole ? cell.peephole[gate * H + u] : Real(0)); };
+  auto gate = [&](size_t g, size_t u, Num<Real> d, Num<Real> y) {
+    if (activated) return g == 2 ? d * (Num<Real>(1) - y * y) : d * (y - y * y);
+    const Num<Real> a = s.a[g * H + u];
     return unclip(d * slope_at(g == 2 ? k.cell : k.gate, clip(a, k.gate_clip)), a, k.gate_clip);
   };
-  CellGradients<T> d;
+  CellGradients<Real> d;
   d.da.resize(4 * H);
-  std::vector<Num<T>> d_n(H), direct(H);
+  std::vector<Num<Real>> d_n(H), direct(H);
   for (size_t u = 0; u < H; ++u) {
     (keep_c && keep_c[u] ? direct : d_n)[u] = d_c[u];
-    const Num<T> v = clip(s.v[u], k.gate_clip);
-    Num<T> d_v = unclip(dm[u] * s.o[u] * slope_at(k.output, v), s.v[u], k.gate_clip);
+    const Num<Real> v = clip(s.v[u], k.gate_clip);
+    Num<Real> d_v = unclip(dm[u] * s.o[u] * slope_at(k.output, v), s.v[u], k.gate_clip);
     d.da[3 * H + u] = gate(3, u, dm[u] * apply(k.output, v), s.o[u]);
     d_n[u] = d_n[u] + p(2, u) * d.da[3 * H + u];
     if (!cell.norm || cell.norm->carried) {
@@ -326,17 +327,17 @@ CellGradients<T> backward(const CellRow<T>& cell, const CellValues<T>& s, const 
     }
     d.dw.push_back(d_v);
   }
-  std::vector<Num<T>> whole = d.dw;
+  std::vector<Num<Real>> whole = d.dw;
   if (cell.norm) {
-    for (size_t u = 0; u < H; ++u) whole[u] = Num<T>(cell.norm->gain_c[u]) * d.dw[u];
+    for (size_t u = 0; u < H; ++u) whole[u] = Num<Real>(cell.norm->gain_c[u]) * d.dw[u];
     whole = normal_backward(whole, s.normal);
     for (size_t u = 0; u < H; ++u) whole[u] = whole[u] + d_n[u];
   }
   for (size_t u = 0; u < H; ++u) {
     d.dc_total.push_back((cell.norm && cell.norm->carried ? d.dw[u] : whole[u]) + direct[u]);
-    const Num<T> dn = unclip(whole[u], s.raw[u], k.cell_clip);
+    const Num<Real> dn = unclip(whole[u], s.raw[u], k.cell_clip);
     d.da[u] = gate(0, u, dn * (k.coupled ? s.g[u] - c_prev[u] : s.g[u]), s.i[u]);
-    d.da[H + u] = k.coupled ? Num<T>(0) : gate(1, u, dn * c_prev[u], s.f[u]);
+    d.da[H + u] = k.coupled ? Num<Real>(0) : gate(1, u, dn * c_prev[u], s.f[u]);
     d.da[2 * H + u] = gate(2, u, dn * s.i[u], s.g[u]);
     d.dc_prev.push_back(dn * s.f[u] + p(0, u) * d.da[u] + p(1, u) * d.da[H + u] + direct[u]);
   }

@@ -30,11 +30,11 @@ inline std::mt19937& engine() {
   return random;
 }
 
-template <class T>
-std::vector<T> uniform(size_t n, double scale = 1) {
+template <class Real>
+std::vector<Real> uniform(size_t n, double scale = 1) {
   std::uniform_real_distribution<double> d(-scale, scale);
-  std::vector<T> v(n);
-  for (T& x : v) x = T(d(engine()));
+  std::vector<Real> v(n);
+  for (Real& x : v) x = Real(d(engine()));
   return v;
 }
 
@@ -44,67 +44,67 @@ inline std::vector<unsigned char> flags(size_t n) {
   return v;
 }
 
-template <class T>
+template <class Real>
 double epsilon() {
-  return sizeof(T) == 4 ? 0x1p-23 : 0x1p-52;
+  return sizeof(Real) == 4 ? 0x1p-23 : 0x1p-52;
 }
 
 // An array of exactly n elements between zones that nobody may write (which its end checks) nor, as AddressSanitizer
 // sees, read. Zones and new arrays hold NaN: what a kernel takes from them, or leaves out, shows in its results.
 // The first element is aligned to 64 bytes.
-template <class T>
+template <class Real>
 class Guarded {
  public:
   explicit Guarded(size_t n) : size_(n) {
-    const size_t bytes = (n + 2 * kZone) * sizeof(T);
-    all_ = static_cast<T*>(::operator new(bytes, std::align_val_t(64)));
+    const size_t bytes = (n + 2 * kZone) * sizeof(Real);
+    all_ = static_cast<Real*>(::operator new(bytes, std::align_val_t(64)));
     std::memset(static_cast<void*>(all_), kFill, bytes);
-    ASAN_POISON_MEMORY_REGION(all_, kZone * sizeof(T));
-    ASAN_POISON_MEMORY_REGION(data() + n, kZone * sizeof(T));
+    ASAN_POISON_MEMORY_REGION(all_, kZone * sizeof(Real));
+    ASAN_POISON_MEMORY_REGION(data() + n, kZone * sizeof(Real));
   }
-  explicit Guarded(const std::vector<T>& v) : Guarded(v.size()) {
-    if (!v.empty()) std::memcpy(data(), v.data(), v.size() * sizeof(T));
+  explicit Guarded(const std::vector<Real>& v) : Guarded(v.size()) {
+    if (!v.empty()) std::memcpy(data(), v.data(), v.size() * sizeof(Real));
   }
   Guarded(Guarded&& other) noexcept : all_(std::exchange(other.all_, nullptr)), size_(other.size_) {}
   Guarded& operator=(Guarded&&) = delete;
   ~Guarded() {
     if (!all_) return;
-    ASAN_UNPOISON_MEMORY_REGION(all_, (size_ + 2 * kZone) * sizeof(T));
+    ASAN_UNPOISON_MEMORY_REGION(all_, (size_ + 2 * kZone) * sizeof(Real));
     const auto* bytes = reinterpret_cast<const unsigned char*>(all_);
     bool kept = true;
-    for (size_t i = 0; i < kZone * sizeof(T); ++i)
-      kept = kept && bytes[i] == kFill && bytes[(kZone + size_) * sizeof(T) + i] == kFill;
+    for (size_t i = 0; i < kZone * sizeof(Real); ++i)
+      kept = kept && bytes[i] == kFill && bytes[(kZone + size_) * sizeof(Real) + i] == kFill;
     CHECK(kept);
     ::operator delete(all_, std::align_val_t(64));
   }
 
-  T* data() const { return all_ + kZone; }
+  Real* data() const { return all_ + kZone; }
   size_t size() const { return size_; }
-  T& operator[](size_t i) const { return data()[i]; }
-  std::vector<T> copy() const { return {data(), data() + size_}; }
+  Real& operator[](size_t i) const { return data()[i]; }
+  std::vector<Real> copy() const { return {data(), data() + size_}; }
 
  private:
   static constexpr size_t kZone = 64;
   static constexpr unsigned char kFill = 0xff;
-  T* all_;
+  Real* all_;
   size_t size_;
 };
 
 // A row for each of a batch.
-template <class T>
-using Rows = std::vector<Guarded<T>>;
+template <class Real>
+using Rows = std::vector<Guarded<Real>>;
 
-template <class T>
-Rows<T> empty_rows(size_t rows, size_t n) {
-  Rows<T> all;
+template <class Real>
+Rows<Real> empty_rows(size_t rows, size_t n) {
+  Rows<Real> all;
   for (size_t r = 0; r < rows; ++r) all.emplace_back(n);
   return all;
 }
 
-template <class T>
-Rows<T> random_rows(size_t rows, size_t n, double scale = 1) {
-  Rows<T> all;
-  for (size_t r = 0; r < rows; ++r) all.emplace_back(uniform<T>(n, scale));
+template <class Real>
+Rows<Real> random_rows(size_t rows, size_t n, double scale = 1) {
+  Rows<Real> all;
+  for (size_t r = 0; r < rows; ++r) all.emplace_back(uniform<Real>(n, scale));
   return all;
 }
 
@@ -114,9 +114,9 @@ inline Rows<unsigned char> random_flags(size_t rows, size_t n) {
   return all;
 }
 
-template <class T>
-bool same_bits(const T* a, const T* b, size_t n) {
-  return n == 0 || std::memcmp(a, b, n * sizeof(T)) == 0;
+template <class Real>
+bool same_bits(const Real* a, const Real* b, size_t n) {
+  return n == 0 || std::memcmp(a, b, n * sizeof(Real)) == 0;
 }
 
 // One below, at and one above every tail: of a vector, of the group of 4 that back panels take, of larger hidden sizes.

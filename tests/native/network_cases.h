@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "kernel_test.h"
-#include "lstm/network.h"
-#include "lstm/sequence.h"
+#include "rnn/sequence.h"
+#include "rnn/weights.h"
 
 namespace network_cases {
 
@@ -97,26 +97,26 @@ inline std::vector<Case> cases() {
   return all;
 }
 
-template <class T>
+template <class Real>
 struct Network {
   Sizes sizes;
-  std::vector<std::vector<T>> values;
-  std::vector<LayerParameters<const T*>> layers;
-  std::vector<HighwayParameters<const T*>> highways;
-  std::shared_ptr<const Weights<T>> weights;
+  std::vector<std::vector<Real>> values;
+  std::vector<LayerParameters<const Real*>> layers;
+  std::vector<HighwayParameters<const Real*>> highways;
+  std::shared_ptr<const Weights<Real>> weights;
 
-  explicit Network(const Sizes& s) : sizes(s), layers(s.states(), LayerParameters<const T*>()), highways(s.layers) {
-    each_parameter<const T*>(
-        s, layers.data(), highways.data(), [&](const T*& slot, size_t rows, size_t cols, int axes) {
-          values.push_back(uniform<T>(rows * cols, axes == 1 ? 0.5 : 1.5 / std::sqrt(double(cols))));
+  explicit Network(const Sizes& s) : sizes(s), layers(s.states(), LayerParameters<const Real*>()), highways(s.layers) {
+    each_parameter<const Real*>(
+        s, layers.data(), highways.data(), [&](const Real*& slot, size_t rows, size_t cols, int axes) {
+          values.push_back(uniform<Real>(rows * cols, axes == 1 ? 0.5 : 1.5 / std::sqrt(double(cols))));
           slot = values.back().data();
         });
-    weights = std::make_shared<const Weights<T>>(s, layers.data(), highways.data());
+    weights = std::make_shared<const Weights<Real>>(s, layers.data(), highways.data());
   }
 };
 
 // A (T,B,n) array whose rows lie apart, with NaN in between; time-major or batch-major.
-template <class T>
+template <class Real>
 class Sequence {
  public:
   Sequence(size_t steps, size_t batch, size_t n, bool batch_first)
@@ -125,18 +125,18 @@ class Sequence {
     plane_.step = (batch_first ? 1 : batch) * (n + kGap);
     plane_.row = (batch_first ? steps : 1) * (n + kGap);
   }
-  Plane<T> plane() const { return plane_; }
-  Plane<const T> input() const { return {plane_.base, plane_.step, plane_.row, 0}; }
+  Plane<Real> plane() const { return plane_; }
+  Plane<const Real> input() const { return {plane_.base, plane_.step, plane_.row, 0}; }
   void randomise() {
-    each([&](T* row) {
-      const auto v = uniform<T>(n_);
+    each([&](Real* row) {
+      const auto v = uniform<Real>(n_);
       std::copy(v.begin(), v.end(), row);
     });
   }
   // The elements alone; nothing else may have been written.
-  std::vector<T> copy() const {
-    std::vector<T> v;
-    each([&](const T* row) {
+  std::vector<Real> copy() const {
+    std::vector<Real> v;
+    each([&](const Real* row) {
       v.insert(v.end(), row, row + n_);
       CHECK(std::isnan(row[n_]) && std::isnan(row[n_ + 1]) && std::isnan(row[n_ + 2]));
     });
@@ -151,12 +151,12 @@ class Sequence {
       for (size_t b = 0; b < batch_; ++b) f(plane_.at(t, b));
   }
   size_t steps_, batch_, n_;
-  Guarded<T> all_;
-  Plane<T> plane_;
+  Guarded<Real> all_;
+  Plane<Real> plane_;
 };
 
 // What a run takes. Made once: runs may be at the same time.
-template <class T>
+template <class Real>
 struct Inputs {
   size_t steps, batch;
   bool batch_first, states;
@@ -164,8 +164,8 @@ struct Inputs {
   std::vector<unsigned char> resets;
   std::vector<std::vector<unsigned char>> bytes;  // of the masks
   Masks masks;
-  Sequence<T> x, dy, dcells;
-  Guarded<T> h0, c0, dh, dc;
+  Sequence<Real> x, dy, dcells;
+  Guarded<Real> h0, c0, dh, dc;
 
   Inputs(const Case& what, const Sizes& s, size_t steps_, size_t batch_, size_t number)
       : steps(steps_),
@@ -175,11 +175,11 @@ struct Inputs {
         x(steps, batch, s.input, batch_first),
         dy(steps, batch, s.output(), batch_first),
         dcells(steps, batch, s.directions * s.cell(), batch_first),
-        h0(uniform<T>(s.states() * batch * s.recurrent())),
-        c0(uniform<T>(s.states() * batch * s.cell())),
-        dh(uniform<T>(h0.size())),
-        dc(uniform<T>(c0.size())) {
-    for (Sequence<T>* one : {&x, &dy, &dcells}) one->randomise();
+        h0(uniform<Real>(s.states() * batch * s.recurrent())),
+        c0(uniform<Real>(s.states() * batch * s.cell())),
+        dh(uniform<Real>(h0.size())),
+        dc(uniform<Real>(c0.size())) {
+    for (Sequence<Real>* one : {&x, &dy, &dcells}) one->randomise();
     if (what.lengths)
       for (size_t b = 0; b < batch; ++b)
         lengths.push_back(int64_t(b + 1 == batch ? steps : b == 0 ? 0 : 1 + 5 * b % steps));

@@ -1,9 +1,9 @@
 // Steps of every kind of cell, forward and backward, against the judge: each activation, clips, peepholes, coupled
 // gates, zoneout, masks of h, projections' backward products, and Elman's cell, at sizes around every tail.
 #include "cell_cases.h"
-#include "dispatch.h"
+#include "cpu/dispatch.h"
 #include "judge.h"
-#include "pack.h"
+#include "memory/packing.h"
 
 using namespace quadgate;
 using namespace kernel_test;
@@ -13,24 +13,24 @@ using judge::within;
 
 namespace {
 
-template <class T>
-std::vector<Num<T>> exact(const Guarded<T>& from, size_t first, size_t n) {
-  std::vector<Num<T>> v;
+template <class Real>
+std::vector<Num<Real>> exact(const Guarded<Real>& from, size_t first, size_t n) {
+  std::vector<Num<Real>> v;
   for (size_t u = 0; u < n; ++u) v.emplace_back(double(from[first + u]));
   return v;
 }
 
 // A matrix with gates or without, its panels and back panels.
-template <class T>
+template <class Real>
 struct Matrix {
   PanelShape shape;
   size_t cols;
-  std::vector<T> w;
-  Guarded<T> panels, back;
+  std::vector<Real> w;
+  Guarded<Real> panels, back;
   Matrix(PanelShape s, size_t n_k)
       : shape(s),
         cols(n_k),
-        w(uniform<T>(s.total() * n_k, 0.5)),
+        w(uniform<Real>(s.total() * n_k, 0.5)),
         panels(s.blocks() * n_k * s.line()),
         back(s.total() * n_blocks(n_k, s.width) * s.width) {
     pack_panels(w.data(), s, n_k, panels.data());
@@ -38,31 +38,32 @@ struct Matrix {
   }
 };
 
-template <class T>
-void test_forward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t I, size_t H, size_t R, bool ahead) {
+template <class Real>
+void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t I, size_t H, size_t R,
+                  bool ahead) {
   const bool elman = what.kind.elman, by_extra = what.zoneout_h || what.masks || what.mask_c || what.recurrent;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
-  const Matrix<T> ih({G, H, W}, I), hh({G, H, W}, R);
+  const Matrix<Real> ih({G, H, W}, I), hh({G, H, W}, R);
   const PanelShape shape = ih.shape;
   const size_t P = shape.blocks(), line = shape.line();
-  const auto bias = uniform<T>(G * H);
-  const Guarded<T> peephole(uniform<T>(3 * H)), p_bias(P * line), pre(rows * P * line);
+  const auto bias = uniform<Real>(G * H);
+  const Guarded<Real> peephole(uniform<Real>(3 * H)), p_bias(P * line), pre(rows * P * line);
   pack_bias(bias.data(), shape, p_bias.data());
-  const auto x = random_rows<T>(rows, I), h = random_rows<T>(rows, R), c = random_rows<T>(rows, C, 2),
-             h_prev = random_rows<T>(rows, H), h_mask = random_rows<T>(rows, H);
+  const auto x = random_rows<Real>(rows, I), h = random_rows<Real>(rows, R), c = random_rows<Real>(rows, C, 2),
+             h_prev = random_rows<Real>(rows, H), h_mask = random_rows<Real>(rows, H);
   const auto keep_h = random_flags(rows, H), keep_c = random_flags(rows, H);
 
   auto run = [&](size_t first, size_t n, bool in_place) {
     struct Out {
-      Rows<T> c, y, y2, gates, h_masked;
-    } out = {empty_rows<T>(n, C), empty_rows<T>(n, H), empty_rows<T>(n, H), empty_rows<T>(n, 4 * C),
-             empty_rows<T>(n, H)};
-    std::vector<ForwardRow<T>> args;
-    std::vector<OutputExtra<T>> extra;
-    std::vector<const T*> inputs;
+      Rows<Real> c, y, y2, gates, h_masked;
+    } out = {empty_rows<Real>(n, C), empty_rows<Real>(n, H), empty_rows<Real>(n, H), empty_rows<Real>(n, 4 * C),
+             empty_rows<Real>(n, H)};
+    std::vector<ForwardRow<Real>> args;
+    std::vector<OutputExtra<Real>> extra;
+    std::vector<const Real*> inputs;
     for (size_t r = 0; r < n; ++r) {
       const size_t at = first + r;
-      if (in_place) std::memcpy(out.c[r].data(), c[at].data(), C * sizeof(T));
+      if (in_place) std::memcpy(out.c[r].data(), c[at].data(), C * sizeof(Real));
       inputs.push_back(x[at].data());
       args.push_back({x[at].data(), h[at].data(), pre.data() + at * P * line, in_place ? out.c[r].data() : c[at].data(),
                       out.c[r].data(), out.y[r].data(), r % 2 ? out.y2[r].data() : nullptr,
@@ -74,7 +75,7 @@ void test_forward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t 
     }
     if (ahead)
       k.project({ih.panels.data(), p_bias.data(), I, inputs.data(), pre.data() + first * P * line, n, P, 0, P});
-    ForwardStep<T> step = {};
+    ForwardStep<Real> step = {};
     step.w_ih = ih.panels.data();
     step.w_hh = hh.panels.data();
     step.bias = p_bias.data();
@@ -99,32 +100,33 @@ void test_forward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t 
   };
 
   const auto got = run(0, rows, false);
-  const judge::CellRow<T> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr};
+  const judge::CellRow<Real> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr};
   for (size_t r = 0; r < rows; ++r) {
-    std::vector<Num<T>> a;
+    std::vector<Num<Real>> a;
     for (size_t row = 0; row < G * H; ++row) {
-      judge::Sum<T> sum;
+      judge::Sum<Real> sum;
       sum.add(double(bias[row]));
       for (size_t j = 0; j < I; ++j) sum.add(double(ih.w[row * I + j]), double(x[r][j]));
       for (size_t j = 0; j < R; ++j) sum.add(double(hh.w[row * R + j]), double(h[r][j]));
       a.push_back(sum.total());
     }
     const auto c_prev = exact(c[r], 0, C);
-    judge::CellValues<T> s;
+    judge::CellValues<Real> s;
     if (elman)
-      for (Num<T> v : a) s.m.push_back(apply(what.kind.gate, v));
+      for (Num<Real> v : a) s.m.push_back(apply(what.kind.gate, v));
     else
       s = judge::forward(cell, a, c_prev);
     for (size_t u = 0; u < C; ++u) {
       const unsigned char* keep = what.masks || what.mask_c ? keep_c[r].data() : nullptr;
       CHECK(within(got.c[r][u], judge::kept(c_prev[u], s.n[u], keep, u, what.plain ? 0 : double(what.kind.zoneout_c))));
-      const Num<T> tape[4] = {s.i[u], s.f[u], s.g[u], s.o[u]};
+      const Num<Real> tape[4] = {s.i[u], s.f[u], s.g[u], s.o[u]};
       for (size_t g = 0; g < 4; ++g) CHECK(within(got.gates[r][g * H + u], what.plain ? tape[g] : s.a[g * H + u]));
     }
     for (size_t u = 0; u < H; ++u) {
-      Num<T> want = s.m[u];
+      Num<Real> want = s.m[u];
       if (what.zoneout_h)
-        want = judge::kept(Num<T>(h_prev[r][u]), want, what.masks ? keep_h[r].data() : nullptr, u, what.kind.zoneout_h);
+        want =
+            judge::kept(Num<Real>(h_prev[r][u]), want, what.masks ? keep_h[r].data() : nullptr, u, what.kind.zoneout_h);
       CHECK(within(got.y[r][u], want));
       if (r % 2) CHECK(got.y2[r][u] == got.y[r][u]);
       if (what.recurrent) CHECK(got.h_masked[r][u] == got.y[r][u] * h_mask[r][u]);
@@ -138,43 +140,44 @@ void test_forward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t 
 }
 
 // f' of the h = f(a) that the tape has.
-template <class T>
-Num<T> elman_slope(const Activation<T>& f, T h) {
+template <class Real>
+Num<Real> elman_slope(const Activation<Real>& f, Real h) {
   if (f.function == kRelu) return h > 0 ? 1 : 0;
-  return Num<T>(1) - Num<T>(h) * Num<T>(h);
+  return Num<Real>(1) - Num<Real>(h) * Num<Real>(h);
 }
 
-template <class T>
-void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, size_t R, bool first) {
+template <class Real>
+void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H, size_t R, bool first) {
   const bool elman = what.kind.elman, keep_any = what.masks || what.mask_c;
   const bool by_extra = keep_any || what.recurrent || rows % 2;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
-  const Matrix<T> w(what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
+  const Matrix<Real> w(what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
   const size_t n = w.shape.total(), P = PanelShape{G, H, W}.blocks(), stride = (rows + 1) * 4 * W;
-  const Guarded<T> peephole(uniform<T>(3 * H));
-  const auto dg_next = random_rows<T>(rows, n), dh = random_rows<T>(rows, H), dy = random_rows<T>(rows, H),
-             gates = random_rows<T>(rows, elman ? H : 4 * H, what.plain || elman ? 1 : 3),
-             c_prev = random_rows<T>(rows, C, 2), c = random_rows<T>(rows, C), dc = random_rows<T>(rows, C),
-             dcell = random_rows<T>(rows, C), h_mask = random_rows<T>(rows, H), carry = random_rows<T>(rows, H);
+  const Guarded<Real> peephole(uniform<Real>(3 * H));
+  const auto dg_next = random_rows<Real>(rows, n), dh = random_rows<Real>(rows, H), dy = random_rows<Real>(rows, H),
+             gates = random_rows<Real>(rows, elman ? H : 4 * H, what.plain || elman ? 1 : 3),
+             c_prev = random_rows<Real>(rows, C, 2), c = random_rows<Real>(rows, C), dc = random_rows<Real>(rows, C),
+             dcell = random_rows<Real>(rows, C), h_mask = random_rows<Real>(rows, H),
+             carry = random_rows<Real>(rows, H);
   const auto keep_h = random_flags(rows, H), keep_c = random_flags(rows, H);
 
   auto run = [&](size_t from, size_t count) {
     struct Out {
-      Rows<T> dc, dg, carry, dh_total, dc_total, fresh;
-      Guarded<T> panels;
-    } out = {empty_rows<T>(count, C),
-             empty_rows<T>(count, G * H),
-             empty_rows<T>(count, H),
-             empty_rows<T>(count, H),
-             empty_rows<T>(count, C),
-             empty_rows<T>(count, C),
-             Guarded<T>((P - 1) * stride + count * 4 * W)};
-    std::vector<BackwardRow<T>> args;
-    std::vector<BackwardExtra<T>> extra;
+      Rows<Real> dc, dg, carry, dh_total, dc_total, fresh;
+      Guarded<Real> panels;
+    } out = {empty_rows<Real>(count, C),
+             empty_rows<Real>(count, G * H),
+             empty_rows<Real>(count, H),
+             empty_rows<Real>(count, H),
+             empty_rows<Real>(count, C),
+             empty_rows<Real>(count, C),
+             Guarded<Real>((P - 1) * stride + count * 4 * W)};
+    std::vector<BackwardRow<Real>> args;
+    std::vector<BackwardExtra<Real>> extra;
     for (size_t r = 0; r < count; ++r) {
       const size_t at = from + r;
-      std::memcpy(out.dc[r].data(), dc[at].data(), C * sizeof(T));
-      std::memcpy(out.carry[r].data(), carry[at].data(), H * sizeof(T));
+      std::memcpy(out.dc[r].data(), dc[at].data(), C * sizeof(Real));
+      std::memcpy(out.carry[r].data(), carry[at].data(), H * sizeof(Real));
       args.push_back({first ? nullptr : dg_next[at].data(), at % 2 ? dh[at].data() : nullptr,
                       at % 3 ? dy[at].data() : nullptr, gates[at].data(), c_prev[at].data(), c[at].data(),
                       out.dc[r].data(), out.dg[r].data(), out.panels.data() + r * 4 * W});
@@ -184,19 +187,19 @@ void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t
                        at % 2 ? out.dc_total[r].data() : nullptr, at % 3 ? out.fresh[r].data() : nullptr});
     }
     const size_t groups = n_groups(H, W), half = groups / 2;
-    BackwardStep<T> step = {w.back.data(),
-                            w.shape.gates,
-                            w.shape.rows,
-                            H,
-                            args.data(),
-                            count,
-                            0,
-                            half,
-                            stride,
-                            true,
-                            what.plain ? nullptr : &what.kind,
-                            what.peephole ? peephole.data() : nullptr,
-                            by_extra ? extra.data() : nullptr};
+    BackwardStep<Real> step = {w.back.data(),
+                               w.shape.gates,
+                               w.shape.rows,
+                               H,
+                               args.data(),
+                               count,
+                               0,
+                               half,
+                               stride,
+                               true,
+                               what.plain ? nullptr : &what.kind,
+                               what.peephole ? peephole.data() : nullptr,
+                               by_extra ? extra.data() : nullptr};
     k.backward(step);
     step.group_begin = half;
     step.group_end = groups;
@@ -206,25 +209,25 @@ void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t
   };
 
   const auto got = run(0, rows);
-  const judge::CellRow<T> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr}, taped = {H, what.kind};
+  const judge::CellRow<Real> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr}, taped = {H, what.kind};
   for (size_t r = 0; r < rows; ++r) {
-    std::vector<Num<T>> dm, d_c;
+    std::vector<Num<Real>> dm, d_c;
     for (size_t u = 0; u < H; ++u) {
-      judge::Sum<T> sum;
+      judge::Sum<Real> sum;
       for (size_t j = 0; j < n; ++j) sum.add(double(dg_next[r][j]), double(w.w[j * H + u]));
-      Num<T> d = first ? Num<T>(0) : sum.total();
-      if (what.recurrent) d = d * Num<T>(h_mask[r][u]);
-      if (r % 2) d = d + Num<T>(dh[r][u]);
-      if (r % 3) d = d + Num<T>(dy[r][u]);
-      if (what.masks) d = d + Num<T>(carry[r][u]);
+      Num<Real> d = first ? Num<Real>(0) : sum.total();
+      if (what.recurrent) d = d * Num<Real>(h_mask[r][u]);
+      if (r % 2) d = d + Num<Real>(dh[r][u]);
+      if (r % 3) d = d + Num<Real>(dy[r][u]);
+      if (what.masks) d = d + Num<Real>(carry[r][u]);
       if (by_extra && r % 2) CHECK(within(got.dh_total[r][u], d));
       if (what.masks) {
         const bool keeps = keep_h[r][u];
-        CHECK(within(got.carry[r][u], keeps ? d : Num<T>(0)));
+        CHECK(within(got.carry[r][u], keeps ? d : Num<Real>(0)));
         if (keeps) d = 0;
       }
       dm.push_back(d);
-      if (!elman) d_c.push_back(by_extra && r % 2 ? Num<T>(dc[r][u]) + Num<T>(dcell[r][u]) : Num<T>(dc[r][u]));
+      if (!elman) d_c.push_back(by_extra && r % 2 ? Num<Real>(dc[r][u]) + Num<Real>(dcell[r][u]) : Num<Real>(dc[r][u]));
     }
     auto in_panel = [&](size_t v, size_t u) {  // of gate v
       const size_t block = elman ? u / (4 * W) : u / W, at = elman ? u % (4 * W) : v * W + u % W;
@@ -238,7 +241,7 @@ void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t
       continue;
     }
     const auto before = exact(c_prev[r], 0, H);
-    judge::CellValues<T> s;
+    judge::CellValues<Real> s;
     if (what.plain) {
       s.i = exact(gates[r], 0, H), s.f = exact(gates[r], H, H);
       s.g = exact(gates[r], 2 * H, H), s.o = exact(gates[r], 3 * H, H);
@@ -262,15 +265,15 @@ void test_backward(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t
   CHECK(same_bits(alone.dc[0].data(), got.dc[rows - 1].data(), C));
 }
 
-template <class T>
-void test_table(const Kernels<T>& k) {
+template <class Real>
+void test_table(const Kernels<Real>& k) {
   const size_t batches[] = {1, 2, 3, k.max_rows, k.max_rows + 1, 2 * k.max_rows + 1};
   size_t i = 0;
   for (size_t H : tails(k.width))
-    for (const Case<T>& what : cell_cases::cases<T>()) {
+    for (const Case<Real>& what : cell_cases::cases<Real>()) {
       const size_t rows = batches[i % 6], R = what.any_size ? 1 + i % (H + 2) : H;
-      test_forward<T>(k, what, rows, 1 + i % 7, H, R, i % 2);
-      test_backward<T>(k, what, rows, H, R, i % 4 == 3);
+      test_forward<Real>(k, what, rows, 1 + i % 7, H, R, i % 2);
+      test_backward<Real>(k, what, rows, H, R, i % 4 == 3);
       ++i;
     }
 }

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "check.h"
-#include "dispatch.h"
-#include "machine.h"
-#include "memory.h"
+#include "cpu/dispatch.h"
+#include "cpu/machine.h"
+#include "memory/buffer.h"
 
 using namespace quadgate;
 

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "check.h"
-#include "dispatch.h"
+#include "cpu/dispatch.h"
 #include "kernel_test.h"
-#include "pack.h"
+#include "memory/packing.h"
 
 using namespace quadgate;
 using kernel_test::epsilon;
@@ -15,31 +15,31 @@ using kernel_test::uniform;
 namespace {
 
 // Whether a sum of n terms of size at most 1 (and a few roundings more) may come out as `got`.
-template <class T>
-bool close(T got, double want, size_t n, double scale = 1) {
-  return std::fabs(double(got) - want) <= double(n + 32) * epsilon<T>() * scale * std::max(1.0, std::fabs(want));
+template <class Real>
+bool close(Real got, double want, size_t n, double scale = 1) {
+  return std::fabs(double(got) - want) <= double(n + 32) * epsilon<Real>() * scale * std::max(1.0, std::fabs(want));
 }
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-template <class T>
-void test_forward(const Kernels<T>& k, size_t rows, size_t input, size_t hidden, bool ahead, bool training) {
+template <class Real>
+void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidden, bool ahead, bool training) {
   const size_t W = k.width, P = n_blocks(hidden, W);
-  const auto w_ih = uniform<T>(4 * hidden * input, 0.5), w_hh = uniform<T>(4 * hidden * hidden, 0.5);
-  const auto bias = uniform<T>(4 * hidden);
-  std::vector<T> p_ih(P * input * 4 * W), p_hh(P * hidden * 4 * W), p_bias(P * 4 * W), pre(rows * P * 4 * W);
+  const auto w_ih = uniform<Real>(4 * hidden * input, 0.5), w_hh = uniform<Real>(4 * hidden * hidden, 0.5);
+  const auto bias = uniform<Real>(4 * hidden);
+  std::vector<Real> p_ih(P * input * 4 * W), p_hh(P * hidden * 4 * W), p_bias(P * 4 * W), pre(rows * P * 4 * W);
   const PanelShape shape = {4, hidden, W};
   pack_panels(w_ih.data(), shape, input, p_ih.data());
   pack_panels(w_hh.data(), shape, hidden, p_hh.data());
   pack_bias(bias.data(), shape, p_bias.data());
-  std::vector<std::vector<T>> x, h, c, y(rows, std::vector<T>(hidden)), y2 = y, c_new = y,
-                                                                        gates(rows, std::vector<T>(4 * hidden));
-  std::vector<ForwardRow<T>> args;
-  std::vector<const T*> inputs;
+  std::vector<std::vector<Real>> x, h, c, y(rows, std::vector<Real>(hidden)),
+      y2 = y, c_new = y, gates(rows, std::vector<Real>(4 * hidden));
+  std::vector<ForwardRow<Real>> args;
+  std::vector<const Real*> inputs;
   for (size_t r = 0; r < rows; ++r) {
-    x.push_back(uniform<T>(input));
-    h.push_back(uniform<T>(hidden));
-    c.push_back(uniform<T>(hidden));
+    x.push_back(uniform<Real>(input));
+    h.push_back(uniform<Real>(hidden));
+    c.push_back(uniform<Real>(hidden));
   }
   for (size_t r = 0; r < rows; ++r) {
     inputs.push_back(x[r].data());
@@ -48,8 +48,9 @@ void test_forward(const Kernels<T>& k, size_t rows, size_t input, size_t hidden,
   }
   if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, P, 0, P});
   // In two pieces and both orders, as threads and alternating sweeps do.
-  ForwardStep<T> step = {p_ih.data(), p_hh.data(), p_bias.data(), input, hidden,         hidden,  args.data(), rows,
-                         0,           P / 2,       ahead,         true,  input % 2 == 0, nullptr, nullptr,     nullptr};
+  ForwardStep<Real> step = {p_ih.data(), p_hh.data(), p_bias.data(), input, hidden, hidden,         args.data(),
+                            rows,        0,           P / 2,         ahead, true,   input % 2 == 0, nullptr,
+                            nullptr,     nullptr};
   k.forward(step);
   step.block_begin = P / 2;
   step.block_end = P;
@@ -76,23 +77,23 @@ void test_forward(const Kernels<T>& k, size_t rows, size_t input, size_t hidden,
     }
 }
 
-template <class T>
-void test_backward(const Kernels<T>& k, size_t rows, size_t cols, size_t hidden, bool first) {
+template <class Real>
+void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidden, bool first) {
   const size_t W = k.width, P = n_blocks(hidden, W);
-  const auto w = uniform<T>(4 * hidden * hidden, 0.5), w_in = uniform<T>(4 * hidden * cols, 0.5);
-  std::vector<T> panels(P * hidden * 4 * W), back(4 * hidden * P * W);
+  const auto w = uniform<Real>(4 * hidden * hidden, 0.5), w_in = uniform<Real>(4 * hidden * cols, 0.5);
+  std::vector<Real> panels(P * hidden * 4 * W), back(4 * hidden * P * W);
   const PanelShape shape = {4, hidden, W};
   pack_panels(w.data(), shape, hidden, panels.data());
   pack_back_panels(panels.data(), shape, hidden, back.data());
-  std::vector<std::vector<T>> dg_next, dh, dy, gates, c_prev, c, dc, dg(rows, std::vector<T>(4 * hidden));
+  std::vector<std::vector<Real>> dg_next, dh, dy, gates, c_prev, c, dc, dg(rows, std::vector<Real>(4 * hidden));
   for (size_t r = 0; r < rows; ++r) {
-    dg_next.push_back(uniform<T>(4 * hidden));
-    for (auto* v : {&dh, &dy, &c_prev, &c, &dc}) v->push_back(uniform<T>(hidden));
-    gates.push_back(uniform<T>(4 * hidden));
+    dg_next.push_back(uniform<Real>(4 * hidden));
+    for (auto* v : {&dh, &dy, &c_prev, &c, &dc}) v->push_back(uniform<Real>(hidden));
+    gates.push_back(uniform<Real>(4 * hidden));
   }
   const auto dc_before = dc;
-  std::vector<T> dg_panels(P * rows * 4 * W);
-  std::vector<BackwardRow<T>> args;
+  std::vector<Real> dg_panels(P * rows * 4 * W);
+  std::vector<BackwardRow<Real>> args;
   for (size_t r = 0; r < rows; ++r)
     args.push_back({first ? nullptr : dg_next[r].data(), r % 2 ? dh[r].data() : nullptr, r % 3 ? dy[r].data() : nullptr,
                     gates[r].data(), c_prev[r].data(), c[r].data(), dc[r].data(), dg[r].data(),
@@ -117,12 +118,12 @@ void test_backward(const Kernels<T>& k, size_t rows, size_t cols, size_t hidden,
     }
 
   // The two plain products, on the same gradients.
-  std::vector<T> in_panels(P * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
+  std::vector<Real> in_panels(P * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
   pack_panels(w_in.data(), shape, cols, in_panels.data());
   pack_back_panels(in_panels.data(), shape, cols, in_back.data());
-  auto dx = std::vector<std::vector<T>>(rows, std::vector<T>(cols));
-  std::vector<const T*> from;
-  std::vector<T*> to;
+  auto dx = std::vector<std::vector<Real>>(rows, std::vector<Real>(cols));
+  std::vector<const Real*> from;
+  std::vector<Real*> to;
   for (size_t r = 0; r < rows; ++r) {
     from.push_back(dg_next[r].data());
     to.push_back(dx[r].data());
@@ -137,11 +138,11 @@ void test_backward(const Kernels<T>& k, size_t rows, size_t cols, size_t hidden,
     }
 
   const size_t stride = cols + 3;
-  const auto xh = uniform<T>((rows - 1) * stride + cols);
-  std::vector<T> dw(P * cols * 4 * W), out(4 * hidden * cols, T(1));
+  const auto xh = uniform<Real>((rows - 1) * stride + cols);
+  std::vector<Real> dw(P * cols * 4 * W), out(4 * hidden * cols, Real(1));
   const size_t tiles = (cols + k.max_rows - 1) / k.max_rows;
-  WeightGradient<T> g = {xh.data(), stride, cols, dg_panels.data(), rows * 4 * W, rows, dw.data(), cols * 4 * W,
-                         0,         P,      0,    tiles / 2};
+  WeightGradient<Real> g = {xh.data(), stride, cols, dg_panels.data(), rows * 4 * W, rows, dw.data(), cols * 4 * W,
+                            0,         P,      0,    tiles / 2};
   k.weight_gradient(g);
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
@@ -159,15 +160,15 @@ void test_backward(const Kernels<T>& k, size_t rows, size_t cols, size_t hidden,
     }
 }
 
-template <class T>
-void test_table(const Kernels<T>& k) {
+template <class Real>
+void test_table(const Kernels<Real>& k) {
   const size_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65};
   size_t i = 0;
   for (size_t hidden : sizes)
     for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 11, 13}) {
       const size_t input = sizes[i++ % 13];
-      test_forward<T>(k, rows, input, hidden, i % 2, i % 3);
-      test_backward<T>(k, rows, input, hidden, i % 5 == 0);
+      test_forward<Real>(k, rows, input, hidden, i % 2, i % 3);
+      test_backward<Real>(k, rows, input, hidden, i % 5 == 0);
     }
 }
 

@@ -12,51 +12,51 @@
 #include <vector>
 
 #include "check.h"
-#include "dispatch.h"
+#include "cpu/dispatch.h"
 
 namespace {
 
 using namespace quadgate;
 
-template <class T>
+template <class Real>
 struct Wider;
 template <>
 struct Wider<float> {
-  using Real = double;
+  using Wide = double;
   using Bits = uint32_t;
 };
 template <>
 struct Wider<double> {
-  using Real = long double;
+  using Wide = long double;
   using Bits = uint64_t;
 };
 
-template <class T>
-T from_bits(typename Wider<T>::Bits bits) {
-  T x;
+template <class Real>
+Real from_bits(typename Wider<Real>::Bits bits) {
+  Real x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
 
-template <class Real>
-Real exact_sigmoid(Real x) {
-  Real z = std::exp(-std::fabs(x));
+template <class Wide>
+Wide exact_sigmoid(Wide x) {
+  Wide z = std::exp(-std::fabs(x));
   return (x < 0 ? z : 1) / (1 + z);
 }
 
-template <class Real>
-Real exact_tanh(Real x) {
+template <class Wide>
+Wide exact_tanh(Wide x) {
   return std::tanh(x);
 }
 
-template <class Real, class T>
-Real value_of_line(const Activation<T>& f, Real x) {
-  return std::fma(static_cast<Real>(f.alpha), x, static_cast<Real>(f.beta));
+template <class Wide, class Real>
+Wide value_of_line(const Activation<Real>& f, Wide x) {
+  return std::fma(static_cast<Wide>(f.alpha), x, static_cast<Wide>(f.beta));
 }
 
-template <class Real, class T>
-Real exact_value(const Activation<T>& f, Real x) {
-  const Real alpha = f.alpha, beta = f.beta;
+template <class Wide, class Real>
+Wide exact_value(const Activation<Real>& f, Wide x) {
+  const Wide alpha = f.alpha, beta = f.beta;
   switch (f.function) {
     case kSigmoid:
       return exact_sigmoid(x);
@@ -77,21 +77,21 @@ Real exact_value(const Activation<T>& f, Real x) {
     case kElu:
       return x < 0 ? alpha * std::expm1(x) : x;
     case kSoftsign:
-      return std::isinf(x) ? std::copysign(Real(1), x) : x / (1 + std::fabs(x));
+      return std::isinf(x) ? std::copysign(Wide(1), x) : x / (1 + std::fabs(x));
     default:
       return (x > 0 ? x : x < 0 ? 0 : x - x) + std::log1p(std::exp(-std::fabs(x)));
   }
 }
 
-template <class Real, class T>
-Real exact_slope(const Activation<T>& f, Real x) {
-  const Real alpha = f.alpha, beta = f.beta;
+template <class Wide, class Real>
+Wide exact_slope(const Activation<Real>& f, Wide x) {
+  const Wide alpha = f.alpha, beta = f.beta;
   switch (f.function) {
     case kSigmoid:
       return exact_sigmoid(x) * exact_sigmoid(-x);
     case kTanh:
     case kScaledTanh: {
-      const Real t = std::tanh(f.function == kTanh ? x : beta * x);
+      const Wide t = std::tanh(f.function == kTanh ? x : beta * x);
       return (f.function == kTanh ? 1 : alpha * beta) * (1 - t) * (1 + t);
     }
     case kRelu:
@@ -114,37 +114,38 @@ Real exact_slope(const Activation<T>& f, Real x) {
 }
 
 // Distance in units of the last place that T has at `size`, by default that of `exact`.
-template <class T, class Real>
-double ulps(T got, Real exact, Real size = 0) {
+template <class Real, class Wide>
+double ulps(Real got, Wide exact, Wide size = 0) {
   if (std::isnan(exact) || std::isnan(got)) return std::isnan(exact) && std::isnan(got) ? 0 : HUGE_VAL;
   if (got == exact) return 0;
-  using Limits = std::numeric_limits<T>;
+  using Limits = std::numeric_limits<Real>;
   if (std::isinf(got)) return std::fabs(exact) >= Limits::max() && (got > 0) == (exact > 0) ? 0 : HUGE_VAL;
   size = std::max(size, std::fabs(exact));
   int exponent = Limits::min_exponent;
   if (size >= Limits::min()) std::frexp(size, &exponent);
-  return static_cast<double>(std::fabs(std::ldexp(static_cast<Real>(got) - exact, Limits::digits - exponent)));
+  return static_cast<double>(std::fabs(std::ldexp(static_cast<Wide>(got) - exact, Limits::digits - exponent)));
 }
 
 // Where something happens: clamps, saturation, the first and last denormal result, changes of k, and zero.
-template <class T>
-void add_special(std::vector<T>& x, int neighbours) {
-  using Limits = std::numeric_limits<T>;
-  const T inf = Limits::infinity(), ln2 = static_cast<T>(0.69314718055994530942);
-  std::vector<T> at = {0, Limits::denorm_min(), Limits::min(), Limits::epsilon(), 1, Limits::max()};
-  for (T edge : {T(8.317), T(9.011), T(10), T(16.635), T(17.329), T(20), T(36.737), T(40), T(87.337), T(88.723),
-                 T(103.972), T(106), T(708.396), T(709.783), T(745.133), T(748)})
+template <class Real>
+void add_special(std::vector<Real>& x, int neighbours) {
+  using Limits = std::numeric_limits<Real>;
+  const Real inf = Limits::infinity(), ln2 = static_cast<Real>(0.69314718055994530942);
+  std::vector<Real> at = {0, Limits::denorm_min(), Limits::min(), Limits::epsilon(), 1, Limits::max()};
+  for (Real edge :
+       {Real(8.317), Real(9.011), Real(10), Real(16.635), Real(17.329), Real(20), Real(36.737), Real(40), Real(87.337),
+        Real(88.723), Real(103.972), Real(106), Real(708.396), Real(709.783), Real(745.133), Real(748)})
     at.push_back(edge);
-  for (int k = 0; k < 2200; ++k) at.push_back((T(k) + T(0.5)) * ln2 / 2);
-  for (T centre : at) {
-    T up = centre, down = centre;
+  for (int k = 0; k < 2200; ++k) at.push_back((Real(k) + Real(0.5)) * ln2 / 2);
+  for (Real centre : at) {
+    Real up = centre, down = centre;
     for (int i = 0; i < neighbours; ++i) {
-      for (T v : {up, down, -up, -down}) x.push_back(v);
+      for (Real v : {up, down, -up, -down}) x.push_back(v);
       up = std::nextafter(up, inf);
       down = std::nextafter(down, -inf);
     }
   }
-  for (T v : {inf, -inf, Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::signaling_NaN()}) x.push_back(v);
+  for (Real v : {inf, -inf, Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::signaling_NaN()}) x.push_back(v);
 }
 
 // One in `thin` of what the closest look takes.
@@ -175,47 +176,47 @@ std::vector<double> samples(double, unsigned thin) {
   return x;
 }
 
-template <class T>
+template <class Real>
 struct Named {
   const char* name;
-  Activation<T> f;
+  Activation<Real> f;
   double allowed;  // ULP of the value
   double slope;    // ULP of the slope; below 0: of 1 rather, as 1 - y^2 and y - y^2 are rests where y saturates
 };
 
 // The roundings: where alpha is not 1, an ULP of the unscaled function may weigh two of the result's; and beta x
 // rounds. 1 - t^2, in ULP of 1: 2 t times two halves, and the roundings of the square and of the rest. y - y^2: less.
-template <class T>
-std::vector<Named<T>> functions() {
+template <class Real>
+std::vector<Named<Real>> functions() {
   return {{"sigmoid", {kSigmoid, 1, 0}, 2, -2},
           {"tanh", {kTanh, 1, 0}, 2, -3},
           {"relu", {kRelu, 1, 0}, 0, 0},
-          {"hard_sigmoid", {kHardSigmoid, T(0.2), T(0.5)}, 0.5, 0},
-          {"hard_sigmoid", {kHardSigmoid, T(1) / 6, T(0.5)}, 0.5, 0},
+          {"hard_sigmoid", {kHardSigmoid, Real(0.2), Real(0.5)}, 0.5, 0},
+          {"hard_sigmoid", {kHardSigmoid, Real(1) / 6, Real(0.5)}, 0.5, 0},
           {"affine", {kAffine, 1, 0}, 0, 0},
-          {"affine", {kAffine, T(2.7), T(-0.6)}, 0.5, 0},
-          {"leaky_relu", {kLeakyRelu, T(0.01), 0}, 0.5, 0},
+          {"affine", {kAffine, Real(2.7), Real(-0.6)}, 0.5, 0},
+          {"leaky_relu", {kLeakyRelu, Real(0.01), 0}, 0.5, 0},
           {"thresholded_relu", {kThresholdedRelu, 1, 0}, 0, 0},
           {"scaled_tanh", {kScaledTanh, 1, 1}, 2, -3},
-          {"scaled_tanh", {kScaledTanh, T(1.7159), T(0.6666667)}, 6, -5},
+          {"scaled_tanh", {kScaledTanh, Real(1.7159), Real(0.6666667)}, 6, -5},
           {"elu", {kElu, 1, 0}, 4, 4},
-          {"elu", {kElu, T(1.6732632), 0}, 8, 8},
+          {"elu", {kElu, Real(1.6732632), 0}, 8, 8},
           {"softsign", {kSoftsign, 1, 0}, 4, 4},
           {"softplus", {kSoftplus, 1, 0}, 4, 4}};
 }
 
 // The cell's own derivative of its candidate, where i = f = o = 1 and the gradient of c is 1.
-template <class T>
-std::vector<T> slopes(const Kernels<T>& k, const Activation<T>& f, const std::vector<T>& x) {
-  const T none = std::numeric_limits<T>::infinity();
-  const CellKind<T> kind = {{kAffine, 0, 1}, f, {kTanh, 1, 0}, none, none, 0, 0, false, false};
-  std::vector<T> y(x.size());
+template <class Real>
+std::vector<Real> slopes(const Kernels<Real>& k, const Activation<Real>& f, const std::vector<Real>& x) {
+  const Real none = std::numeric_limits<Real>::infinity();
+  const CellKind<Real> kind = {{kAffine, 0, 1}, f, {kTanh, 1, 0}, none, none, 0, 0, false, false};
+  std::vector<Real> y(x.size());
   for (size_t first = 0; first < x.size(); first += 4096) {
     const size_t n = std::min(x.size() - first, size_t(4096)), blocks = (n + k.width - 1) / k.width;
-    std::vector<T> gates(4 * n), c(n), dc(n, T(1)), dg(4 * n), panel(blocks * 4 * k.width);
+    std::vector<Real> gates(4 * n), c(n), dc(n, Real(1)), dg(4 * n), panel(blocks * 4 * k.width);
     std::copy_n(x.begin() + first, n, gates.begin() + 2 * n);
-    const BackwardRow<T> row = {nullptr,  nullptr,   nullptr,   gates.data(), c.data(),
-                                c.data(), dc.data(), dg.data(), panel.data()};
+    const BackwardRow<Real> row = {nullptr,  nullptr,   nullptr,   gates.data(), c.data(),
+                                   c.data(), dc.data(), dg.data(), panel.data()};
     k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &kind, nullptr, nullptr});
     std::copy_n(dg.begin() + 2 * n, n, y.begin() + first);
   }
@@ -223,95 +224,97 @@ std::vector<T> slopes(const Kernels<T>& k, const Activation<T>& f, const std::ve
 }
 
 // The largest error, over all samples; NaN must stay NaN and nothing else become one. size(x): see `ulps`.
-template <class T, class Real, class Size>
-void check_error(const char* isa, const char* name, const char* what, double allowed, const std::vector<T>& x,
-                 const std::vector<T>& y, const std::vector<Real>& exact, Size&& size) {
+template <class Real, class Wide, class Size>
+void check_error(const char* isa, const char* name, const char* what, double allowed, const std::vector<Real>& x,
+                 const std::vector<Real>& y, const std::vector<Wide>& exact, Size&& size) {
   double worst = 0;
-  T where = 0;
+  Real where = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    double error = ulps(y[i], exact[i], size(static_cast<Real>(x[i])));
+    double error = ulps(y[i], exact[i], size(static_cast<Wide>(x[i])));
     if (error > worst) {
       worst = error;
       where = x[i];
     }
   }
-  std::printf("%-8s %-16s %-5s %-6s %.4f ULP at %.17g\n", isa, name, what, sizeof(T) == 4 ? "float" : "double", worst,
-              static_cast<double>(where));
+  std::printf("%-8s %-16s %-5s %-6s %.4f ULP at %.17g\n", isa, name, what, sizeof(Real) == 4 ? "float" : "double",
+              worst, static_cast<double>(where));
   CHECK(worst <= allowed);
 }
 
-template <class T>
-T one(const Kernels<T>& k, int function, T x, T alpha = 1, T beta = 0) {
-  T y = -1;
+template <class Real>
+Real one(const Kernels<Real>& k, int function, Real x, Real alpha = 1, Real beta = 0) {
+  Real y = -1;
   k.activate({function, alpha, beta}, &x, &y, 1);
   return y;
 }
 
-template <class T>
-void check_exact(const Kernels<T>& k) {
-  using Limits = std::numeric_limits<T>;
-  const T inf = Limits::infinity(), nan = Limits::quiet_NaN();
-  for (T x : {inf, Limits::max(), T(1000)}) {
+template <class Real>
+void check_exact(const Kernels<Real>& k) {
+  using Limits = std::numeric_limits<Real>;
+  const Real inf = Limits::infinity(), nan = Limits::quiet_NaN();
+  for (Real x : {inf, Limits::max(), Real(1000)}) {
     CHECK(one(k, kSigmoid, x) == 1 && one(k, kTanh, x) == 1 && one(k, kTanh, -x) == -1);
     CHECK(one(k, kSigmoid, -x) == 0 && !std::signbit(one(k, kSigmoid, -x)));
     CHECK(one(k, kRelu, x) == x && one(k, kRelu, -x) == 0);
-    CHECK(one(k, kHardSigmoid, x, T(0.2), T(0.5)) == 1 && one(k, kHardSigmoid, -x, T(0.2), T(0.5)) == 0);
+    CHECK(one(k, kHardSigmoid, x, Real(0.2), Real(0.5)) == 1 && one(k, kHardSigmoid, -x, Real(0.2), Real(0.5)) == 0);
     CHECK(one(k, kAffine, x) == x && one(k, kAffine, -x) == -x);
-    CHECK(one(k, kLeakyRelu, x, T(0.25)) == x && one(k, kLeakyRelu, -x, T(0.25)) == -x / 4);
+    CHECK(one(k, kLeakyRelu, x, Real(0.25)) == x && one(k, kLeakyRelu, -x, Real(0.25)) == -x / 4);
     CHECK(one(k, kThresholdedRelu, x) == x && one(k, kThresholdedRelu, -x) == 0);
-    CHECK(one(k, kScaledTanh, x, T(3), T(2)) == 3 && one(k, kScaledTanh, -x, T(3), T(2)) == -3);
-    CHECK(one(k, kElu, x) == x && one(k, kElu, -x) == -1 && one(k, kElu, -x, T(3)) == -3);
+    CHECK(one(k, kScaledTanh, x, Real(3), Real(2)) == 3 && one(k, kScaledTanh, -x, Real(3), Real(2)) == -3);
+    CHECK(one(k, kElu, x) == x && one(k, kElu, -x) == -1 && one(k, kElu, -x, Real(3)) == -3);
     CHECK(one(k, kSoftplus, x) == x && one(k, kSoftplus, -x) == 0 && !std::signbit(one(k, kSoftplus, -x)));
     if (x == 1000) continue;
     CHECK(one(k, kSoftsign, x) == 1 && one(k, kSoftsign, -x) == -1);
   }
-  CHECK(one(k, kSigmoid, T(0)) == T(0.5) && one(k, kSigmoid, T(-0.0)) == T(0.5));
+  CHECK(one(k, kSigmoid, Real(0)) == Real(0.5) && one(k, kSigmoid, Real(-0.0)) == Real(0.5));
   for (int f : {int(kTanh), int(kScaledTanh), int(kElu), int(kSoftsign), int(kLeakyRelu)}) {
-    CHECK(one(k, f, T(0), T(1), T(1)) == 0 && !std::signbit(one(k, f, T(0), T(1), T(1))));
-    CHECK(one(k, f, T(-0.0), T(1), T(1)) == 0 && std::signbit(one(k, f, T(-0.0), T(1), T(1))));
+    CHECK(one(k, f, Real(0), Real(1), Real(1)) == 0 && !std::signbit(one(k, f, Real(0), Real(1), Real(1))));
+    CHECK(one(k, f, Real(-0.0), Real(1), Real(1)) == 0 && std::signbit(one(k, f, Real(-0.0), Real(1), Real(1))));
   }
-  for (T x : {Limits::denorm_min(), Limits::min() / 2, Limits::min(), Limits::min() * 3}) {
+  for (Real x : {Limits::denorm_min(), Limits::min() / 2, Limits::min(), Limits::min() * 3}) {
     CHECK(one(k, kTanh, x) == x && one(k, kTanh, -x) == -x);
     CHECK(one(k, kSoftsign, x) == x && one(k, kSoftsign, -x) == -x);
     CHECK(one(k, kRelu, x) == x && one(k, kRelu, -x) == 0 && one(k, kElu, x) == x);
   }
   for (int f = 0; f < 11; ++f) CHECK(f == kThresholdedRelu ? one(k, f, nan) == 0 : std::isnan(one(k, f, nan)));
-  CHECK(one(k, kThresholdedRelu, T(1)) == 0 && one(k, kThresholdedRelu, std::nextafter(T(1), inf)) > 1);
-  T tiny = one(k, kSigmoid, sizeof(T) == 4 ? T(-100) : T(-740));
+  CHECK(one(k, kThresholdedRelu, Real(1)) == 0 && one(k, kThresholdedRelu, std::nextafter(Real(1), inf)) > 1);
+  Real tiny = one(k, kSigmoid, sizeof(Real) == 4 ? Real(-100) : Real(-740));
   CHECK(tiny > 0 && tiny < Limits::min());
-  tiny = one(k, kSoftplus, sizeof(T) == 4 ? T(-100) : T(-740));
+  tiny = one(k, kSoftplus, sizeof(Real) == 4 ? Real(-100) : Real(-740));
   CHECK(tiny > 0 && tiny < Limits::min());
 }
 
 // Slopes at kinks: that of the side below; hard_sigmoid has none at either end. And far away.
-template <class T>
-void check_slopes(const Kernels<T>& k) {
-  const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN(), least = -inf;
-  auto is = [&](int function, T alpha, T beta, const std::vector<T>& x, const std::vector<T>& want) {
+template <class Real>
+void check_slopes(const Kernels<Real>& k) {
+  const Real inf = std::numeric_limits<Real>::infinity(), nan = std::numeric_limits<Real>::quiet_NaN(), least = -inf;
+  auto is = [&](int function, Real alpha, Real beta, const std::vector<Real>& x, const std::vector<Real>& want) {
     CHECK(slopes(k, {function, alpha, beta}, x) == want);
   };
-  is(kRelu, 1, 0, {T(-0.0), 0, std::nextafter(T(0), inf), inf, least}, {0, 0, 1, 1, 0});
-  is(kLeakyRelu, T(0.1), 0, {T(-0.0), 0, std::nextafter(T(0), inf), inf, least}, {T(0.1), T(0.1), 1, 1, T(0.1)});
-  is(kElu, T(0.7), 0, {T(-0.0), 0, std::nextafter(T(0), inf), inf, least}, {T(0.7), T(0.7), 1, 1, 0});
-  is(kThresholdedRelu, T(0.5), 0, {T(0.5), std::nextafter(T(0.5), inf), inf, least}, {0, 1, 1, 0});
-  is(kHardSigmoid, T(0.25), T(0.5), {-2, 2, T(-1.9), T(1.9), inf, least}, {0, 0, T(0.25), T(0.25), 0, 0});
-  is(kSoftsign, 1, 0, {T(-0.0), 0, inf, least}, {1, 1, 0, 0});
-  is(kSoftplus, 1, 0, {0, inf, least}, {T(0.5), 1, 0});
+  is(kRelu, 1, 0, {Real(-0.0), 0, std::nextafter(Real(0), inf), inf, least}, {0, 0, 1, 1, 0});
+  is(kLeakyRelu, Real(0.1), 0, {Real(-0.0), 0, std::nextafter(Real(0), inf), inf, least},
+     {Real(0.1), Real(0.1), 1, 1, Real(0.1)});
+  is(kElu, Real(0.7), 0, {Real(-0.0), 0, std::nextafter(Real(0), inf), inf, least}, {Real(0.7), Real(0.7), 1, 1, 0});
+  is(kThresholdedRelu, Real(0.5), 0, {Real(0.5), std::nextafter(Real(0.5), inf), inf, least}, {0, 1, 1, 0});
+  is(kHardSigmoid, Real(0.25), Real(0.5), {-2, 2, Real(-1.9), Real(1.9), inf, least},
+     {0, 0, Real(0.25), Real(0.25), 0, 0});
+  is(kSoftsign, 1, 0, {Real(-0.0), 0, inf, least}, {1, 1, 0, 0});
+  is(kSoftplus, 1, 0, {0, inf, least}, {Real(0.5), 1, 0});
   is(kScaledTanh, 3, 2, {0, inf, least}, {6, 0, 0});
-  is(kAffine, 3, 2, {0, 1, T(-7)}, {3, 3, 3});
+  is(kAffine, 3, 2, {0, 1, Real(-7)}, {3, 3, 3});
   for (int f : {int(kSigmoid), int(kTanh), int(kScaledTanh), int(kElu), int(kSoftsign), int(kSoftplus)})
     CHECK(std::isnan(slopes(k, {f, 1, 1}, {nan})[0]));
 }
 
 // Any n, in place or not, gives every lane's own value and touches nothing beyond.
-template <class T>
-void check_tails(const Kernels<T>& k) {
-  const T guard = T(77);
+template <class Real>
+void check_tails(const Kernels<Real>& k) {
+  const Real guard = Real(77);
   for (int f = 0; f < 11; ++f) {
     for (size_t n = 0; n <= 3 * k.width + 1; ++n) {
-      std::vector<T> x(n), y(n + 40, guard), in_place(n + 40, guard);
-      for (size_t i = 0; i < n; ++i) in_place[i] = x[i] = T(0.37) * T(i) - T(3);
-      const Activation<T> function = {f, T(0.3), T(0.4)};
+      std::vector<Real> x(n), y(n + 40, guard), in_place(n + 40, guard);
+      for (size_t i = 0; i < n; ++i) in_place[i] = x[i] = Real(0.37) * Real(i) - Real(3);
+      const Activation<Real> function = {f, Real(0.3), Real(0.4)};
       k.activate(function, x.data(), y.data(), n);
       k.activate(function, in_place.data(), in_place.data(), n);
       bool same = true, kept = true;
@@ -324,43 +327,43 @@ void check_tails(const Kernels<T>& k) {
   }
 }
 
-template <class T>
-void check_all(const std::vector<const KernelTable*>& tables, const Kernels<T> KernelTable::*part) {
-  using Real = typename Wider<T>::Real;
+template <class Real>
+void check_all(const std::vector<const KernelTable*>& tables, const Kernels<Real> KernelTable::*part) {
+  using Wide = typename Wider<Real>::Wide;
   for (const KernelTable* table : tables) {
     check_exact(table->*part);
     check_slopes(table->*part);
     check_tails(table->*part);
   }
-  if (std::numeric_limits<Real>::digits <= std::numeric_limits<T>::digits) return;
-  const std::vector<T> densely = samples(T(), 1), thinly = samples(T(), 16);
-  auto none = [](Real) { return Real(0); };
-  for (const Named<T>& one : functions<T>()) {
+  if (std::numeric_limits<Wide>::digits <= std::numeric_limits<Real>::digits) return;
+  const std::vector<Real> densely = samples(Real(), 1), thinly = samples(Real(), 16);
+  auto none = [](Wide) { return Wide(0); };
+  for (const Named<Real>& one : functions<Real>()) {
     const bool by_two = one.allowed == 2 && one.f.function != kScaledTanh;
     const bool line = one.f.function == kAffine || one.f.function == kHardSigmoid;
-    const std::vector<T>& x = by_two ? densely : thinly;
-    std::vector<Real> value, slope;
-    for (T v : x) value.push_back(exact_value(one.f, static_cast<Real>(v)));
-    std::vector<T> at, y(x.size());  // where there is a slope, and rounding does not decide on which side of a kink
-    for (T v : thinly) {
-      const Real end = value_of_line(one.f, static_cast<Real>(v)), edge = 2 * std::numeric_limits<T>::epsilon();
+    const std::vector<Real>& x = by_two ? densely : thinly;
+    std::vector<Wide> value, slope;
+    for (Real v : x) value.push_back(exact_value(one.f, static_cast<Wide>(v)));
+    std::vector<Real> at, y(x.size());  // where there is a slope, and rounding does not decide on which side of a kink
+    for (Real v : thinly) {
+      const Wide end = value_of_line(one.f, static_cast<Wide>(v)), edge = 2 * std::numeric_limits<Real>::epsilon();
       const bool close = std::min(std::fabs(end), std::fabs(end - 1)) < edge;
       if (std::isnan(v) || (one.f.function == kHardSigmoid && close)) continue;
       at.push_back(v);
-      slope.push_back(exact_slope(one.f, static_cast<Real>(v)));
+      slope.push_back(exact_slope(one.f, static_cast<Wide>(v)));
     }
-    const Real most = one.f.function == kScaledTanh ? one.f.alpha * one.f.beta : 1;
+    const Wide most = one.f.function == kScaledTanh ? one.f.alpha * one.f.beta : 1;
     for (const KernelTable* table : tables) {
-      const Kernels<T>& k = table->*part;
+      const Kernels<Real>& k = table->*part;
       k.activate(one.f, x.data(), y.data(), x.size());
       // Without a fused multiply-add the product rounds for itself, and may be larger than what beta leaves of it.
       if (line && std::strcmp(table->name, "baseline") == 0)
         check_error(table->name, one.name, "", one.allowed * 2, x, y, value,
-                    [&](Real v) { return std::fabs(v * static_cast<Real>(one.f.alpha)); });
+                    [&](Wide v) { return std::fabs(v * static_cast<Wide>(one.f.alpha)); });
       else
         check_error(table->name, one.name, "", one.allowed, x, y, value, none);
       check_error(table->name, one.name, "slope", std::fabs(one.slope), at, slopes(k, one.f, at), slope,
-                  [&](Real) { return one.slope < 0 ? most : Real(0); });
+                  [&](Wide) { return one.slope < 0 ? most : Wide(0); });
     }
   }
 }

@@ -1,8 +1,8 @@
 // What the kernels do with matrices that have no gates (Elman's, projections, highways), the step behind a projection,
 // sums of columns, and the packing of both kinds of matrix.
-#include "dispatch.h"
+#include "cpu/dispatch.h"
 #include "judge.h"
-#include "pack.h"
+#include "memory/packing.h"
 
 using namespace quadgate;
 using namespace kernel_test;
@@ -12,42 +12,42 @@ using judge::within;
 
 namespace {
 
-template <class T>
-std::vector<const T*> pointers(const Rows<T>& rows) {
-  std::vector<const T*> p;
+template <class Real>
+std::vector<const Real*> pointers(const Rows<Real>& rows) {
+  std::vector<const Real*> p;
   for (const auto& row : rows) p.push_back(row.data());
   return p;
 }
 
 // z = W x + b, x = z W and dW = z' x, of a matrix W (size, cols) without gates.
-template <class T>
-void test_products(const Kernels<T>& k, size_t rows, size_t size, size_t cols) {
+template <class Real>
+void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols) {
   const size_t W = k.width;
   const PanelShape shape = {1, size, W};
   const size_t P = shape.blocks(), line = shape.line();
-  const auto w = uniform<T>(size * cols, 0.5), bias = uniform<T>(size);
-  const Guarded<T> panels(P * cols * line), back(size * n_blocks(cols, W) * W), p_bias(P * line);
+  const auto w = uniform<Real>(size * cols, 0.5), bias = uniform<Real>(size);
+  const Guarded<Real> panels(P * cols * line), back(size * n_blocks(cols, W) * W), p_bias(P * line);
   pack_panels(w.data(), shape, cols, panels.data());
   pack_back_panels(panels.data(), shape, cols, back.data());
   pack_bias(bias.data(), shape, p_bias.data());
-  const auto x = random_rows<T>(rows, cols), d = random_rows<T>(rows, size);
+  const auto x = random_rows<Real>(rows, cols), d = random_rows<Real>(rows, size);
   const auto inputs = pointers(x), gradients = pointers(d);
 
-  for (const T* b : {static_cast<const T*>(nullptr), static_cast<const T*>(p_bias.data())}) {
-    const Guarded<T> z(rows * P * line);
+  for (const Real* b : {static_cast<const Real*>(nullptr), static_cast<const Real*>(p_bias.data())}) {
+    const Guarded<Real> z(rows * P * line);
     k.project({panels.data(), b, cols, inputs.data(), z.data(), rows, P, 0, P / 2});
     k.project({panels.data(), b, cols, inputs.data(), z.data(), rows, P, P / 2, P});
     for (size_t r = 0; r < rows; ++r)
       for (size_t i = 0; i < P * line; ++i) {
-        Sum<T> sum;
-        if (b && i < size) sum.add(Num<T>(bias[i]));
-        for (size_t j = 0; j < cols && i < size; ++j) sum.add(Num<T>(w[i * cols + j]), Num<T>(x[r][j]));
+        Sum<Real> sum;
+        if (b && i < size) sum.add(Num<Real>(bias[i]));
+        for (size_t j = 0; j < cols && i < size; ++j) sum.add(Num<Real>(w[i * cols + j]), Num<Real>(x[r][j]));
         CHECK(within(z[r * P * line + i], sum.total()));  // in the order of the rows, then zeros
       }
   }
 
-  auto dx = empty_rows<T>(rows, cols);
-  std::vector<T*> to;
+  auto dx = empty_rows<Real>(rows, cols);
+  std::vector<Real*> to;
   for (auto& row : dx) to.push_back(row.data());
   const size_t groups = n_groups(cols, W), half = groups / 2;
   for (bool add : {false, true}) {
@@ -56,24 +56,24 @@ void test_products(const Kernels<T>& k, size_t rows, size_t size, size_t cols) {
   }
   for (size_t r = 0; r < rows; ++r)
     for (size_t j = 0; j < cols; ++j) {
-      Sum<T> sum;
-      for (size_t i = 0; i < size; ++i) sum.add(Num<T>(d[r][i]), Num<T>(w[i * cols + j]));
+      Sum<Real> sum;
+      for (size_t i = 0; i < size; ++i) sum.add(Num<Real>(d[r][i]), Num<Real>(w[i * cols + j]));
       CHECK(within(dx[r][j], sum.total() + sum.total()));
     }
 
   // Columns `first` and on of a gradient that is wider, whose others stay as they are.
   const size_t before = 2, wide = cols + 3, xh_stride = cols + 1, stride = (rows + 1) * line;
-  const Guarded<T> xh((rows - 1) * xh_stride + cols), d_panels((P - 1) * stride + rows * line),
-      dw(uniform<T>(P * wide * line)), out(std::vector<T>(size * cols, T(1)));
-  const std::vector<T> dw_before = dw.copy();
+  const Guarded<Real> xh((rows - 1) * xh_stride + cols), d_panels((P - 1) * stride + rows * line),
+      dw(uniform<Real>(P * wide * line)), out(std::vector<Real>(size * cols, Real(1)));
+  const std::vector<Real> dw_before = dw.copy();
   for (size_t r = 0; r < rows; ++r) {
-    std::memcpy(xh.data() + r * xh_stride, x[r].data(), cols * sizeof(T));
+    std::memcpy(xh.data() + r * xh_stride, x[r].data(), cols * sizeof(Real));
     for (size_t p = 0; p < P; ++p)
       for (size_t i = 0; i < line; ++i)
-        d_panels[p * stride + r * line + i] = p * line + i < size ? d[r][p * line + i] : T(0);
+        d_panels[p * stride + r * line + i] = p * line + i < size ? d[r][p * line + i] : Real(0);
   }
   const size_t tiles = (cols + k.max_rows - 1) / k.max_rows;
-  WeightGradient<T> g = {
+  WeightGradient<Real> g = {
       xh.data(), xh_stride, cols, d_panels.data(), stride, rows, dw.data() + before * line, wide * line,
       0,         P,         0,    tiles / 2};
   k.weight_gradient(g);
@@ -88,25 +88,26 @@ void test_products(const Kernels<T>& k, size_t rows, size_t size, size_t cols) {
         if (j < before || j >= before + cols) {
           CHECK(dw[at] == dw_before[at]);
         } else if (row < size) {
-          Sum<T> sum;
-          sum.add(Num<T>(dw_before[at]));
-          for (size_t r = 0; r < rows; ++r) sum.add(Num<T>(d[r][row]), Num<T>(x[r][j - before]));
+          Sum<Real> sum;
+          sum.add(Num<Real>(dw_before[at]));
+          for (size_t r = 0; r < rows; ++r) sum.add(Num<Real>(d[r][row]), Num<Real>(x[r][j - before]));
           CHECK(within(dw[at], sum.total()));
-          CHECK(out[row * cols + j - before] == T(1) + dw[at]);
+          CHECK(out[row * cols + j - before] == Real(1) + dw[at]);
         }
       }
 }
 
 // h behind a projection and the gradient of what it was made of.
-template <class T>
-void test_projected(const Kernels<T>& k, size_t rows, size_t R, T clip, T rate, bool masks, bool recurrent) {
+template <class Real>
+void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Real rate, bool masks, bool recurrent) {
   const size_t W = k.width, P = PanelShape{1, R, W}.blocks(), line = 4 * W, stride = (rows + 1) * line;
   const bool zoneout = masks || rate != 0, extras = zoneout || recurrent;
-  const auto z = random_rows<T>(rows, P * line), h_prev = random_rows<T>(rows, R), h_mask = random_rows<T>(rows, R);
+  const auto z = random_rows<Real>(rows, P * line), h_prev = random_rows<Real>(rows, R),
+             h_mask = random_rows<Real>(rows, R);
   const auto keep = random_flags(rows, R);
-  const auto y = empty_rows<T>(rows, R), y2 = empty_rows<T>(rows, R), h_masked = empty_rows<T>(rows, R);
-  std::vector<ProjectedRow<T>> args;
-  std::vector<OutputExtra<T>> extra;
+  const auto y = empty_rows<Real>(rows, R), y2 = empty_rows<Real>(rows, R), h_masked = empty_rows<Real>(rows, R);
+  std::vector<ProjectedRow<Real>> args;
+  std::vector<OutputExtra<Real>> extra;
   for (size_t r = 0; r < rows; ++r) {
     args.push_back({z[r].data(), y[r].data(), r % 2 ? y2[r].data() : nullptr});
     extra.push_back({zoneout ? h_prev[r].data() : nullptr, masks ? keep[r].data() : nullptr, nullptr,
@@ -117,8 +118,8 @@ void test_projected(const Kernels<T>& k, size_t rows, size_t R, T clip, T rate, 
   k.projected({args.data(), rows, half, R, clip, rate, extras ? extra.data() : nullptr});
   for (size_t r = 0; r < rows; ++r)
     for (size_t u = 0; u < R; ++u) {
-      Num<T> want = judge::clip(Num<T>(z[r][u]), clip);
-      if (zoneout) want = judge::kept(Num<T>(h_prev[r][u]), want, masks ? keep[r].data() : nullptr, u, rate);
+      Num<Real> want = judge::clip(Num<Real>(z[r][u]), clip);
+      if (zoneout) want = judge::kept(Num<Real>(h_prev[r][u]), want, masks ? keep[r].data() : nullptr, u, rate);
       CHECK(within(y[r][u], want));
       if (r % 2) CHECK(y2[r][u] == y[r][u]);
       if (recurrent) CHECK(h_masked[r][u] == y[r][u] * h_mask[r][u]);
@@ -126,14 +127,14 @@ void test_projected(const Kernels<T>& k, size_t rows, size_t R, T clip, T rate, 
   if (rate != 0) return;  // training has masks
 
   for (bool last : {false, true}) {
-    const auto through = random_rows<T>(rows, R), dh = random_rows<T>(rows, R), dy = random_rows<T>(rows, R),
-               carry_before = random_rows<T>(rows, R);
-    const auto carry = empty_rows<T>(rows, R), dz = empty_rows<T>(rows, R), total = empty_rows<T>(rows, R);
-    const Guarded<T> dz_panels((P - 1) * stride + rows * line);
-    std::vector<ProjectedBackwardRow<T>> back;
-    std::vector<BackwardExtra<T>> back_extra;
+    const auto through = random_rows<Real>(rows, R), dh = random_rows<Real>(rows, R), dy = random_rows<Real>(rows, R),
+               carry_before = random_rows<Real>(rows, R);
+    const auto carry = empty_rows<Real>(rows, R), dz = empty_rows<Real>(rows, R), total = empty_rows<Real>(rows, R);
+    const Guarded<Real> dz_panels((P - 1) * stride + rows * line);
+    std::vector<ProjectedBackwardRow<Real>> back;
+    std::vector<BackwardExtra<Real>> back_extra;
     for (size_t r = 0; r < rows; ++r) {
-      std::memcpy(carry[r].data(), carry_before[r].data(), R * sizeof(T));
+      std::memcpy(carry[r].data(), carry_before[r].data(), R * sizeof(Real));
       back.push_back({last ? nullptr : through[r].data(), r % 2 ? dh[r].data() : nullptr,
                       r % 3 ? dy[r].data() : nullptr, y[r].data(), dz[r].data(),
                       rows > 1 ? dz_panels.data() + r * line : nullptr});
@@ -144,61 +145,61 @@ void test_projected(const Kernels<T>& k, size_t rows, size_t R, T clip, T rate, 
     k.projected_backward({back.data(), rows, R, half, R, stride, clip, extras ? back_extra.data() : nullptr});
     for (size_t r = 0; r < rows; ++r)
       for (size_t u = 0; u < R; ++u) {
-        Num<T> d = last ? 0 : Num<T>(through[r][u]);
-        if (recurrent) d = d * Num<T>(h_mask[r][u]);
-        if (r % 2) d = d + Num<T>(dh[r][u]);
-        if (r % 3) d = d + Num<T>(dy[r][u]);
-        if (masks) d = d + Num<T>(carry_before[r][u]);
+        Num<Real> d = last ? 0 : Num<Real>(through[r][u]);
+        if (recurrent) d = d * Num<Real>(h_mask[r][u]);
+        if (r % 2) d = d + Num<Real>(dh[r][u]);
+        if (r % 3) d = d + Num<Real>(dy[r][u]);
+        if (masks) d = d + Num<Real>(carry_before[r][u]);
         if (extras && r % 2) CHECK(within(total[r][u], d));
-        if (masks) CHECK(within(carry[r][u], keep[r][u] ? d : Num<T>(0)));
+        if (masks) CHECK(within(carry[r][u], keep[r][u] ? d : Num<Real>(0)));
         if (masks && keep[r][u]) d = 0;
-        CHECK(within(dz[r][u], std::fabs(z[r][u]) > clip ? Num<T>(0) : d));
+        CHECK(within(dz[r][u], std::fabs(z[r][u]) > clip ? Num<Real>(0) : d));
         if (rows > 1) CHECK(dz_panels[u / line * stride + r * line + u % line] == dz[r][u]);
       }
   }
 }
 
-template <class T>
-void test_sums(const Kernels<T>& k, size_t rows, size_t begin, size_t end) {
+template <class Real>
+void test_sums(const Kernels<Real>& k, size_t rows, size_t begin, size_t end) {
   // Exactly `end` elements each: what lies behind is nobody's.
-  const auto a = random_rows<T>(rows, end), b = random_rows<T>(rows, end);
+  const auto a = random_rows<Real>(rows, end), b = random_rows<Real>(rows, end);
   const auto left = pointers(a), right = pointers(b);
   for (bool factors : {false, true}) {
-    const Guarded<T> out(uniform<T>(end));
-    const std::vector<T> before = out.copy();
+    const Guarded<Real> out(uniform<Real>(end));
+    const std::vector<Real> before = out.copy();
     k.column_sums({left.data(), factors ? right.data() : nullptr, out.data(), rows, begin, end});
     for (size_t u = 0; u < end; ++u) {
-      Sum<T> sum;
-      sum.add(Num<T>(before[u]));
-      for (size_t r = 0; r < rows; ++r) sum.add(Num<T>(a[r][u]), Num<T>(factors ? b[r][u] : T(1)));
+      Sum<Real> sum;
+      sum.add(Num<Real>(before[u]));
+      for (size_t r = 0; r < rows; ++r) sum.add(Num<Real>(a[r][u]), Num<Real>(factors ? b[r][u] : Real(1)));
       CHECK(u < begin ? out[u] == before[u] : within(out[u], sum.total()));
     }
   }
 }
 
 // Panels and back, and the same weight read through the back panels.
-template <class T>
+template <class Real>
 void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
   const PanelShape shape = {gates, rows, W};
   const size_t total = shape.total(), P = shape.blocks(), col_blocks = n_blocks(cols, W), groups = n_groups(cols, W);
-  const auto w = uniform<T>(total * cols);
-  const Guarded<T> panels(P * cols * shape.line()), back(total * col_blocks * W), out(total * cols);
+  const auto w = uniform<Real>(total * cols);
+  const Guarded<Real> panels(P * cols * shape.line()), back(total * col_blocks * W), out(total * cols);
   pack_panels(w.data(), shape, cols, panels.data());
   unpack_panels(panels.data(), shape, cols, 0, cols, 0, P, false, out.data());
   CHECK(out.copy() == w);
   double sum = 0, packed_sum = 0;  // what is not a weight is zero
-  for (T v : w) sum += std::fabs(v);
-  for (T v : panels.copy()) packed_sum += std::fabs(v);
+  for (Real v : w) sum += std::fabs(v);
+  for (Real v : panels.copy()) packed_sum += std::fabs(v);
   CHECK(std::fabs(sum - packed_sum) < 1e-3 * sum);
-  const auto bias = uniform<T>(total);
-  const Guarded<T> p_bias(P * shape.line()), p_zeros(P * shape.line());
+  const auto bias = uniform<Real>(total);
+  const Guarded<Real> p_bias(P * shape.line()), p_zeros(P * shape.line());
   pack_bias(bias.data(), shape, p_bias.data());
-  pack_bias(static_cast<const T*>(nullptr), shape, p_zeros.data());
+  pack_bias(static_cast<const Real*>(nullptr), shape, p_zeros.data());
   for (size_t p = 0; p < P; ++p)
     for (size_t v = 0; v < 4; ++v)
       for (size_t i = 0; i < W; ++i) {
         const size_t unit = gates == 4 ? p * W + i : (p * 4 + v) * W + i, at = (p * 4 + v) * W + i;
-        CHECK(p_bias[at] == (unit < rows ? bias[gates == 4 ? v * rows + unit : unit] : T(0)));
+        CHECK(p_bias[at] == (unit < rows ? bias[gates == 4 ? v * rows + unit : unit] : Real(0)));
         CHECK(p_zeros[at] == 0);
       }
   pack_back_panels(panels.data(), shape, cols, back.data());
@@ -207,33 +208,33 @@ void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
     for (size_t i = 0; i < total; ++i)
       for (size_t c = 0; c < nv * W; ++c) {
         const size_t col = first * W + c;
-        CHECK(back[first * W * total + i * nv * W + c] == (col < cols ? w[i * cols + col] : T(0)));
+        CHECK(back[first * W * total + i * nv * W + c] == (col < cols ? w[i * cols + col] : Real(0)));
       }
   }
 }
 
-template <class T>
-void test_table(const Kernels<T>& k) {
+template <class Real>
+void test_table(const Kernels<Real>& k) {
   const auto sizes = tails(k.width);
   const size_t batches[] = {1, 2, 3, k.max_rows, k.max_rows + 1, 2 * k.max_rows + 1, 100};
-  const T none = std::numeric_limits<T>::infinity();
+  const Real none = std::numeric_limits<Real>::infinity();
   size_t i = 0;
   for (size_t size : sizes)
     for (size_t cols : sizes) {
-      test_products<T>(k, batches[i % 6], size, cols);
-      test_sums<T>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
-      for (size_t gates : {1, 4}) test_pack<T>(k.width, gates, size, cols);
+      test_products<Real>(k, batches[i % 6], size, cols);
+      test_sums<Real>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
+      for (size_t gates : {1, 4}) test_pack<Real>(k.width, gates, size, cols);
       ++i;
     }
   for (size_t rows : {1, 2, 5})
     for (size_t R : sizes)
-      for (T clip : {none, T(0.4)})
+      for (Real clip : {none, Real(0.4)})
         for (bool recurrent : {false, true}) {
-          test_projected<T>(k, rows, R, clip, 0, false, recurrent);
-          test_projected<T>(k, rows, R, clip, T(0.3), false, recurrent);
-          test_projected<T>(k, rows, R, clip, 0, true, recurrent);
+          test_projected<Real>(k, rows, R, clip, 0, false, recurrent);
+          test_projected<Real>(k, rows, R, clip, Real(0.3), false, recurrent);
+          test_projected<Real>(k, rows, R, clip, 0, true, recurrent);
         }
-  test_products<T>(k, 200, k.width + 1, 3);  // more rows than one chunk of a back product
+  test_products<Real>(k, 200, k.width + 1, 3);  // more rows than one chunk of a back product
 }
 
 }  // namespace

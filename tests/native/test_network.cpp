@@ -7,14 +7,14 @@
 #include <string>
 #include <thread>
 
-#include "dispatch.h"
+#include "cpu/dispatch.h"
+#include "cpu/machine.h"
 #include "kernel_test.h"
-#include "lstm/backward.h"
-#include "lstm/forward.h"
-#include "lstm/stream.h"
-#include "lstm/workspace.h"
-#include "machine.h"
 #include "network_cases.h"
+#include "rnn/backward/backward.h"
+#include "rnn/forward/forward.h"
+#include "rnn/stream.h"
+#include "rnn/workspace.h"
 
 using namespace quadgate;
 using namespace kernel_test;
@@ -32,20 +32,20 @@ struct Seen {
   int backward_rows, backward_units;
 } seen = {};
 
-template <class T>
+template <class Real>
 struct Results {
-  std::vector<std::pair<const char*, std::vector<T>>> all;
-  void keep(const char* name, std::vector<T> v) {
+  std::vector<std::pair<const char*, std::vector<Real>>> all;
+  void keep(const char* name, std::vector<Real> v) {
     bool finite = true;
-    for (T u : v) finite = finite && std::isfinite(u);
+    for (Real u : v) finite = finite && std::isfinite(u);
     if (!CHECK(finite)) std::fprintf(stderr, "  in %s\n", name);
     all.emplace_back(name, std::move(v));
   }
 };
 
-template <class T>
-void fill_nan(T* at, size_t n) {
-  if (n) std::memset(static_cast<void*>(at), 0xff, n * sizeof(T));
+template <class Real>
+void fill_nan(Real* at, size_t n) {
+  if (n) std::memset(static_cast<void*>(at), 0xff, n * sizeof(Real));
 }
 
 // What a call finds in its workspace.
@@ -57,9 +57,9 @@ void poison_workspace() {
 
 bool not_interrupted() { return false; }
 
-template <class T>
-ForwardCall<T> forward_call(const Weights<T>& w, const Inputs<T>& in) {
-  ForwardCall<T> call = {};
+template <class Real>
+ForwardCall<Real> forward_call(const Weights<Real>& w, const Inputs<Real>& in) {
+  ForwardCall<Real> call = {};
   call.weights = &w;
   call.steps = in.steps;
   call.batch = in.batch;
@@ -74,13 +74,13 @@ ForwardCall<T> forward_call(const Weights<T>& w, const Inputs<T>& in) {
   return call;
 }
 
-template <class T>
-void run_forward(const Weights<T>& w, const Inputs<T>& in, Tape<T>* tape, Results<T>& results) {
+template <class Real>
+void run_forward(const Weights<Real>& w, const Inputs<Real>& in, Tape<Real>* tape, Results<Real>& results) {
   const Sizes& s = w.sizes;
-  Sequence<T> y(in.steps, in.batch, s.output(), in.batch_first);
-  Sequence<T> cells(in.steps, in.batch, s.directions * s.cell(), in.batch_first);
-  const Guarded<T> h(in.h0.size()), c(in.c0.size());
-  ForwardCall<T> call = forward_call(w, in);
+  Sequence<Real> y(in.steps, in.batch, s.output(), in.batch_first);
+  Sequence<Real> cells(in.steps, in.batch, s.directions * s.cell(), in.batch_first);
+  const Guarded<Real> h(in.h0.size()), c(in.c0.size());
+  ForwardCall<Real> call = forward_call(w, in);
   call.y = y.plane();
   if (s.cell()) call.cells = cells.plane();
   call.h = h.data();
@@ -96,21 +96,21 @@ void run_forward(const Weights<T>& w, const Inputs<T>& in, Tape<T>* tape, Result
 }
 
 // Twice, the second time adding to the gradients, with less to do beside them.
-template <class T>
-void run_backward(const Tape<T>& tape, const Inputs<T>& in, Results<T>& results) {
+template <class Real>
+void run_backward(const Tape<Real>& tape, const Inputs<Real>& in, Results<Real>& results) {
   const Sizes& s = tape.weights->sizes;
-  std::vector<LayerParameters<T*>> layers(s.states(), LayerParameters<T*>());
-  std::vector<HighwayParameters<T*>> highways(s.layers);
-  Rows<T> gradients;
-  each_parameter<T*>(s, layers.data(), highways.data(), [&](T*& slot, size_t rows, size_t cols, int) {
+  std::vector<LayerParameters<Real*>> layers(s.states(), LayerParameters<Real*>());
+  std::vector<HighwayParameters<Real*>> highways(s.layers);
+  Rows<Real> gradients;
+  each_parameter<Real*>(s, layers.data(), highways.data(), [&](Real*& slot, size_t rows, size_t cols, int) {
     gradients.emplace_back(rows * cols);
     slot = gradients.back().data();
   });
   for (bool add : {false, true}) {
-    Sequence<T> dx(in.steps, in.batch, s.input, in.batch_first);
+    Sequence<Real> dx(in.steps, in.batch, s.input, in.batch_first);
     const size_t norms = s.states() * in.steps * in.batch;
-    const Guarded<T> dh0(in.h0.size()), dc0(in.c0.size()), dh_norm(norms), dc_norm(norms);
-    BackwardCall<T> call = {};
+    const Guarded<Real> dh0(in.h0.size()), dc0(in.c0.size()), dh_norm(norms), dc_norm(norms);
+    BackwardCall<Real> call = {};
     call.tape = &tape;
     call.dy = in.dy.input();
     call.dh0 = dh0.data();
@@ -129,7 +129,7 @@ void run_backward(const Tape<T>& tape, const Inputs<T>& in, Results<T>& results)
     }
     poison_workspace();
     CHECK(backward(call));
-    for (const Guarded<T>& one : gradients) results.keep(add ? "gradients twice" : "gradients", one.copy());
+    for (const Guarded<Real>& one : gradients) results.keep(add ? "gradients twice" : "gradients", one.copy());
     results.keep("dh0", dh0.copy());
     if (s.cell()) results.keep("dc0", dc0.copy());
     if (add) continue;
@@ -140,16 +140,16 @@ void run_backward(const Tape<T>& tape, const Inputs<T>& in, Results<T>& results)
 }
 
 // Half of the steps at once and the others one by one; all rows as long as the longest.
-template <class T>
-void run_stream(const Weights<T>& w, const Inputs<T>& in, Results<T>& results) {
+template <class Real>
+void run_stream(const Weights<Real>& w, const Inputs<Real>& in, Results<Real>& results) {
   const Sizes& s = w.sizes;
-  Sequence<T> y(in.steps, in.batch, s.output(), in.batch_first);
-  Stream<T> stream(s, in.batch);
+  Sequence<Real> y(in.steps, in.batch, s.output(), in.batch_first);
+  Stream<Real> stream(s, in.batch);
   if (in.states) stream.set(in.h0.data(), in.c0.data());
   const size_t half = in.steps / 2;
   const unsigned char* resets = in.resets.empty() ? nullptr : in.resets.data();
   CHECK(stream.run(w, half, in.x.input(), resets, y.plane(), {}, not_interrupted));
-  const Plane<const T> x = in.x.input();
+  const Plane<const Real> x = in.x.input();
   for (size_t t = half; t < in.steps; ++t) {
     if (resets) {
       const std::unique_ptr<bool[]> mask(new bool[in.batch]);
@@ -168,39 +168,39 @@ void run_stream(const Weights<T>& w, const Inputs<T>& in, Results<T>& results) {
 }
 
 // Inference, stream and training of a network.
-template <class T>
-Results<T> run(const Network<T>& net, const Inputs<T>& in, const std::shared_ptr<SpareTape<T>>& spare) {
-  Results<T> results;
+template <class Real>
+Results<Real> run(const Network<Real>& net, const Inputs<Real>& in, const std::shared_ptr<SpareTape<Real>>& spare) {
+  Results<Real> results;
   const Sizes& s = net.sizes;
-  run_forward<T>(*net.weights, in, nullptr, results);
+  run_forward<Real>(*net.weights, in, nullptr, results);
   if (s.directions == 1 && !s.options.reverse) run_stream(*net.weights, in, results);
   auto weights = net.weights;
   if (!in.masks.weight.empty())
-    weights = std::make_shared<const Weights<T>>(*net.weights, in.masks.weight, s.options.weight_drop);
+    weights = std::make_shared<const Weights<Real>>(*net.weights, in.masks.weight, s.options.weight_drop);
   auto make = [&] {
-    return std::make_unique<Tape<T>>(weights, spare, in.steps, in.batch,
-                                     in.lengths.empty() ? nullptr : in.lengths.data(),
-                                     in.resets.empty() ? nullptr : in.resets.data(), in.masks);
+    return std::make_unique<Tape<Real>>(weights, spare, in.steps, in.batch,
+                                        in.lengths.empty() ? nullptr : in.lengths.data(),
+                                        in.resets.empty() ? nullptr : in.resets.data(), in.masks);
   };
   const auto tape = make();
-  tape->each([](Buffer<T>& b) { fill_nan(b.data(), b.size()); });
-  run_forward<T>(*weights, in, tape.get(), results);
-  run_backward<T>(*tape, in, results);
+  tape->each([](Buffer<Real>& b) { fill_nan(b.data(), b.size()); });
+  run_forward<Real>(*weights, in, tape.get(), results);
+  run_backward<Real>(*tape, in, results);
   return results;
 }
 
 // Comparing zeros would say nothing.
-template <class T>
-bool any_nonzero(const Results<T>& results, const char* name) {
+template <class Real>
+bool any_nonzero(const Results<Real>& results, const char* name) {
   for (const auto& one : results.all)
     if (one.first == std::string(name))
-      for (T u : one.second)
+      for (Real u : one.second)
         if (u != 0) return true;
   return false;
 }
 
-template <class T>
-void compare(const Results<T>& got, const Results<T>& want) {
+template <class Real>
+void compare(const Results<Real>& got, const Results<Real>& want) {
   CHECK(got.all.size() == want.all.size());
   for (size_t i = 0; i < want.all.size(); ++i) {
     const auto &a = got.all[i].second, &b = want.all[i].second;
@@ -210,8 +210,8 @@ void compare(const Results<T>& got, const Results<T>& want) {
 }
 
 // Whether a network of this shape is split in the way that is wanted.
-template <class T>
-bool splits(const Weights<T>& w, Split split, size_t steps, size_t batch) {
+template <class Real>
+bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
   bool forward = false, backward = false;
   for (size_t threads = 2; threads <= kThreads; ++threads) {
     const Plan f = choose_plan(work_of(w, steps, batch, false), threads);
@@ -235,13 +235,13 @@ void count(const Plan& f, const Plan& b) {
 }
 
 // Runs a network of this shape with every number of threads from `fewest` on.
-template <class T>
-void test_threads(const Case& what, const Network<T>& net, size_t steps, size_t batch, size_t number, int fewest,
+template <class Real>
+void test_threads(const Case& what, const Network<Real>& net, size_t steps, size_t batch, size_t number, int fewest,
                   int most) {
-  const Inputs<T> in(what, net.sizes, steps, batch, number);
-  const auto spare = std::make_shared<SpareTape<T>>();
+  const Inputs<Real> in(what, net.sizes, steps, batch, number);
+  const auto spare = std::make_shared<SpareTape<Real>>();
   set_num_threads(1);
-  const Results<T> want = run(net, in, spare);
+  const Results<Real> want = run(net, in, spare);
   CHECK(any_nonzero(want, "y") && any_nonzero(want, "dx"));
   for (int threads = fewest; threads <= most; ++threads) {
     set_num_threads(threads);
@@ -261,7 +261,7 @@ struct Shapes {
 
 // The plan depends on the machine, so the smallest of some shapes that is split as wanted. A long one has more rows
 // than the backward pass takes at a time, and gives more to the next layer than the forward pass keeps in L2.
-template <class T>
+template <class Real>
 void test(const Case& what, Split split, size_t number, bool long_one) {
   const Shapes shapes = split == Split::rows         ? Shapes{{2, 4}, {26}, {5, 9, 17, 40, 100}}
                         : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
@@ -269,14 +269,14 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
                                                      : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
   for (size_t blocks : shapes.blocks) {
     Options o = what.options;
-    const size_t H = blocks * (sizeof(T) == 4 ? kernels().f32.width : kernels().f64.width) + 3;
+    const size_t H = blocks * (sizeof(Real) == 4 ? kernels().f32.width : kernels().f64.width) + 3;
     if (o.projection) o.projection = H - H / 4;
-    const Network<T> net({5 + number % 4, H, what.layers, what.directions, what.bias, o});
+    const Network<Real> net({5 + number % 4, H, what.layers, what.directions, what.bias, o});
     for (size_t batch : shapes.batches)
       for (size_t steps : shapes.steps) {
         if (long_one && split == Split::rows) steps = 1200 / batch;
         if (long_one && split == Split::units)
-          steps = std::max(600 / batch, cache_sizes().l2 / 3 / (batch * net.sizes.output() * sizeof(T)));
+          steps = std::max(600 / batch, cache_sizes().l2 / 3 / (batch * net.sizes.output() * sizeof(Real)));
         if (!splits(*net.weights, split, steps, batch)) continue;
         if (long_one)
           test_threads(what, net, steps, batch, number, 3, 3);
@@ -291,22 +291,22 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
 }
 
 // Calls at the same time that share weights, whose back panels the first to need them makes, and a spare tape.
-template <class T>
+template <class Real>
 void test_concurrent(const Case& what) {
   const size_t H = 2 * kernels().f32.width + 3;
   Options o = what.options;
   if (o.projection) o.projection = H - 4;
-  const Network<T> net({6, H, what.layers, what.directions, what.bias, o});
-  const Inputs<T> in(what, net.sizes, 9, 26, 1);
-  const auto spare = std::make_shared<SpareTape<T>>();
+  const Network<Real> net({6, H, what.layers, what.directions, what.bias, o});
+  const Inputs<Real> in(what, net.sizes, 9, 26, 1);
+  const auto spare = std::make_shared<SpareTape<Real>>();
   set_num_threads(3);
-  Results<T> results[3];
+  Results<Real> results[3];
   std::vector<std::thread> callers;
-  for (Results<T>& one : results) callers.emplace_back([&] { one = run(net, in, spare); });
+  for (Results<Real>& one : results) callers.emplace_back([&] { one = run(net, in, spare); });
   for (std::thread& one : callers) one.join();
   set_num_threads(1);
-  const Results<T> want = run(net, in, spare);
-  for (const Results<T>& one : results) compare(one, want);
+  const Results<Real> want = run(net, in, spare);
+  for (const Results<Real>& one : results) compare(one, want);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The pass that layer normalisation puts behind the products, forward and backward, against the judge.
-#include "dispatch.h"
+#include "cpu/dispatch.h"
 #include "judge.h"
-#include "pack.h"
+#include "memory/packing.h"
 
 using namespace quadgate;
 using namespace kernel_test;
@@ -10,61 +10,63 @@ using judge::within;
 
 namespace {
 
-template <class T>
-using Numbers = std::vector<Num<T>>;
+template <class Real>
+using Numbers = std::vector<Num<Real>>;
 
-template <class T>
+template <class Real>
 struct Case {
-  CellKind<T> kind = judge::plain_kind<T>();
+  CellKind<Real> kind = judge::plain_kind<Real>();
   bool carried = false, peephole = false, zoneout_h = false, masks = false, recurrent = false;
   double epsilon = 1e-5, mean = 0;  // of the products
 };
 
-template <class T>
-Numbers<T> numbers(const T* from, size_t n) {
-  Numbers<T> v;
+template <class Real>
+Numbers<Real> numbers(const Real* from, size_t n) {
+  Numbers<Real> v;
   for (size_t u = 0; u < n; ++u) v.emplace_back(double(from[u]));
   return v;
 }
 
 // In panels, as products come.
-template <class T>
-Rows<T> packed(const Rows<T>& from, const PanelShape& shape) {
-  auto to = empty_rows<T>(from.size(), shape.blocks() * shape.line());
+template <class Real>
+Rows<Real> packed(const Rows<Real>& from, const PanelShape& shape) {
+  auto to = empty_rows<Real>(from.size(), shape.blocks() * shape.line());
   for (size_t r = 0; r < from.size(); ++r) pack_bias(from[r].data(), shape, to[r].data());
   return to;
 }
 
-template <class T>
-void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool training) {
+template <class Real>
+void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H, bool training) {
   const size_t W = k.width, G = 4 * H;
   const PanelShape shape = {4, H, W};
   const size_t P = shape.blocks(), line = shape.line(), stride = (rows + 2) * line;
-  const Guarded<T> gain_ih(uniform<T>(G, 2)), gain_hh(uniform<T>(G, 2)), gain_c(uniform<T>(H, 2)),
-      bias_c(uniform<T>(H)), bias(uniform<T>(G)), p_bias(P * line), peephole(uniform<T>(3 * H));
+  const Guarded<Real> gain_ih(uniform<Real>(G, 2)), gain_hh(uniform<Real>(G, 2)), gain_c(uniform<Real>(H, 2)),
+      bias_c(uniform<Real>(H)), bias(uniform<Real>(G)), p_bias(P * line), peephole(uniform<Real>(3 * H));
   pack_bias(bias.data(), shape, p_bias.data());
-  const Norm<T> norm = {gain_ih.data(), gain_hh.data(), gain_c.data(), bias_c.data(), T(what.epsilon), what.carried};
-  auto ih = random_rows<T>(rows, G), hh = random_rows<T>(rows, G);
+  const Norm<Real> norm = {gain_ih.data(), gain_hh.data(),     gain_c.data(),
+                           bias_c.data(),  Real(what.epsilon), what.carried};
+  auto ih = random_rows<Real>(rows, G), hh = random_rows<Real>(rows, G);
   for (auto* product : {&ih, &hh})
     for (auto& row : *product)
-      for (size_t j = 0; j < G; ++j) row[j] += T(what.mean);
+      for (size_t j = 0; j < G; ++j) row[j] += Real(what.mean);
   const auto ih_panels = packed(ih, shape), hh_panels = packed(hh, shape);
-  const auto c_prev = random_rows<T>(rows, H, 2), h_prev = random_rows<T>(rows, H), h_mask = random_rows<T>(rows, H);
+  const auto c_prev = random_rows<Real>(rows, H, 2), h_prev = random_rows<Real>(rows, H),
+             h_mask = random_rows<Real>(rows, H);
   const auto keep_h = random_flags(rows, H), keep_c = random_flags(rows, H);
-  const T* diagonal = what.peephole ? peephole.data() : nullptr;
+  const Real* diagonal = what.peephole ? peephole.data() : nullptr;
   const bool extras = what.zoneout_h || what.masks || what.recurrent;
 
   auto run = [&](size_t first, size_t n, bool in_place) {
     struct Out {
-      Rows<T> c, y, y2, gates, h_masked, normal_ih, normal_hh, inverse;
-    } out = {empty_rows<T>(n, H), empty_rows<T>(n, H), empty_rows<T>(n, H), empty_rows<T>(n, G),
-             empty_rows<T>(n, H), empty_rows<T>(n, G), empty_rows<T>(n, G), empty_rows<T>(n, 2)};
-    std::vector<ForwardRow<T>> args;
-    std::vector<NormRow<T>> norms;
-    std::vector<OutputExtra<T>> extra;
+      Rows<Real> c, y, y2, gates, h_masked, normal_ih, normal_hh, inverse;
+    } out = {empty_rows<Real>(n, H), empty_rows<Real>(n, H), empty_rows<Real>(n, H), empty_rows<Real>(n, G),
+             empty_rows<Real>(n, H), empty_rows<Real>(n, G), empty_rows<Real>(n, G), empty_rows<Real>(n, 2)};
+    std::vector<ForwardRow<Real>> args;
+    std::vector<NormRow<Real>> norms;
+    std::vector<OutputExtra<Real>> extra;
     for (size_t r = 0; r < n; ++r) {
       const size_t at = first + r;
-      if (in_place) std::memcpy(out.c[r].data(), c_prev[at].data(), H * sizeof(T));
+      if (in_place) std::memcpy(out.c[r].data(), c_prev[at].data(), H * sizeof(Real));
       args.push_back({nullptr, nullptr, nullptr, in_place ? out.c[r].data() : c_prev[at].data(), out.c[r].data(),
                       out.y[r].data(), r % 2 ? out.y2[r].data() : nullptr, training ? out.gates[r].data() : nullptr});
       norms.push_back({ih_panels[at].data(), hh_panels[at].data(), training ? out.normal_ih[r].data() : nullptr,
@@ -73,26 +75,28 @@ void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool 
                        what.masks ? keep_c[at].data() : nullptr, what.recurrent ? h_mask[at].data() : nullptr,
                        what.recurrent ? out.h_masked[r].data() : nullptr});
     }
-    const Guarded<T> work(2 * P * W);
+    const Guarded<Real> work(2 * P * W);
     k.normalised({&norm, p_bias.data(), args.data(), norms.data(), n, H, &what.kind, diagonal,
                   extras ? extra.data() : nullptr, work.data()});
     return out;
   };
   const auto got = run(0, rows, false);
-  const judge::CellRow<T> cell = {H, what.kind, diagonal, &norm}, taped = {H, what.kind, nullptr, &norm};
+  const judge::CellRow<Real> cell = {H, what.kind, diagonal, &norm}, taped = {H, what.kind, nullptr, &norm};
   for (size_t r = 0; r < rows; ++r) {
     const auto normal_ih = judge::normal_of(numbers(ih[r].data(), G), norm.epsilon);
     const auto normal_hh = judge::normal_of(numbers(hh[r].data(), G), norm.epsilon);
-    Numbers<T> a;
+    Numbers<Real> a;
     for (size_t j = 0; j < G; ++j)
-      a.push_back(Num<T>(gain_hh[j]) * normal_hh.v[j] + (Num<T>(gain_ih[j]) * normal_ih.v[j] + Num<T>(bias[j])));
+      a.push_back(Num<Real>(gain_hh[j]) * normal_hh.v[j] +
+                  (Num<Real>(gain_ih[j]) * normal_ih.v[j] + Num<Real>(bias[j])));
     const auto before = numbers(c_prev[r].data(), H);
     const auto s = judge::forward(cell, a, before);
     for (size_t u = 0; u < H; ++u) {
       const unsigned char *in_h = what.masks ? keep_h[r].data() : nullptr,
                           *in_c = what.masks ? keep_c[r].data() : nullptr;
       CHECK(within(got.c[r][u], judge::kept(before[u], s.n[u], in_c, u, what.kind.zoneout_c)));
-      const auto m = what.zoneout_h ? judge::kept(Num<T>(h_prev[r][u]), s.m[u], in_h, u, what.kind.zoneout_h) : s.m[u];
+      const auto m =
+          what.zoneout_h ? judge::kept(Num<Real>(h_prev[r][u]), s.m[u], in_h, u, what.kind.zoneout_h) : s.m[u];
       CHECK(within(got.y[r][u], m));
       if (r % 2) CHECK(got.y2[r][u] == got.y[r][u]);
       if (what.recurrent) CHECK(got.h_masked[r][u] == got.y[r][u] * h_mask[r][u]);
@@ -110,17 +114,17 @@ void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool 
   if (!training) return;
 
   // Backward, from the tape that the kernel has written.
-  const auto dm = random_rows<T>(rows, H), dc = random_rows<T>(rows, H), dcell = random_rows<T>(rows, H);
+  const auto dm = random_rows<Real>(rows, H), dc = random_rows<Real>(rows, H), dcell = random_rows<Real>(rows, H);
   const bool more = extras || rows % 2;
-  auto new_dc = empty_rows<T>(rows, H), da = empty_rows<T>(rows, G), dg_ih = empty_rows<T>(rows, G),
-       dg_hh = empty_rows<T>(rows, G), dw = empty_rows<T>(rows, H), normal_c = empty_rows<T>(rows, H),
-       dc_total = empty_rows<T>(rows, H), fresh = empty_rows<T>(rows, H);
-  const Guarded<T> panels_ih((P - 1) * stride + rows * line), panels_hh(panels_ih.size()), work(2 * P * W);
-  std::vector<BackwardRow<T>> args;
-  std::vector<NormBackwardRow<T>> norms;
-  std::vector<BackwardExtra<T>> extra;
+  auto new_dc = empty_rows<Real>(rows, H), da = empty_rows<Real>(rows, G), dg_ih = empty_rows<Real>(rows, G),
+       dg_hh = empty_rows<Real>(rows, G), dw = empty_rows<Real>(rows, H), normal_c = empty_rows<Real>(rows, H),
+       dc_total = empty_rows<Real>(rows, H), fresh = empty_rows<Real>(rows, H);
+  const Guarded<Real> panels_ih((P - 1) * stride + rows * line), panels_hh(panels_ih.size()), work(2 * P * W);
+  std::vector<BackwardRow<Real>> args;
+  std::vector<NormBackwardRow<Real>> norms;
+  std::vector<BackwardExtra<Real>> extra;
   for (size_t r = 0; r < rows; ++r) {
-    std::memcpy(new_dc[r].data(), dc[r].data(), H * sizeof(T));
+    std::memcpy(new_dc[r].data(), dc[r].data(), H * sizeof(Real));
     args.push_back({nullptr, nullptr, nullptr, got.gates[r].data(), c_prev[r].data(), nullptr, new_dc[r].data(),
                     nullptr, nullptr});
     norms.push_back({dm[r].data(), got.normal_ih[r].data(), got.normal_hh[r].data(), got.inverse[r].data(),
@@ -134,9 +138,9 @@ void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool 
   for (size_t r = 0; r < rows; ++r) {
     const auto before = numbers(c_prev[r].data(), H);
     const auto s = judge::forward(taped, numbers(got.gates[r].data(), G), before);
-    Numbers<T> d_c;
+    Numbers<Real> d_c;
     for (size_t u = 0; u < H; ++u)
-      d_c.push_back(more && r % 2 ? Num<T>(dc[r][u]) + Num<T>(dcell[r][u]) : Num<T>(dc[r][u]));
+      d_c.push_back(more && r % 2 ? Num<Real>(dc[r][u]) + Num<Real>(dcell[r][u]) : Num<Real>(dc[r][u]));
     const auto want =
         judge::backward(cell, s, before, numbers(dm[r].data(), H), d_c, what.masks ? keep_c[r].data() : nullptr);
     for (size_t u = 0; u < H; ++u) {
@@ -147,11 +151,11 @@ void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool 
       if (more && r % 3) CHECK(within(fresh[r][u], s.n[u]));
     }
     // The products, from the kernel's own gradient of their sum.
-    auto check = [&](const Guarded<T>& dg, const Guarded<T>& panels, const Guarded<T>& gain, const Guarded<T>& normal,
-                     T inverse) {
-      Numbers<T> d;
-      for (size_t j = 0; j < G; ++j) d.push_back(Num<T>(gain[j]) * Num<T>(da[r][j]));
-      const auto product = judge::normal_backward<T>(d, {numbers(normal.data(), G), Num<T>(inverse)});
+    auto check = [&](const Guarded<Real>& dg, const Guarded<Real>& panels, const Guarded<Real>& gain,
+                     const Guarded<Real>& normal, Real inverse) {
+      Numbers<Real> d;
+      for (size_t j = 0; j < G; ++j) d.push_back(Num<Real>(gain[j]) * Num<Real>(da[r][j]));
+      const auto product = judge::normal_backward<Real>(d, {numbers(normal.data(), G), Num<Real>(inverse)});
       for (size_t j = 0; j < G; ++j) {
         const size_t u = j % H;
         CHECK(within(dg[j], product[j]));
@@ -164,37 +168,37 @@ void test(const Kernels<T>& k, const Case<T>& what, size_t rows, size_t H, bool 
   }
 }
 
-template <class T>
-std::vector<Case<T>> cases() {
-  std::vector<Case<T>> all;
+template <class Real>
+std::vector<Case<Real>> cases() {
+  std::vector<Case<Real>> all;
   for (bool carried : {false, true}) {
     auto add = [&](auto&& change) {
-      Case<T> one;
+      Case<Real> one;
       one.carried = carried;
       change(one);
       all.push_back(one);
     };
-    add([](Case<T>&) {});
-    add([](Case<T>& c) { c.peephole = true; });
-    add([](Case<T>& c) { c.mean = 100; });  // must not cost the variance its digits
-    add([](Case<T>& c) { c.kind.gate_clip = T(0.9), c.kind.cell_clip = T(0.5); });
-    add([](Case<T>& c) { c.kind.coupled = c.peephole = true; });
-    add([](Case<T>& c) { c.kind.zoneout_c = T(0.3), c.kind.zoneout_h = T(0.2), c.zoneout_h = true; });
-    add([](Case<T>& c) { c.masks = c.zoneout_h = c.peephole = true, c.epsilon = 0.1; });
-    add([](Case<T>& c) { c.recurrent = true, c.epsilon = 1e-3; });
-    add([](Case<T>& c) {
-      c.kind.gate = {kHardSigmoid, T(0.3), T(0.4)}, c.kind.cell = {kSoftplus, 1, 0};
-      c.kind.output = {kScaledTanh, T(1.3), T(0.6)};
+    add([](Case<Real>&) {});
+    add([](Case<Real>& c) { c.peephole = true; });
+    add([](Case<Real>& c) { c.mean = 100; });  // must not cost the variance its digits
+    add([](Case<Real>& c) { c.kind.gate_clip = Real(0.9), c.kind.cell_clip = Real(0.5); });
+    add([](Case<Real>& c) { c.kind.coupled = c.peephole = true; });
+    add([](Case<Real>& c) { c.kind.zoneout_c = Real(0.3), c.kind.zoneout_h = Real(0.2), c.zoneout_h = true; });
+    add([](Case<Real>& c) { c.masks = c.zoneout_h = c.peephole = true, c.epsilon = 0.1; });
+    add([](Case<Real>& c) { c.recurrent = true, c.epsilon = 1e-3; });
+    add([](Case<Real>& c) {
+      c.kind.gate = {kHardSigmoid, Real(0.3), Real(0.4)}, c.kind.cell = {kSoftplus, 1, 0};
+      c.kind.output = {kScaledTanh, Real(1.3), Real(0.6)};
     });
   }
   return all;
 }
 
-template <class T>
-void test_table(const Kernels<T>& k) {
+template <class Real>
+void test_table(const Kernels<Real>& k) {
   size_t i = 0;
   for (size_t H : tails(k.width))
-    for (const Case<T>& what : cases<T>()) {
+    for (const Case<Real>& what : cases<Real>()) {
       test(k, what, 1 + i % 4, H, i % 5 != 0);
       ++i;
     }

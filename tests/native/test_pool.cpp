@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "check.h"
-#include "pool.h"
+#include "parallel/pool.h"
 
 using namespace quadgate;
 

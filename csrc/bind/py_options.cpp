@@ -1,0 +1,73 @@
+#include "bind/py_options.h"
+
+#include <array>
+
+namespace quadgate {
+namespace py = pybind11;
+namespace {
+
+// The place of `name` among `names`.
+template <size_t N>
+int place(const std::string& name, const std::array<const char*, N>& names, const char* what) {
+  for (size_t i = 0; i < N; ++i)
+    if (name == names[i]) return int(i);
+  throw py::value_error(std::string("unknown ") + what + ": " + name);
+}
+
+}  // namespace
+
+int function_named(const std::string& name) {
+  static constexpr std::array<const char*, 11> names = {
+      "sigmoid",          "tanh",        "relu", "hard_sigmoid", "affine",  "leaky_relu",
+      "thresholded_relu", "scaled_tanh", "elu",  "softsign",     "softplus"};
+  return place(name, names, "activation");
+}
+
+Options read_options(py::handle given) {
+  Options o;
+  if (given.is_none()) return o;
+  const auto dict = py::cast<py::dict>(given);
+  auto get = [&](const char* key) { return dict.contains(key) ? py::object(dict[key]) : py::object(py::none()); };
+  auto number = [&](const char* key, double& to) {
+    if (const py::object v = get(key); !v.is_none()) to = v.cast<double>();
+  };
+  auto flag = [&](const char* key, bool& to) {
+    if (const py::object v = get(key); !v.is_none()) to = v.cast<bool>();
+  };
+  auto choice = [&](const char* key, auto& to, const auto& names) {
+    if (const py::object v = get(key); !v.is_none())
+      to = static_cast<std::decay_t<decltype(to)>>(place(v.cast<std::string>(), names, key));
+  };
+  if (const py::object v = get("proj_size"); !v.is_none()) o.projection = v.cast<size_t>();
+  if (const py::object v = get("activations"); !v.is_none()) {
+    Activation<double>* to[3] = {&o.cell.gate, &o.cell.cell, &o.cell.output};
+    size_t i = 0;
+    for (py::handle item : v) {
+      const auto parts = item.cast<py::tuple>();
+      if (i < 3)
+        *to[i++] = {function_named(parts[0].cast<std::string>()), parts[1].cast<double>(), parts[2].cast<double>()};
+    }
+  }
+  number("cell_clip", o.cell.cell_clip);
+  number("gate_clip", o.cell.gate_clip);
+  number("proj_clip", o.proj_clip);
+  if (const py::object v = get("zoneout"); !v.is_none()) {
+    const auto rates = v.cast<py::tuple>();
+    o.cell.zoneout_h = rates[0].cast<double>();
+    o.cell.zoneout_c = rates[1].cast<double>();
+  }
+  flag("coupled", o.cell.coupled);
+  flag("elman", o.cell.elman);
+  flag("peephole", o.peephole);
+  flag("reverse", o.reverse);
+  choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "pre", "carried"});
+  choice("merge", o.merge, std::array<const char*, 4>{"concat", "sum", "mul", "mean"});
+  choice("shortcut", o.shortcut, std::array<const char*, 4>{"none", "residual", "highway", "dense"});
+  number("layer_norm_eps", o.epsilon);
+  number("dropout", o.dropout);
+  number("recurrent_dropout", o.recurrent_dropout);
+  number("weight_drop", o.weight_drop);
+  return o;
+}
+
+}  // namespace quadgate

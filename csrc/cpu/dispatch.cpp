@@ -1,0 +1,119 @@
+#include "cpu/dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/features.h"
+
+namespace quadgate {
+
+// One per isa_*.cpp. They are constant-initialised, so reading one runs no code compiled for its machine.
+#if defined(QG_X86)
+namespace baseline {
+extern const KernelTable table;
+}
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace avx512 {
+extern const KernelTable table;
+}
+#else
+namespace neon {
+extern const KernelTable table;
+}
+#endif
+
+namespace {
+
+#if defined(QG_X86)
+
+// The register state that the operating system saves on a context switch.
+uint64_t saved_state() {
+#if defined(_MSC_VER)
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t(high) << 32) | low;
+#endif
+}
+
+constexpr bool has(uint64_t value, uint64_t mask) { return (value & mask) == mask; }
+constexpr uint64_t bit(int n) { return uint64_t(1) << n; }
+
+// What the processor has is of use only where the system saves the registers: a CPUID bit alone is not enough.
+bool runs_avx2() {
+  uint32_t features = cpuid(1).ecx;
+  if (!has(features, bit(12) | bit(27) | bit(28))) return false;  // FMA, OSXSAVE, AVX
+  if (!has(saved_state(), bit(1) | bit(2))) return false;         // xmm, ymm
+  return has(cpuid(7).ebx, bit(5));                               // AVX2
+}
+
+bool runs_avx512() {
+  if (!runs_avx2()) return false;
+  if (!has(saved_state(), bit(5) | bit(6) | bit(7))) return false;  // opmask, zmm0-15, zmm16-31
+  return has(cpuid(7).ebx, bit(16) | bit(17) | bit(30) | bit(31));  // F, DQ, BW, VL
+}
+
+bool runs_anywhere() { return true; }
+
+struct Candidate {
+  const KernelTable* table;
+  bool (*runs)();
+};
+constexpr Candidate kCandidates[] = {
+    {&avx512::table, runs_avx512}, {&avx2::table, runs_avx2}, {&baseline::table, runs_anywhere}};
+
+#else
+
+bool runs_anywhere() { return true; }
+
+struct Candidate {
+  const KernelTable* table;
+  bool (*runs)();
+};
+constexpr Candidate kCandidates[] = {{&neon::table, runs_anywhere}};
+
+#endif
+
+std::atomic<const KernelTable*> chosen{nullptr};
+
+}  // namespace
+
+const KernelTable* kernel_table(const char* name) {
+  for (const Candidate& c : kCandidates)
+    if (std::strcmp(c.table->name, name) == 0) return c.runs() ? c.table : nullptr;
+  return nullptr;
+}
+
+std::vector<const char*> supported_isas() {
+  std::vector<const char*> names;
+  for (const Candidate& c : kCandidates)
+    if (c.runs()) names.push_back(c.table->name);
+  return names;
+}
+
+const KernelTable& choose_kernels(const char* forced) {
+  std::vector<const char*> names = supported_isas();
+  if (forced == nullptr || *forced == '\0') return *kernel_table(names.front());
+  if (const KernelTable* table = kernel_table(forced)) return *table;
+  std::string message = "QUADGATE_ISA is '" + std::string(forced) + "', but this machine runs only:";
+  for (const char* name : names) message += std::string(" ") + name;
+  throw std::runtime_error(message);
+}
+
+const KernelTable& kernels() {
+  const KernelTable* table = chosen.load(std::memory_order_acquire);
+  if (table == nullptr) {
+    // Threads that come here together all choose the same table.
+    table = &choose_kernels(std::getenv("QUADGATE_ISA"));
+    chosen.store(table, std::memory_order_release);
+  }
+  return *table;
+}
+
+}  // namespace quadgate

@@ -1,0 +1,24 @@
+// Which instruction set's kernels this process uses: chosen once, from the CPU, the operating system and QUADGATE_ISA.
+#pragma once
+
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace quadgate {
+
+// The chosen table, the same for the whole process. The first call chooses: what QUADGATE_ISA names, or the best that
+// the machine runs. Throws std::runtime_error, naming the valid values, while QUADGATE_ISA is unknown or unsupported
+// here. Later calls cost one load. Safe from any thread and from static initialisers.
+const KernelTable& kernels();
+
+// What `kernels` would choose if QUADGATE_ISA were `forced`; null or "" means not set.
+const KernelTable& choose_kernels(const char* forced);
+
+// The table of that name; null if it is unknown or this machine cannot run it. Tables live as long as the process.
+const KernelTable* kernel_table(const char* name);
+
+// Names of the tables that this machine can run, best first.
+std::vector<const char*> supported_isas();
+
+}  // namespace quadgate

@@ -1,0 +1,34 @@
+// The table of plain functions that one instruction set exports.
+#pragma once
+
+#include "kernels/norm.h"
+#include "kernels/steps.h"
+
+namespace quadgate {
+
+template <class Real>
+struct Kernels {
+  size_t width;     // W
+  size_t max_rows;  // rows of the largest register tile
+  void (*forward)(const ForwardStep<Real>&);
+  // From a step to the next, where h is what the row gave out.
+  void (*advance)(ForwardRow<Real>* rows, size_t n_rows, const RowStrides&);
+  void (*project)(const Project<Real>&);
+  void (*projected)(const ProjectedStep<Real>&);
+  void (*normalised)(const NormStep<Real>&);
+  void (*backward)(const BackwardStep<Real>&);
+  void (*back_product)(const BackProduct<Real>&);
+  void (*projected_backward)(const ProjectedBackwardStep<Real>&);
+  void (*normalised_backward)(const NormBackwardStep<Real>&);
+  void (*weight_gradient)(const WeightGradient<Real>&);
+  void (*column_sums)(const ColumnSums<Real>&);
+  void (*activate)(const Activation<Real>&, const Real* x, Real* y, size_t n);  // y may be x
+};
+
+struct KernelTable {
+  const char* name;  // "baseline", "avx2", "avx512", "neon"
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+}  // namespace quadgate

@@ -1,0 +1,83 @@
+// AVX-512 F, DQ, BW and VL: 16 floats, 32 registers, masked loads and stores. vec.h has the meaning of every function.
+#pragma once
+
+#include "kernels/vec/common.h"
+
+namespace quadgate {
+namespace QG_ISA {
+
+// 32 registers: 6 rows x 4 vectors of sums, 4 vectors of weights, 2 to spare.
+constexpr int kMaxRows = 6, kRegisters = 32;
+
+template <>
+struct Vec<float> {
+  using Real = float;
+  static constexpr int kWidth = 16;
+  __m512 v;
+};
+template <>
+struct Vec<double> {
+  using Real = double;
+  static constexpr int kWidth = 8;
+  __m512d v;
+};
+
+using VF = Vec<float>;
+using VD = Vec<double>;
+
+QG_INLINE VF load(const float* p) { return {_mm512_loadu_ps(p)}; }
+QG_INLINE VD load(const double* p) { return {_mm512_loadu_pd(p)}; }
+QG_INLINE VF load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p)}; }
+QG_INLINE VD load_n(const double* p, int n) { return {_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p)}; }
+QG_INLINE void store(float* p, VF a) { _mm512_storeu_ps(p, a.v); }
+QG_INLINE void store(double* p, VD a) { _mm512_storeu_pd(p, a.v); }
+QG_INLINE void stream(float* p, VF a) { _mm512_stream_ps(p, a.v); }
+QG_INLINE void stream(double* p, VD a) { _mm512_stream_pd(p, a.v); }
+QG_INLINE void stream_end() { _mm_sfence(); }
+QG_INLINE void store_n(float* p, VF a, int n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), a.v); }
+QG_INLINE void store_n(double* p, VD a, int n) { _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), a.v); }
+QG_INLINE VF set1(float s) { return {_mm512_set1_ps(s)}; }
+QG_INLINE VD set1(double s) { return {_mm512_set1_pd(s)}; }
+QG_INLINE VF operator+(VF a, VF b) { return {_mm512_add_ps(a.v, b.v)}; }
+QG_INLINE VD operator+(VD a, VD b) { return {_mm512_add_pd(a.v, b.v)}; }
+QG_INLINE VF operator-(VF a, VF b) { return {_mm512_sub_ps(a.v, b.v)}; }
+QG_INLINE VD operator-(VD a, VD b) { return {_mm512_sub_pd(a.v, b.v)}; }
+QG_INLINE VF operator*(VF a, VF b) { return {_mm512_mul_ps(a.v, b.v)}; }
+QG_INLINE VD operator*(VD a, VD b) { return {_mm512_mul_pd(a.v, b.v)}; }
+QG_INLINE VF operator/(VF a, VF b) { return {_mm512_div_ps(a.v, b.v)}; }
+QG_INLINE VD operator/(VD a, VD b) { return {_mm512_div_pd(a.v, b.v)}; }
+// a * b + c and c - a * b, rounded once where the machine can
+QG_INLINE VF fma(VF a, VF b, VF c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+QG_INLINE VD fma(VD a, VD b, VD c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+QG_INLINE VF fnma(VF a, VF b, VF c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+QG_INLINE VD fnma(VD a, VD b, VD c) { return {_mm512_fnmadd_pd(a.v, b.v, c.v)}; }
+QG_INLINE VF min(VF a, VF b) { return {_mm512_min_ps(a.v, b.v)}; }
+QG_INLINE VD min(VD a, VD b) { return {_mm512_min_pd(a.v, b.v)}; }
+QG_INLINE VF max(VF a, VF b) { return {_mm512_max_ps(a.v, b.v)}; }
+QG_INLINE VD max(VD a, VD b) { return {_mm512_max_pd(a.v, b.v)}; }
+// -|a|
+QG_INLINE VF negative_abs(VF a) { return {_mm512_or_ps(a.v, _mm512_set1_ps(-0.0f))}; }
+QG_INLINE VD negative_abs(VD a) { return {_mm512_or_pd(a.v, _mm512_set1_pd(-0.0))}; }
+// magnitude of a, sign of b; a must not be negative
+QG_INLINE VF with_sign(VF a, VF b) { return {_mm512_or_ps(a.v, _mm512_and_ps(b.v, _mm512_set1_ps(-0.0f)))}; }
+QG_INLINE VD with_sign(VD a, VD b) { return {_mm512_or_pd(a.v, _mm512_and_pd(b.v, _mm512_set1_pd(-0.0)))}; }
+// the low bits of a's pattern moved up to be the exponent: 2^(low bits - bias)
+QG_INLINE VF to_exponent(VF a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))}; }
+QG_INLINE VD to_exponent(VD a) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))}; }
+// kWidth flags, bytes of 0 or 1, as numbers
+QG_INLINE VF numbers(const unsigned char* p, VF) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+QG_INLINE VD numbers(const unsigned char* p, VD) {
+  return {_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+// a < b ? yes : no
+QG_INLINE VF where_less(VF a, VF b, VF yes, VF no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+QG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
+  return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -1,0 +1,136 @@
+#include "memory/packing.h"
+
+#include <algorithm>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace quadgate {
+namespace {
+
+// Square tiles that a plain machine turns in registers; elsewhere, and at the edges, single elements.
+#if defined(__SSE2__)
+constexpr size_t tile_of(float) { return 4; }
+constexpr size_t tile_of(double) { return 2; }
+
+void turn(const float* from, size_t from_stride, float* to, size_t to_stride, bool add) {
+  __m128 r[4];
+  for (size_t i = 0; i < 4; ++i) r[i] = _mm_loadu_ps(from + i * from_stride);
+  _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+  for (size_t i = 0; i < 4; ++i) {
+    float* line = to + i * to_stride;
+    _mm_storeu_ps(line, add ? _mm_add_ps(_mm_loadu_ps(line), r[i]) : r[i]);
+  }
+}
+
+void turn(const double* from, size_t from_stride, double* to, size_t to_stride, bool add) {
+  const __m128d a = _mm_loadu_pd(from), b = _mm_loadu_pd(from + from_stride);
+  const __m128d r[2] = {_mm_unpacklo_pd(a, b), _mm_unpackhi_pd(a, b)};
+  for (size_t i = 0; i < 2; ++i) {
+    double* line = to + i * to_stride;
+    _mm_storeu_pd(line, add ? _mm_add_pd(_mm_loadu_pd(line), r[i]) : r[i]);
+  }
+}
+#else
+template <class Real>
+constexpr size_t tile_of(Real) {
+  return 1;
+}
+template <class Real>
+void turn(const Real* from, size_t, Real* to, size_t, bool add) {
+  *to = add ? *to + *from : *from;
+}
+#endif
+
+// to[c][r] = from[r][c], or += with `add`; rows of both are `stride` elements apart. kLines of `from` at a time: where
+// they are 256 bytes apart, as in a panel, more would not stay in 32 KB of L1 until all their columns are done.
+constexpr size_t kLines = 96;
+
+template <class Real>
+void transpose(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols, bool add) {
+  constexpr size_t n = tile_of(Real());
+  const size_t whole_rows = rows / n * n, whole_cols = cols / n * n;
+  for (size_t first = 0; first < whole_rows; first += kLines) {
+    for (size_t c = 0; c < cols; ++c)  // what is written is seldom near
+      for (size_t r = first; r < std::min(rows, first + kLines); r += 64 / sizeof(Real))
+        __builtin_prefetch(to + c * to_stride + r, 1, 3);
+    for (size_t c = 0; c < whole_cols; c += n)
+      for (size_t r = first; r < std::min(whole_rows, first + kLines); r += n)
+        turn(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride, add);
+  }
+  for (size_t c = 0; c < cols; ++c)
+    for (size_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r) {
+      Real& out = to[c * to_stride + r];
+      out = add ? out + from[r * from_stride + c] : from[r * from_stride + c];
+    }
+}
+
+}  // namespace
+
+template <class Real>
+void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels) {
+  const size_t W = shape.width;
+  for (size_t p = 0; p < shape.blocks(); ++p) {
+    Real* panel = panels + p * n_k * shape.line();
+    if (shape.lanes(p, 3) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(Real));
+    for (size_t v = 0; v < 4; ++v)
+      if (const size_t lanes = shape.lanes(p, v))
+        transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * W, shape.line(), lanes, n_k, false);
+  }
+}
+
+template <class Real>
+void pack_bias(const Real* bias, const PanelShape& shape, Real* packed) {
+  std::memset(packed, 0, shape.blocks() * shape.line() * sizeof(Real));
+  if (!bias) return;
+  for (size_t p = 0; p < shape.blocks(); ++p)
+    for (size_t v = 0; v < 4; ++v)
+      if (const size_t lanes = shape.lanes(p, v))
+        std::memcpy(packed + (p * 4 + v) * shape.width, bias + shape.row(p, v), lanes * sizeof(Real));
+}
+
+template <class Real>
+void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, Real* back) {
+  const size_t W = shape.width, col_blocks = n_blocks(n_k, W), groups = n_groups(n_k, W);
+  for (size_t group = 0, first = 0, nv; group < groups; ++group, first += nv) {
+    nv = col_blocks / groups + (group < col_blocks % groups);
+    Real* to_group = back + first * W * shape.total();
+    for (size_t v = 0; v < nv; ++v) {
+      const size_t col0 = (first + v) * W, cols = std::min(W, n_k - col0);
+      for (size_t p = 0; p < shape.blocks(); ++p)
+        for (size_t g = 0; g < 4; ++g) {
+          const size_t units = shape.lanes(p, g);
+          if (!units) continue;
+          const Real* from = panels + ((p * n_k + col0) * 4 + g) * W;
+          Real* to = to_group + (shape.row(p, g) * nv + v) * W;
+          transpose(from, shape.line(), to, nv * W, cols, units, false);
+          for (size_t u = 0; u < units && cols < W; ++u)
+            std::memset(static_cast<void*>(to + u * nv * W + cols), 0, (W - cols) * sizeof(Real));
+        }
+    }
+  }
+}
+
+template <class Real>
+void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
+                   size_t block_begin, size_t block_end, bool add, Real* out) {
+  for (size_t p = block_begin; p < block_end; ++p)
+    for (size_t v = 0; v < 4; ++v)
+      if (const size_t lanes = shape.lanes(p, v))
+        transpose(panels + ((p * n_k + first) * 4 + v) * shape.width, shape.line(), out + shape.row(p, v) * n_cols,
+                  n_cols, n_cols, lanes, add);
+}
+
+#define QG_INSTANTIATE(Real)                                                                                      \
+  template void pack_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                                 \
+  template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                           \
+  template void pack_back_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                            \
+  template void unpack_panels<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool, \
+                                    Real*);
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
+
+}  // namespace quadgate

@@ -1,0 +1,108 @@
+#include "rnn/stream.h"
+
+#include <cstring>
+
+#include "rnn/forward/forward.h"
+
+namespace quadgate {
+
+template <class Real>
+Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(batch) {
+  const size_t R = sizes.recurrent(), H = sizes.cell();
+  for (int i = 0; i < 2; ++i) {
+    h_[i].resize_zero(checked_mul(sizes.layers, batch, R));
+    c_[i].resize_zero(checked_mul(sizes.layers, batch, H));
+    rows_[i].resize_discard(sizes.layers * batch);
+  }
+  for (int now = 0; now < 2; ++now)
+    for (size_t l = 0; l < sizes.layers; ++l)
+      for (size_t b = 0; b < batch; ++b) {
+        const size_t at = l * batch + b;
+        ForwardRow<Real>& row = rows_[now][at];
+        row = {};
+        row.x = l ? h_[1 - now].data() + (at - batch) * R : nullptr;
+        row.h = h_[now].data() + at * R;
+        row.c_prev = c_[now].data() + at * H;
+        row.y = h_[1 - now].data() + at * R;
+        row.c = c_[1 - now].data() + at * H;
+      }
+}
+
+// Whether a step is best done by this thread alone, and is no more than each layer's cells: then it needs no plan, no
+// threads and no workspace.
+template <class Real>
+bool Stream<Real>::small(const Weights<Real>& w) {
+  const int threads = get_num_threads();
+  if (threads != threads_asked_) {
+    const double flops = 8.0 * double(batch_ * sizes_.hidden) * double(sizes_.layers * (sizes_.input + sizes_.hidden));
+    small_ = !sizes_.two_passes() && !sizes_.joined() && sizes_.options.cell.zoneout_h == 0 && flops < 1e8 &&
+             choose_plan(work_of(w, 1, batch_, false), size_t(threads)).threads() == 1;
+    threads_asked_ = threads;
+  }
+  return small_;
+}
+
+template <class Real>
+bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Real* y, size_t y_row,
+                        Control::Callback interrupted) {
+  if (!small(w)) return run(w, 1, {x, 0, x_row, 0}, nullptr, {y, 0, y_row, 0}, {}, interrupted);
+  ForwardRow<Real>* rows = rows_[now_].data();
+  ForwardRow<Real>* last = rows + (sizes_.layers - 1) * batch_;
+  for (size_t b = 0; b < batch_; ++b) {
+    rows[b].x = x + b * x_row;
+    last[b].y2 = y + b * y_row;
+  }
+  for (size_t l = 0; l < sizes_.layers; ++l) {
+    const PackedLayer<Real>& p = w.layer(l, 0);
+    w.kernels.forward({p.ih.panels, p.hh.panels, p.ih.bias, p.ih.n_k, sizes_.hidden, sizes_.recurrent(),
+                       rows + l * batch_, batch_, 0, w.blocks(), false, now_ == 1, false, w.kind(), p.peephole,
+                       nullptr});
+  }
+  now_ = 1 - now_;
+  return true;
+}
+
+template <class Real>
+bool Stream<Real>::run(const Weights<Real>& w, size_t steps, Plane<const Real> x, const unsigned char* resets,
+                       Plane<Real> y, Plane<Real> cells, Control::Callback interrupted) {
+  ForwardCall<Real> call = {};
+  call.weights = &w;
+  call.steps = steps;
+  call.batch = batch_;
+  call.x = x;
+  call.resets = resets;
+  call.resets_step = batch_;
+  call.resets_row = 1;
+  call.h0 = h_[now_].data();
+  call.c0 = c_[now_].data();
+  call.y = y;
+  call.cells = cells;
+  call.h = h_[1 - now_].data();
+  call.c = c_[1 - now_].data();
+  call.interrupted = interrupted;
+  const bool done = forward(call);
+  if (done) now_ = 1 - now_;
+  return done;
+}
+
+template <class Real>
+void Stream<Real>::reset(const bool* mask) {
+  const size_t R = sizes_.recurrent(), H = sizes_.cell();
+  for (size_t l = 0; l < sizes_.layers; ++l)
+    for (size_t b = 0; b < batch_; ++b) {
+      if (mask && !mask[b]) continue;
+      std::fill_n(h_[now_].data() + (l * batch_ + b) * R, R, Real(0));
+      std::fill_n(c_[now_].data() + (l * batch_ + b) * H, H, Real(0));
+    }
+}
+
+template <class Real>
+void Stream<Real>::set(const Real* h, const Real* c) {
+  std::copy(h, h + h_size(), h_[now_].data());
+  std::copy(c, c + c_size(), c_[now_].data());
+}
+
+template class Stream<float>;
+template class Stream<double>;
+
+}  // namespace quadgate
