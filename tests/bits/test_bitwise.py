@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import Case, data, infer, model, run, same_bits, to_layout
+from support.cases import Case, data, infer, model, run, same_bits, to_layout
 
 # One case for each way to split a call, over rows, hidden units, directions, layers, and some too small for that.
 CASES = [

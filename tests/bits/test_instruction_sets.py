@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import quadgate as qg
 
-HERE = Path(__file__).parent
-NUMERIC = ["test_against_reference.py", "test_activations.py", "test_bitwise.py", "test_closed_form.py"]
-NUMERIC += ["test_gradients.py", "test_lengths.py", "test_nonfinite.py"]
+TESTS = Path(__file__).parents[1]
+NUMERIC = [f"numerics/test_{name}.py" for name in ("against_reference", "activations", "closed_form", "gradients")]
+NUMERIC += ["numerics/test_lengths.py", "numerics/test_nonfinite.py", "bits/test_bitwise.py"]
 VALID = ["baseline", "avx2", "avx512", "neon"]
 
 
@@ -23,9 +23,9 @@ def test_numbers_on(isa):
         pytest.skip(f"this machine has no {isa}")
     if isa == info["isa"]:
         pytest.skip(f"{isa} is what all other tests run on")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(HERE / f) for f in NUMERIC)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(TESTS / f) for f in NUMERIC)]
     env = {**os.environ, "QUADGATE_ISA": isa}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=HERE.parent, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=TESTS.parent, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 

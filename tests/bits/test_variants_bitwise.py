@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import same_bits
-from options import CHANCE, SINGLE, Variant, data, infer, keywords, model, random_options, seeded, single
-from options import train as both_ways
+from support.cases import same_bits
+from support.options import CHANCE, SINGLE, Variant, data, infer, keywords, model, random_options, seeded, single
+from support.options import train as both_ways
 
 # Activations differ in a function of single numbers only: two of them stand for the rest.
 NAMES = [n for n in SINGLE if "activations" not in SINGLE[n]] + ["gate_hard_sigmoid", "output_relu"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, model, same_bits
+from support.cases import DTYPES, Case, data, model, same_bits
 
 
 class Foreign:

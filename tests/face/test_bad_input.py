@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import Case, data, infer, model, same_bits
+from support.cases import Case, data, infer, model, same_bits
 
 CASE = Case(4, 3, 5, 6, 2)
 

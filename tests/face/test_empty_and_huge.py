@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, model, same_bits
 from numpy.lib.stride_tricks import as_strided
+from support.cases import DTYPES, Case, data, model, same_bits
 
 EMPTY = [(0, 3), (4, 0), (0, 0)]
 

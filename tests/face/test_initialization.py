@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, same_bits
+from support.cases import DTYPES, same_bits
 
 ALL = {"num_layers": 2, "bidirectional": True, "peephole": True, "layer_norm": "pre", "shortcut": "highway"}
 BOTH = pytest.mark.parametrize("scheme", ["pytorch", "keras"])

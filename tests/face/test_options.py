@@ -11,7 +11,7 @@ import re
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import same_bits
+from support.cases import same_bits
 
 # Every option with a value that is not its default, and what else it needs.
 LSTM_OPTIONS = {

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, infer, model, run, same_bits
+from support.cases import DTYPES, Case, data, infer, model, run, same_bits
 
 COPIES = {
     "deepcopy": copy.deepcopy,

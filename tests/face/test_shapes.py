@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import same_bits
+from support.cases import same_bits
 
 
 # With I = 3 and H = 5: what a network's parameters are, in their order.

@@ -10,9 +10,9 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from bounds import ULPS
-from cases import DTYPES, same_bits
 from quadgate import _core
+from support.bounds import ULPS
+from support.cases import DTYPES, same_bits
 
 FUNCTIONS = {"sigmoid": _core.sigmoid, "tanh": _core.tanh}
 # Of the nine others: alpha, beta, ULP. Those that only choose and round once have half an ULP.

@@ -9,13 +9,13 @@ import dataclasses
 import itertools
 import os
 
-import bounds
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, SIZES, Case, check, data, judge, model, run
 from hypothesis import given
 from hypothesis import strategies as st
+from support import bounds
+from support.cases import DTYPES, SIZES, Case, check, data, judge, model, run
 
 GIVEN = list(itertools.product((True, False), repeat=3))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import bounds
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, model, same_bits
+from support import bounds
+from support.cases import DTYPES, Case, data, model, same_bits
 
 
 def gates_by_bias(lstm, i=None, f=None, o=None, suffix="_l0"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-import bounds
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, model, run, same_bits
+from support import bounds
+from support.cases import DTYPES, Case, data, model, run, same_bits
 
 GIVEN = list(itertools.product((True, False), repeat=3))
 

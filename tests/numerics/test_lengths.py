@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import bounds
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, from_layout, model, run, same_bits, to_layout
+from support import bounds
+from support.cases import DTYPES, Case, data, from_layout, model, run, same_bits, to_layout
 
 LENGTHS = [
     [4, 4, 4, 4, 4],

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import same_bits
+from support.cases import same_bits
 
 STEPS, ROWS = 6, 3
 CHANCES = {"dropout": 0.3, "recurrent_dropout": 0.4, "weight_drop": 0.2, "zoneout": (0.1, 0.5)}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import bounds
 import numpy as np
 import pytest
-from cases import DTYPES, Case, data, judge, model, run, same_bits
+from support import bounds
+from support.cases import DTYPES, Case, data, judge, model, run, same_bits
 
 SIZES = [1, 4, 17, 40]
 every_size = pytest.mark.parametrize("hidden", SIZES)

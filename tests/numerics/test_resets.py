@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-import bounds
 import numpy as np
-import options
 import pytest
-from cases import same_bits
-from options import Variant, batched, data, model, train
-from verdicts import check
+from support import bounds, options
+from support.cases import same_bits
+from support.options import Variant, batched, data, model, train
+from support.verdicts import check
 
 NETS = {
     "plain": {},

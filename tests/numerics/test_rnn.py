@@ -6,12 +6,12 @@ import copy
 import pickle
 import re
 
-import bounds
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, same_bits
 from quadgate import reference
+from support import bounds
+from support.cases import DTYPES, same_bits
 
 T, B, IN, H = 6, 3, 5, 7
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import same_bits
+from support.cases import same_bits
 
 
 def test_a_trace():

@@ -11,18 +11,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import options
 import pytest
 import quadgate as qg
-from cases import DTYPES, SIZES, same_bits
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from options import SINGLE, Variant, random_options, seeded, single
-from verdicts import Unclear, check, compare, judge, verdict
+from support import options
+from support.cases import DTYPES, SIZES, same_bits
+from support.options import SINGLE, Variant, random_options, seeded, single
+from support.verdicts import Unclear, check, compare, judge, verdict
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 BATCHES = (1, 2, 3, 6, 7, 13, 33)
-NUMERIC = ("test_variants.py", "test_variants_bitwise.py", "test_variants_stream.py", "test_resets.py")
+NUMERIC = (
+    "numerics/test_variants.py",
+    "bits/test_variants_bitwise.py",
+    "stream/test_variants_stream.py",
+    "numerics/test_resets.py",
+)
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -192,12 +197,12 @@ def test_numbers_on_every_other_instruction_set():
     others = [isa for isa in info["supported"] if isa != info["isa"]]
     if not others:
         pytest.skip(f"this machine has {info['isa']} only")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(HERE / f) for f in NUMERIC)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(TESTS / f) for f in NUMERIC)]
     running = []
     for isa in others:
         env = {**os.environ, "QUADGATE_ISA": isa}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        running.append(subprocess.Popen(command, env=env, cwd=HERE.parent, **pipes))
+        running.append(subprocess.Popen(command, env=env, cwd=TESTS.parent, **pipes))
     try:
         said = [process.communicate(timeout=600)[0] for process in running]
     finally:

@@ -10,11 +10,11 @@ Masks are held by the seed. No value lies within 1e-3 of a kink, which no such s
 from __future__ import annotations
 
 import numpy as np
-import options
 import pytest
-from cases import same_bits
-from options import SINGLE, Variant, data, model, random_options, seeded, single, train
-from verdicts import compare, judge, kinks, verdict
+from support import options
+from support.cases import same_bits
+from support.options import SINGLE, Variant, data, model, random_options, seeded, single, train
+from support.verdicts import compare, judge, kinks, verdict
 
 E = 3e-6
 FAR = 1e-3

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx_cases
 import pytest
 import quadgate as qg
 import quadgate.onnx
-from onnx_cases import FUNCTIONS, OPTIONAL, Call, conditions, data, judge
 from quadgate.onnx import lstm, lstm_backward, lstm_grad, lstm_training
+from support import onnx_cases
+from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, conditions, data, judge
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 DTYPES = ("float32", "float64")

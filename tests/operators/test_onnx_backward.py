@@ -11,13 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import bounds
 import numpy as np
-import onnx_cases
 import pytest
 import quadgate as qg
-from onnx_cases import FUNCTIONS, INPUTS, OPTIONAL, Call, data, judge, kinks
 from quadgate.onnx import Gradients, lstm, lstm_backward, lstm_grad, lstm_training
+from support import bounds, onnx_cases
+from support.onnx_cases import FUNCTIONS, INPUTS, OPTIONAL, Call, data, judge, kinks
 
 E = 1e-5
 FAR = 1e-3

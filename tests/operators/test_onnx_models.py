@@ -7,13 +7,12 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-import bounds
 import numpy as np
-import onnx_cases
 import pytest
 import quadgate as qg
 import quadgate.onnx
-from onnx_cases import OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
+from support import bounds, onnx_cases
+from support.onnx_cases import OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
 
 onnx: Any = pytest.importorskip("onnx", reason="there are no models to run without onnx: install onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -9,13 +9,13 @@ import os
 import tempfile
 from typing import Any
 
-import bounds
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import SIZES
+from support import bounds
+from support.cases import SIZES
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, Keras has no backend: install torch")
 os.environ["KERAS_BACKEND"] = "torch"

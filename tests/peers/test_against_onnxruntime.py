@@ -21,11 +21,11 @@ from typing import Any
 
 import hypothesis
 import numpy as np
-import onnx_cases
 import pytest
 import quadgate.onnx
 from hypothesis import strategies as st
-from onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
+from support import onnx_cases
+from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
 
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason="nothing is compared with onnxruntime: install it")
 pytest.importorskip("onnx", reason="models for onnxruntime are made with onnx: install it")

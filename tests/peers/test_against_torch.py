@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import bounds
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
-import options
 import pytest
 import quadgate as qg
-import verdicts
-from cases import DTYPES, SIZES, Case, Data, Result, data, model, run
+from support import bounds, options, verdicts
+from support.cases import DTYPES, SIZES, Case, Data, Result, data, model, run
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing is compared with it: install torch")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-SUITES = HERE.parent.parent / "shared" / "suites"
-ADAPTER = HERE / "onnx_adapter.py"
+TESTS = Path(__file__).resolve().parents[1]
+SUITES = TESTS.parents[1] / "shared" / "suites"
+ADAPTER = TESTS / "support" / "onnx_adapter.py"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, model
+from support.cases import DTYPES, Case, data, model
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 

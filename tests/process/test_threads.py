@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import Case, data, model, run, same_bits
+from support.cases import Case, data, model, run, same_bits
 
 CASES = [
     Case(12, 16, 24, 64, 2, lengths=True),

@@ -7,7 +7,7 @@ from math import exp, sqrt, tanh
 import numpy as np
 import pytest
 from quadgate import reference
-from reference_cases import CLOSE, REAL, STEP
+from support.reference_cases import CLOSE, REAL, STEP
 
 ACTIVATIONS = {
     "sigmoid": lambda a, alpha, beta: 1 / (1 + exp(-a)),

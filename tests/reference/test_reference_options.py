@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from quadgate import reference
-from reference_cases import CLOSE, EXTENDED, Case
+from support.reference_cases import CLOSE, EXTENDED, Case
 
 ACTIVATIONS = [
     "sigmoid",

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import DTYPES, Case, data, model, same_bits
+from support.cases import DTYPES, Case, data, model, same_bits
 
 CASE = Case(6, 3, 5, 17, 2)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import quadgate as qg
-from cases import same_bits
-from options import SINGLE, data, infer, model
+from support.cases import same_bits
+from support.options import SINGLE, data, infer, model
 from test_variants_bitwise import COMBINED, NAMES, variant
 
 ONE_WAY = [n for n in NAMES if not {"bidirectional", "reverse"} & SINGLE[n].keys()]

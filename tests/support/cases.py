@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import bounds
 import numpy as np
 import quadgate as qg
 from numpy.typing import NDArray
 from quadgate import reference
+from support import bounds
 
 Array = NDArray[Any]
 

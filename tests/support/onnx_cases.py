@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import bounds
 import numpy as np
 from numpy.typing import NDArray
+from support import bounds
 
 Array = NDArray[Any]
 Inputs = dict[str, "Array | None"]

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import bounds
 import numpy as np
-from cases import same_bits
-from options import DEFAULT_ACTIVATIONS, Array, Data, Variant, data, infer, model, train
 from quadgate import reference
 from quadgate.reference import cell
+from support import bounds
+from support.cases import same_bits
+from support.options import DEFAULT_ACTIVATIONS, Array, Data, Variant, data, infer, model, train
 
 FORWARD = ("y", "h", "c", "cells", *(f"trace_{name}" for name in "ifgoc"))
 
