@@ -2,8 +2,9 @@
 #include <vector>
 
 #include "bind/py_network.h"
+#include "cpu/available_cpus.h"
+#include "cpu/caches.h"
 #include "cpu/dispatch.h"
-#include "cpu/machine.h"
 #include "parallel/pool.h"
 
 namespace quadgate {

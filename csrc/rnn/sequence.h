@@ -9,6 +9,7 @@
 #include <numeric>
 #include <vector>
 
+#include "parallel/barrier.h"
 #include "parallel/pool.h"
 
 namespace quadgate {

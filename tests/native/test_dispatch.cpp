@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/available_cpus.h"
 #include "cpu/dispatch.h"
-#include "cpu/machine.h"
 #include "memory/buffer.h"
 
 using namespace quadgate;

@@ -7,8 +7,8 @@
 #include <string>
 #include <thread>
 
+#include "cpu/caches.h"
 #include "cpu/dispatch.h"
-#include "cpu/machine.h"
 #include "kernel_test.h"
 #include "network_cases.h"
 #include "rnn/backward/backward.h"

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "check.h"
+#include "parallel/barrier.h"
 #include "parallel/pool.h"
 
 using namespace quadgate;

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "cpu/machine.h"
+#include "cpu/caches.h"
 #include "rnn/join.h"
 #include "rnn/workspace.h"
 
@@ -71,9 +71,8 @@ void BackwardPass<Real>::choose_blocks() {
   const size_t widest = std::max(s_.input, s_.input_of(s_.layers - 1)) + s_.recurrent() + 1;
   const size_t line = 64 / sizeof(Real);
   xh_stride_ = ((widest + line - 1) / line | 1) * line;  // an odd number of lines: a column does not fall into one set
-  const size_t l2 = cache_sizes().l2 ? cache_sizes().l2 : size_t(1) << 20;
   const size_t row_bytes = (xh_stride_ + 2 * s_.gates() * s_.hidden) * sizeof(Real);
-  const size_t wanted = std::min<size_t>(1024, std::max<size_t>(512, l2 / 2 / row_bytes));
+  const size_t wanted = std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
   before_.assign(steps + 1, 0);
   for (size_t t = steps; t-- > 0;) before_[t] = t + 1 == steps ? 0 : before_[t + 1] + order_.alive(t + 1);
   const size_t n = std::min(steps, (order_.total() + wanted - 1) / wanted);

@@ -3,39 +3,24 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu/machine.h"
+#include "parallel/cost.h"
 #include "rnn/join.h"
 
 namespace quadgate {
 
-// The cheaper by cycles for one k of one block. Ahead saves reading weight_ih at every step and costs a detour through
-// memory; within the step a narrow input's products run while the cell of the step before is waited for.
 template <class Real>
 bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps) {
   if (rows == 0) return false;
-  if (w.sizes.options.layer_norm != LayerNorm::none) return true;  // which wants this product by itself
+  if (w.sizes.options.layer_norm != LayerNorm::none) return true;  // which takes this product by itself
   if (steps == 1) return false;
-  const CacheSizes& cache = cache_sizes();
-  const double l1 = double(cache.l1d ? cache.l1d : 32 << 10), l2 = double(cache.l2 ? cache.l2 : 1 << 20);
-  const double line = double(4 * w.kernels.width * sizeof(Real)), blocks = double(w.blocks());
-  const double I = double(input), H = double(w.sizes.recurrent()), R = double(rows);
-  const Pace& speed = pace();
-  const double each = 4 / speed.vectors(w.kernels.width * sizeof(Real)),
-               full = each * R;  // multiply-adds of whole tiles
-  // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
-  // must come from beyond L2, which runs beside them but never quite.
-  auto within = [&](double width) {
-    const double bytes = width * line * blocks, tiles = std::ceil(R / double(w.kernels.max_rows));
-    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / speed.l2));
-    const double far = bytes > 0.9 * l2 ? line / speed.beyond * (1 - 0.8 * l2 / bytes) : 0;
-    const bool crowded = 2 * width * line + R * width * sizeof(Real) > 0.6 * l2;  // two panels and the rows
-    return (std::max(near, far) + 0.35 * std::min(near, far)) * (crowded ? 1 + 0.64 / speed.beyond : 1);
-  };
-  const double in_step = (I + H) * within(I + H);
-  const double once =
-      I * line / speed.beyond / std::min(double(steps), std::max(3.0, 96 / R));  // weight_ih, read per chunk
-  const double detour = 12 * R;
-  return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
+  InputProduct product = {};
+  product.input = input;
+  product.recurrent = w.sizes.recurrent();
+  product.rows = rows;
+  product.steps = steps;
+  product.n_blocks = w.blocks();
+  product.kernels = {w.kernels.width, w.kernels.max_rows, sizeof(Real)};
+  return cheaper_ahead(product);
 }
 
 template <class Real>

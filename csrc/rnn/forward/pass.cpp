@@ -1,6 +1,6 @@
 #include <cstring>
 
-#include "cpu/machine.h"
+#include "cpu/caches.h"
 #include "parallel/plan.h"
 #include "rnn/forward/forward.h"
 #include "rnn/forward/layer.h"
@@ -119,8 +119,7 @@ void Pass<Real>::choose_chunk() {
   chunk_ = order_.steps();
   if (!s_.forward_only() || s_.layers == 1) return;
   const size_t row_bytes = order_.batch() * s_.output() * sizeof(Real);
-  const size_t l2 = cache_sizes().l2 ? cache_sizes().l2 : size_t(1) << 20;
-  size_t fit = std::max(l2 / 4 / row_bytes, size_t(48) / order_.batch());
+  size_t fit = std::max(l2_bytes() / 4 / row_bytes, size_t(48) / order_.batch());
   if (plan_.layers > 1) fit = std::min(fit, order_.steps() / 16);
   chunk_ = std::min(chunk_, std::max<size_t>(1, fit));
 }

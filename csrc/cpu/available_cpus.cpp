@@ -1,4 +1,4 @@
-#include "cpu/machine.h"
+#include "cpu/available_cpus.h"
 
 #include <algorithm>
 #include <atomic>
@@ -7,13 +7,8 @@
 #include <sstream>
 #include <thread>
 
-#include "cpu/features.h"
-
 #if defined(__linux__)
 #include <sched.h>
-#include <unistd.h>
-#elif defined(__APPLE__)
-#include <sys/sysctl.h>
 #endif
 
 namespace quadgate {
@@ -48,48 +43,6 @@ int affinity_cpus() {
   }
 #endif
   return std::max(1, int(std::thread::hardware_concurrency()));
-}
-
-#if defined(__linux__)
-CacheSizes read_cache_sizes() {
-  CacheSizes sizes = {};
-  size_t* by_level[] = {&sizes.l1d, &sizes.l2, &sizes.l3};
-  for (int i = 0; i < 8; ++i) {
-    std::string dir = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i) + "/";
-    int level = std::atoi(first_line(dir + "level").c_str());
-    if (level < 1 || level > 3 || first_line(dir + "type") == "Instruction") continue;
-    std::string size = first_line(dir + "size");  // such as 48K
-    size_t unit = size.find('K') != std::string::npos ? 1024 : size.find('M') != std::string::npos ? 1024 * 1024 : 1;
-    *by_level[level - 1] = size_t(std::atoll(size.c_str())) * unit;
-  }
-#if defined(_SC_LEVEL1_DCACHE_SIZE)
-  const int names[] = {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE};
-  for (int i = 0; i < 3; ++i)
-    if (*by_level[i] == 0) *by_level[i] = size_t(std::max(0L, sysconf(names[i])));
-#endif
-  return sizes;
-}
-#elif defined(__APPLE__)
-size_t sysctl_size(const char* name) {
-  int64_t value = 0;
-  size_t bytes = sizeof value;
-  return sysctlbyname(name, &value, &bytes, nullptr, 0) == 0 ? size_t(value) : 0;
-}
-CacheSizes read_cache_sizes() {
-  return {sysctl_size("hw.l1dcachesize"), sysctl_size("hw.l2cachesize"), sysctl_size("hw.l3cachesize")};
-}
-#else
-CacheSizes read_cache_sizes() { return {}; }
-#endif
-
-Pace read_pace() {
-#if defined(QG_X86)
-  const bool amd = cpuid(0).ebx == 0x68747541;  // "Auth", of AuthenticAMD
-  const uint32_t version = cpuid(1).eax, family = ((version >> 8) & 15) + ((version >> 20) & 255);
-  // Up to Zen 4 (0x19) a vector of 64 bytes is worked on in two halves.
-  if (amd) return family <= 0x19 ? Pace{32, 24, 64} : Pace{40, 24, 128};
-#endif
-  return {45, 8, 128};
 }
 
 }  // namespace
@@ -133,16 +86,6 @@ int available_cpus() {
     known.store(cpus, std::memory_order_relaxed);
   }
   return cpus;
-}
-
-const CacheSizes& cache_sizes() {
-  static const CacheSizes sizes = read_cache_sizes();
-  return sizes;
-}
-
-const Pace& pace() {
-  static const Pace known = read_pace();
-  return known;
 }
 
 }  // namespace quadgate

@@ -1,0 +1,53 @@
+#include "parallel/cost.h"
+
+#include <cmath>
+
+#include "cpu/caches.h"
+#include "cpu/throughput.h"
+
+namespace quadgate {
+namespace {
+
+// Of `bytes` that are read again and again in alternating order, L2 still holds 0.8 of its size; the rest comes from
+// beyond it.
+double share_beyond_l2(double bytes) {
+  const double l2 = double(l2_bytes());
+  return bytes <= 0.9 * l2 ? 0 : 1 - 0.8 * l2 / bytes;
+}
+
+}  // namespace
+
+double multiply_cycles(const KernelSizes& k) { return 4 / core_throughput().vectors(k.width * k.element_size); }
+
+double read_cycles(double bytes) {
+  if (bytes <= 0.8 * double(l1_bytes())) return bytes / 100;
+  const double beyond = bytes * share_beyond_l2(bytes);
+  return (bytes - beyond) / core_throughput().l2 + beyond / core_throughput().beyond;
+}
+
+// Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's
+// products run while the cell of the step before is waited for.
+bool cheaper_ahead(const InputProduct& p) {
+  const CoreThroughput& speed = core_throughput();
+  const double l1 = double(l1_bytes()), l2 = double(l2_bytes());
+  const double line = double(4 * p.kernels.width * p.kernels.element_size), blocks = double(p.n_blocks);
+  const double I = double(p.input), H = double(p.recurrent), R = double(p.rows);
+  const double each = multiply_cycles(p.kernels), full = each * R;  // multiply-adds of whole tiles
+  // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
+  // must come from beyond L2.
+  auto within = [&](double width) {
+    const double bytes = width * line * blocks, tiles = std::ceil(R / double(p.kernels.max_rows));
+    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / speed.l2));
+    const double far = line / speed.beyond * share_beyond_l2(bytes);
+    // Two panels and the rows.
+    const bool crowded = 2 * width * line + R * width * double(p.kernels.element_size) > 0.6 * l2;
+    return overlapped(near, far) * (crowded ? 1 + 0.64 / speed.beyond : 1);
+  };
+  const double in_step = (I + H) * within(I + H);
+  const double once =  // weight_ih, read per chunk
+      I * line / speed.beyond / std::min(double(p.steps), std::max(3.0, 96 / R));
+  const double detour = 12 * R;
+  return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
+}
+
+}  // namespace quadgate

@@ -1,0 +1,69 @@
+// The cost model: the work and the time of a call, estimated where there are several ways to do it.
+//
+// Estimates choose between plans (parallel/plan.h) and between schedules of the input product; they never change a
+// result's bits. All times are cycles of one core near 3.5 GHz.
+//
+// To measure the constants anew, on a quiet machine:
+//   core_throughput()   bench/ceilings.py prints the rate of multiply-adds and of reads from each cache. Divide the
+//                       first by the clock for `multiply_adds`, the rates of L2 and L3 by it for `l2` and `beyond`.
+//   kBarrierCycles,     its round trip between two cores, times the two ways and the spread of their arrival; a call
+//   kStartCycles        of two threads against one where there is next to no work.
+//   kCellCycles,        time per step over hidden sizes and batches, minus the multiply-adds or reads, whichever is
+//   kStepCycles         more: the slope over rows and blocks, and the rest.
+//   kOverlap            the share of the shorter of both that is not hidden, at shapes where they are about equal.
+// Then compare the plans' times with those of one thread at the shapes of bench/shapes.py. bench/NOTES.md has the
+// figures and the machines they came from.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+namespace quadgate {
+
+// Multiply-adds of a product of (rows, k) and (k, columns), times two.
+inline double product_flops(size_t rows, size_t columns, size_t k) { return 2.0 * double(rows * columns) * double(k); }
+
+// Amounts of work, in flops, from which or up to which something pays. 1e5 flops take 0.4 us at full speed, and up to
+// 100 us on the slowest machine without vector units.
+constexpr double kReleaseGilFlops = 5e5;  // below, a switch of the GIL costs more than the call
+constexpr double kKernelCallFlops = 2e6;  // steps done inside one kernel call: some 10 us, between which none can stop
+constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be interruptible
+constexpr double kPollFlops = 2e6;       // between two looks at the clock: 10 us at full speed, a few ms at the slowest
+constexpr double kInterruptFlops = 1e8;  // after which Python's signals are checked, whatever the clock says
+constexpr double kSliceFlops = 4e9;      // the most between two looks at whether to stop
+
+constexpr double kCellCycles = 60;         // pointwise part of one row and block
+constexpr double kStepCycles = 150;        // latency that nothing hides at the end of a step
+constexpr double kBarrierCycles = 1500;    // all threads of a team meet
+constexpr double kStartCycles = 15000;     // waking a worker and waiting for its end
+constexpr double kPerThreadCycles = 1000;  // a thread more to hand a job to
+constexpr double kOverlap = 0.35;          // of the shorter of multiplying and reading, the part that is not hidden
+
+// Cycles of work that is bound by multiply-adds or by reads, which run beside each other, but never quite.
+inline double overlapped(double multiply, double read) {
+  return std::max(multiply, read) + kOverlap * std::min(multiply, read);
+}
+
+// A panel product of `blocks` blocks of W columns by 4 for `rows` rows, of a network whose type and kernels have these
+// sizes.
+struct KernelSizes {
+  size_t width, max_rows, element_size;
+};
+
+// Cycles of the multiply-adds for one k of one block and row.
+double multiply_cycles(const KernelSizes& kernels);
+
+// Cycles in which one core reads `bytes` that it goes through again and again, in alternating order.
+double read_cycles(double bytes);
+
+// A layer's input product ahead of the time loop, many steps' rows at a time, or within each step as more k.
+struct InputProduct {
+  size_t input, recurrent;  // columns of x and of h
+  size_t rows, steps, n_blocks;
+  KernelSizes kernels;
+};
+
+// Compares estimated cycles of both ways for one k of one block: true if ahead is cheaper.
+bool cheaper_ahead(const InputProduct& product);
+
+}  // namespace quadgate

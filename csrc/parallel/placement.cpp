@@ -1,0 +1,50 @@
+#include "parallel/placement.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#include <unistd.h>
+#endif
+
+namespace quadgate {
+namespace {
+
+thread_local JobPart own;
+
+#if defined(__linux__)
+
+int this_cpu() { return sched_getcpu(); }
+
+// Leaves the CPU that the caller runs on, and keeps off it. When all CPUs are busy the scheduler may wake a worker on
+// its caller's CPU, and then see no reason to move it: from there on each barrier would cost a spin and a switch.
+void keep_off(int cpu) {
+  cpu_set_t allowed;  // what the process was given, not what this thread has left of it
+  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;
+  CPU_CLR(size_t(cpu), &allowed);
+  if (CPU_COUNT(&allowed) > 0) sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+#else
+
+int this_cpu() { return -1; }
+void keep_off(int) {}
+
+#endif
+
+}  // namespace
+
+JobPart take_part(JobPart part) {
+  const JobPart old = own;
+  own = part;
+  return old;
+}
+
+void check_cpu() {
+  if (own.caller_cpu == nullptr) return;
+  const int here = this_cpu();
+  if (!own.is_worker)
+    own.caller_cpu->store(here, std::memory_order_relaxed);
+  else if (here >= 0 && here == own.caller_cpu->load(std::memory_order_relaxed))
+    keep_off(here);
+}
+
+}  // namespace quadgate
