@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "memory/buffer.h"
-#include "rnn/sequence.h"
+#include "rnn/rows.h"
 
 namespace quadgate {
 namespace py = pybind11;

@@ -29,7 +29,7 @@ constexpr double kReleaseGilFlops = 5e5;  // below, a switch of the GIL costs mo
 constexpr double kKernelCallFlops = 2e6;  // steps done inside one kernel call: some 10 us, between which none can stop
 constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be interruptible
 constexpr double kPollFlops = 2e6;       // between two looks at the clock: 10 us at full speed, a few ms at the slowest
-constexpr double kInterruptFlops = 1e8;  // after which Python's signals are checked, whatever the clock says
+constexpr double kInterruptFlops = 1e8;  // if done by the first look, signals are checked at once
 constexpr double kSliceFlops = 4e9;      // the most between two looks at whether to stop
 
 constexpr double kCellCycles = 60;         // pointwise part of one row and block

@@ -48,12 +48,6 @@ void merge_backward(const Sizes& s, const Real* raw, const Real* d_out, Real* d_
   }
 }
 
-// What dropout multiplies an element by that it keeps.
-template <class Real>
-Real kept(const Options& o) {
-  return o.dropout < 1 ? Real(1 / (1 - o.dropout)) : Real(0);
-}
-
 }  // namespace
 
 template <class Real>
@@ -78,7 +72,8 @@ void join_forward(const Weights<Real>& w, size_t l, const JoinRow<Real>* rows, s
       for (size_t u = 0; u < O; ++u) row.to[u] = t[u] * row.to[u] + (Real(1) - t[u]) * row.in[u];
     }
     if (row.dropped)
-      for (size_t u = 0; u < O; ++u) row.to[u] = row.dropped[u] ? Real(0) : row.to[u] * kept<Real>(s.options);
+      for (size_t u = 0; u < O; ++u)
+        row.to[u] = row.dropped[u] ? Real(0) : row.to[u] * keep_scale<Real>(s.options.dropout);
     if (row.head) std::copy(row.in, row.in + s.input_of(l), row.head);
   }
 }
@@ -95,7 +90,8 @@ void join_backward(const Weights<Real>& w, size_t l, const JoinBackwardRow<Real>
     else
       std::fill(d_out, d_out + O, Real(0));
     if (row.dropped)
-      for (size_t u = 0; u < O; ++u) d_out[u] = row.dropped[u] ? Real(0) : d_out[u] * kept<Real>(s.options);
+      for (size_t u = 0; u < O; ++u)
+        d_out[u] = row.dropped[u] ? Real(0) : d_out[u] * keep_scale<Real>(s.options.dropout);
     if (row.d_in) {
       if (row.d_head)
         std::copy(row.d_head, row.d_head + s.input_of(l), row.d_in);

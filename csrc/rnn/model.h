@@ -33,6 +33,12 @@ struct Options {
   }
 };
 
+// The factor that dropout of this rate gives the elements that it keeps.
+template <class Real>
+Real keep_scale(double rate) {
+  return rate < 1 ? Real(1 / (1 - rate)) : Real(0);
+}
+
 struct Sizes {
   size_t input, hidden, layers, directions;
   bool bias;

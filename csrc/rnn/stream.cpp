@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "parallel/pool.h"
 #include "rnn/forward/forward.h"
 
 namespace quadgate {

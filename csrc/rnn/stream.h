@@ -1,7 +1,8 @@
 // A network with its state inside, fed a step or a few steps at a time.
 #pragma once
 
-#include "rnn/sequence.h"
+#include "rnn/rows.h"
+#include "rnn/team.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

@@ -42,7 +42,7 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
     fit(this->in[l], l > 0 && (s.joined() || o.dropout > 0) ? s.input_of(l) : 0);
     fit(this->transform[l], s.highway(l) ? s.output() : 0);
   }
-  const Real kept = o.recurrent_dropout < 1 ? Real(1 / (1 - o.recurrent_dropout)) : Real(0);
+  const Real kept = keep_scale<Real>(o.recurrent_dropout);
   for (const unsigned char* dropped : masks.recurrent) {
     h_mask.emplace_back(batch * R);
     for (size_t i = 0; i < batch * R; ++i) h_mask.back()[i] = dropped[i] ? Real(0) : kept;

@@ -1,6 +1,7 @@
 #include "rnn/weights.h"
 
 #include "cpu/dispatch.h"
+#include "memory/carver.h"
 
 namespace quadgate {
 namespace {
@@ -20,23 +21,6 @@ template <class Real>
 Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
-
-// Hands out pieces of a buffer; with a null base it only counts.
-template <class Real>
-class Pieces {
- public:
-  explicit Pieces(Real* base) : base_(base) {}
-  Real* take(size_t n) {
-    Real* at = base_ ? base_ + used_ : nullptr;
-    used_ = checked_add(used_, n);
-    return at;
-  }
-  size_t used() const { return used_; }
-
- private:
-  Real* base_;
-  size_t used_ = 0;
-};
 
 }  // namespace
 
@@ -74,27 +58,27 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
     highways_[l].shape = {1, O, W};
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
-  auto carve = [&](Pieces<Real>& pieces) {
+  auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
       const size_t lines = checked_mul(p.shape.blocks(), 4, W);
-      p.panels = pieces.take(checked_mul(lines, p.n_k));
+      p.panels = pieces.take<Real>(checked_mul(lines, p.n_k));
     });
     each_packed([&](Packed<Real>& p, bool biased) {
-      if (biased) p.bias = pieces.take(p.shape.blocks() * p.shape.line());
+      if (biased) p.bias = pieces.take<Real>(p.shape.blocks() * p.shape.line());
     });
     for (PackedLayer<Real>& layer : layers_) {
-      if (s.options.peephole) layer.peephole = pieces.take(checked_mul(3, H));
-      if (dropping) layer.hh_scale = pieces.take(checked_mul(layer.hh.shape.blocks(), 4, W, R));
+      if (s.options.peephole) layer.peephole = pieces.take<Real>(checked_mul(3, H));
+      if (dropping) layer.hh_scale = pieces.take<Real>(checked_mul(layer.hh.shape.blocks(), 4, W, R));
       if (s.options.layer_norm == LayerNorm::none) continue;
-      Real* at = pieces.take(checked_mul(10, H));
+      Real* at = pieces.take<Real>(checked_mul(10, H));
       layer.norm = {
           at, at + 4 * H, at + 8 * H, at + 9 * H, Real(s.options.epsilon), s.options.layer_norm == LayerNorm::carried};
     }
   };
-  Pieces<Real> count(nullptr);
+  Carver count;
   carve(count);
-  panels_ = Buffer<Real>::hot(count.used());
-  Pieces<Real> pieces(panels_.data());
+  panels_ = Buffer<Real>::hot(count.used() / sizeof(Real));
+  Carver pieces(panels_.data(), panels_.nbytes());
   carve(pieces);
 }
 
@@ -139,7 +123,7 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
     copy(from[i]->panels, p.panels, lines * p.n_k);
     copy(from[i++]->bias, p.bias, lines);
   });
-  const Real kept = rate < 1 ? Real(1 / (1 - rate)) : Real(0);
+  const Real kept = keep_scale<Real>(rate);
   std::vector<Real> scale;
   for (size_t k = 0; k < layers_.size(); ++k) {
     PackedLayer<Real>& p = layers_[k];

@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "kernel_test.h"
-#include "rnn/sequence.h"
+#include "rnn/rows.h"
+#include "rnn/tape.h"
 #include "rnn/weights.h"
 
 namespace network_cases {

@@ -11,10 +11,11 @@
 #include "cpu/dispatch.h"
 #include "kernel_test.h"
 #include "network_cases.h"
+#include "parallel/pool.h"
 #include "rnn/backward/backward.h"
 #include "rnn/forward/forward.h"
+#include "rnn/scratch.h"
 #include "rnn/stream.h"
-#include "rnn/workspace.h"
 
 using namespace quadgate;
 using namespace kernel_test;
@@ -48,10 +49,10 @@ void fill_nan(Real* at, size_t n) {
   if (n) std::memset(static_cast<void*>(at), 0xff, n * sizeof(Real));
 }
 
-// What a call finds in its workspace.
-void poison_workspace() {
+// Leaves NaN where the next call finds its scratch memory.
+void poison_scratch() {
   constexpr size_t kBytes = size_t(1) << 20;
-  WorkspaceLease memory;
+  ScratchLease memory;
   fill_nan(memory.bytes(kBytes), kBytes);
 }
 
@@ -86,7 +87,7 @@ void run_forward(const Weights<Real>& w, const Inputs<Real>& in, Tape<Real>* tap
   call.h = h.data();
   call.c = c.data();
   call.tape = tape;
-  poison_workspace();
+  poison_scratch();
   CHECK(forward(call));
   results.keep("y", y.copy());
   results.keep("h", h.copy());
@@ -127,7 +128,7 @@ void run_backward(const Tape<Real>& tape, const Inputs<Real>& in, Results<Real>&
       call.dh_norm = dh_norm.data();
       call.dc_norm = dc_norm.data();
     }
-    poison_workspace();
+    poison_scratch();
     CHECK(backward(call));
     for (const Guarded<Real>& one : gradients) results.keep(add ? "gradients twice" : "gradients", one.copy());
     results.keep("dh0", dh0.copy());
@@ -156,7 +157,7 @@ void run_stream(const Weights<Real>& w, const Inputs<Real>& in, Results<Real>& r
       std::copy_n(resets + t * in.batch, in.batch, mask.get());
       stream.reset(mask.get());
     }
-    poison_workspace();
+    poison_scratch();
     CHECK(stream.step(w, x.at(t, 0), x.row, y.plane().at(t, 0), y.plane().row, not_interrupted));
   }
   results.keep("stream's y", y.copy());

@@ -1,8 +1,9 @@
 // The backward pass of a whole network over what one forward pass has taped.
 #pragma once
 
-#include "rnn/sequence.h"
+#include "rnn/rows.h"
 #include "rnn/tape.h"
+#include "rnn/team.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

@@ -21,8 +21,8 @@ void BackwardPass<Real>::time_loop(const Team& units, size_t thread, size_t row0
   const bool reverse = s_.reverse(b.d);
   const size_t H = s_.cell(), R = s_.recurrent();
   for (size_t s = b.s1; s-- > b.s0;) {
-    const size_t end = std::min(row1, std::max(row0, order_.alive(s)));
-    const size_t continuing = std::min(end, std::max(row0, s + 1 < order_.steps() ? order_.alive(s + 1) : 0));
+    const size_t end = std::min(row1, std::max(row0, order_.active_rows(s)));
+    const size_t continuing = std::min(end, std::max(row0, s + 1 < order_.steps() ? order_.active_rows(s + 1) : 0));
     if (!tape_.resets.empty()) {  // nothing comes back from a step that began anew
       for (size_t r = row0; r < continuing && units.rank == 0; ++r) {
         if (!cut(r, s + 1, reverse)) continue;

@@ -3,8 +3,9 @@
 #include <cstring>
 
 #include "cpu/caches.h"
+#include "parallel/pool.h"
 #include "rnn/join.h"
-#include "rnn/workspace.h"
+#include "rnn/scratch.h"
 
 namespace quadgate {
 
@@ -21,7 +22,7 @@ bool BackwardPass<Real>::run() {
   if (threads > 1) barrier_ = std::make_unique<Barrier>(int(threads));
   choose_blocks();
 
-  WorkspaceLease memory;
+  ScratchLease memory;
   memory.carve([this](Carver& carver) { carve(carver); });
   const size_t W4 = 4 * w_.kernels.width, H = s_.hidden, O = s_.output();
   auto zero = [](Real* at, size_t n) {
@@ -74,7 +75,7 @@ void BackwardPass<Real>::choose_blocks() {
   const size_t row_bytes = (xh_stride_ + 2 * s_.gates() * s_.hidden) * sizeof(Real);
   const size_t wanted = std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
   before_.assign(steps + 1, 0);
-  for (size_t t = steps; t-- > 0;) before_[t] = t + 1 == steps ? 0 : before_[t + 1] + order_.alive(t + 1);
+  for (size_t t = steps; t-- > 0;) before_[t] = t + 1 == steps ? 0 : before_[t + 1] + order_.active_rows(t + 1);
   const size_t n = std::min(steps, (order_.total() + wanted - 1) / wanted);
   block_steps_.assign(1, steps);
   for (size_t i = 1; i <= n; ++i) block_steps_.push_back(steps - steps * i / n);
@@ -251,7 +252,7 @@ bool BackwardPass<Real>::block(const Team& all, const Block& given) {
   weight_gradients(all, b);
   if (b.dx && !control_.stopped()) input_gradient(all, b);
   // The step before this block continues from its first step.
-  const size_t G = s_.gates() * s_.hidden, n = order_.alive(b.s0);
+  const size_t G = s_.gates() * s_.hidden, n = order_.active_rows(b.s0);
   for (size_t r = all.begin(n); r < all.end(n); ++r)
     std::memcpy(carry_[state(b.l, b.d)] + r * G, dg_ + row_in_block(b, b.s0, r) * G, G * sizeof(Real));
   return all.sync();

@@ -9,6 +9,7 @@
 
 #include <memory>
 
+#include "memory/carver.h"
 #include "rnn/backward/backward.h"
 
 namespace quadgate {
@@ -75,7 +76,7 @@ class BackwardPass {
   size_t state(size_t l, size_t d) const { return l * s_.directions + d; }
   // Where step s of row r (of the order) stands among the rows of a block.
   size_t row_in_block(const Block& b, size_t s, size_t r) const { return before_[s] - before_[b.s1 - 1] + r; }
-  size_t rows_of(size_t s0, size_t s1) const { return before_[s0] + order_.alive(s0) - before_[s1 - 1]; }
+  size_t rows_of(size_t s0, size_t s1) const { return before_[s0] + order_.active_rows(s0) - before_[s1 - 1]; }
   // Whether row r starts again at step s.
   bool cut(size_t r, size_t s, bool reverse) const {
     if (tape_.resets.empty() || (reverse && s == 0)) return false;

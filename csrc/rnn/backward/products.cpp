@@ -23,7 +23,7 @@ bool BackwardPass<Real>::join(const Team& all, const Block& given) {
   JoinBackwardRow<Real> rows[kJoinRows];
   size_t n = 0;
   for (size_t s = b.s0; s < b.s1 && !control_.stopped(); ++s)
-    for (size_t r = 0; r < order_.alive(s); ++r) {
+    for (size_t r = 0; r < order_.active_rows(s); ++r) {
       const size_t in_block = row_in_block(b, s, r);
       if (in_block < first || in_block >= end) continue;
       const size_t t = order_.time(r, s, reverse), i = order_.index(r), at = t * order_.batch() + i;
@@ -154,7 +154,7 @@ void BackwardPass<Real>::column_sums(const Team& all, const Block& b) {
   };
   size_t count = 0;
   for (size_t s = b.s1; s-- > b.s0;)
-    for (size_t r = 0; r < order_.alive(s); ++r) {
+    for (size_t r = 0; r < order_.active_rows(s); ++r) {
       rows[count++] = {row_in_block(b, s, r), s, r};
       if (count < kRows) continue;
       flush(count);
@@ -170,7 +170,7 @@ void BackwardPass<Real>::input_gradient(const Team& all, const Block& b) {
   const size_t first = all.begin(b.n_rows), last = all.end(b.n_rows);
   const Real* dg = norm_ ? dg_ih_ : dg_;
   for (size_t s = b.s0; s < b.s1; ++s)
-    for (size_t r = 0; r < order_.alive(s); ++r) {
+    for (size_t r = 0; r < order_.active_rows(s); ++r) {
       const size_t at = row_in_block(b, s, r);
       if (at < first || at >= last) continue;
       sources_[at] = dg + at * G;
@@ -190,7 +190,7 @@ void BackwardPass<Real>::input_gradient(const Team& all, const Block& b) {
 template <class Real>
 void BackwardPass<Real>::initial_state(const Team& all) {
   const size_t H = s_.cell(), R = s_.recurrent(), G = s_.gates() * s_.hidden, W = w_.kernels.width;
-  const size_t n = order_.alive(0), B = order_.batch(), first = all.begin(n), last = all.end(n);
+  const size_t n = order_.active_rows(0), B = order_.batch(), first = all.begin(n), last = all.end(n);
   if (first == last) return;
   for (size_t id = 0; id < s_.states(); ++id) {
     for (size_t r = first; r < last; ++r) {

@@ -1,8 +1,9 @@
 // The forward pass of a whole network over a whole sequence.
 #pragma once
 
-#include "rnn/sequence.h"
+#include "rnn/rows.h"
 #include "rnn/tape.h"
+#include "rnn/team.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

@@ -93,7 +93,9 @@ class Loop {
   void advance_rest(size_t s, size_t i);
   void end();
 
-  size_t alive(size_t s) const { return std::min(task_.row1, std::max(task_.row0, order_.alive(s))) - task_.row0; }
+  size_t alive(size_t s) const {
+    return std::min(task_.row1, std::max(task_.row0, order_.active_rows(s))) - task_.row0;
+  }
   size_t time(size_t i, size_t s) const { return order_.time(task_.row0 + i, s, task_.reverse); }
   size_t index(size_t i) const { return order_.index(task_.row0 + i); }
   bool masked() const { return scratch_.masked[0]; }

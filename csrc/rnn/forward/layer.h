@@ -1,8 +1,10 @@
 // One layer and direction over a run of steps: the forward time loop.
 #pragma once
 
-#include "rnn/sequence.h"
+#include "memory/carver.h"
+#include "rnn/rows.h"
 #include "rnn/tape.h"
+#include "rnn/team.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

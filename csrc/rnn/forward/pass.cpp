@@ -2,10 +2,11 @@
 
 #include "cpu/caches.h"
 #include "parallel/plan.h"
+#include "parallel/pool.h"
 #include "rnn/forward/forward.h"
 #include "rnn/forward/layer.h"
 #include "rnn/join.h"
-#include "rnn/workspace.h"
+#include "rnn/scratch.h"
 
 namespace quadgate {
 namespace {
@@ -67,7 +68,7 @@ bool Pass<Real>::run() {
   threads_ = plan_.threads();
   choose_chunk();
 
-  WorkspaceLease memory;
+  ScratchLease memory;
   memory.carve([this](Carver& carver) { carve(carver); });
   if (threads_ == 1) {
     thread(0);
@@ -320,7 +321,7 @@ void Pass<Real>::join(const Team& team, const Place& place, size_t l, size_t s0,
   JoinRow<Real> rows[kJoinRows];
   size_t n = 0;
   for (size_t s = s0 + team.begin(s1 - s0); s < s0 + team.end(s1 - s0); ++s)
-    for (size_t r = row0; r < std::min(row1, order_.alive(s)); ++r) {
+    for (size_t r = row0; r < std::min(row1, order_.active_rows(s)); ++r) {
       const size_t t = order_.time(r, s, reverse), b = order_.index(r), at = t * call_.batch + b;
       JoinRow<Real>& row = rows[n++];
       row = {raw.at(t, b), in.at(t, b), to.at(t, b), nullptr, nullptr, nullptr};

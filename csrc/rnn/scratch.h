@@ -2,23 +2,24 @@
 #pragma once
 
 #include "memory/buffer.h"
-#include "rnn/sequence.h"
+#include "memory/carver.h"
 
 namespace quadgate {
 
-// Borrows the thread's workspace; a call made inside another one (from a signal handler, say) gets memory of its own.
-class WorkspaceLease {
+// Borrows the thread's scratch memory. A call made inside another one, from a signal handler say, gets memory of its
+// own.
+class ScratchLease {
  public:
-  WorkspaceLease() : cache_(cache().used ? nullptr : &cache()) {
+  ScratchLease() : cache_(cache().used ? nullptr : &cache()) {
     if (cache_) cache_->used = true;
   }
-  ~WorkspaceLease() {
+  ~ScratchLease() {
     if (!cache_) return;
     cache_->used = false;
     if (cache_->memory.nbytes() > kKeep) cache_->memory = Buffer<char>();
   }
-  WorkspaceLease(const WorkspaceLease&) = delete;
-  WorkspaceLease& operator=(const WorkspaceLease&) = delete;
+  ScratchLease(const ScratchLease&) = delete;
+  ScratchLease& operator=(const ScratchLease&) = delete;
 
   // n bytes with any contents, aligned to 64; valid until the next call of this or the end of the lease.
   char* bytes(size_t n) {
@@ -26,14 +27,16 @@ class WorkspaceLease {
     return buffer().data();
   }
 
-  // The same for f(carver), which takes its pieces; once more where it turns out that they need more than there was.
+  // The same in pieces, which f(carver) takes. Runs f again if they need more memory than there was. The carver lives
+  // as long as the lease.
   template <class F>
   void carve(F&& f) {
-    Carver carver(buffer().data(), buffer().capacity());
-    f(carver);
-    if (carver.used() <= buffer().capacity()) return;
-    Carver enough(bytes(carver.used()), carver.used());
-    f(enough);
+    carver_ = Carver(buffer().data(), buffer().capacity());
+    f(carver_);
+    if (carver_.used() <= buffer().capacity()) return;
+    const size_t n = carver_.used();
+    carver_ = Carver(bytes(n), n);
+    f(carver_);
   }
 
  private:
@@ -52,6 +55,7 @@ class WorkspaceLease {
 
   Cache* cache_;  // the calling thread's, looked up once; null where a call further out has it
   Buffer<char> own_;
+  Carver carver_;
 };
 
 }  // namespace quadgate
