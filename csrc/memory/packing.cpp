@@ -93,9 +93,9 @@ void pack_bias(const Real* bias, const PanelShape& shape, Real* packed) {
 
 template <class Real>
 void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, Real* back) {
-  const size_t W = shape.width, col_blocks = n_blocks(n_k, W), groups = n_groups(n_k, W);
-  for (size_t group = 0, first = 0, nv; group < groups; ++group, first += nv) {
-    nv = col_blocks / groups + (group < col_blocks % groups);
+  const size_t W = shape.width;
+  for (size_t group = 0; group < n_groups(n_k, W); ++group) {
+    const size_t first = group_block(group, n_k, W), nv = group_block(group + 1, n_k, W) - first;
     Real* to_group = back + first * W * shape.total();
     for (size_t v = 0; v < nv; ++v) {
       const size_t col0 = (first + v) * W, cols = std::min(W, n_k - col0);

@@ -12,6 +12,15 @@ namespace quadgate {
 inline size_t n_blocks(size_t n, size_t width) { return (n + width - 1) / width; }
 // Groups of up to 4 blocks, as the back panels are cut.
 inline size_t n_groups(size_t n, size_t width) { return (n_blocks(n, width) + 3) / 4; }
+// The first block of a group, and its first column: groups are as even as can be, the larger ones first. The kernels'
+// Tiles cut alike.
+inline size_t group_block(size_t group, size_t n, size_t width) {
+  const size_t blocks = n_blocks(n, width), groups = n_groups(n, width);
+  return group * (blocks / groups) + std::min(group, blocks % groups);
+}
+inline size_t group_column(size_t group, size_t n, size_t width) {
+  return std::min(n, group_block(group, n, width) * width);
+}
 
 // The rows of a matrix in panels: `gates` is 4, each of `rows` rows, or 1.
 struct PanelShape {

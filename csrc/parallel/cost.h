@@ -32,6 +32,9 @@ constexpr double kPollFlops = 2e6;       // between two looks at the clock: 10 u
 constexpr double kInterruptFlops = 1e8;  // if done by the first look, signals are checked at once
 constexpr double kSliceFlops = 4e9;      // the most between two looks at whether to stop
 
+// Work that is no product, in flops per element.
+constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
+
 constexpr double kCellCycles = 60;         // pointwise part of one row and block
 constexpr double kStepCycles = 150;        // latency that nothing hides at the end of a step
 constexpr double kBarrierCycles = 1500;    // all threads of a team meet

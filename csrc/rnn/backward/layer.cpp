@@ -1,240 +1,355 @@
-#include <cmath>
-#include <cstring>
+#include "rnn/backward/layer.h"
 
-#include "rnn/backward/pass.h"
+#include <cmath>
+
+#include "rnn/backward/products.h"
 
 namespace quadgate {
 namespace {
 
-// First column of a group of blocks, as the back panels are cut.
-size_t group_column(size_t group, size_t columns, size_t width) {
-  const size_t blocks = n_blocks(columns, width), groups = n_groups(columns, width);
-  const size_t small = blocks / groups, large = blocks % groups;
-  return std::min(columns, (group * small + std::min(group, large)) * width);
-}
+template <class Real>
+class BackwardLayer {
+ public:
+  BackwardLayer(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
+      : all_(all),
+        team_(all),
+        pass_(pass),
+        task_(task),
+        scratch_(pass.all.threads[all.rank]),
+        block_(pass.block),
+        state_(pass.all.states[pass.state(task.l, task.d)]),
+        weights_(pass.w.layer(task.l, task.d)),
+        id_(pass.state(task.l, task.d)),
+        reverse_(pass.sizes.reverse(task.d)),
+        B_(pass.order.batch()),
+        R_(pass.sizes.recurrent()),
+        H_(pass.sizes.cell()) {
+    if (pass.plan.units > 1) {
+      row1_ = B_;
+    } else {  // rows share nothing in the time loop
+      team_.rank = 0;
+      team_.size = 1;
+      team_.barrier = nullptr;
+      row0_ = pass.order.part_begin(all.rank, pass.plan.rows);
+      row1_ = pass.order.part_begin(all.rank + 1, pass.plan.rows);
+    }
+  }
 
-}  // namespace
+  bool run();
+
+ private:
+  void time_loop();
+  bool apply_resets(size_t s, size_t continuing);
+  void set_row(size_t s, size_t r, bool continues);
+  void set_extra(size_t s, size_t r);
+  void copy_operands(size_t s, size_t r);
+  void one_pass(size_t s, size_t r0, size_t r1);
+  void two_passes(size_t s, size_t end);
+  size_t set_projected(size_t s, size_t n);
+  void normalised(size_t s, size_t n);
+  void trace_norms(size_t s, size_t end);
+  void hand_on();
+
+  size_t row_in_block(size_t s, size_t r) const { return pass_.blocks.row_in_block(task_.s1, s, r); }
+  size_t index(size_t r) const { return pass_.order.index(r); }
+  size_t time(size_t r, size_t s) const { return pass_.order.time(r, s, reverse_); }
+  size_t previous(size_t t) const { return reverse_ ? t + 1 : t - 1; }  // time of the step before
+  size_t active_rows(size_t s) const { return std::min(row1_, std::max(row0_, pass_.order.active_rows(s))); }
+  // (R): h of a layer's direction at time t.
+  const Real* h_at(size_t t, size_t i) const {
+    return pass_.tape.y[task_.l].data() + (t * B_ + i) * pass_.sizes.raw() + task_.d * R_;
+  }
+
+  const Team all_;
+  Team team_;  // those that share the rows of the time loop
+  const BackwardContext<Real>& pass_;
+  const BackwardTask<Real>& task_;
+  const BackwardThreadScratch<Real>& scratch_;
+  const BackwardBlockScratch<Real>& block_;
+  const BackwardStateScratch<Real>& state_;
+  const PackedLayer<Real>& weights_;
+  const size_t id_;
+  const bool reverse_;
+  const size_t B_, R_, H_;  // H is 0 for a cell without c
+  size_t row0_ = 0, row1_ = 0;
+};
 
 template <class Real>
-void BackwardPass<Real>::time_loop(const Team& units, size_t thread, size_t row0, size_t row1, const Block& b) {
-  const size_t id = state(b.l, b.d), first = plan_.units > 1 ? units.rank * order_.batch() : row0;
-  const bool reverse = s_.reverse(b.d);
-  const size_t H = s_.cell(), R = s_.recurrent();
-  for (size_t s = b.s1; s-- > b.s0;) {
-    const size_t end = std::min(row1, std::max(row0, order_.active_rows(s)));
-    const size_t continuing = std::min(end, std::max(row0, s + 1 < order_.steps() ? order_.active_rows(s + 1) : 0));
-    if (!tape_.resets.empty()) {  // nothing comes back from a step that began anew
-      for (size_t r = row0; r < continuing && units.rank == 0; ++r) {
-        if (!cut(r, s + 1, reverse)) continue;
-        std::fill_n(call_.dc0 + (id * order_.batch() + order_.index(r)) * H, H, Real(0));
-        if (h_carry_[id]) std::fill_n(h_carry_[id] + order_.index(r) * R, R, Real(0));
-      }
-      if (!units.sync()) return;
+bool BackwardLayer<Real>::run() {
+  time_loop();
+  if (!all_.sync()) return false;
+  weight_gradients(all_, pass_, task_);
+  if (task_.dx && !all_.control->stopped()) input_gradient(all_, pass_, task_);
+  hand_on();
+  return all_.sync();
+}
+
+template <class Real>
+void BackwardLayer<Real>::time_loop() {
+  for (size_t s = task_.s1; s-- > task_.s0;) {
+    const size_t end = active_rows(s), continuing = std::min(end, active_rows(s + 1));
+    if (!pass_.tape.resets.empty() && !apply_resets(s, continuing)) return;
+    for (size_t r = row0_; r < end; ++r) {
+      set_row(s, r, r < continuing);
+      if (scratch_.extra) set_extra(s, r);
+      if (team_.rank == 0) copy_operands(s, r);
     }
-    for (size_t r = row0; r < end; ++r) {
-      set_row(b, s, r, r < continuing, rows_[first + r - row0]);
-      if (extra_) set_extra(b, s, r, first + r - row0);
-      if (units.rank == 0) copy_operands(b, s, r);
-    }
-    if (s_.two_passes()) {
-      run_two_passes(units, thread, b, s, row0, end, first);
+    if (pass_.n.two_passes) {
+      two_passes(s, end);
     } else {
-      run_rows(units, b, s, row0, continuing, first);
-      run_rows(units, b, s, continuing, end, first + continuing - row0);
+      one_pass(s, row0_, continuing);
+      one_pass(s, continuing, end);
     }
-    if (!units.sync()) return;
-    if (call_.dh_norm) trace(units, b, s, row0, end);
+    if (!team_.sync()) return;
+    if (pass_.n.trace) trace_norms(s, end);
   }
 }
 
+// Nothing comes back from a step that began anew.
 template <class Real>
-void BackwardPass<Real>::set_row(const Block& b, size_t s, size_t r, bool continues, BackwardRow<Real>& row) {
-  const size_t id = state(b.l, b.d), B = order_.batch(), H = s_.cell(), R = s_.recurrent();
-  const size_t G = s_.gates() * s_.hidden, W = w_.kernels.width;
-  const bool reverse = s_.reverse(b.d);
-  const size_t i = order_.index(r), t = order_.time(r, s, reverse), at = row_in_block(b, s, r);
-  const size_t t_prev = reverse ? t + 1 : t - 1;  // of step s - 1
-  row.dg_next = !continues               ? nullptr
-                : cut(r, s + 1, reverse) ? zeros_
-                : s + 1 == b.s1          ? carry_[id] + r * G
-                                         : dg_ + row_in_block(b, s + 1, r) * G;
-  row.dh = !continues && call_.dh ? call_.dh + (id * B + i) * R : nullptr;
-  row.dy = b.dy ? b.dy.at(t, i) : nullptr;
-  row.dg = dg_ + at * G;
-  row.dg_panel = panels_ + at * 4 * W;
-  if (s_.options.cell.elman) {
-    row.gates = tape_.y[b.l].data() + (t * B + i) * s_.raw() + b.d * R;
+bool BackwardLayer<Real>::apply_resets(size_t s, size_t continuing) {
+  for (size_t r = row0_; r < continuing && team_.rank == 0; ++r) {
+    if (!pass_.is_reset(r, s + 1, reverse_)) continue;
+    std::fill_n(pass_.call.dc0 + (id_ * B_ + index(r)) * H_, H_, Real(0));
+    if (state_.h_carry) std::fill_n(state_.h_carry + index(r) * R_, R_, Real(0));
+  }
+  return team_.sync();
+}
+
+template <class Real>
+void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
+  const size_t G = pass_.n.gate_rows, i = index(r), t = time(r, s), at = row_in_block(s, r), dense = t * B_ + i;
+  BackwardRow<Real>& row = scratch_.rows[r - row0_];
+  row.dg_next = !continues                           ? nullptr
+                : pass_.is_reset(r, s + 1, reverse_) ? pass_.all.zeros
+                : s + 1 == task_.s1                  ? state_.dg_carry + r * G
+                                                     : block_.dg + row_in_block(s + 1, r) * G;
+  row.dh = !continues && pass_.call.dh ? pass_.call.dh + (id_ * B_ + i) * R_ : nullptr;
+  row.dy = task_.dy ? task_.dy.at(t, i) : nullptr;
+  row.dg = block_.dg + at * G;
+  row.dg_panel = block_.panels + at * 4 * pass_.w.kernels.width;
+  if (!H_) {  // a cell without c needs h alone
+    row.gates = h_at(t, i);
     row.c_prev = row.c = nullptr;
     row.dc = nullptr;
     return;
   }
-  const Real* cells = tape_.c[id].data();
-  row.gates = tape_.gates[id].data() + (t * B + i) * 4 * H;
-  row.c_prev = cut(r, s, reverse) ? zeros_ : s == 0 ? tape_.c0.data() + (id * B + i) * H : cells + (t_prev * B + i) * H;
-  row.c = cells + (t * B + i) * H;
-  row.dc = call_.dc0 + (id * B + i) * H;
+  const Real* cells = pass_.tape.c[id_].data();
+  row.gates = pass_.tape.gates[id_].data() + dense * 4 * H_;
+  row.c_prev = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
+               : s == 0                       ? pass_.tape.c0.data() + (id_ * B_ + i) * H_
+                                              : cells + (previous(t) * B_ + i) * H_;
+  row.c = cells + dense * H_;
+  row.dc = pass_.call.dc0 + (id_ * B_ + i) * H_;
 }
 
 template <class Real>
-void BackwardPass<Real>::set_extra(const Block& b, size_t s, size_t r, size_t i) {
-  const size_t id = state(b.l, b.d), B = order_.batch(), H = s_.cell(), R = s_.recurrent();
-  const size_t at = order_.index(r), t = order_.time(r, s, s_.reverse(b.d)), dense = t * B + at;
-  BackwardExtra<Real>& extra = extra_[i];
+void BackwardLayer<Real>::set_extra(size_t s, size_t r) {
+  const Masks& masks = pass_.tape.masks;
+  const size_t i = index(r), t = time(r, s), dense = t * B_ + i;
+  BackwardExtra<Real>& extra = scratch_.extra[r - row0_];
   extra = {};
-  if (!tape_.h_mask.empty()) extra.h_mask = tape_.h_mask[id].data() + at * R;
-  if (h_carry_[id]) {
-    extra.keep_h = tape_.masks.zoneout_h[id] + dense * R;
-    extra.carry = h_carry_[id] + at * R;
+  if (!pass_.tape.h_mask.empty()) extra.h_mask = pass_.tape.h_mask[id_].data() + i * R_;
+  if (state_.h_carry) {
+    extra.keep_h = masks.zoneout_h[id_] + dense * R_;
+    extra.carry = state_.h_carry + i * R_;
   }
-  if (dh_total_) extra.dh_total = dh_total_ + at * R;
-  BackwardExtra<Real>& cell = s_.two_passes() ? cell_extra_[i] : extra;
-  if (s_.two_passes()) cell = {};
-  if (call_.dcells && b.l + 1 == s_.layers) cell.dcell = call_.dcells.at(t, at) + b.d * H;
-  if (!tape_.masks.zoneout_c.empty()) cell.keep_c = tape_.masks.zoneout_c[id] + dense * H;
-  if (dc_total_) cell.dc_total = dc_total_ + at * H;
-  if (fresh_) cell.fresh = fresh_ + row_in_block(b, s, r) * H;
+  if (pass_.step.dh_total) extra.dh_total = pass_.step.dh_total + i * R_;
+  if (scratch_.cell_extra) scratch_.cell_extra[r - row0_] = {};
+  BackwardExtra<Real>& cell = scratch_.cell_extra ? scratch_.cell_extra[r - row0_] : extra;
+  if (pass_.call.dcells && task_.l + 1 == pass_.sizes.layers) cell.dcell = pass_.call.dcells.at(t, i) + task_.d * H_;
+  if (!masks.zoneout_c.empty()) cell.keep_c = masks.zoneout_c[id_] + dense * H_;
+  if (pass_.step.dc_total) cell.dc_total = pass_.step.dc_total + i * H_;
+  if (block_.c_new) cell.fresh = block_.c_new + row_in_block(s, r) * H_;
 }
 
-// What the products over the block's rows take: the row of [x, h, 1], and m.
+// The operands of the products over the block's rows: the row of [x, h, 1], and m.
 template <class Real>
-void BackwardPass<Real>::copy_operands(const Block& b, size_t s, size_t r) {
-  const size_t id = state(b.l, b.d), B = order_.batch(), I = s_.input_of(b.l), R = s_.recurrent(), H = s_.hidden;
-  const bool reverse = s_.reverse(b.d);
-  const size_t i = order_.index(r), t = order_.time(r, s, reverse), t_prev = reverse ? t + 1 : t - 1;
-  const size_t at = row_in_block(b, s, r);
-  Real *x = xh_ + at * xh_stride_, *h = x + I;
-  std::memcpy(x, tape_.input(b.l) + (t * B + i) * I, I * sizeof(Real));
-  const Real* from = cut(r, s, reverse) ? zeros_
-                     : s == 0           ? tape_.h0.data() + (id * B + i) * R
-                                        : tape_.y[b.l].data() + (t_prev * B + i) * s_.raw() + b.d * R;
-  std::memcpy(h, from, R * sizeof(Real));
-  if (!tape_.h_mask.empty())
-    for (size_t u = 0; u < R; ++u) h[u] *= tape_.h_mask[id][i * R + u];
-  h[R] = Real(1);
-  if (m_) std::memcpy(m_ + at * H, tape_.m[id].data() + (t * B + i) * H, H * sizeof(Real));
+void BackwardLayer<Real>::copy_operands(size_t s, size_t r) {
+  const Tape<Real>& tape = pass_.tape;
+  const size_t I = state_.input, H = pass_.sizes.hidden;
+  const size_t i = index(r), t = time(r, s), at = row_in_block(s, r);
+  Real *x = block_.xh + at * pass_.n.xh_stride, *h = x + I;
+  std::memcpy(x, tape.input(task_.l) + (t * B_ + i) * I, I * sizeof(Real));
+  const Real* from = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
+                     : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
+                                                    : h_at(previous(t), i);
+  std::memcpy(h, from, R_ * sizeof(Real));
+  if (!tape.h_mask.empty())
+    for (size_t u = 0; u < R_; ++u) h[u] *= tape.h_mask[id_][i * R_ + u];
+  h[R_] = Real(1);
+  if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, H * sizeof(Real));
 }
 
-// A step of rows [r0, r1) in one pass; either all of them continue or none. `first` is the place of r0 in rows_.
+// A step of rows [r0, r1) in one pass; either all of them continue or none.
 template <class Real>
-void BackwardPass<Real>::run_rows(const Team& units, const Block& b, size_t s, size_t r0, size_t r1, size_t first) {
+void BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
   if (r0 >= r1) return;
-  const PackedLayer<Real>& layer = w_.layer(b.l, b.d);
-  const size_t W = w_.kernels.width, H = s_.hidden, groups = n_groups(H, W);
   BackwardStep<Real> step = {};
-  step.w_back = layer.hh.back;
-  step.n_gates = s_.gates();
-  step.n_rows_of_gate = H;
-  step.hidden_size = H;
-  step.rows = rows_ + first;
+  step.w_back = weights_.hh.back;
+  step.n_gates = pass_.sizes.gates();
+  step.n_rows_of_gate = step.hidden_size = pass_.sizes.hidden;
+  step.rows = scratch_.rows + (r0 - row0_);
   step.n_rows = r1 - r0;
-  step.panel_stride = block_rows_ * 4 * W;
+  step.panel_stride = pass_.panel_stride();
   step.descending = s % 2;
-  step.kind = w_.kind();
-  step.peephole = layer.peephole;
-  step.extra = extra_ ? extra_ + first : nullptr;
-  const double flops = 2.0 * double(s_.gates() * H) * double(4 * W) * double(step.n_rows);
-  sliced(units, units.begin(groups), units.end(groups), flops, [&](size_t begin, size_t end) {
-    step.group_begin = begin;
-    step.group_end = end;
-    w_.kernels.backward(step);
-  });
+  step.kind = pass_.w.kind();
+  step.peephole = weights_.peephole;
+  step.extra = scratch_.extra ? scratch_.extra + (r0 - row0_) : nullptr;
+  cell_gradients(team_, pass_.w, step);
 }
 
 // A step whose dh must be whole before the cells begin: behind a projection, and before a normalisation.
 template <class Real>
-void BackwardPass<Real>::run_two_passes(const Team& units, size_t thread, const Block& b, size_t s, size_t r0,
-                                        size_t r1, size_t first) {
-  if (r0 >= r1) return;
-  const PackedLayer<Real>& layer = w_.layer(b.l, b.d);
-  const Options& o = s_.options;
-  const size_t W = w_.kernels.width, H = s_.hidden, R = s_.recurrent(), G = 4 * H, id = state(b.l, b.d);
-  const size_t groups = n_groups(R, W), begin = units.begin(groups), end = units.end(groups);
-  BackwardRow<Real>* rows = rows_ + first;
-  ProjectedBackwardRow<Real>* projected = projected_ + first;
-  const BackwardExtra<Real>*extra = extra_ ? extra_ + first : nullptr,
-        *cell_extra = extra_ ? cell_extra_ + first : nullptr;
-  auto product = [&](const Packed<Real>& p, size_t columns, size_t n, size_t g0, size_t g1) {
-    if (n && g0 < g1)
-      w_.kernels.back_product({p.back, p.shape.gates, p.shape.rows, columns, step_sources_ + first,
-                               step_targets_ + first, n, g0, g1, false});
-    units.worked(2.0 * double(n * p.shape.total()) * double(columns) / double(units.size));
-  };
-  // dh, from the rows that have a next step, which come first.
-  size_t continuing = 0;
-  for (size_t i = 0; i < r1 - r0; ++i) {
-    const size_t at = row_in_block(b, s, r0 + i), index = order_.index(r0 + i);
-    const BackwardRow<Real>& row = rows[i];
-    if (row.dg_next) {
-      step_sources_[first + i] = row.dg_next;
-      step_targets_[first + i] = through_ + index * R;
-      ++continuing;
-    }
-    const Real* h = tape_.y[b.l].data() + (order_.time(r0 + i, s, s_.reverse(b.d)) * order_.batch() + index) * s_.raw();
-    projected[i] = {row.dg_next ? through_ + index * R : nullptr,
-                    row.dh,
-                    row.dy,
-                    h + b.d * R,
-                    o.projection ? dz_ + at * R : dm_ + index * H,
-                    o.projection ? dz_panels_ + at * 4 * W : nullptr};
+void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
+  if (row0_ >= end) return;
+  const size_t W = pass_.w.kernels.width, H = pass_.sizes.hidden, n = end - row0_;
+  const size_t groups = n_groups(R_, W), begin = team_.begin(groups), stop = team_.end(groups);
+  const size_t continuing = set_projected(s, n);
+  back_product(team_, pass_.w, weights_.hh, scratch_.sources, scratch_.targets, continuing, begin, stop);
+  if (begin < stop) {
+    ProjectedBackwardStep<Real> step = {};
+    step.rows = scratch_.projected;
+    step.n_rows = n;
+    step.size = R_;
+    step.begin = group_column(begin, R_, W);
+    step.end = group_column(stop, R_, W);
+    step.panel_stride = pass_.panel_stride();
+    step.clip = Real(pass_.sizes.options.proj_clip);
+    step.extra = scratch_.extra;
+    pass_.w.kernels.projected_backward(step);
   }
-  product(layer.hh, R, continuing, begin, end);
-  if (begin < end)
-    w_.kernels.projected_backward({projected, r1 - r0, R, group_column(begin, R, W), group_column(end, R, W),
-                                   block_rows_ * 4 * W, Real(o.proj_clip), extra});
-  if (!units.sync()) return;
-  if (!norm_) {  // the cells in the epilogue of the product with the projection
-    const size_t cell_groups = n_groups(H, W);
-    for (size_t i = 0; i < r1 - r0; ++i) {
-      rows[i].dg_next = projected[i].dz;
-      rows[i].dh = rows[i].dy = nullptr;
+  if (!team_.sync()) return;
+  if (pass_.n.norm) {
+    if (pass_.n.projection) {
+      for (size_t i = 0; i < n; ++i) {
+        scratch_.sources[i] = scratch_.projected[i].dz;
+        scratch_.targets[i] = pass_.step.dm + index(row0_ + i) * H;
+      }
+      const size_t cell_groups = n_groups(H, W);
+      back_product(team_, pass_.w, weights_.hr, scratch_.sources, scratch_.targets, n, team_.begin(cell_groups),
+                   team_.end(cell_groups));
+      if (!team_.sync()) return;
     }
-    if (units.begin(cell_groups) < units.end(cell_groups))
-      w_.kernels.backward({layer.hr.back, 1, R, H, rows, r1 - r0, units.begin(cell_groups), units.end(cell_groups),
-                           block_rows_ * 4 * W, s % 2 == 1, w_.kind(), layer.peephole, cell_extra});
+    normalised(s, n);
     return;
   }
-  if (o.projection) {
-    for (size_t i = 0; i < r1 - r0; ++i) {
-      step_sources_[first + i] = projected[i].dz;
-      step_targets_[first + i] = dm_ + order_.index(r0 + i) * H;
-    }
-    product(layer.hr, H, r1 - r0, units.begin(n_groups(H, W)), units.end(n_groups(H, W)));
-    if (!units.sync()) return;
+  for (size_t i = 0; i < n; ++i) {
+    scratch_.rows[i].dg_next = scratch_.projected[i].dz;
+    scratch_.rows[i].dh = scratch_.rows[i].dy = nullptr;
   }
-  const size_t i0 = units.begin(r1 - r0), i1 = units.end(r1 - r0);
-  for (size_t i = i0; i < i1; ++i) {
-    const size_t at = row_in_block(b, s, r0 + i), index = order_.index(r0 + i);
-    const size_t dense = order_.time(r0 + i, s, s_.reverse(b.d)) * order_.batch() + index;
-    const Real* normal = tape_.normal[id].data() + dense * 2 * G;
-    norm_rows_[first + i] = {dm_ + index * H,  normal,          normal + G,        tape_.inverse[id].data() + dense * 2,
-                             da_ + at * G,     dg_ih_ + at * G, rows[i].dg,        ih_panels_ + at * 4 * W,
-                             rows[i].dg_panel, dw_c_ + at * H,  normal_c_ + at * H};
-  }
-  w_.kernels.normalised_backward({&layer.norm, rows + i0, norm_rows_ + first + i0, i1 - i0, H, block_rows_ * 4 * W,
-                                  w_.kind(), layer.peephole, cell_extra ? cell_extra + i0 : nullptr,
-                                  work_ + thread * panel_width() / 2});
+  BackwardStep<Real> step = {};  // the cells in the epilogue of the product with the projection
+  step.w_back = weights_.hr.back;
+  step.n_gates = 1;
+  step.n_rows_of_gate = R_;
+  step.hidden_size = H;
+  step.rows = scratch_.rows;
+  step.n_rows = n;
+  step.panel_stride = pass_.panel_stride();
+  step.descending = s % 2;
+  step.kind = pass_.w.kind();
+  step.peephole = weights_.peephole;
+  step.extra = scratch_.cell_extra;
+  const size_t cell_groups = n_groups(H, W);
+  step.group_begin = team_.begin(cell_groups);
+  step.group_end = team_.end(cell_groups);
+  if (step.group_begin < step.group_end) pass_.w.kernels.backward(step);
 }
 
-// Norms of what the step left in dh_total_ and dc_total_.
+// Returns how many of n rows have a next step; they come first, and get their dh from it.
 template <class Real>
-void BackwardPass<Real>::trace(const Team& units, const Block& b, size_t s, size_t row0, size_t end) {
-  const size_t B = order_.batch(), n = end - row0;
+size_t BackwardLayer<Real>::set_projected(size_t s, size_t n) {
+  const size_t H = pass_.sizes.hidden, W = pass_.w.kernels.width;
+  size_t continuing = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i);
+    const BackwardRow<Real>& row = scratch_.rows[i];
+    Real* through = pass_.step.through + b * R_;
+    if (row.dg_next) {
+      scratch_.sources[i] = row.dg_next;
+      scratch_.targets[i] = through;
+      ++continuing;
+    }
+    ProjectedBackwardRow<Real>& projected = scratch_.projected[i];
+    projected = {};
+    projected.through = row.dg_next ? through : nullptr;
+    projected.dh = row.dh;
+    projected.dy = row.dy;
+    projected.h = h_at(time(row0_ + i, s), b);
+    projected.dz = block_.dz ? block_.dz + at * R_ : pass_.step.dm + b * H;
+    projected.dz_panel = block_.dz ? block_.dz_panels + at * 4 * W : nullptr;
+  }
+  return continuing;
+}
+
+// The cells of n rows, from dm; split over rows.
+template <class Real>
+void BackwardLayer<Real>::normalised(size_t s, size_t n) {
+  const size_t H = pass_.sizes.hidden, G = pass_.n.gate_rows, W = pass_.w.kernels.width;
+  const size_t first = team_.begin(n), end = team_.end(n);
+  for (size_t i = first; i < end; ++i) {
+    const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i), dense = time(row0_ + i, s) * B_ + b;
+    NormBackwardRow<Real>& row = scratch_.norm[i];
+    row.dm = pass_.step.dm + b * H;
+    row.normal_ih = pass_.tape.normal[id_].data() + dense * 2 * G;
+    row.normal_hh = row.normal_ih + G;
+    row.inverse = pass_.tape.inverse[id_].data() + dense * 2;
+    row.da = block_.da + at * G;
+    row.dg_ih = block_.dg_ih + at * G;
+    row.dg_hh = scratch_.rows[i].dg;
+    row.ih_panel = block_.ih_panels + at * 4 * W;
+    row.hh_panel = scratch_.rows[i].dg_panel;
+    row.dw = block_.dw_c + at * H;
+    row.normal_c = block_.normal_c + at * H;
+  }
+  NormBackwardStep<Real> step = {};
+  step.norm = &weights_.norm;
+  step.rows = scratch_.rows + first;
+  step.norm_rows = scratch_.norm + first;
+  step.n_rows = end - first;
+  step.hidden_size = H;
+  step.panel_stride = pass_.panel_stride();
+  step.kind = pass_.w.kind();
+  step.peephole = weights_.peephole;
+  step.extra = scratch_.cell_extra ? scratch_.cell_extra + first : nullptr;
+  step.work = scratch_.norm_work;
+  pass_.w.kernels.normalised_backward(step);
+}
+
+// Norms of the gradients that the step left in dh_total and dc_total.
+template <class Real>
+void BackwardLayer<Real>::trace_norms(size_t s, size_t end) {
+  const size_t n = end - row0_;
   auto norm = [](const Real* v, size_t size) {
     double sum = 0;
     for (size_t u = 0; u < size; ++u) sum += double(v[u]) * double(v[u]);
     return Real(std::sqrt(sum));
   };
-  for (size_t r = row0 + units.begin(n); r < row0 + units.end(n); ++r) {
-    const size_t i = order_.index(r), t = order_.time(r, s, s_.reverse(b.d));
-    const size_t at = (state(b.l, b.d) * tape_.steps + t) * B + i;
-    call_.dh_norm[at] = norm(dh_total_ + i * s_.recurrent(), s_.recurrent());
-    call_.dc_norm[at] = norm(dc_total_ + i * s_.hidden, s_.cell());
+  for (size_t r = row0_ + team_.begin(n); r < row0_ + team_.end(n); ++r) {
+    const size_t i = index(r), at = (id_ * pass_.tape.steps + time(r, s)) * B_ + i;
+    pass_.call.dh_norm[at] = norm(pass_.step.dh_total + i * R_, R_);
+    pass_.call.dc_norm[at] = norm(pass_.step.dc_total + i * H_, H_);
   }
-  units.sync();  // before the next step overwrites them
+  team_.sync();  // before the next step overwrites them
+}
+
+// The step before this block continues from its first step.
+template <class Real>
+void BackwardLayer<Real>::hand_on() {
+  const size_t G = pass_.n.gate_rows, n = pass_.order.active_rows(task_.s0);
+  for (size_t r = all_.begin(n); r < all_.end(n); ++r)
+    std::memcpy(state_.dg_carry + r * G, block_.dg + row_in_block(task_.s0, r) * G, G * sizeof(Real));
+}
+
+}  // namespace
+
+template <class Real>
+bool backward_layer(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
+  return BackwardLayer<Real>(all, pass, task).run();
 }
 
 #define QG_INSTANTIATE(Real) \
-  template void BackwardPass<Real>::time_loop(const Team&, size_t, size_t, size_t, const Block&);
+  template bool backward_layer<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

@@ -1,0 +1,141 @@
+// The memory of a backward pass, one struct for each lifetime of its contents.
+//
+// A struct takes its pieces while it is made: each member's initialiser says how many elements it has and when it is
+// needed. Members without need are null.
+#pragma once
+
+#include <cstring>
+
+#include "kernels/norm.h"
+#include "kernels/steps.h"
+#include "memory/carver.h"
+#include "rnn/rows.h"
+
+namespace quadgate {
+
+// The sizes that this memory depends on.
+struct BackwardSizes {
+  size_t batch, hidden, recurrent, output;   // B, H, R, O
+  size_t gate_rows;                          // G*H
+  size_t panel, hr_panel, highway_panel;     // elements of one row in panels: of the gates, a projection, a highway
+  size_t block_rows;                         // of the largest block
+  size_t xh_stride;                          // of [x, h, 1], in elements
+  size_t join_work;                          // 0 where nothing lies between layers
+  bool norm, projection, highway, peephole;  // options
+  bool two_passes;                           // Sizes::two_passes
+  bool extra;                                // rows have a BackwardExtra
+  bool trace;                                // the norms of dh and dc are wanted
+  bool zoneout_h, c_new;                     // zoneout of h by masks; peepholes need c before zoneout
+};
+
+// Of one thread and one step: what kernels are told about its rows.
+template <class Real>
+struct BackwardThreadScratch {
+  Carver& from;
+  const BackwardSizes& n;
+  size_t n_rows;
+
+  BackwardRow<Real>* rows = from.take<BackwardRow<Real>>(n_rows);
+  BackwardExtra<Real>* extra = from.take_if<BackwardExtra<Real>>(n.extra, n_rows);
+  // The part of `extra` that is about c, where a second pass makes it.
+  BackwardExtra<Real>* cell_extra = from.take_if<BackwardExtra<Real>>(n.extra && n.two_passes, n_rows);
+  ProjectedBackwardRow<Real>* projected = from.take_if<ProjectedBackwardRow<Real>>(n.two_passes, n_rows);
+  NormBackwardRow<Real>* norm = from.take_if<NormBackwardRow<Real>>(n.norm, n_rows);
+  const Real** sources = from.take_if<const Real*>(n.two_passes, n_rows);
+  Real** targets = from.take_if<Real*>(n.two_passes, n_rows);
+  Real* norm_work = from.take_if<Real>(n.norm, n.panel / 2);
+  Real* join_work = from.take<Real>(n.join_work);
+};
+
+// Of one step, by row of the batch.
+template <class Real>
+struct BackwardStepScratch {
+  Carver& from;
+  const BackwardSizes& n;
+
+  Real* through = from.take_if<Real>(n.two_passes, n.batch* n.recurrent);  // (B,R): dh through the next step's gates
+  Real* dm = from.take_if<Real>(n.norm, n.batch* n.hidden);                // (B,H): gradient of what a projection takes
+  Real* dh_total = from.take_if<Real>(n.trace, n.batch* n.recurrent);      // (B,R)
+  Real* dc_total = from.take_if<Real>(n.trace, n.batch* n.hidden);         // (B,H)
+};
+
+// Of one block of steps, by row of the block.
+template <class Real>
+struct BackwardBlockScratch {
+  Carver& from;
+  const BackwardSizes& n;
+  size_t n_rows = n.block_rows;
+
+  // Operands of products and their results; by row of the batch for the initial state.
+  const Real** sources = from.take<const Real*>(std::max(n_rows, n.batch));
+  Real** targets = from.take<Real*>(std::max(n_rows, n.batch));
+  Real* dg = from.take<Real>(n_rows * n.gate_rows);  // (rows, G*H): gradients of the pre-activations
+  Real* panels = from.take<Real>(n_rows * n.panel);  // (n_blocks, rows, 4, W): the same
+  Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): x, h of the step before, 1
+  // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of w; N(c).
+  Real* dg_ih = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
+  Real* ih_panels = from.take_if<Real>(n.norm, n_rows* n.panel);
+  Real* da = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
+  Real* dw_c = from.take_if<Real>(n.norm, n_rows* n.hidden);
+  Real* normal_c = from.take_if<Real>(n.norm, n_rows* n.hidden);
+  // Projection: gradients of z, which it gives, in rows and in panels; m, which it takes.
+  Real* dz = from.take_if<Real>(n.projection, n_rows* n.recurrent);
+  Real* dz_panels = from.take_if<Real>(n.projection, n_rows* n.hr_panel);
+  Real* m = from.take_if<Real>(n.projection, n_rows* n.hidden);
+  Real* c_new = from.take_if<Real>(n.c_new, n_rows* n.hidden);  // where it is not the tape's c
+  // Highway: gradients of its gate's argument, in rows and in panels.
+  Real* d_gate = from.take_if<Real>(n.highway, n_rows* n.output);
+  Real* gate_panels = from.take_if<Real>(n.highway, n_rows* n.highway_panel);
+};
+
+// Of the whole pass, for one layer and direction: what a block hands to the one before it, and sums over all rows.
+template <class Real>
+struct BackwardStateScratch {
+  Carver& from;
+  const BackwardSizes& n;
+  size_t input;                          // columns of x
+  size_t n_k = input + n.recurrent + 1;  // columns of [x, h, 1]
+
+  Real* dg_carry = from.take<Real>(n.batch * n.gate_rows);  // (B, G*H): dg of the step after the block
+
+  // Zero at first, all in one piece.
+  size_t begin = from.used();
+  Real* dw = from.take<Real>(n_k * n.panel);                              // (n_blocks, n_k, 4, W)
+  Real* dw_hr = from.take_if<Real>(n.projection, n.hidden* n.hr_panel);   // the same of R rows, H columns
+  Real* h_carry = from.take_if<Real>(n.zoneout_h, n.batch* n.recurrent);  // (B,R): dh that zoneout passes on
+  Real* bias = from.take_if<Real>(n.norm, n.gate_rows);                   // in the layout of the parameters
+  Real* norm_ih = from.take_if<Real>(n.norm, n.gate_rows);
+  Real* norm_hh = from.take_if<Real>(n.norm, n.gate_rows);
+  Real* norm_c = from.take_if<Real>(n.norm, 2 * n.hidden);
+  Real* peephole = from.take_if<Real>(n.peephole, 3 * n.hidden);
+  size_t bytes = from.used() - begin;
+  void clear() const { std::memset(static_cast<void*>(dw), 0, bytes); }
+};
+
+// The same for a layer's highway; null where the layer has none.
+template <class Real>
+struct BackwardHighwayScratch {
+  Carver& from;
+  const BackwardSizes& n;
+  bool needed;
+
+  size_t begin = from.used();
+  Real* dw = from.take_if<Real>(needed, (n.output + 1) * n.highway_panel);  // (panels of O rows, O + 1)
+  size_t bytes = from.used() - begin;
+  void clear() const {
+    if (dw) std::memset(static_cast<void*>(dw), 0, bytes);
+  }
+};
+
+// Of the whole pass, for all layers.
+template <class Real>
+struct BackwardScratch {
+  Real* zeros;                             // max(G*H, R)
+  BackwardThreadScratch<Real>* threads;    // by rank
+  BackwardStateScratch<Real>* states;      // by layer and direction
+  BackwardHighwayScratch<Real>* highways;  // by layer
+  Plane<Real> between[2];                  // dx of the upper layers, in turns
+  Plane<Real> raw;                         // gradient of a layer's h before it is joined
+};
+
+}  // namespace quadgate
