@@ -65,6 +65,12 @@ struct Sizes {
   bool two_passes() const { return options.projection || options.layer_norm != LayerNorm::none; }
 };
 
+// Multiply-adds of a forward pass over so many rows of all steps, times two.
+inline double forward_flops(const Sizes& s, size_t rows) {
+  return 2.0 * double(s.gates() * rows) * double(s.hidden * s.directions) *
+         double((s.input + s.recurrent()) + (s.layers - 1) * (s.recurrent() + s.input_of(s.layers - 1)));
+}
+
 // A layer and direction's parameters, or their gradients, as the user has them: row-major; null where there are none.
 // P is a pointer to elements.
 template <class P>

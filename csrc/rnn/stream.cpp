@@ -29,14 +29,14 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
       }
 }
 
-// Whether a step is best done by this thread alone, and is no more than each layer's cells: then it needs no plan, no
-// threads and no workspace.
+// Whether a step is best done by this thread alone and is no more than each layer's cells: then it needs no plan, no
+// threads and no scratch memory.
 template <class Real>
 bool Stream<Real>::small(const Weights<Real>& w) {
   const int threads = get_num_threads();
   if (threads != threads_asked_) {
-    const double flops = 8.0 * double(batch_ * sizes_.hidden) * double(sizes_.layers * (sizes_.input + sizes_.hidden));
-    small_ = !sizes_.two_passes() && !sizes_.joined() && sizes_.options.cell.zoneout_h == 0 && flops < 1e8 &&
+    small_ = !sizes_.two_passes() && !sizes_.joined() && sizes_.options.cell.zoneout_h == 0 &&
+             forward_flops(sizes_, batch_) < kSmallStepFlops &&
              choose_plan(work_of(w, 1, batch_, false), size_t(threads)).threads() == 1;
     threads_asked_ = threads;
   }
@@ -55,9 +55,20 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<Real>& p = w.layer(l, 0);
-    w.kernels.forward({p.ih.panels, p.hh.panels, p.ih.bias, p.ih.n_k, sizes_.hidden, sizes_.recurrent(),
-                       rows + l * batch_, batch_, 0, w.blocks(), false, now_ == 1, false, w.kind(), p.peephole,
-                       nullptr});
+    ForwardStep<Real> step = {};
+    step.w_ih = p.ih.panels;
+    step.w_hh = p.hh.panels;
+    step.bias = p.ih.bias;
+    step.input_size = p.ih.n_k;
+    step.hidden_size = sizes_.hidden;
+    step.recurrent_size = sizes_.recurrent();
+    step.rows = rows + l * batch_;
+    step.n_rows = batch_;
+    step.block_end = w.blocks();
+    step.descending = now_ == 1;
+    step.kind = w.kind();
+    step.peephole = p.peephole;
+    w.kernels.forward(step);
   }
   now_ = 1 - now_;
   return true;

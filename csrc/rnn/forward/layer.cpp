@@ -1,271 +1,257 @@
 #include "rnn/forward/layer.h"
 
-#include <cmath>
 #include <cstring>
 
-#include "parallel/cost.h"
-#include "rnn/join.h"
+#include "rnn/forward/products.h"
 
 namespace quadgate {
-
-template <class Real>
-bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps) {
-  if (rows == 0) return false;
-  if (w.sizes.options.layer_norm != LayerNorm::none) return true;  // which takes this product by itself
-  if (steps == 1) return false;
-  InputProduct product = {};
-  product.input = input;
-  product.recurrent = w.sizes.recurrent();
-  product.rows = rows;
-  product.steps = steps;
-  product.n_blocks = w.blocks();
-  product.kernels = {w.kernels.width, w.kernels.max_rows, sizeof(Real)};
-  return cheaper_ahead(product);
-}
-
-template <class Real>
-Scratch<Real> carve_scratch(Carver& carver, const Weights<Real>& w, const Tape<Real>* tape, size_t input, size_t rows,
-                            size_t steps, bool resets, const Scratch<Real>* leader) {
-  const Sizes& s = w.sizes;
-  const Options& o = s.options;
-  const size_t R = s.recurrent(), H = s.hidden, panels = w.blocks() * 4 * w.kernels.width;
-  const bool masked = tape && !tape->masks.recurrent.empty(), norm = o.layer_norm != LayerNorm::none;
-  Scratch<Real> own = {};
-  own.n_rows = rows;
-  own.rows = carver.take<ForwardRow<Real>>(rows);
-  const bool extra = masked || o.cell.zoneout_h > 0 || o.cell.zoneout_c > 0;
-  if (extra) own.extra = carver.take<OutputExtra<Real>>(rows);
-  if (extra && o.projection) own.cell_extra = carver.take<OutputExtra<Real>>(rows);
-  if (o.projection) own.projected = carver.take<ProjectedRow<Real>>(rows);
-  if (norm) own.norm = carver.take<NormRow<Real>>(rows);
-  if (o.shortcut == Shortcut::highway) own.join_work = carver.take<Real>(join_work(w));
-  if (norm) own.work = carver.take<Real>(2 * n_blocks(H, w.kernels.width) * w.kernels.width);
-  const bool ahead = rows && project_ahead(w, input, rows, steps);
-  // About 96 rows, or a few steps: enough to read the weights rarely, little enough to stay in cache.
-  if (ahead) own.pre_rows = std::min(rows * steps, std::max<size_t>(3, 96 / rows) * rows);
-  if (ahead || s.two_passes()) own.x = carver.take<const Real*>(std::max(own.pre_rows, rows));
-  if (leader) {
-    own.pre = leader->pre;
-    std::copy(leader->masked, leader->masked + 2, own.masked);
-    own.m = leader->m;
-    own.z = leader->z;
-    own.product = leader->product;
-    own.zeros = leader->zeros;
-    return own;
-  }
-  if (ahead) own.pre = carver.take<Real>(own.pre_rows * panels);
-  if (masked)
-    for (Real*& buffer : own.masked) buffer = carver.take<Real>(rows * R);
-  if (o.projection && !tape) own.m = carver.take<Real>(rows * H);
-  if (o.projection) own.z = carver.take<Real>(rows * PanelShape{1, R, w.kernels.width}.blocks() * 4 * w.kernels.width);
-  if (norm) own.product = carver.take<Real>(rows * panels);
-  if (resets) own.zeros = carver.take<Real>(std::max(H, R));
-  return own;
-}
-
 namespace {
 
-constexpr double kFlopsTogether = 2e6;  // some 10 us
-
 template <class Real>
-class Loop {
+class ForwardLayer {
  public:
-  Loop(const Team& team, const Weights<Real>& w, const RowOrder& order, const LayerSteps<Real>& task,
-       const Scratch<Real>& scratch)
+  ForwardLayer(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task)
       : team_(team),
-        w_(w),
-        order_(order),
+        pass_(pass),
+        w_(pass.w),
         task_(task),
-        scratch_(scratch),
-        R_(w.sizes.recurrent()),
-        H_(w.sizes.hidden) {}
+        scratch_(*task.thread),
+        shared_(*task.team),
+        weights_(pass.w.layer(task.l, task.d)),
+        id_(pass.state(task.l, task.d)),
+        reverse_(pass.sizes.reverse(task.d)),
+        R_(pass.n.recurrent),
+        H_(pass.n.hidden),
+        C_(pass.sizes.cell()) {}
 
   bool run();
 
  private:
-  void begin();
-  bool project(size_t s0, size_t s1);
-  bool product();
-  bool project_h();
-  void cut(size_t s);
-  size_t together(size_t s, size_t end) const;
+  void set_step();
+  void set_strides();
+  void set_row(size_t i);
+  void set_extra(size_t i, size_t b, size_t dense);
+  bool project_inputs(size_t s0, size_t s1);
+  void apply_resets(size_t s);
+  size_t steps_per_call(size_t s, size_t end) const;
+  bool one_step();
   void advance(size_t s);
-  void advance_rest(size_t s, size_t i);
-  void end();
+  void advance_row(size_t s, size_t i);
+  void store_state();
 
-  size_t alive(size_t s) const {
-    return std::min(task_.row1, std::max(task_.row0, order_.active_rows(s))) - task_.row0;
+  size_t active_rows(size_t s) const {
+    return std::min(task_.row1, std::max(task_.row0, pass_.order.active_rows(s))) - task_.row0;
   }
-  size_t time(size_t i, size_t s) const { return order_.time(task_.row0 + i, s, task_.reverse); }
-  size_t index(size_t i) const { return order_.index(task_.row0 + i); }
-  bool masked() const { return scratch_.masked[0]; }
+  size_t time(size_t i, size_t s) const { return pass_.order.time(task_.row0 + i, s, reverse_); }
+  size_t index(size_t i) const { return pass_.order.index(task_.row0 + i); }
+  ptrdiff_t towards_next(size_t stride) const { return reverse_ ? -ptrdiff_t(stride) : ptrdiff_t(stride); }
 
   const Team& team_;
+  const ForwardContext<Real>& pass_;
   const Weights<Real>& w_;
-  const RowOrder& order_;
-  const LayerSteps<Real>& task_;
-  const Scratch<Real>& scratch_;
-  const size_t R_, H_;
+  const ForwardTask<Real>& task_;
+  const ForwardThreadScratch<Real>& scratch_;
+  const ForwardTeamScratch<Real>& shared_;
+  const PackedLayer<Real>& weights_;
+  const size_t id_;
+  const bool reverse_;
+  const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
   // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y2 are its.
   struct Strides {
     ptrdiff_t y, y2, dense;
   };
   Strides strides_ = {};
-  size_t n_ = 0;  // rows alive
-  bool ahead_ = false, plain_ = true;
+  size_t n_ = 0;  // active rows
+  bool plain_ = true;
   ForwardStep<Real> step_ = {};
 };
 
-// Everything about the rows at step s0.
 template <class Real>
-void Loop<Real>::begin() {
-  const LayerSteps<Real>& t = task_;
-  Tape<Real>* tape = t.tape;
-  for (size_t i = 0; i < n_; ++i) {
-    ForwardRow<Real>& row = scratch_.rows[i];
-    const size_t b = index(i), at = time(i, t.s0), dense = at * t.batch + b;
-    row.x = t.in.at(at, b);
-    row.h = t.h + b * R_;
-    row.pre = nullptr;  // `project` says where
-    row.y = t.out.at(at, b);
-    row.y2 = t.copy ? t.copy.at(at, b) : nullptr;
-    row.c_prev = t.c + b * w_.sizes.cell();
-    row.c = t.cells ? t.cells.at(at, b) : t.c + b * w_.sizes.cell();
-    row.gates = tape ? tape->gates[t.state].data() + dense * 4 * w_.sizes.cell() : nullptr;
-    if (scratch_.projected) {
-      scratch_.projected[i] = {scratch_.z + i * w_.layer(0, 0).hr.shape.blocks() * 4 * w_.kernels.width, row.y, row.y2};
-      row.y = tape ? tape->m[t.state].data() + dense * H_ : scratch_.m + i * H_;
-      row.y2 = nullptr;
+bool ForwardLayer<Real>::run() {
+  set_step();
+  set_strides();
+  n_ = active_rows(task_.s0);
+  if (pass_.n.resets && team_.rank == 0) std::fill(shared_.zeros, shared_.zeros + std::max(H_, R_), Real(0));
+  for (size_t i = 0; i < n_; ++i) set_row(i);
+  if ((pass_.n.resets || pass_.n.masked) && !team_.sync()) return false;
+
+  // Panels are read in alternating order, so that those still in cache, perhaps from another call, come first.
+  static thread_local bool last_ascending = false;
+  bool ascending = last_ascending, go = true;
+  size_t projected = step_.use_pre ? task_.s0 : SIZE_MAX;  // steps before this one have their input products
+  size_t n_steps = 0;
+  for (size_t s = task_.s0; go && s < task_.s1 && (n_ = active_rows(s)) > 0; s += n_steps) {
+    if (s == projected) {
+      projected = std::min(task_.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
+      if (!project_inputs(s, projected) && team_.size == 1) return false;
     }
-    if (scratch_.norm) {
-      NormRow<Real>& norm = scratch_.norm[i];
-      norm = {nullptr, scratch_.product + i * w_.blocks() * 4 * w_.kernels.width, nullptr, nullptr, nullptr};
-      if (tape) {
-        norm.normal_ih = tape->normal[t.state].data() + dense * 8 * H_;
-        norm.normal_hh = norm.normal_ih + 4 * H_;
-        norm.inverse = tape->inverse[t.state].data() + dense * 2;
-      }
-    }
-    if (!scratch_.extra) continue;
-    OutputExtra<Real>& extra = scratch_.extra[i];
-    extra = {};
-    if (w_.sizes.options.cell.zoneout_h > 0) extra.h_prev = row.h;
-    if (tape && !tape->masks.zoneout_h.empty()) extra.keep_h = tape->masks.zoneout_h[t.state] + dense * R_;
-    if (tape && !tape->masks.zoneout_c.empty()) extra.keep_c = tape->masks.zoneout_c[t.state] + dense * H_;
-    if (scratch_.cell_extra) {
-      scratch_.cell_extra[i] = {};
-      scratch_.cell_extra[i].keep_c = extra.keep_c;
-    }
-    if (masked()) {
-      extra.h_mask = tape->h_mask[t.state].data() + b * R_;
-      Real* first = scratch_.masked[1] + i * R_;
-      if (team_.rank == 0)
-        for (size_t u = 0; u < R_; ++u) first[u] = row.h[u] * extra.h_mask[u];
-      row.h = first;
-      extra.h_masked = scratch_.masked[0] + i * R_;
-    }
+    n_steps = steps_per_call(s, std::min(task_.s1, projected));
+    step_.n_rows = n_;
+    step_.n_more = n_steps - 1;
+    step_.descending = !ascending;
+    ascending ^= n_steps % 2;
+    step_.next.pre = step_.use_pre ? ptrdiff_t(n_ * pass_.n.panel) : 0;
+    if (pass_.n.resets) apply_resets(s);
+    go = one_step();
+    if (go) advance(s + n_steps - 1);
   }
+  last_ascending = ascending;
+  if (!go) return false;
+  store_state();
+  return team_.size > 1 ? team_.sync() : true;
 }
 
-// The input products of steps [s0, s1), for this thread's blocks, in the order in which the time loop takes the rows.
+// All of a step that does not change from one to the next.
 template <class Real>
-bool Loop<Real>::project(size_t s0, size_t s1) {
-  const Packed<Real>& ih = task_.weights->ih;
+void ForwardLayer<Real>::set_step() {
+  step_.w_ih = weights_.ih.panels;
+  step_.w_hh = weights_.hh.panels;
+  step_.bias = weights_.ih.bias;
+  step_.input_size = weights_.ih.n_k;
+  step_.hidden_size = H_;
+  step_.recurrent_size = R_;
+  step_.rows = scratch_.rows;
+  step_.use_pre = scratch_.pre_rows && project_ahead(w_, weights_.ih.n_k, task_.row1 - task_.row0, task_.s1 - task_.s0);
+  step_.kind = w_.kind();
+  step_.peephole = weights_.peephole;
+  step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
+  // L2 could keep little of a large tape for the backward pass, which is not worth a detour through memory; 16 MB is
+  // large on any machine.
+  const size_t tape_bytes = pass_.call.steps * pass_.call.batch * 4 * C_ * sizeof(Real);
+  step_.large_tape = pass_.call.tape && tape_bytes > size_t(16) << 20;
+  plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
+}
+
+template <class Real>
+void ForwardLayer<Real>::set_strides() {
+  const bool tape = pass_.call.tape;
+  strides_.y = towards_next(task_.out.step);
+  strides_.y2 = task_.copy ? towards_next(task_.copy.step) : 0;
+  strides_.dense = towards_next(pass_.call.batch);
+  step_.next.x = towards_next(task_.in.step);
+  step_.next.y = strides_.y;
+  step_.next.y2 = strides_.y2;
+  step_.next.c = task_.cells ? towards_next(task_.cells.step) : 0;
+  step_.next.gates = tape ? strides_.dense * ptrdiff_t(4 * C_) : 0;
+  if (!scratch_.projected) return;
+  step_.next.y = tape ? strides_.dense * ptrdiff_t(H_) : 0;
+  step_.next.y2 = 0;
+}
+
+// All about row i at step s0.
+template <class Real>
+void ForwardLayer<Real>::set_row(size_t i) {
+  Tape<Real>* tape = pass_.call.tape;
+  const size_t b = index(i), t = time(i, task_.s0), dense = t * pass_.call.batch + b;
+  ForwardRow<Real>& row = scratch_.rows[i];
+  row.x = task_.in.at(t, b);
+  row.h = task_.h + b * R_;
+  row.pre = nullptr;  // set by project_inputs
+  row.y = task_.out.at(t, b);
+  row.y2 = task_.copy ? task_.copy.at(t, b) : nullptr;
+  row.c_prev = task_.c + b * C_;
+  row.c = task_.cells ? task_.cells.at(t, b) : task_.c + b * C_;
+  row.gates = tape ? tape->gates[id_].data() + dense * 4 * C_ : nullptr;
+  if (scratch_.projected) {
+    ProjectedRow<Real>& projected = scratch_.projected[i];
+    projected.z = shared_.z + i * pass_.n.hr_panel;
+    projected.y = row.y;
+    projected.y2 = row.y2;
+    row.y = tape ? tape->m[id_].data() + dense * H_ : shared_.m + i * H_;
+    row.y2 = nullptr;
+  }
+  if (scratch_.norm) {
+    NormRow<Real>& norm = scratch_.norm[i];
+    norm = {};
+    norm.hh = shared_.product + i * pass_.n.panel;
+    if (tape) {
+      norm.normal_ih = tape->normal[id_].data() + dense * 8 * H_;
+      norm.normal_hh = norm.normal_ih + 4 * H_;
+      norm.inverse = tape->inverse[id_].data() + dense * 2;
+    }
+  }
+  if (scratch_.extra) set_extra(i, b, dense);
+}
+
+template <class Real>
+void ForwardLayer<Real>::set_extra(size_t i, size_t b, size_t dense) {
+  const Tape<Real>* tape = pass_.call.tape;
+  ForwardRow<Real>& row = scratch_.rows[i];
+  OutputExtra<Real>& extra = scratch_.extra[i];
+  extra = {};
+  if (pass_.sizes.options.cell.zoneout_h > 0) extra.h_prev = row.h;
+  if (tape && !tape->masks.zoneout_h.empty()) extra.keep_h = tape->masks.zoneout_h[id_] + dense * R_;
+  if (tape && !tape->masks.zoneout_c.empty()) extra.keep_c = tape->masks.zoneout_c[id_] + dense * H_;
+  if (scratch_.cell_extra) {
+    scratch_.cell_extra[i] = {};
+    scratch_.cell_extra[i].keep_c = extra.keep_c;
+  }
+  if (!pass_.n.masked) return;
+  extra.h_mask = tape->h_mask[id_].data() + b * R_;
+  Real* first = shared_.masked[1] + i * R_;
+  if (team_.rank == 0)
+    for (size_t u = 0; u < R_; ++u) first[u] = row.h[u] * extra.h_mask[u];
+  row.h = first;
+  extra.h_masked = shared_.masked[0] + i * R_;
+}
+
+// The input products of steps [s0, s1), in the order in which the time loop takes the rows.
+template <class Real>
+bool ForwardLayer<Real>::project_inputs(size_t s0, size_t s1) {
   size_t n = 0;
   for (size_t s = s0; s < s1; ++s)
-    for (size_t i = 0; i < alive(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
-  const bool norm = scratch_.norm;
-  Project<Real> p = {ih.panels, norm ? nullptr : ih.bias, ih.n_k, scratch_.x, scratch_.pre, n, w_.blocks(), 0, 0};
-  const double flops = 8.0 * double(n * w_.kernels.width) * double(ih.n_k);
-  return sliced(team_, team_.begin(w_.blocks()), team_.end(w_.blocks()), flops, [&](size_t begin, size_t end) {
-    p.block_begin = begin;
-    p.block_end = end;
-    w_.kernels.project(p);
-  });
+    for (size_t i = 0; i < active_rows(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
+  const Real* bias = scratch_.norm ? nullptr : weights_.ih.bias;
+  const bool go = project<Real>(team_, w_, weights_.ih, bias, scratch_.x, n, shared_.pre);
+  for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = shared_.pre + i * pass_.n.panel;
+  return go;
 }
 
-// A step up to m, or to h where no projection follows.
+// The state of rows that start again at step s; a reversed row's first step has none.
 template <class Real>
-bool Loop<Real>::product() {
-  const size_t begin = team_.begin(w_.blocks()), end = team_.end(w_.blocks());
-  const double flops = 8.0 * double(n_ * w_.kernels.width) * double(R_ + (ahead_ ? 0 : task_.weights->ih.n_k)) *
-                       double(1 + step_.n_more);
-  if (!scratch_.norm) {
-    step_.n_rows = n_;
-    sliced(team_, begin, end, flops, [&](size_t b, size_t e) {
-      step_.block_begin = b;
-      step_.block_end = e;
-      w_.kernels.forward(step_);
-    });
-    return team_.sync();
-  }
-  const Packed<Real>& hh = task_.weights->hh;
-  for (size_t i = 0; i < n_; ++i) scratch_.x[i] = scratch_.rows[i].h;
-  Project<Real> p = {hh.panels, nullptr, R_, scratch_.x, scratch_.product, n_, w_.blocks(), 0, 0};
-  sliced(team_, begin, end, flops, [&](size_t b, size_t e) {
-    p.block_begin = b;
-    p.block_end = e;
-    w_.kernels.project(p);
-  });
-  if (!team_.sync()) return false;
-  const size_t first = team_.begin(n_), last = team_.end(n_);
-  const OutputExtra<Real>* cell_extra = step_.extra;
-  for (size_t i = first; i < last; ++i) scratch_.norm[i].ih = scratch_.rows[i].pre;
-  w_.kernels.normalised({&task_.weights->norm, task_.weights->ih.bias, scratch_.rows + first, scratch_.norm + first,
-                         last - first, H_, w_.kind(), task_.weights->peephole,
-                         cell_extra ? cell_extra + first : nullptr, scratch_.work});
-  return team_.sync();
-}
-
-template <class Real>
-bool Loop<Real>::project_h() {
-  const Packed<Real>& hr = task_.weights->hr;
-  const size_t blocks = hr.shape.blocks(), begin = team_.begin(blocks), end = team_.end(blocks);
-  const size_t line = hr.shape.line();
-  for (size_t i = 0; i < n_; ++i) scratch_.x[i] = scratch_.rows[i].y;
-  if (begin < end) {
-    w_.kernels.project({hr.panels, nullptr, H_, scratch_.x, scratch_.z, n_, blocks, begin, end});
-    const Options& o = w_.sizes.options;
-    w_.kernels.projected({scratch_.projected, n_, begin * line, std::min(R_, end * line), Real(o.proj_clip),
-                          Real(o.cell.zoneout_h), scratch_.extra});
-  }
-  team_.worked(2.0 * double(n_ * R_ * H_));
-  return team_.sync();
-}
-
-// Rows that start again at step s, which is not their first in reverse.
-template <class Real>
-void Loop<Real>::cut(size_t s) {
+void ForwardLayer<Real>::apply_resets(size_t s) {
   for (size_t i = 0; i < n_; ++i) {
-    if (task_.reverse && s == 0) continue;
-    const size_t t = time(i, s) + task_.reverse;  // the later of the two steps that are cut apart
-    if (!task_.resets[t * task_.resets_step + index(i) * task_.resets_row]) continue;
-    scratch_.rows[i].h = scratch_.rows[i].c_prev = scratch_.zeros;
-    if (scratch_.extra && scratch_.extra[i].h_prev) scratch_.extra[i].h_prev = scratch_.zeros;
+    if (!pass_.is_reset(task_.row0 + i, s, reverse_)) continue;
+    scratch_.rows[i].h = scratch_.rows[i].c_prev = shared_.zeros;
+    if (scratch_.extra && scratch_.extra[i].h_prev) scratch_.extra[i].h_prev = shared_.zeros;
   }
 }
 
-// How many steps from s on can be done in one go: alike, by this thread alone, and over soon enough to look around.
+// The number of steps from s on that may run inside one kernel call: same rows, single thread, short enough to stay
+// interruptible.
 template <class Real>
-size_t Loop<Real>::together(size_t s, size_t end) const {
-  if (!plain_ || team_.size > 1 || task_.resets) return 1;
-  const double flops = 8.0 * double(n_ * w_.blocks() * w_.kernels.width) * double(R_ + (ahead_ ? 0 : step_.input_size));
-  const size_t most = std::min(end - s, size_t(1 + kFlopsTogether / (flops + 1)));
-  if (!order_.ragged()) return most;
+size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
+  if (!plain_ || team_.size > 1 || pass_.n.resets) return 1;
+  const double flops = product_flops(n_, pass_.n.panel, R_ + (step_.use_pre ? 0 : step_.input_size));
+  const size_t most = std::min(end - s, size_t(1 + kKernelCallFlops / (flops + 1)));
+  if (!pass_.order.ragged()) return most;
   size_t n = 1;
-  while (n < most && alive(s + n) == n_) ++n;
+  while (n < most && active_rows(s + n) == n_) ++n;
   return n;
+}
+
+template <class Real>
+bool ForwardLayer<Real>::one_step() {
+  if (scratch_.norm) {
+    if (!run_normalised_cells(team_, pass_, task_, step_)) return false;
+  } else {
+    run_cells(team_, w_, step_);
+  }
+  if (!team_.sync()) return false;
+  if (!scratch_.projected) return true;
+  project_h(team_, pass_, task_, n_);
+  return team_.sync();
 }
 
 // From step s to the next.
 template <class Real>
-void Loop<Real>::advance(size_t s) {
+void ForwardLayer<Real>::advance(size_t s) {
   w_.kernels.advance(scratch_.rows, n_, step_.next);
-  for (size_t i = 0; !plain_ && i < n_; ++i) advance_rest(s, i);
+  for (size_t i = 0; !plain_ && i < n_; ++i) advance_row(s, i);
 }
 
 template <class Real>
-void Loop<Real>::advance_rest(size_t s, size_t i) {
+void ForwardLayer<Real>::advance_row(size_t s, size_t i) {
   const Strides& d = strides_;
   ForwardRow<Real>& row = scratch_.rows[i];
   if (scratch_.projected) {
@@ -274,7 +260,7 @@ void Loop<Real>::advance_rest(size_t s, size_t i) {
     projected.y += d.y;
     projected.y2 += d.y2;
   }
-  if (scratch_.norm && task_.tape) {
+  if (scratch_.norm && pass_.call.tape) {
     NormRow<Real>& norm = scratch_.norm[i];
     norm.normal_ih += d.dense * ptrdiff_t(8 * H_);
     norm.normal_hh += d.dense * ptrdiff_t(8 * H_);
@@ -288,101 +274,33 @@ void Loop<Real>::advance_rest(size_t s, size_t i) {
   if (scratch_.cell_extra) scratch_.cell_extra[i].keep_c = extra.keep_c;
   if (extra.h_mask) {
     row.h = extra.h_masked;
-    extra.h_masked = scratch_.masked[(s - task_.s0 + 1) % 2] + i * R_;
+    extra.h_masked = shared_.masked[(s - task_.s0 + 1) % 2] + i * R_;
   }
 }
 
-// Rows that ran leave their last h and c in the state.
+// Leaves the last h and c of rows that ran in the state.
 template <class Real>
-void Loop<Real>::end() {
-  const size_t n = alive(task_.s0);
+void ForwardLayer<Real>::store_state() {
+  const size_t n = active_rows(task_.s0);
   for (size_t i = team_.begin(n); i < team_.end(n); ++i) {
     const ForwardRow<Real>& row = scratch_.rows[i];
     const Real* y = scratch_.projected ? scratch_.projected[i].y : row.y;
     const size_t b = index(i);
-    // `y` stands one step further than the last h.
-    const Real* last = y - (task_.reverse ? -ptrdiff_t(task_.out.step) : ptrdiff_t(task_.out.step));
-    std::memcpy(task_.h + b * R_, last, R_ * sizeof(Real));
-    if (task_.cells) std::memcpy(task_.c + b * H_, row.c_prev, H_ * sizeof(Real));
+    // `y` is one step past the last h.
+    std::memcpy(task_.h + b * R_, y - strides_.y, R_ * sizeof(Real));
+    if (task_.cells) std::memcpy(task_.c + b * C_, row.c_prev, C_ * sizeof(Real));
   }
-}
-
-template <class Real>
-bool Loop<Real>::run() {
-  const LayerSteps<Real>& t = task_;
-  const ptrdiff_t sign = t.reverse ? -1 : 1, dense = sign * ptrdiff_t(t.batch);
-  strides_ = {sign * ptrdiff_t(t.out.step), t.copy ? sign * ptrdiff_t(t.copy.step) : 0, dense};
-  step_.next = {sign * ptrdiff_t(t.in.step),
-                0,
-                strides_.y,
-                strides_.y2,
-                t.cells ? sign * ptrdiff_t(t.cells.step) : 0,
-                t.tape ? dense * ptrdiff_t(4 * w_.sizes.cell()) : 0};
-  if (scratch_.projected) {
-    step_.next.y = t.tape ? dense * ptrdiff_t(H_) : 0;
-    step_.next.y2 = 0;
-  }
-  plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
-  n_ = alive(t.s0);
-  ahead_ = scratch_.pre && project_ahead(w_, t.weights->ih.n_k, t.row1 - t.row0, t.s1 - t.s0);
-  if (t.resets && team_.rank == 0) std::fill(scratch_.zeros, scratch_.zeros + std::max(H_, R_), Real(0));
-  begin();
-  if ((t.resets || masked()) && !team_.sync()) return false;
-
-  step_.w_ih = t.weights->ih.panels;
-  step_.w_hh = t.weights->hh.panels;
-  step_.bias = t.weights->ih.bias;
-  step_.input_size = t.weights->ih.n_k;
-  step_.hidden_size = H_;
-  step_.recurrent_size = R_;
-  step_.rows = scratch_.rows;
-  step_.use_pre = ahead_;
-  step_.kind = w_.kind();
-  step_.peephole = t.weights->peephole;
-  step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
-  // What L2 could keep for the backward pass is not worth a detour through memory; 16 MB is past it on any machine.
-  step_.large_tape = t.tape && t.steps * t.batch * 4 * w_.sizes.cell() * sizeof(Real) > size_t(16) << 20;
-  // A sweep starts with the panels that the last one, perhaps another call's, has left in cache.
-  static thread_local bool last_sweep = false;
-  bool sweep = last_sweep, go = true;
-  size_t projected = ahead_ ? t.s0 : SIZE_MAX;
-  size_t n_steps = 0;
-  for (size_t s = t.s0; go && s < t.s1 && (n_ = alive(s)) > 0; s += n_steps) {
-    if (s == projected) {
-      projected = std::min(t.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
-      if (!project(s, projected) && team_.size == 1) return false;
-      for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = scratch_.pre + i * w_.blocks() * 4 * w_.kernels.width;
-    }
-    n_steps = together(s, std::min(t.s1, projected));
-    step_.n_more = n_steps - 1;
-    step_.descending = !sweep;
-    sweep ^= n_steps % 2;
-    step_.next.pre = ahead_ ? ptrdiff_t(n_ * w_.blocks() * 4 * w_.kernels.width) : 0;
-    if (t.resets) cut(s);
-    go = product();
-    if (go && scratch_.projected) go = project_h();
-    if (go) advance(s + n_steps - 1);
-  }
-  last_sweep = sweep;
-  if (!go) return false;
-  end();
-  return team_.size > 1 ? team_.sync() : true;
 }
 
 }  // namespace
 
 template <class Real>
-bool forward_layer(const Team& team, const Weights<Real>& w, const RowOrder& order, const LayerSteps<Real>& task,
-                   const Scratch<Real>& scratch) {
-  return Loop<Real>(team, w, order, task, scratch).run();
+bool forward_layer(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task) {
+  return ForwardLayer<Real>(team, pass, task).run();
 }
 
-#define QG_INSTANTIATE(Real)                                                                                           \
-  template bool project_ahead<Real>(const Weights<Real>&, size_t, size_t, size_t);                                     \
-  template Scratch<Real> carve_scratch<Real>(Carver&, const Weights<Real>&, const Tape<Real>*, size_t, size_t, size_t, \
-                                             bool, const Scratch<Real>*);                                              \
-  template bool forward_layer<Real>(const Team&, const Weights<Real>&, const RowOrder&, const LayerSteps<Real>&,       \
-                                    const Scratch<Real>&);
+#define QG_INSTANTIATE(Real) \
+  template bool forward_layer<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

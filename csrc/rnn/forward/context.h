@@ -1,0 +1,27 @@
+// All that the layers and products of one forward pass share; constant once the pass has begun.
+#pragma once
+
+#include "parallel/plan.h"
+#include "rnn/forward/forward.h"
+#include "rnn/forward/scratch.h"
+
+namespace quadgate {
+
+template <class Real>
+struct ForwardContext {
+  const ForwardCall<Real>& call;
+  const Weights<Real>& w;
+  const Sizes& sizes;
+  const RowOrder& order;
+  const ForwardSizes& n;
+
+  size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
+  // Whether row r starts again at step s.
+  bool is_reset(size_t r, size_t s, bool reverse) const {
+    if (!call.resets || (reverse && s == 0)) return false;
+    const size_t t = order.time(r, s, reverse) + reverse;  // the later of the two steps that are separated
+    return call.resets[t * call.resets_step + order.index(r) * call.resets_row];
+  }
+};
+
+}  // namespace quadgate

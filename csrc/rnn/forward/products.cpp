@@ -1,0 +1,118 @@
+#include "rnn/forward/products.h"
+
+namespace quadgate {
+
+template <class Real>
+bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps) {
+  if (rows == 0) return false;
+  if (w.sizes.options.layer_norm != LayerNorm::none) return true;  // which takes this product by itself
+  if (steps == 1) return false;
+  InputProduct product = {};
+  product.input = input;
+  product.recurrent = w.sizes.recurrent();
+  product.rows = rows;
+  product.steps = steps;
+  product.n_blocks = w.blocks();
+  product.kernels = {w.kernels.width, w.kernels.max_rows, sizeof(Real)};
+  return cheaper_ahead(product);
+}
+
+template <class Real>
+bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
+             size_t n, Real* to) {
+  Project<Real> product = {};
+  product.w_ih = p.panels;
+  product.bias = bias;
+  product.input_size = p.n_k;
+  product.x = x;
+  product.pre = to;
+  product.n_rows = n;
+  product.n_blocks = p.shape.blocks();
+  const double flops = product_flops(n, 4 * w.kernels.width, p.n_k);
+  return sliced(team, team.begin(product.n_blocks), team.end(product.n_blocks), flops, [&](size_t begin, size_t end) {
+    product.block_begin = begin;
+    product.block_end = end;
+    w.kernels.project(product);
+  });
+}
+
+template <class Real>
+void run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step) {
+  const size_t k = step.recurrent_size + (step.use_pre ? 0 : step.input_size);
+  const double flops = product_flops(step.n_rows, 4 * w.kernels.width, k) * double(1 + step.n_more);
+  sliced(team, team.begin(w.blocks()), team.end(w.blocks()), flops, [&](size_t begin, size_t end) {
+    step.block_begin = begin;
+    step.block_end = end;
+    w.kernels.forward(step);
+  });
+}
+
+template <class Real>
+bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
+                          const ForwardStep<Real>& step) {
+  const ForwardThreadScratch<Real>& scratch = *task.thread;
+  const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
+  for (size_t i = 0; i < step.n_rows; ++i) scratch.x[i] = step.rows[i].h;
+  project<Real>(team, pass.w, layer.hh, nullptr, scratch.x, step.n_rows, task.team->product);
+  if (!team.sync()) return false;
+  const size_t first = team.begin(step.n_rows), end = team.end(step.n_rows);
+  for (size_t i = first; i < end; ++i) scratch.norm[i].ih = step.rows[i].pre;
+  NormStep<Real> norm = {};
+  norm.norm = &layer.norm;
+  norm.bias = step.bias;
+  norm.rows = step.rows + first;
+  norm.norm_rows = scratch.norm + first;
+  norm.n_rows = end - first;
+  norm.hidden_size = step.hidden_size;
+  norm.kind = step.kind;
+  norm.peephole = step.peephole;
+  norm.extra = step.extra ? step.extra + first : nullptr;
+  norm.work = scratch.norm_work;
+  pass.w.kernels.normalised(norm);
+  return true;
+}
+
+template <class Real>
+void project_h(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task, size_t n) {
+  const ForwardThreadScratch<Real>& scratch = *task.thread;
+  const Packed<Real>& hr = pass.w.layer(task.l, task.d).hr;
+  const size_t R = pass.n.recurrent, line = hr.shape.line();
+  for (size_t i = 0; i < n; ++i) scratch.x[i] = scratch.rows[i].y;
+  Project<Real> product = {};
+  product.w_ih = hr.panels;
+  product.input_size = hr.n_k;
+  product.x = scratch.x;
+  product.pre = task.team->z;
+  product.n_rows = n;
+  product.n_blocks = hr.shape.blocks();
+  product.block_begin = team.begin(product.n_blocks);
+  product.block_end = team.end(product.n_blocks);
+  if (product.block_begin < product.block_end) {
+    pass.w.kernels.project(product);
+    const Options& o = pass.sizes.options;
+    ProjectedStep<Real> step = {};
+    step.rows = scratch.projected;
+    step.n_rows = n;
+    step.begin = product.block_begin * line;
+    step.end = std::min(R, product.block_end * line);
+    step.clip = Real(o.proj_clip);
+    step.zoneout_h = Real(o.cell.zoneout_h);
+    step.extra = scratch.extra;
+    pass.w.kernels.projected(step);
+  }
+  team.worked(product_flops(n, R, hr.n_k));
+}
+
+#define QG_INSTANTIATE(Real)                                                                                           \
+  template bool project_ahead<Real>(const Weights<Real>&, size_t, size_t, size_t);                                     \
+  template bool project<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real*, const Real* const*, \
+                              size_t, Real*);                                                                          \
+  template void run_cells<Real>(const Team&, const Weights<Real>&, ForwardStep<Real>&);                                \
+  template bool run_normalised_cells<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&,         \
+                                           const ForwardStep<Real>&);                                                  \
+  template void project_h<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&, size_t);
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
+
+}  // namespace quadgate

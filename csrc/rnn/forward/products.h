@@ -1,0 +1,32 @@
+// The products of the forward pass: input products of many steps ahead of the time loop, and those of a step.
+#pragma once
+
+#include "rnn/forward/layer.h"
+
+namespace quadgate {
+
+// Whether the input products of a layer run ahead, many steps' rows at a time, or join each step's product as more k.
+template <class Real>
+bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps);
+
+// n rows of `to` (n_blocks, 4, W) = x @ the matrix + bias, which may be null, for the team's share of blocks. False
+// once the call is to stop.
+template <class Real>
+bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
+             size_t n, Real* to);
+
+// The cells of a step, as the epilogue of their product, for the team's share of blocks. `step` is complete but for its
+// blocks.
+template <class Real>
+void run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step);
+
+// The cells of a step with layer normalisation: the product with h, then row by row. False once the call is to stop.
+template <class Real>
+bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
+                          const ForwardStep<Real>& step);
+
+// h of n rows behind a projection.
+template <class Real>
+void project_h(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task, size_t n);
+
+}  // namespace quadgate
