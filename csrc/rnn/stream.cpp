@@ -54,9 +54,20 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<Real>& p = w.layer(l, 0);
-    w.kernels.forward({p.ih.panels, p.hh.panels, p.ih.bias, p.ih.n_k, sizes_.hidden, sizes_.recurrent(),
-                       rows + l * batch_, batch_, 0, w.blocks(), false, now_ == 1, false, w.kind(), p.peephole,
-                       nullptr});
+    ForwardStep<Real> step = {};
+    step.w_ih = p.ih.panels;
+    step.w_hh = p.hh.panels;
+    step.bias = p.ih.bias;
+    step.input_size = p.ih.n_k;
+    step.hidden_size = sizes_.hidden;
+    step.recurrent_size = sizes_.recurrent();
+    step.rows = rows + l * batch_;
+    step.n_rows = batch_;
+    step.block_end = w.blocks();
+    step.descending = now_ == 1;
+    step.kind = w.kind();
+    step.peephole = p.peephole;
+    w.kernels.forward(step);
   }
   now_ = 1 - now_;
   return true;
