@@ -1,19 +1,51 @@
 // The layouts that kernels read and write, and the order in which they sum.
 //
 // Words: W is the vector width of the table, H the hidden size, I the input size of the layer, R the columns of h: H,
-// or fewer behind a projection. A block is W consecutive hidden units; the last block of H may be partial, its missing
-// lanes are zero in packed weights and are never read from or written to the caller's arrays. P = ceil(H / W) blocks.
+// or fewer behind a projection, G the gates of the cell. A block is W consecutive hidden units; the last block of H may
+// be partial, its missing lanes are zero in packed weights and are never read from or written to the caller's arrays.
+// n_blocks = ceil(H / W).
 //
-// Packed forward weights ("panels"):   [P][k][4][W]    gates i, f, g, o side by side for each k
-// Packed bias:                          [P][4][W]
-// A matrix without gates (Elman's, a projection, a highway's gate) has four blocks of its rows side by side instead:
-//   [ceil(rows / 4W)][k][4][W], so that what comes out lies in the order of the rows.
-// Packed backward weights ("back panels"): the blocks of output columns in the fewest groups of at most 4, as even as
-//   can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of the G gates
-//   (4, or 1 without gates), nv being the group's number of blocks.
+// Packed forward weights ("panels"):   [n_blocks][k][G][W]    the gates side by side for each k; i, f, g, o of an LSTM
+// Packed bias:                          [n_blocks][G][W]
+// A matrix without gates (G = 1: Elman's, a projection, a highway's gate) has kRowBlocks blocks of its rows side by
+// side
+//   instead: [ceil(rows / (kRowBlocks W))][k][kRowBlocks][W], so that results lie in the order of the rows. A line is
+//   what one k of one panel takes: G * row_blocks(G) vectors.
+// Packed backward weights ("back panels"): the blocks of output columns in the fewest groups of at most kGroupBlocks,
+// as
+//   even as can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of the
+//   G gates, nv being the group's number of blocks.
 //
 // Order of summation, the same for every tile shape, so that results do not depend on batch size or threads:
 //   forward      ((bias + sum over I, in order) + sum over R, in order), one chain
 //   backward     a chain for each gate, added as ((i + f) + g) + o
 //   weights      one chain over the rows, in order, continuing from the value that is already there
 #pragma once
+
+#include <stddef.h>
+
+#include "kernels/vec/inline.h"
+
+namespace quadgate {
+
+constexpr int kRowBlocks = 4;    // of a matrix without gates, in a panel
+constexpr int kGroupBlocks = 4;  // blocks in a group of back panels, at most
+
+// Internal linkage: an instruction set's copy must never serve the others.
+static constexpr int row_blocks(int n_gates) { return n_gates == 1 ? kRowBlocks : 1; }
+
+// Vectors in a line of every panel so far: an LSTM's gates, or the row blocks of a matrix without. A cell with another
+// number of gates needs `project` and `weight_gradient` for that number too.
+constexpr int kLineVectors = 4;
+
+// `total` things in the fewest parts of at most `largest`, as even as can be, the larger ones first. Register tiles of
+// 5 and 5 rows run at full speed, of 6 and 4 nearly so, of 6 and 1 not.
+struct Parts {
+  size_t count, small, n_large;
+  QG_INLINE Parts(size_t total, size_t largest)
+      : count((total + largest - 1) / largest), small(count ? total / count : 0), n_large(count ? total % count : 0) {}
+  QG_INLINE size_t begin(size_t part) const { return part * small + (part < n_large ? part : n_large); }
+  QG_INLINE int size(size_t part) const { return int(small + (part < n_large)); }
+};
+
+}  // namespace quadgate

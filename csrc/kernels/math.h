@@ -1,5 +1,5 @@
 // sigmoid and tanh on vectors: at most 2 ULP everywhere; no branch, no table, one exponential and one division each.
-// Behind them the other activations, and the derivatives.
+// After them the other activations, and the derivatives.
 //
 // With x = k ln2 + r, |r| <= ln2 / 2, and s = 2^k:
 //
@@ -9,7 +9,7 @@
 // No case depends on size or sign. tanh's numerator, (1 - s) - 2 s g, is g alone for small x (k = 0), where g keeps its
 // relative accuracy; both terms are halved below. Its denominator is at most 1 then, which rounds finer than above 1.
 //
-// s is made by one shift: adding 1.5 * 2^(mantissa bits) + bias to x / ln2 leaves k + bias in the low bits, which then
+// One shift makes s: adding 1.5 * 2^(mantissa bits) + bias to x / ln2 leaves k + bias in the low bits, which then
 // move to the exponent. sigmoid's fraction is scaled by 2^kScale above and below, so that s stays normal where the
 // result is denormal and the division rounds it, once. Beyond the clamps the results are constant; the order of their
 // arguments lets NaN through. The polynomials come from bench/fit_activations.py.
@@ -73,7 +73,7 @@ QG_INLINE VD sigmoid_h(VD r) {
   return fma(fma(c, r4, b), r4, a);
 }
 
-// g(r) = (exp(2 r) - 1) / 2 = r + r^2 h(r), at r - k * (what the constant ln2 / 2 lacks)
+// g(r) = (exp(2 r) - 1) / 2 = r + r^2 h(r), at r - k * (the rounding error of the constant ln2 / 2)
 QG_INLINE VF tanh_g(VF r, VF) {
   VF r2 = r * r, h = fma(set1(0.04389473873f), r2, pair(0.3333629955f, 0.1339043358f, r));
   return fma(r2, fma(h, r2, pair(0.9999996743f, 0.6666606992f, r)), r);  // 1e-9 k is too little to matter
@@ -96,7 +96,7 @@ QG_INLINE Vec<Real> sigmoid(Vec<Real> x) {
   Vec<Real> t = fma(x, set1(C::kInvLn2), magic), k = t - magic;
   Vec<Real> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), x));
   Vec<Real> s = to_exponent(t);
-  return s / (set1(C::kTwoToScale) + fnma(r, sigmoid_h(r), s));  // never p alone: one rounding less
+  return s / (set1(C::kTwoToScale) + fnma(r, sigmoid_h(r), s));  // folding p into the fma saves one rounding
 }
 
 template <class Real>
@@ -138,7 +138,7 @@ QG_INLINE Exponential<Real> exp_negative(Vec<Real> x) {
   return {to_exponent(t), fnma(r, sigmoid_h(r), set1(C::kTwoToScale))};
 }
 
-// artanh(q) / q - 1 by y = q^2, for q <= 1/3; without its 1, so that the product with q rounds no more than need be
+// artanh(q) / q - 1 by y = q^2, for q <= 1/3; without its 1, so that the product with q rounds only once
 QG_INLINE VF artanh_h(VF y) {
   VF h = fma(set1(0.1408916753f), y, set1(0.1398030138f));
   h = fma(h, y, set1(0.2001245514f));
@@ -163,9 +163,9 @@ QG_INLINE Vec<Real> softplus(Vec<Real> x) {
   return max(zero<Real>(), x) + fma(twice, artanh_h(q * q), twice);
 }
 
-// f(x) for every function that ONNX names; kernels.h lists them.
+// f(x) for every function that ONNX names; steps.h lists them.
 template <class Real>
-__attribute__((noinline)) Vec<Real> activate_other(const Activation<Real>& f, Vec<Real> x) {
+QG_OUTLINE Vec<Real> activate_other(const Activation<Real>& f, Vec<Real> x) {
   const Vec<Real> alpha = set1(f.alpha), beta = set1(f.beta), none = zero<Real>(), one = set1(Real(1));
   switch (f.function) {
     case kRelu:
@@ -182,7 +182,7 @@ __attribute__((noinline)) Vec<Real> activate_other(const Activation<Real>& f, Ve
       return alpha * tanh(beta * x);
     case kElu:
       return where_less(x, none, alpha * expm1_negative(min(none, x)), x);
-    case kSoftsign:  // inf counts as the largest number, so that the limit is 1 and not NaN
+    case kSoftsign:  // takes inf for the largest number, so that the limit is 1 and not NaN
       x = max(set1(-Constants<Real>::kMax), min(set1(Constants<Real>::kMax), x));
       return x / (one - negative_abs(x));
     default:
@@ -195,9 +195,9 @@ QG_INLINE Vec<Real> activate(const Activation<Real>& f, Vec<Real> x) {
   return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
 }
 
-// f'(x), given y = f(x); at a kink that of the side below, and 0 at both of hard_sigmoid's, as PyTorch has it.
+// f'(x), given y = f(x); at a kink the slope of the side below, and 0 at both of hard_sigmoid's, as PyTorch has it.
 template <class Real>
-__attribute__((noinline)) Vec<Real> slope_other(const Activation<Real>& f, Vec<Real> x, Vec<Real> y) {
+QG_OUTLINE Vec<Real> slope_other(const Activation<Real>& f, Vec<Real> x, Vec<Real> y) {
   const Vec<Real> alpha = set1(f.alpha), none = zero<Real>(), one = set1(Real(1));
   switch (f.function) {
     case kRelu:

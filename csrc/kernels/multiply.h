@@ -2,7 +2,9 @@
 //
 // sums[p][r][v] += sum over k of a[r][p * a_stride + k * a_step] * w[p * w_stride + (k * NV + v) * W ...]
 //
-// NP  panels (or segments of k) that are worked on side by side, each with its own weights
+// The weights are of type Storage, and widened to Real a vector at a time.
+//
+// NP  panels (or segments of k) worked on side by side, each with its own weights
 // MR  rows that share the weights loaded for one k
 // NV  vectors of columns, adjacent in memory for each k
 //
@@ -13,20 +15,21 @@
 #pragma once
 
 #include "kernels/vec/vec.h"
+#include "kernels/weights/real.h"
 
 namespace quadgate {
 namespace QG_ISA {
 
-// Memory that a product brings to L2 while it runs, if the address is valid or not.
+// Region to prefetch into L2 during the product; the address may be invalid.
 struct Slice {
   const char* begin;
   size_t bytes_per_k;
 };
 
-// `ahead`: memory to bring to L2 meanwhile, see Ahead.
-template <class Real, int NP, int MR, int NV>
+// `ahead`: memory to prefetch into L2 meanwhile, see Ahead.
+template <class Real, class Storage, int NP, int MR, int NV>
 QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t a_step,
-                        const Real* w, size_t w_stride, size_t n_k, Slice ahead) {
+                        const Storage* w, size_t w_stride, size_t n_k, Slice ahead) {
   constexpr int W = Vec<Real>::kWidth;
   const char* line = ahead.begin;
   size_t at = 0;
@@ -35,11 +38,11 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
     if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // smaller tiles have no time to spare
 #pragma GCC unroll 4
     for (int p = 0; p < NP; ++p) {
-      const Real* weights = w + p * w_stride;
+      const Storage* weights = w + p * w_stride;
       if constexpr (NP * MR * NV + NV + 1 <= kRegisters) {  // hold the weights, pass the rows by
         Vec<Real> weight[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) weight[v] = load(weights + v * W);
+        for (int v = 0; v < NV; ++v) weight[v] = load_widened<Real>(weights + v * W);
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) {
           const Vec<Real> x = set1(a[r][p * a_stride + at]);
@@ -52,7 +55,7 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
         for (int r = 0; r < MR; ++r) x[r] = set1(a[r][p * a_stride + at]);
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
-          const Vec<Real> weight = load(weights + v * W);
+          const Vec<Real> weight = load_widened<Real>(weights + v * W);
 #pragma GCC unroll 8
           for (int r = 0; r < MR; ++r) sums[p][r][v] = fma(x[r], weight, sums[p][r][v]);
         }
@@ -61,42 +64,18 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
   }
 }
 
-// The tiles of one panel share the work of bringing the next panel closer, evenly, so that a sweep over weights that
-// only L3 holds runs at the speed of the multiply-adds (measured at H = 1024: 0.66 of peak without, 0.76 if the first
-// four tiles of eleven do it all).
-template <class Real>
+// The tiles of one panel share the prefetch of the next panel evenly, so that a pass over weights that only L3 holds
+// runs at the speed of the multiply-adds (measured at H = 1024: 0.66 of peak without, 0.76 if the first four tiles of
+// eleven do it all).
+template <class Real, class Storage = Real>
 struct Ahead {
-  const Real *panel, *next;  // next is null when there is none: then a tile touches what it reads anyway
+  const Storage *panel, *next;  // next is null when there is none: then a tile touches what it reads anyway
   size_t n_tiles;
   QG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
-    const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Real);  // for one k
+    const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);  // for one k
     const size_t share = (line + n_tiles - 1) / n_tiles, bytes = share < 64 ? share : 64;
     return {reinterpret_cast<const char*>(next ? next : panel) + tile * n_k * bytes, bytes};
   }
-};
-
-template <int N>
-struct Int {
-  static constexpr int value = N;
-};
-
-// Calls f(Int<n>) for a run-time n in 1..Max.
-template <int Max, class F>
-QG_INLINE void with_constant(int n, F&& f) {
-  if constexpr (Max > 1) {
-    if (n < Max) return with_constant<Max - 1>(n, f);
-  }
-  f(Int<Max>{});
-}
-
-// `total` things cut into the fewest tiles of at most `largest`, as even as can be: a tile of 5 and one of 5 run at
-// full speed, a tile of 6 and one of 4 nearly so, one of 6 and one of 1 does not.
-struct Tiles {
-  size_t count, small, n_large;
-  QG_INLINE Tiles(size_t total, size_t largest)
-      : count((total + largest - 1) / largest), small(count ? total / count : 0), n_large(count ? total % count : 0) {}
-  QG_INLINE size_t begin(size_t t) const { return t * small + (t < n_large ? t : n_large); }
-  QG_INLINE int size(size_t t) const { return int(small + (t < n_large)); }
 };
 
 }  // namespace QG_ISA

@@ -1,66 +1,220 @@
-// Layer normalisation (Ba, Kiros & Hinton 2016) of a cell's two products and of its c: the arguments of the pass that
-// follows the products, row by row. Words and layouts: kernels.h. N(v) = (v - mean) / sqrt(variance + epsilon).
+// The pass that layer normalisation puts behind the products, forward and backward; norm_steps.h has the formulas.
 //
-//   a = gain_ih N(W_ih x) + gain_hh N(W_hh h') + bias          N over all 4H
-//   w = gain_c N(n) + bias_c                                   N over H
-//   carried: n becomes w before o and c are made of it; otherwise u alone is taken of w
+// A row's mean and variance need all of it before any of its cells, so products go to memory here, and a row is
+// finished by one thread: its sums have one order, whatever the split. The cell has gates with peepholes, and an output
+// gate that is computed after c is normalised: Lstm, or another of its kind.
 #pragma once
 
-#include <stddef.h>
-
-#include "kernels/steps.h"
+#include "cells/lstm.h"
+#include "kernels/norm_steps.h"
 
 namespace quadgate {
+namespace QG_ISA {
+namespace {
 
 template <class Real>
-struct Norm {
-  const Real *gain_ih, *gain_hh;  // (4H)
-  const Real *gain_c, *bias_c;    // (H)
-  Real epsilon;
-  bool carried;
+struct Moments {
+  Real mean, inverse;
 };
 
+// Of n elements that at(block) gives by vectors; two passes, so that a large mean costs no accuracy.
+template <class Real, class At>
+QG_INLINE Moments<Real> moments(size_t n_blocks, size_t n, Real epsilon, At&& at) {
+  Vec<Real> sum = zero<Real>();
+  for (size_t b = 0; b < n_blocks; ++b) sum = sum + at(b, zero<Real>());
+  const Real mean = sum_of(sum) / Real(n);
+  sum = zero<Real>();
+  for (size_t b = 0; b < n_blocks; ++b) {
+    Vec<Real> d = at(b, set1(mean));
+    sum = fma(d, d, sum);
+  }
+  return {mean, Real(1) / root(sum_of(sum) / Real(n) + epsilon)};
+}
+
+// The first n lanes of x - mean, zeros in the others.
 template <class Real>
-struct NormRow {
-  const Real *ih, *hh;          // (P,4,W) the products, from `project`
-  Real *normal_ih, *normal_hh;  // (4H) out for the tape: N of them; null for all rows or for none
-  Real* inverse;                // (2) out for the tape: 1 / their deviations; null as these
-};
+QG_INLINE Vec<Real> centred(Vec<Real> x, Vec<Real> mean, int n) {
+  constexpr int W = Vec<Real>::kWidth;
+  Vec<Real> d = x - mean;
+  if (n >= W) return d;
+  Real t[W];
+  store(t, d);
+  return load_n(t, n);
+}
 
+// Of a product of G gates in panel order.
+template <int G, class Real>
+QG_INLINE Moments<Real> product_moments(const Real* product, size_t hidden, Real epsilon) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  return moments<Real>((hidden + W - 1) / W * G, G * hidden,
+                       epsilon, [&](size_t b, Vec<Real> mean) __attribute__((always_inline)) {
+                         return centred(load(product + b * W), mean, lanes_of<Real>(b / G, hidden));
+                       });
+}
+
+// Of (hidden) elements in order.
 template <class Real>
-struct NormStep {
-  const Norm<Real>* norm;
-  const Real* bias;              // (P,4,W)
-  const ForwardRow<Real>* rows;  // x, h and pre are not read
-  const NormRow<Real>* norm_rows;
-  size_t n_rows, hidden_size;
-  const CellKind<Real>* kind;  // never null
-  const Real* peephole;
-  const OutputExtra<Real>* extra;
-  Real* work;  // (2, P, W) of any contents
-};
+QG_INLINE Moments<Real> unit_moments(const Real* values, size_t hidden, Real epsilon) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  return moments<Real>((hidden + W - 1) / W, hidden,
+                       epsilon, [&](size_t b, Vec<Real> mean) __attribute__((always_inline)) {
+                         return centred(load(values + b * W), mean, lanes_of<Real>(b, hidden));
+                       });
+}
 
-template <class Real>
-struct NormBackwardRow {
-  const Real* dm;                     // (H) gradient of m
-  const Real *normal_ih, *normal_hh;  // (4H) from the tape
-  const Real* inverse;                // (2) from the tape
-  Real* da;                           // (4H) out: gradient of a
-  Real *dg_ih, *dg_hh;                // (4H) out: gradients of the products
-  Real *ih_panel, *hh_panel;          // as BackwardRow::dg_panel
-  Real *dw, *normal_c;                // (H) out: gradient of w, and N(n)
-};
+template <class Cell, class Real>
+void normalised(const NormStep<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
+  const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
+  const Norm<Real>& norm = *s.norm;
+  Real *cells = s.work, *outputs = s.work + blocks * W;  // c_new, and the output gate's argument
+  for (size_t r = 0; r < s.n_rows; ++r) {
+    const ForwardRow<Real>& row = s.rows[r];
+    const NormRow<Real>& from = s.norm_rows[r];
+    const OutputExtra<Real>* extra = s.extra ? s.extra + r : nullptr;
+    const Moments<Real> ih = product_moments<G>(from.ih, H, norm.epsilon),
+                        hh = product_moments<G>(from.hh, H, norm.epsilon);
+    if (from.inverse) from.inverse[0] = ih.inverse, from.inverse[1] = hh.inverse;
+    typename Cell::Values cell;
+    typename Cell::Peephole loaded;
+    for (size_t b = 0; b < blocks; ++b) {
+      const size_t u = b * W;
+      const int n = lanes_of<Real>(b, H);
+      Vec<Real> a[G];
+      for (size_t v = 0; v < G; ++v) {
+        const size_t at = (b * G + v) * W, row_at = v * H + u;
+        Vec<Real> x = (load(from.ih + at) - set1(ih.mean)) * set1(ih.inverse);
+        Vec<Real> h = (load(from.hh + at) - set1(hh.mean)) * set1(hh.inverse);
+        a[v] = fma(load_upto(norm.gain_ih + row_at, n), x, load(s.bias + at));
+        a[v] = fma(load_upto(norm.gain_hh + row_at, n), h, a[v]);
+        if (from.normal_ih) {
+          store_upto(from.normal_ih + row_at, x, n);
+          store_upto(from.normal_hh + row_at, h, n);
+        }
+      }
+      Cell::forward(cell, a, load_upto(row.c_prev + u, n), s.kind, Cell::load_peephole(loaded, s.peephole, H, u, n));
+      store(cells + u, cell.c_new);
+      store(outputs + u, a[O]);
+      for (size_t v = 0; row.gates && v < O; ++v) store_upto(row.gates + v * H + u, a[v], n);
+    }
+    const Moments<Real> c = unit_moments(cells, H, norm.epsilon);
+    for (size_t b = 0; b < blocks; ++b) {
+      const size_t u = b * W;
+      const int n = lanes_of<Real>(b, H);
+      cell.c_new = load(cells + u);
+      Vec<Real> v = (cell.c_new - set1(c.mean)) * set1(c.inverse);
+      v = fma(load_upto(norm.gain_c + u, n), v, load_upto(norm.bias_c + u, n));
+      if (norm.carried) cell.c_new = v;
+      Vec<Real> a = load(outputs + u);
+      cell.o = Cell::output_gate(a, cell.c_new, s.kind, Cell::load_peephole(loaded, s.peephole, H, u, n));
+      if (row.gates) store_upto(row.gates + O * H + u, a, n);
+      store_upto(row.c + u, Cell::zoneout_c(load_upto(row.c_prev + u, n), cell.c_new, s.kind, extra, u, n), n);
+      store_h(row.y, row.y2, cell.o * Cell::squash(v, s.kind), s.kind->zoneout_h, extra, u, n);
+    }
+  }
+}
 
-template <class Real>
-struct NormBackwardStep {
-  const Norm<Real>* norm;
-  const BackwardRow<Real>* rows;  // gates, c_prev and dc are used
-  const NormBackwardRow<Real>* norm_rows;
-  size_t n_rows, hidden_size, panel_stride;
-  const CellKind<Real>* kind;  // never null
-  const Real* peephole;
-  const BackwardExtra<Real>* extra;  // may be null
-  Real* work;                        // (2, P, W) of any contents
-};
+// ---- backward ----
 
+// From the gradient of gain * N(p) to that of p, over all GH: with g = gain da,
+//   dp = (g - mean(g) - N(p) mean(g N(p))) / deviation
+template <int G, class Real>
+QG_INLINE void product_backward(const Real* da, const Real* gain, const Real* normal, Real inverse, size_t hidden,
+                                Real* dg, Real* panel, size_t panel_stride) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  const size_t blocks = (hidden + W - 1) / W;
+  Vec<Real> sum = zero<Real>(), weighted = zero<Real>();
+  for (size_t b = 0; b < blocks; ++b)
+    for (size_t v = 0; v < size_t(G); ++v) {
+      const int n = lanes_of<Real>(b, hidden);
+      Vec<Real> g = load_upto(gain + v * hidden + b * W, n) * load_upto(da + v * hidden + b * W, n);
+      sum = sum + g;
+      weighted = fma(g, load_upto(normal + v * hidden + b * W, n), weighted);
+    }
+  const Vec<Real> mean = set1(sum_of(sum) / Real(G * hidden)), weight = set1(sum_of(weighted) / Real(G * hidden));
+  for (size_t b = 0; b < blocks; ++b) {
+    const int n = lanes_of<Real>(b, hidden);
+    Vec<Real> d[G];
+    for (size_t v = 0; v < size_t(G); ++v) {
+      Vec<Real> g = load_upto(gain + v * hidden + b * W, n) * load_upto(da + v * hidden + b * W, n);
+      d[v] = centred(fnma(load_upto(normal + v * hidden + b * W, n), weight, g), mean, n) * set1(inverse);
+    }
+    store_gradients(dg, panel, d, b, hidden, panel_stride);
+  }
+}
+
+template <class Cell, class Real>
+void normalised_backward(const NormBackwardStep<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
+  const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
+  const Norm<Real>& norm = *s.norm;
+  const CellKind<Real>* options = s.kind;
+  Real *cells = s.work, *beside = s.work + blocks * W;  // c_new; its gradient that does not pass the normalisation
+  for (size_t r = 0; r < s.n_rows; ++r) {
+    const BackwardRow<Real>& row = s.rows[r];
+    const NormBackwardRow<Real>& to = s.norm_rows[r];
+    const BackwardExtra<Real>* extra = s.extra ? s.extra + r : nullptr;
+    typename Cell::Peephole loaded;
+    const typename Cell::Peephole* const taped = nullptr;  // the arguments of the gates have their peepholes already
+    auto gates = [&](size_t u, int n, Vec<Real>(&a)[G], typename Cell::Values& cell) __attribute__((always_inline)) {
+      for (size_t v = 0; v < G; ++v) a[v] = load_upto(row.gates + v * H + u, n);
+      Cell::forward(cell, a, load_upto(row.c_prev + u, n), options, taped);
+    };
+    Vec<Real> a[G], da[G], direct;
+    typename Cell::Values cell;
+    for (size_t b = 0; b < blocks; ++b) {
+      gates(b * W, lanes_of<Real>(b, H), a, cell);
+      store(cells + b * W, cell.c_new);
+    }
+    const Moments<Real> c = unit_moments(cells, H, norm.epsilon);
+    Vec<Real> sum = zero<Real>(), weighted = zero<Real>();
+    for (size_t b = 0; b < blocks; ++b) {
+      const size_t u = b * W;
+      const int n = lanes_of<Real>(b, H);
+      const Vec<Real> gain = load_upto(norm.gain_c + u, n);
+      Vec<Real> normal = centred(load(cells + u), set1(c.mean), n) * set1(c.inverse);
+      Vec<Real> v = fma(gain, normal, load_upto(norm.bias_c + u, n));
+      Vec<Real> d_c = Cell::zoneout_c_backward(load_upto(row.dc + u, n), extra, u, n, direct), d_v = zero<Real>();
+      a[O] = load_upto(row.gates + O * H + u, n);
+      cell.c_new = norm.carried ? v : load(cells + u);
+      if (extra && extra->fresh) store_upto(extra->fresh + u, cell.c_new, n);
+      cell.o = Cell::gate(a[O], options);
+      Cell::output_backward(cell, v, load_upto(to.dm + u, n), d_v, d_c, da, a, options,
+                            Cell::load_peephole(loaded, s.peephole, H, u, n));
+      if (norm.carried) {
+        d_v = d_v + d_c;
+        d_c = zero<Real>();
+        if (extra && extra->dc_total) store_upto(extra->dc_total + u, d_v + direct, n);
+      }
+      Vec<Real> g = gain * d_v;
+      sum = sum + g;
+      weighted = fma(g, normal, weighted);
+      store(cells + u, g);
+      store(beside + u, d_c);
+      store_upto(to.dw + u, d_v, n);
+      store_upto(to.normal_c + u, normal, n);
+      store_upto(to.da + O * H + u, da[O], n);
+      store_upto(row.dc + u, direct, n);
+    }
+    const Vec<Real> mean = set1(sum_of(sum) / Real(H)), weight = set1(sum_of(weighted) / Real(H));
+    for (size_t b = 0; b < blocks; ++b) {
+      const size_t u = b * W;
+      const int n = lanes_of<Real>(b, H);
+      Vec<Real> d = fnma(load_upto(to.normal_c + u, n), weight, load(cells + u)) - mean;
+      d = fma(d, set1(c.inverse), load(beside + u));
+      direct = load_upto(row.dc + u, n);
+      if (extra && extra->dc_total && !norm.carried) store_upto(extra->dc_total + u, d + direct, n);
+      gates(u, n, a, cell);
+      Vec<Real> dc = Cell::backward(cell, load_upto(row.c_prev + u, n), d, da, a, options,
+                                    Cell::load_peephole(loaded, s.peephole, H, u, n));
+      store_upto(row.dc + u, dc + direct, n);
+      for (size_t v = 0; v < O; ++v) store_upto(to.da + v * H + u, da[v], n);
+    }
+    product_backward<G>(to.da, norm.gain_ih, to.normal_ih, to.inverse[0], H, to.dg_ih, to.ih_panel, s.panel_stride);
+    product_backward<G>(to.da, norm.gain_hh, to.normal_hh, to.inverse[1], H, to.dg_hh, to.hh_panel, s.panel_stride);
+  }
+}
+
+}  // namespace
+}  // namespace QG_ISA
 }  // namespace quadgate

@@ -29,7 +29,7 @@ struct Activation {
   Real alpha, beta;
 };
 
-// What a cell does that the plain one does not. Where a step has none, its cell is the plain one.
+// Options of a cell. A step whose pointer to them is null has the plain LSTM cell.
 template <class Real>
 struct CellKind {
   Activation<Real> gate, cell, output;  // Elman's cell uses the first
@@ -44,67 +44,75 @@ template <class Real>
 struct ForwardRow {
   const Real* x;       // (I) input of this step; not read where `pre` is used
   const Real* h;       // (R) h of the previous step, as the product takes it
-  const Real* pre;     // (P,4,W) bias + input products, from `project`; read only if ForwardStep::use_pre
+  const Real* pre;     // (n_blocks,G,W) bias + input products, from `project`; read only if ForwardStep::use_pre
   const Real* c_prev;  // (H)
   Real* c;             // (H) out; may be c_prev
   Real* y;             // (H) out: h of this step; m where a projection follows
-  Real* y2;            // (H) out: the same once more; may be null
-  Real* gates;  // (4,H) out for the tape: activated i, f, g, o of a plain cell, the arguments of another's; may be
-                // null (for all rows or for none); unused by Elman's
+  Real* y2;            // (H) out: optional second copy of y; may be null
+  Real* gates;  // (4,H) out for the tape: activated i, f, g, o of a plain cell, the gates' arguments of a cell with
+                // options; null for all rows or for none; unused by a cell that tapes nothing
 };
 
-// What a row has besides where zoneout or recurrent dropout act on h.
+// Extra per-row pointers, present only with zoneout or recurrent dropout.
 template <class Real>
 struct OutputExtra {
-  const Real* h_prev;           // (R) h of the previous step as it was given out; null: no zoneout of h
+  const Real* h_prev;           // (R) h of the previous step, before h_mask; null: no zoneout of h
   const unsigned char* keep_h;  // (R) 1 where the previous h stays; null: by expectation
-  const unsigned char* keep_c;  // (H) the same for c; not of a plain cell
-  const Real* h_mask;           // (R) multipliers of h on its way into the next step's product; may be null
-  Real* h_masked;               // (R) out: the h for that; null with h_mask
+  const unsigned char* keep_c;  // (H) the same for c; null with a plain cell
+  const Real* h_mask;           // (R) multipliers of h for the next step's product; may be null
+  Real* h_masked;               // (R) out: h times h_mask; null with h_mask
 };
 
-// What the pointers of a ForwardRow move by from a step to the next, in elements; 0 for what is absent.
+// Elements by which the pointers of a ForwardRow move from a step to the next; 0 for absent arrays.
 struct RowStrides {
   ptrdiff_t x, pre, y, y2, c, gates;
 };
 
+// The part of a step that its cell reads.
 template <class Real>
-struct ForwardStep {
-  const Real* w_ih;  // (P,I,4,W)
-  const Real* w_hh;  // (P,R,4,W)
-  const Real* bias;  // (P,4,W)
-  size_t input_size, hidden_size, recurrent_size;
+struct CellStep {
+  size_t hidden_size;
+  const CellKind<Real>* kind;      // null: the plain LSTM cell
+  const Real* peephole;            // (3,H) for i, f, o; may be null
+  const OutputExtra<Real>* extra;  // (n_rows); may be null; null if n_more is not 0
+  bool large_tape;                 // write `gates` past the caches, which could not hold them until they are read
+};
+
+// Weights are of type Storage, see kernels/weights/.
+template <class Real, class Storage = Real>
+struct ForwardStep : CellStep<Real> {
+  const Storage* w_ih;  // (n_blocks,I,G,W)
+  const Storage* w_hh;  // (n_blocks,R,G,W)
+  const Real* bias;     // (n_blocks,G,W)
+  size_t input_size, recurrent_size;
   ForwardRow<Real>* rows;  // written only by `advance`
   size_t n_rows;
   size_t block_begin, block_end;  // which blocks of hidden units to compute; all of them if n_more is not 0
   bool use_pre;
-  bool descending;             // sweep the panels backwards: what the last sweep left in cache is used first; in turns
-  bool large_tape;             // write `gates` past the caches, which could not hold them until they are read
-  const CellKind<Real>* kind;  // null: the plain cell
-  const Real* peephole;        // (3,H) for i, f, o; may be null
-  const OutputExtra<Real>* extra;  // (n_rows); may be null; null if n_more is not 0
-  size_t n_more = 0;               // steps that follow at once, between which rows move on as by `advance`
-  RowStrides next = {};            // for those
+  bool descending;       // iterate the panels in reverse; callers alternate, so that panels still in cache come first
+  size_t n_more = 0;     // steps that follow within the call, between which rows move on as by `advance`
+  RowStrides next = {};  // for those
 };
 
-// The input product of many rows, ahead of the time loop; any other product with a packed matrix.
-template <class Real>
+// The input product of many rows, ahead of the time loop; any other product with a packed matrix. Lines are of
+// kLineVectors vectors.
+template <class Real, class Storage = Real>
 struct Project {
-  const Real* w_ih;  // (P,I,4,W)
-  const Real* bias;  // (P,4,W); null: zeros
+  const Storage* w_ih;  // (n_blocks,I,G,W)
+  const Real* bias;     // (n_blocks,G,W); null: zeros
   size_t input_size;
   const Real* const* x;  // n_rows pointers to (I)
-  Real* pre;             // (n_rows,P,4,W) out
+  Real* pre;             // (n_rows,n_blocks,G,W) out
   size_t n_rows, n_blocks;
   size_t block_begin, block_end;
 };
 
-// h from what a projection gives: clip, zoneout, copies. Columns [begin, end) of R.
+// h from the product with a projection: clip, zoneout, copies. Columns [begin, end) of R.
 template <class Real>
 struct ProjectedRow {
   const Real* z;  // (R) W_hr m
   Real* y;        // (R) out: h
-  Real* y2;       // (R) out: the same once more; may be null
+  Real* y2;       // (R) out: optional second copy of y; may be null
 };
 
 template <class Real>
@@ -118,27 +126,27 @@ struct ProjectedStep {
 // One batch row at one step of a backward pass.
 template <class Real>
 struct BackwardRow {
-  const Real* dg_next;  // (G rows) gradient of the pre-activations of the following step; null where there is none
-  const Real* dh;       // (R) gradient of h that does not come through the next step's gates (final state); may be null
+  const Real* dg_next;  // (G rows) gradient of the next step's pre-activations; null if there is no next step
+  const Real* dh;       // (R) gradient of h besides that through the next step's gates (final state); may be null
   const Real* dy;       // (R) gradient of the output of this step; may be null
-  const Real* gates;    // (4,H) from the tape; h (H) for Elman's cell
+  const Real* gates;    // (4,H) from the tape; h (H) for a cell that tapes nothing
   const Real* c_prev;   // (H) from the tape
   const Real* c;        // (H) from the tape
   Real* dc;             // (H) in: gradient of c of this step; out: gradient of c of the previous step
-  Real* dg;             // (4H) out: gradient of the pre-activations
-  Real* dg_panel;  // (W lanes x 4 of block 0) out: the same in panel order, block p at p * panel_stride; whole vectors
+  Real* dg;             // (GH) out: gradient of the pre-activations
+  Real* dg_panel;       // (G,W) out: the same in panel order, panel p at p * panel_stride; whole vectors
 };
 
 template <class Real>
 struct BackwardExtra {
-  const Real* dcell;            // (H) gradient of c of this step as it was given out; may be null
+  const Real* dcell;            // (H) gradient of this step's c from outside; may be null
   const unsigned char* keep_h;  // (R) as in OutputExtra; null: no zoneout of h
-  const unsigned char* keep_c;  // (H) not of a plain cell
+  const unsigned char* keep_c;  // (H) null with a plain cell
   const Real* h_mask;           // (R) may be null
-  Real* carry;                  // (R) in and out: gradient of h that zoneout passes on; null without
+  Real* carry;                  // (R) in and out: gradient of h that zoneout passes on; null without zoneout
   Real* dh_total;               // (R) out: gradient of h of this step; may be null
   Real* dc_total;               // (H) out: gradient of c of this step; may be null
-  Real* fresh;                  // (H) out: n, before zoneout; may be null
+  Real* fresh;                  // (H) out: c_new, before zoneout; may be null
 };
 
 template <class Real>
@@ -156,14 +164,15 @@ struct BackwardStep {
   const BackwardExtra<Real>* extra;  // (n_rows); may be null
 };
 
-// The gradient of z, of the rows that a ProjectedStep gave: dh + dy + what comes back, less what zoneout and clip stop.
+// The gradient of z, for rows of a ProjectedStep: dh + dy + the gradient through the next step, less the parts that
+// zoneout and clip stop.
 template <class Real>
 struct ProjectedBackwardRow {
-  const Real* through;  // (R) gradient through the next step's gates; null where there is none
+  const Real* through;  // (R) gradient through the next step's gates; null if there is no next step
   const Real *dh, *dy;  // (R) as in BackwardRow
   const Real* h;        // (R) of this step, from the tape
   Real* dz;             // (R) out
-  Real* dz_panel;       // as dg_panel, of a matrix without gates; may be null
+  Real* dz_panel;       // as dg_panel, for a matrix without gates; may be null
 };
 
 template <class Real>
@@ -192,10 +201,10 @@ template <class Real>
 struct WeightGradient {
   const Real* xh;  // (n_rows, K) with row stride xh_stride: x, h and a column of ones for the bias
   size_t xh_stride, n_k;
-  const Real* dg_panels;  // block p at p * panel_stride, then (n_rows,4,W)
+  const Real* dg_panels;  // block p at p * panel_stride, then (n_rows,G,W); lines of kLineVectors vectors
   size_t panel_stride, n_rows;
-  Real* dw;          // (P, n_k, 4, W) in and out
-  size_t dw_stride;  // elements between blocks of dw: more than n_k * 4 * W where it is part of a wider gradient
+  Real* dw;          // (n_blocks,n_k,G,W) in and out
+  size_t dw_stride;  // elements between blocks of dw: more than n_k * G * W where it is part of a wider gradient
   size_t block_begin, block_end;
   size_t tile_begin, tile_end;  // which of the ceil(n_k / max_rows) tiles of columns k
 };

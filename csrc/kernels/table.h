@@ -1,7 +1,7 @@
 // The table of plain functions that one instruction set exports.
 #pragma once
 
-#include "kernels/norm.h"
+#include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 
 namespace quadgate {
@@ -11,7 +11,7 @@ struct Kernels {
   size_t width;     // W
   size_t max_rows;  // rows of the largest register tile
   void (*forward)(const ForwardStep<Real>&);
-  // From a step to the next, where h is what the row gave out.
+  // Moves rows from a step to the next, where h is the y of the step before.
   void (*advance)(ForwardRow<Real>* rows, size_t n_rows, const RowStrides&);
   void (*project)(const Project<Real>&);
   void (*projected)(const ProjectedStep<Real>&);

@@ -15,7 +15,7 @@
 
 namespace quadgate {
 
-// The sum or product of sizes; throws std::bad_alloc (MemoryError in Python) where it does not fit in size_t.
+// The sum or product of sizes; throws std::bad_alloc (MemoryError in Python) if it does not fit in size_t.
 inline size_t checked_add(size_t a, size_t b) {
   if (a > SIZE_MAX - b) throw std::bad_alloc();
   return a + b;
@@ -31,7 +31,7 @@ size_t checked_mul(size_t a, size_t b, Rest... rest) {
 }
 
 // A block of plain elements, aligned to 64 bytes. From kHugeFrom bytes on it is aligned to 2 MiB and, on Linux, offered
-// to the kernel for huge pages: packed weights are swept once a step, and small pages would cost a TLB miss each 4 KiB.
+// to the kernel for huge pages: packed weights are read once a step, and small pages would cost a TLB miss each 4 KiB.
 template <class Element>
 class Buffer {
   static_assert(std::is_trivially_copyable<Element>::value, "elements are never constructed or destroyed");
@@ -51,7 +51,7 @@ class Buffer {
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() { release(); }
 
-  Element* data() { return data_; }  // null while nothing was ever asked for
+  Element* data() { return data_; }  // null before the first allocation
   const Element* data() const { return data_; }
   size_t size() const { return size_; }
   size_t capacity() const { return capacity_; }
@@ -61,9 +61,8 @@ class Buffer {
   Element* begin() { return data_; }
   Element* end() { return data_ + size_; }
 
-  // The same in whole huge pages from kHotFrom bytes on: for what is read over and over and should fill L2 evenly.
-  // Small pages lie anywhere, and then some sets of a physically indexed cache are asked for too much, others for
-  // nothing.
+  // The same in whole huge pages from kHotFrom bytes on: for memory that is read over and over and should fill L2
+  // evenly. Small pages lie anywhere, so that some sets of a physically indexed cache get too many lines, others none.
   static Buffer hot(size_t n) {
     size_t bytes = checked_mul(n, sizeof(Element));
     if (bytes >= kHotFrom) bytes = checked_add(bytes, kHugeFrom - 1) / kHugePage * kHugePage;

@@ -10,12 +10,12 @@
 namespace quadgate {
 namespace {
 
-// Square tiles that a plain machine turns in registers; elsewhere, and at the edges, single elements.
+// Side of the square tiles transposed in SSE registers; elsewhere, and at the edges, elements are moved one by one.
 #if defined(__SSE2__)
 constexpr size_t tile_of(float) { return 4; }
 constexpr size_t tile_of(double) { return 2; }
 
-void turn(const float* from, size_t from_stride, float* to, size_t to_stride, bool add) {
+void transpose_tile(const float* from, size_t from_stride, float* to, size_t to_stride, bool add) {
   __m128 r[4];
   for (size_t i = 0; i < 4; ++i) r[i] = _mm_loadu_ps(from + i * from_stride);
   _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
@@ -25,7 +25,7 @@ void turn(const float* from, size_t from_stride, float* to, size_t to_stride, bo
   }
 }
 
-void turn(const double* from, size_t from_stride, double* to, size_t to_stride, bool add) {
+void transpose_tile(const double* from, size_t from_stride, double* to, size_t to_stride, bool add) {
   const __m128d a = _mm_loadu_pd(from), b = _mm_loadu_pd(from + from_stride);
   const __m128d r[2] = {_mm_unpacklo_pd(a, b), _mm_unpackhi_pd(a, b)};
   for (size_t i = 0; i < 2; ++i) {
@@ -38,44 +38,45 @@ template <class Real>
 constexpr size_t tile_of(Real) {
   return 1;
 }
-template <class Real>
-void turn(const Real* from, size_t, Real* to, size_t, bool add) {
-  *to = add ? *to + *from : *from;
+template <class Real, class Storage>
+void transpose_tile(const Real* from, size_t, Storage* to, size_t, bool add) {
+  *to = Storage(add ? *to + *from : *from);
 }
 #endif
 
-// to[c][r] = from[r][c], or += with `add`; rows of both are `stride` elements apart. kLines of `from` at a time: where
-// they are 256 bytes apart, as in a panel, more would not stay in 32 KB of L1 until all their columns are done.
+// to[c][r] = from[r][c], or += with `add`; rows of both are `stride` elements apart. kLines of `from` at a time: with
+// 256 bytes between them, as in a panel, more would not stay in 32 KB of L1 until all their columns are done.
 constexpr size_t kLines = 96;
 
-template <class Real>
-void transpose(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols, bool add) {
+template <class Real, class Storage>
+void transpose(const Real* from, size_t from_stride, Storage* to, size_t to_stride, size_t rows, size_t cols,
+               bool add) {
   constexpr size_t n = tile_of(Real());
   const size_t whole_rows = rows / n * n, whole_cols = cols / n * n;
   for (size_t first = 0; first < whole_rows; first += kLines) {
-    for (size_t c = 0; c < cols; ++c)  // what is written is seldom near
-      for (size_t r = first; r < std::min(rows, first + kLines); r += 64 / sizeof(Real))
+    for (size_t c = 0; c < cols; ++c)  // prefetch destination lines, usually out of cache
+      for (size_t r = first; r < std::min(rows, first + kLines); r += 64 / sizeof(Storage))
         __builtin_prefetch(to + c * to_stride + r, 1, 3);
     for (size_t c = 0; c < whole_cols; c += n)
       for (size_t r = first; r < std::min(whole_rows, first + kLines); r += n)
-        turn(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride, add);
+        transpose_tile(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride, add);
   }
   for (size_t c = 0; c < cols; ++c)
     for (size_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r) {
-      Real& out = to[c * to_stride + r];
-      out = add ? out + from[r * from_stride + c] : from[r * from_stride + c];
+      Storage& out = to[c * to_stride + r];
+      out = Storage(add ? out + from[r * from_stride + c] : from[r * from_stride + c]);
     }
 }
 
 }  // namespace
 
-template <class Real>
-void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels) {
-  const size_t W = shape.width;
+template <class Real, class Storage>
+void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Storage* panels) {
+  const size_t W = shape.width, V = shape.vectors();
   for (size_t p = 0; p < shape.blocks(); ++p) {
-    Real* panel = panels + p * n_k * shape.line();
-    if (shape.lanes(p, 3) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(Real));
-    for (size_t v = 0; v < 4; ++v)
+    Storage* panel = panels + p * n_k * shape.line();
+    if (shape.lanes(p, V - 1) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(Storage));
+    for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
         transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * W, shape.line(), lanes, n_k, false);
   }
@@ -86,25 +87,26 @@ void pack_bias(const Real* bias, const PanelShape& shape, Real* packed) {
   std::memset(packed, 0, shape.blocks() * shape.line() * sizeof(Real));
   if (!bias) return;
   for (size_t p = 0; p < shape.blocks(); ++p)
-    for (size_t v = 0; v < 4; ++v)
+    for (size_t v = 0; v < shape.vectors(); ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        std::memcpy(packed + (p * 4 + v) * shape.width, bias + shape.row(p, v), lanes * sizeof(Real));
+        std::memcpy(packed + (p * shape.vectors() + v) * shape.width, bias + shape.row(p, v), lanes * sizeof(Real));
 }
 
 template <class Real>
 void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, Real* back) {
-  const size_t W = shape.width;
-  for (size_t group = 0; group < n_groups(n_k, W); ++group) {
-    const size_t first = group_block(group, n_k, W), nv = group_block(group + 1, n_k, W) - first;
+  const size_t W = shape.width, V = shape.vectors();
+  const Parts groups = column_groups(n_k, W);
+  for (size_t group = 0; group < groups.count; ++group) {
+    const size_t first = groups.begin(group), nv = size_t(groups.size(group));
     Real* to_group = back + first * W * shape.total();
-    for (size_t v = 0; v < nv; ++v) {
-      const size_t col0 = (first + v) * W, cols = std::min(W, n_k - col0);
+    for (size_t b = 0; b < nv; ++b) {
+      const size_t col0 = (first + b) * W, cols = std::min(W, n_k - col0);
       for (size_t p = 0; p < shape.blocks(); ++p)
-        for (size_t g = 0; g < 4; ++g) {
-          const size_t units = shape.lanes(p, g);
+        for (size_t v = 0; v < V; ++v) {
+          const size_t units = shape.lanes(p, v);
           if (!units) continue;
-          const Real* from = panels + ((p * n_k + col0) * 4 + g) * W;
-          Real* to = to_group + (shape.row(p, g) * nv + v) * W;
+          const Real* from = panels + ((p * n_k + col0) * V + v) * W;
+          Real* to = to_group + (shape.row(p, v) * nv + b) * W;
           transpose(from, shape.line(), to, nv * W, cols, units, false);
           for (size_t u = 0; u < units && cols < W; ++u)
             std::memset(static_cast<void*>(to + u * nv * W + cols), 0, (W - cols) * sizeof(Real));
@@ -116,15 +118,16 @@ void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, R
 template <class Real>
 void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
                    size_t block_begin, size_t block_end, bool add, Real* out) {
+  const size_t V = shape.vectors();
   for (size_t p = block_begin; p < block_end; ++p)
-    for (size_t v = 0; v < 4; ++v)
+    for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        transpose(panels + ((p * n_k + first) * 4 + v) * shape.width, shape.line(), out + shape.row(p, v) * n_cols,
+        transpose(panels + ((p * n_k + first) * V + v) * shape.width, shape.line(), out + shape.row(p, v) * n_cols,
                   n_cols, n_cols, lanes, add);
 }
 
 #define QG_INSTANTIATE(Real)                                                                                      \
-  template void pack_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                                 \
+  template void pack_panels<Real, Real>(const Real*, const PanelShape&, size_t, Real*);                           \
   template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                           \
   template void pack_back_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                            \
   template void unpack_panels<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool, \

@@ -1,56 +1,60 @@
 // Between the parameters as users see them (PyTorch's layout) and the panels that kernels read.
 //
-// `width` is the vector width W of the kernel table in use. See kernels/kernels.h for the layouts.
+// `width` is the vector width W of the kernel table in use. See kernels/layouts.h for the layouts.
 // Source and destination never overlap; nothing is kept.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 
+#include "kernels/layouts.h"
+
 namespace quadgate {
 
 inline size_t n_blocks(size_t n, size_t width) { return (n + width - 1) / width; }
-// Groups of up to 4 blocks, as the back panels are cut.
-inline size_t n_groups(size_t n, size_t width) { return (n_blocks(n, width) + 3) / 4; }
-// The first block of a group, and its first column: groups are as even as can be, the larger ones first. The kernels'
-// Tiles cut alike.
-inline size_t group_block(size_t group, size_t n, size_t width) {
-  const size_t blocks = n_blocks(n, width), groups = n_groups(n, width);
-  return group * (blocks / groups) + std::min(group, blocks % groups);
-}
+
+// The groups of blocks that the back panels of a matrix with n columns are cut into.
+inline Parts column_groups(size_t n, size_t width) { return Parts(n_blocks(n, width), kGroupBlocks); }
+inline size_t n_groups(size_t n, size_t width) { return column_groups(n, width).count; }
+// The first column of a group; n for the end of the last.
 inline size_t group_column(size_t group, size_t n, size_t width) {
-  return std::min(n, group_block(group, n, width) * width);
+  return std::min(n, column_groups(n, width).begin(group) * width);
 }
 
-// The rows of a matrix in panels: `gates` is 4, each of `rows` rows, or 1.
+// The rows of a matrix in panels: `rows` for each of `gates` gates; a matrix without gates counts as one gate.
 struct PanelShape {
   size_t gates, rows, width;
   size_t total() const { return gates * rows; }  // rows of the matrix
-  size_t blocks() const { return n_blocks(rows, gates == 4 ? width : 4 * width); }
+  size_t row_blocks() const { return size_t(quadgate::row_blocks(int(gates))); }
+  size_t vectors() const { return gates * row_blocks(); }  // in a line
+  size_t line() const { return vectors() * width; }        // elements for one k of one block
+  size_t blocks() const { return n_blocks(rows, row_blocks() * width); }
   // Vector v of block p: its first row in the matrix, and how many rows it has; the other lanes are zero.
-  size_t row(size_t p, size_t v) const { return gates == 4 ? v * rows + p * width : (4 * p + v) * width; }
-  size_t lanes(size_t p, size_t v) const {
-    const size_t first = gates == 4 ? p * width : (4 * p + v) * width;
-    return std::min(width, rows - std::min(rows, first));
-  }
-  size_t line() const { return 4 * width; }  // elements for one k of one block
+  size_t row(size_t p, size_t v) const { return v / row_blocks() * rows + row_in_gate(p, v); }
+  size_t lanes(size_t p, size_t v) const { return std::min(width, rows - std::min(rows, row_in_gate(p, v))); }
+
+ private:
+  size_t row_in_gate(size_t p, size_t v) const { return (p * row_blocks() + v % row_blocks()) * width; }
 };
 
-// weight (total, K), row-major, to panels (blocks, K, 4, W); missing lanes become 0.
-template <class Real>
-void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels);
+// Real: the arithmetic type; Storage: the type that packed weights are stored in, today always Real. Lines are of
+// shape.vectors() vectors V.
 
-// bias (total) or null (all zero) to (blocks, 4, W).
+// weight (total, K), row-major, to panels (blocks, K, V, W); missing lanes become 0.
+template <class Real, class Storage>
+void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Storage* panels);
+
+// bias (total) or null (all zero) to (blocks, V, W).
 template <class Real>
 void pack_bias(const Real* bias, const PanelShape& shape, Real* packed);
 
-// panels (blocks, K, 4, W) to the back panels of the same weight, for products over its rows: total * ceil(K / W) * W
+// panels (blocks, K, V, W) to the back panels of the same weight, for products over its rows: total * ceil(K / W) * W
 // elements.
 template <class Real>
 void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, Real* back);
 
-// Columns [first, first + n_cols) of a packed gradient (blocks, n_k, 4, W), for blocks [block_begin, block_end),
-// into `out` (total, n_cols), row-major; added to what is there when `add`.
+// Columns [first, first + n_cols) of a packed gradient (blocks, n_k, V, W), for blocks [block_begin, block_end),
+// into `out` (total, n_cols), row-major; added to the values there when `add`.
 template <class Real>
 void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
                    size_t block_begin, size_t block_end, bool add, Real* out);

@@ -4,6 +4,7 @@
 
 #include "cpu/caches.h"
 #include "cpu/throughput.h"
+#include "kernels/layouts.h"
 
 namespace quadgate {
 namespace {
@@ -17,7 +18,9 @@ double share_beyond_l2(double bytes) {
 
 }  // namespace
 
-double multiply_cycles(const KernelSizes& k) { return 4 / core_throughput().vectors(k.width * k.element_size); }
+double multiply_cycles(const KernelSizes& k) {
+  return kLineVectors / core_throughput().vectors(k.width * k.element_size);
+}
 
 double read_cycles(double bytes) {
   if (bytes <= 0.8 * double(l1_bytes())) return bytes / 100;
@@ -30,7 +33,7 @@ double read_cycles(double bytes) {
 bool cheaper_ahead(const InputProduct& p) {
   const CoreThroughput& speed = core_throughput();
   const double l1 = double(l1_bytes()), l2 = double(l2_bytes());
-  const double line = double(4 * p.kernels.width * p.kernels.element_size), blocks = double(p.n_blocks);
+  const double line = double(kLineVectors * p.kernels.width * p.kernels.element_size), blocks = double(p.n_blocks);
   const double I = double(p.input), H = double(p.recurrent), R = double(p.rows);
   const double each = multiply_cycles(p.kernels), full = each * R;  // multiply-adds of whole tiles
   // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/layouts.h"
 #include "parallel/cost.h"
 
 namespace quadgate {
@@ -13,16 +14,16 @@ constexpr double kChunks = 16;        // about so many chunks go through a pipe 
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
-// What a split over units cuts: blocks, or backward groups of up to four.
+// The pieces that a split over units cuts: blocks, or backward groups of them.
 size_t unit_pieces(const Work& w) {
   const size_t blocks = ceil_div(w.hidden, w.width);
-  return w.backward ? ceil_div(blocks, 4) : blocks;
+  return w.backward ? ceil_div(blocks, kGroupBlocks) : blocks;
 }
 
 // One step of `rows` rows and `blocks` blocks of units of one layer.
 double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks) {
   const double k = double(input + w.recurrent);
-  const double panel_bytes = k * 4 * double(w.width * w.element_size);
+  const double panel_bytes = k * kLineVectors * double(w.width * w.element_size);
   const double tiles = double(ceil_div(rows, w.max_rows));
   const double multiply = double(blocks * rows) * k * multiply_cycles({w.width, w.max_rows, w.element_size});
   const double read =

@@ -109,7 +109,7 @@ void join_backward(const Weights<Real>& w, size_t l, const JoinBackwardRow<Real>
         d_out[u] *= t[u];
       }
       for (size_t p = 0; p < shape.blocks(); ++p)
-        for (size_t v = 0; v < 4; ++v)
+        for (size_t v = 0; v < shape.vectors(); ++v)
           for (size_t k = 0; k < W; ++k)
             row.d_gate_panel[p * row.panel_stride + v * W + k] =
                 k < shape.lanes(p, v) ? row.d_gate[shape.row(p, v) + k] : Real(0);

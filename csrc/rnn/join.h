@@ -53,8 +53,8 @@ void join_backward(const Weights<Real>& w, size_t l, const JoinBackwardRow<Real>
 
 template <class Real>
 size_t join_work(const Weights<Real>& w) {
-  const size_t W = w.kernels.width;
-  return kJoinRows * PanelShape{1, w.sizes.output(), W}.blocks() * 4 * W;
+  const PanelShape shape = {1, w.sizes.output(), w.kernels.width};
+  return kJoinRows * shape.blocks() * shape.line();
 }
 
 }  // namespace quadgate

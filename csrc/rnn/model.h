@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "cells/cells.h"
 #include "kernels/steps.h"
 
 namespace quadgate {
@@ -44,10 +45,13 @@ struct Sizes {
   bool bias;
   Options options;
 
-  size_t gates() const { return options.cell.elman ? 1 : 4; }
+  CellType cell_type() const { return options.cell.elman ? CellType::elman : CellType::lstm; }
+  CellSizes of_cell() const { return cell_sizes(cell_type()); }
+  size_t gates() const { return of_cell().n_gates; }                                     // G
   size_t recurrent() const { return options.projection ? options.projection : hidden; }  // R, the columns of h
-  size_t cell() const { return options.cell.elman ? 0 : hidden; }                        // the columns of c
-  size_t raw() const { return recurrent() * directions; }  // both directions' h side by side
+  size_t cell() const { return of_cell().n_states > 1 ? hidden : 0; }                    // the columns of c
+  size_t taped() const { return of_cell().n_taped * hidden; }  // columns of the gates on the tape
+  size_t raw() const { return recurrent() * directions; }      // both directions' h side by side
   size_t output() const { return options.merge == Merge::concat ? raw() : recurrent(); }
   size_t input_of(size_t layer) const {
     if (layer == 0) return input;
@@ -80,8 +84,8 @@ struct LayerParameters {
   P bias;       // (G*H)
   P weight_hr;  // (R, H)
   P peephole;   // (3, H): i, f, o
-  P norm_ih;    // (4H)
-  P norm_hh;    // (4H)
+  P norm_ih;    // (G*H)
+  P norm_hh;    // (G*H)
   P norm_c;     // (2, H): gain, bias
 };
 

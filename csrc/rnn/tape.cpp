@@ -31,7 +31,7 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
   };
   fit(this->x, s.input);
   fit_all(this->y, s.layers, s.raw());
-  fit_all(this->gates, s.states(), 4 * s.cell());
+  fit_all(this->gates, s.states(), s.taped());
   fit_all(this->c, s.states(), s.cell());
   fit_all(this->m, s.states(), o.projection ? H : 0);
   fit_all(this->normal, s.states(), o.layer_norm != LayerNorm::none ? checked_mul(8, H) : 0);

@@ -22,6 +22,9 @@ Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
 
+// Parameters of a layer's normalisation.
+size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hidden); }
+
 }  // namespace
 
 // f(packed, whether it has a bias) for every packed matrix there is.
@@ -45,7 +48,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   kind_ = {as<Real>(c.gate),  as<Real>(c.cell),  as<Real>(c.output),
            Real(c.gate_clip), Real(c.cell_clip), Real(c.zoneout_h),
            Real(c.zoneout_c), c.coupled,         c.elman};
-  const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output();
+  const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output(), G = s.gates() * H;
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
   for (size_t i = 0; i < layers_.size(); ++i) {
     layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W};
@@ -60,19 +63,18 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   }
   auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
-      const size_t lines = checked_mul(p.shape.blocks(), 4, W);
-      p.panels = pieces.take<Real>(checked_mul(lines, p.n_k));
+      p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
     });
     each_packed([&](Packed<Real>& p, bool biased) {
-      if (biased) p.bias = pieces.take<Real>(p.shape.blocks() * p.shape.line());
+      if (biased) p.bias = pieces.take<Real>(p.row());
     });
     for (PackedLayer<Real>& layer : layers_) {
       if (s.options.peephole) layer.peephole = pieces.take<Real>(checked_mul(3, H));
-      if (dropping) layer.hh_scale = pieces.take<Real>(checked_mul(layer.hh.shape.blocks(), 4, W, R));
+      if (dropping) layer.hh_scale = pieces.take<Real>(checked_mul(layer.hh.shape.blocks(), layer.hh.shape.line(), R));
       if (s.options.layer_norm == LayerNorm::none) continue;
-      Real* at = pieces.take<Real>(checked_mul(10, H));
+      Real* at = pieces.take<Real>(norm_size(s));
       layer.norm = {
-          at, at + 4 * H, at + 8 * H, at + 9 * H, Real(s.options.epsilon), s.options.layer_norm == LayerNorm::carried};
+          at, at + G, at + 2 * G, at + 2 * G + H, Real(s.options.epsilon), s.options.layer_norm == LayerNorm::carried};
     }
   };
   Carver count;
@@ -86,7 +88,7 @@ template <class Real>
 Weights<Real>::Weights(const Sizes& s, const LayerParameters<const Real*>* params,
                        const HighwayParameters<const Real*>* highways)
     : Weights(s, false) {
-  const size_t H = s.hidden;
+  const size_t H = s.hidden, G = s.gates() * H;
   auto pack = [](const Real* weight, const Real* bias, const Packed<Real>& to) {
     pack_panels(weight, to.shape, to.n_k, to.panels);
     if (to.bias) pack_bias(bias, to.shape, to.bias);
@@ -100,8 +102,8 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const Real*>* param
     if (p.peephole) std::copy(from.peephole, from.peephole + 3 * H, p.peephole);
     if (!p.norm.gain_ih) continue;
     Real* to = const_cast<Real*>(p.norm.gain_ih);  // inside our own memory, one after the other
-    to = std::copy(from.norm_ih, from.norm_ih + 4 * H, to);
-    to = std::copy(from.norm_hh, from.norm_hh + 4 * H, to);
+    to = std::copy(from.norm_ih, from.norm_ih + G, to);
+    to = std::copy(from.norm_hh, from.norm_hh + G, to);
     std::copy(from.norm_c, from.norm_c + 2 * H, to);
   }
   for (size_t l = 0; l < s.layers; ++l)
@@ -119,20 +121,19 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
   whole.each_packed([&](Packed<Real>& p, bool) { from.push_back(&p); });
   size_t i = 0;
   each_packed([&](Packed<Real>& p, bool) {
-    const size_t lines = p.shape.blocks() * p.shape.line();
-    copy(from[i]->panels, p.panels, lines * p.n_k);
-    copy(from[i++]->bias, p.bias, lines);
+    copy(from[i]->panels, p.panels, p.row() * p.n_k);
+    copy(from[i++]->bias, p.bias, p.row());
   });
   const Real kept = keep_scale<Real>(rate);
   std::vector<Real> scale;
   for (size_t k = 0; k < layers_.size(); ++k) {
     PackedLayer<Real>& p = layers_[k];
     copy(whole.layers_[k].peephole, p.peephole, 3 * sizes.hidden);
-    copy(whole.layers_[k].norm.gain_ih, const_cast<Real*>(p.norm.gain_ih), 10 * sizes.hidden);
+    copy(whole.layers_[k].norm.gain_ih, const_cast<Real*>(p.norm.gain_ih), norm_size(sizes));
     scale.resize(p.hh.shape.total() * p.hh.n_k);
     for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? Real(0) : kept;
     pack_panels(scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
-    for (size_t j = 0; j < p.hh.shape.blocks() * p.hh.shape.line() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
+    for (size_t j = 0; j < p.hh.row() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
   }
 }
 

@@ -20,7 +20,8 @@ struct Packed {
   Real* bias = nullptr;
   Real* back = nullptr;  // null until a backward pass needs it
   PanelShape shape = {4, 0, 1};
-  size_t n_k = 0;  // columns
+  size_t n_k = 0;                                               // columns
+  size_t row() const { return shape.blocks() * shape.line(); }  // elements of one k, or of one row of a product
 };
 
 // One layer and direction in panels (kernels.h has the layouts), inside the memory of its Weights.

@@ -1,4 +1,4 @@
-// Every kind of cell that the tests make a step with.
+// Cells with every option that a step of the kernels can have.
 #pragma once
 
 #include <vector>
@@ -12,9 +12,9 @@ using namespace quadgate;
 template <class Real>
 struct Case {
   CellKind<Real> kind = judge::plain_kind<Real>();
-  bool plain = false;  // no kind at all: the tape has activated gates
+  bool plain = false;  // null options: the tape has activated gates
   bool peephole = false;
-  bool zoneout_h = false;   // rate in `kind` where there are no masks
+  bool zoneout_h = false;   // by the rate where there are no masks
   bool masks = false;       // of zoneout, of h and of c
   bool mask_c = false;      // zoneout of c by masks alone
   bool recurrent = false;   // multipliers of h
@@ -23,7 +23,7 @@ struct Case {
   bool large_tape = false;
 };
 
-// Elman's cell knows its slope by h alone, which names tanh and relu.
+// Elman's cell computes its slope from h alone, which leaves tanh and relu.
 template <class Real>
 std::vector<Case<Real>> cases() {
   std::vector<Case<Real>> all;

@@ -1,8 +1,9 @@
-// The judge of the kernels: the cell's mathematics in plain double loops, each number with a bound of how far roundings
-// may take a correct kernel from it (running error analysis; Higham, Accuracy and Stability of Numerical Algorithms).
+// The judge of the kernels: the cell's mathematics in plain double loops, each number with a bound of the distance
+// that roundings may put between it and a correct kernel (running error analysis; Higham, Accuracy and Stability of
+// Numerical Algorithms).
 //
-// One rounding counts eps, twice what it costs: the other half is for the judge's own. Activations count the 4 ULP that
-// test_math.cpp holds them to, times the steepest slope for what their argument lacks. At a kink both sides are right.
+// One rounding counts eps, twice its cost: the other half is for the judge's own. Activations count the 4 ULP that
+// test_math.cpp holds them to, plus their argument's error times the steepest slope. At a kink both sides are right.
 #pragma once
 
 #include <algorithm>
@@ -144,7 +145,7 @@ Slope slope(const Activation<Real>& f, double x) {
   }
 }
 
-// Whether x may lie on either side of one of f's kinks.
+// True if x may lie on either side of one of f's kinks.
 template <class Real>
 bool at_kink(const Activation<Real>& f, Num<Real> x) {
   switch (f.function) {
@@ -172,7 +173,7 @@ Num<Real> apply(const Activation<Real>& f, Num<Real> x) {
   return rounded<Real>(y, slope(f, x.v).most * x.e + 4 * kernel_test::epsilon<Real>() * size + jump);
 }
 
-// By way of 1 - y^2 and the like: good to eps of the largest slope, where saturation leaves but a rest.
+// By way of 1 - y^2 and the like: good to eps of the largest slope, where saturation leaves only a small difference.
 template <class Real>
 Num<Real> slope_at(const Activation<Real>& f, Num<Real> x) {
   const Slope s = slope(f, x.v);
@@ -221,12 +222,12 @@ Normal<Real> normal_of(const std::vector<Num<Real>>& x, double epsilon) {
 template <class Real>
 std::vector<Num<Real>> normal_backward(const std::vector<Num<Real>>& d, const Normal<Real>& normal) {
   const Num<Real> share(1 / double(d.size()), 2 * kernel_test::epsilon<Real>() / double(d.size()));
-  Sum<Real> sum, slant;
+  Sum<Real> sum, weighted;
   for (size_t u = 0; u < d.size(); ++u) {
     sum.add(d[u]);
-    slant.add(d[u], normal.v[u]);
+    weighted.add(d[u], normal.v[u]);
   }
-  const Num<Real> mean = sum.total() * share, weight = slant.total() * share;
+  const Num<Real> mean = sum.total() * share, weight = weighted.total() * share;
   std::vector<Num<Real>> out;
   for (size_t u = 0; u < d.size(); ++u) out.push_back((d[u] - normal.v[u] * weight - mean) * normal.inverse);
   return out;
@@ -251,8 +252,8 @@ struct CellRow {
 // Everything of one row, by units. The gates' arguments `a` (4H) get their peepholes.
 template <class Real>
 struct CellValues {
-  std::vector<Num<Real>> a, i, f, g, raw, n, v, o,
-      m;  // raw: before clip and norm; n: what is carried; v: what u is taken of
+  std::vector<Num<Real>> a, i, f, g, o;
+  std::vector<Num<Real>> raw, c_new, v, m;  // raw: c_new before clip and norm; v: the argument of u
   Normal<Real> normal;
 };
 
@@ -269,17 +270,17 @@ CellValues<Real> forward(const CellRow<Real>& cell, std::vector<Num<Real>> a, co
     s.f.push_back(k.coupled ? Num<Real>(1) - s.i[u] : apply(k.gate, clip(a[H + u], k.gate_clip)));
     s.g.push_back(apply(k.cell, clip(a[2 * H + u], k.gate_clip)));
     s.raw.push_back(s.f[u] * c_prev[u] + s.i[u] * s.g[u]);
-    s.n.push_back(clip(s.raw[u], k.cell_clip));
+    s.c_new.push_back(clip(s.raw[u], k.cell_clip));
   }
-  s.v = s.n;
+  s.v = s.c_new;
   if (cell.norm) {
-    s.normal = normal_of(s.n, cell.norm->epsilon);
+    s.normal = normal_of(s.c_new, cell.norm->epsilon);
     for (size_t u = 0; u < H; ++u)
       s.v[u] = Num<Real>(cell.norm->gain_c[u]) * s.normal.v[u] + Num<Real>(cell.norm->bias_c[u]);
-    if (cell.norm->carried) s.n = s.v;
+    if (cell.norm->carried) s.c_new = s.v;
   }
   for (size_t u = 0; u < H; ++u) {
-    a[3 * H + u] = a[3 * H + u] + p(2, u) * s.n[u];
+    a[3 * H + u] = a[3 * H + u] + p(2, u) * s.c_new[u];
     s.o.push_back(apply(k.gate, clip(a[3 * H + u], k.gate_clip)));
     s.m.push_back(s.o[u] * apply(k.output, clip(s.v[u], k.gate_clip)));
   }
@@ -287,11 +288,11 @@ CellValues<Real> forward(const CellRow<Real>& cell, std::vector<Num<Real>> a, co
   return s;
 }
 
-// old where it is kept: by mask, by expectation, or not at all.
+// `old` if it is kept: by mask, by expectation, or not at all.
 template <class Real>
-Num<Real> kept(Num<Real> old, Num<Real> fresh, const unsigned char* keep, size_t u, double rate) {
-  if (keep) return keep[u] ? old : fresh;
-  return rate == 0 ? fresh : Num<Real>(rate) * old + (Num<Real>(1) - Num<Real>(rate)) * fresh;
+Num<Real> kept(Num<Real> old, Num<Real> computed, const unsigned char* keep, size_t u, double rate) {
+  if (keep) return keep[u] ? old : computed;
+  return rate == 0 ? computed : Num<Real>(rate) * old + (Num<Real>(1) - Num<Real>(rate)) * computed;
 }
 
 template <class Real>
@@ -299,7 +300,7 @@ struct CellGradients {
   std::vector<Num<Real>> da, dc_prev, dc_total, dw;
 };
 
-// From dm and d_c (of c as it is given out) to all the rest. With `activated` the slopes come of the activated gates.
+// From dm and d_c (of c after zoneout) to all other gradients. With `activated` slopes are those of activated gates.
 template <class Real>
 CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& s, const std::vector<Num<Real>>& c_prev,
                              const std::vector<Num<Real>>& dm, const std::vector<Num<Real>>& d_c,
@@ -314,16 +315,16 @@ CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& 
   };
   CellGradients<Real> d;
   d.da.resize(4 * H);
-  std::vector<Num<Real>> d_n(H), direct(H);
+  std::vector<Num<Real>> d_c_new(H), direct(H);
   for (size_t u = 0; u < H; ++u) {
-    (keep_c && keep_c[u] ? direct : d_n)[u] = d_c[u];
+    (keep_c && keep_c[u] ? direct : d_c_new)[u] = d_c[u];
     const Num<Real> v = clip(s.v[u], k.gate_clip);
     Num<Real> d_v = unclip(dm[u] * s.o[u] * slope_at(k.output, v), s.v[u], k.gate_clip);
     d.da[3 * H + u] = gate(3, u, dm[u] * apply(k.output, v), s.o[u]);
-    d_n[u] = d_n[u] + p(2, u) * d.da[3 * H + u];
+    d_c_new[u] = d_c_new[u] + p(2, u) * d.da[3 * H + u];
     if (!cell.norm || cell.norm->carried) {
-      d_v = d_v + d_n[u];
-      d_n[u] = 0;
+      d_v = d_v + d_c_new[u];
+      d_c_new[u] = 0;
     }
     d.dw.push_back(d_v);
   }
@@ -331,7 +332,7 @@ CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& 
   if (cell.norm) {
     for (size_t u = 0; u < H; ++u) whole[u] = Num<Real>(cell.norm->gain_c[u]) * d.dw[u];
     whole = normal_backward(whole, s.normal);
-    for (size_t u = 0; u < H; ++u) whole[u] = whole[u] + d_n[u];
+    for (size_t u = 0; u < H; ++u) whole[u] = whole[u] + d_c_new[u];
   }
   for (size_t u = 0; u < H; ++u) {
     d.dc_total.push_back((cell.norm && cell.norm->carried ? d.dw[u] : whole[u]) + direct[u]);

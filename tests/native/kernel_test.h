@@ -1,4 +1,4 @@
-// What the tests of the kernels share: random numbers, and arrays between guards.
+// Shared by the tests of the kernels: random numbers, and arrays between guards.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,7 @@ double epsilon() {
 }
 
 // An array of exactly n elements between zones that nobody may write (which its end checks) nor, as AddressSanitizer
-// sees, read. Zones and new arrays hold NaN: what a kernel takes from them, or leaves out, shows in its results.
+// sees, read. Zones and new arrays hold NaN, which shows in results if a kernel reads them or leaves elements out.
 // The first element is aligned to 64 bytes.
 template <class Real>
 class Guarded {

@@ -45,9 +45,9 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
   const Matrix<Real> ih({G, H, W}, I), hh({G, H, W}, R);
   const PanelShape shape = ih.shape;
-  const size_t P = shape.blocks(), line = shape.line();
+  const size_t blocks = shape.blocks(), line = shape.line();
   const auto bias = uniform<Real>(G * H);
-  const Guarded<Real> peephole(uniform<Real>(3 * H)), p_bias(P * line), pre(rows * P * line);
+  const Guarded<Real> peephole(uniform<Real>(3 * H)), p_bias(blocks * line), pre(rows * blocks * line);
   pack_bias(bias.data(), shape, p_bias.data());
   const auto x = random_rows<Real>(rows, I), h = random_rows<Real>(rows, R), c = random_rows<Real>(rows, C, 2),
              h_prev = random_rows<Real>(rows, H), h_mask = random_rows<Real>(rows, H);
@@ -65,16 +65,17 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
       const size_t at = first + r;
       if (in_place) std::memcpy(out.c[r].data(), c[at].data(), C * sizeof(Real));
       inputs.push_back(x[at].data());
-      args.push_back({x[at].data(), h[at].data(), pre.data() + at * P * line, in_place ? out.c[r].data() : c[at].data(),
-                      out.c[r].data(), out.y[r].data(), r % 2 ? out.y2[r].data() : nullptr,
-                      elman ? nullptr : out.gates[r].data()});
+      args.push_back({x[at].data(), h[at].data(), pre.data() + at * blocks * line,
+                      in_place ? out.c[r].data() : c[at].data(), out.c[r].data(), out.y[r].data(),
+                      r % 2 ? out.y2[r].data() : nullptr, elman ? nullptr : out.gates[r].data()});
       extra.push_back({what.zoneout_h ? h_prev[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
                        what.masks || what.mask_c ? keep_c[at].data() : nullptr,
                        what.recurrent ? h_mask[at].data() : nullptr,
                        what.recurrent ? out.h_masked[r].data() : nullptr});
     }
     if (ahead)
-      k.project({ih.panels.data(), p_bias.data(), I, inputs.data(), pre.data() + first * P * line, n, P, 0, P});
+      k.project({ih.panels.data(), p_bias.data(), I, inputs.data(), pre.data() + first * blocks * line, n, blocks, 0,
+                 blocks});
     ForwardStep<Real> step = {};
     step.w_ih = ih.panels.data();
     step.w_hh = hh.panels.data();
@@ -84,7 +85,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     step.recurrent_size = R;
     step.rows = args.data();
     step.n_rows = n;
-    step.block_end = P / 2;
+    step.block_end = blocks / 2;
     step.use_pre = ahead;
     step.descending = true;
     step.large_tape = what.large_tape;
@@ -92,8 +93,8 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     step.peephole = what.peephole ? peephole.data() : nullptr;
     step.extra = by_extra ? extra.data() : nullptr;
     k.forward(step);
-    step.block_begin = P / 2;
-    step.block_end = P;
+    step.block_begin = blocks / 2;
+    step.block_end = blocks;
     step.descending = false;
     k.forward(step);
     return out;
@@ -118,7 +119,8 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
       s = judge::forward(cell, a, c_prev);
     for (size_t u = 0; u < C; ++u) {
       const unsigned char* keep = what.masks || what.mask_c ? keep_c[r].data() : nullptr;
-      CHECK(within(got.c[r][u], judge::kept(c_prev[u], s.n[u], keep, u, what.plain ? 0 : double(what.kind.zoneout_c))));
+      CHECK(within(got.c[r][u],
+                   judge::kept(c_prev[u], s.c_new[u], keep, u, what.plain ? 0 : double(what.kind.zoneout_c))));
       const Num<Real> tape[4] = {s.i[u], s.f[u], s.g[u], s.o[u]};
       for (size_t g = 0; g < 4; ++g) CHECK(within(got.gates[r][g * H + u], what.plain ? tape[g] : s.a[g * H + u]));
     }
@@ -139,7 +141,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
   CHECK(same_bits(alone.gates[0].data(), got.gates[rows - 1].data(), 4 * C));
 }
 
-// f' of the h = f(a) that the tape has.
+// f' by the h = f(a) of the tape.
 template <class Real>
 Num<Real> elman_slope(const Activation<Real>& f, Real h) {
   if (f.function == kRelu) return h > 0 ? 1 : 0;
@@ -152,7 +154,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
   const bool by_extra = keep_any || what.recurrent || rows % 2;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
   const Matrix<Real> w(what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
-  const size_t n = w.shape.total(), P = PanelShape{G, H, W}.blocks(), stride = (rows + 1) * 4 * W;
+  const size_t n = w.shape.total(), blocks = PanelShape{G, H, W}.blocks(), stride = (rows + 1) * 4 * W;
   const Guarded<Real> peephole(uniform<Real>(3 * H));
   const auto dg_next = random_rows<Real>(rows, n), dh = random_rows<Real>(rows, H), dy = random_rows<Real>(rows, H),
              gates = random_rows<Real>(rows, elman ? H : 4 * H, what.plain || elman ? 1 : 3),
@@ -163,7 +165,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
 
   auto run = [&](size_t from, size_t count) {
     struct Out {
-      Rows<Real> dc, dg, carry, dh_total, dc_total, fresh;
+      Rows<Real> dc, dg, carry, dh_total, dc_total, c_new;
       Guarded<Real> panels;
     } out = {empty_rows<Real>(count, C),
              empty_rows<Real>(count, G * H),
@@ -171,7 +173,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
              empty_rows<Real>(count, H),
              empty_rows<Real>(count, C),
              empty_rows<Real>(count, C),
-             Guarded<Real>((P - 1) * stride + count * 4 * W)};
+             Guarded<Real>((blocks - 1) * stride + count * 4 * W)};
     std::vector<BackwardRow<Real>> args;
     std::vector<BackwardExtra<Real>> extra;
     for (size_t r = 0; r < count; ++r) {
@@ -184,7 +186,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
       extra.push_back({at % 2 ? dcell[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
                        keep_any ? keep_c[at].data() : nullptr, what.recurrent ? h_mask[at].data() : nullptr,
                        what.masks ? out.carry[r].data() : nullptr, at % 2 ? out.dh_total[r].data() : nullptr,
-                       at % 2 ? out.dc_total[r].data() : nullptr, at % 3 ? out.fresh[r].data() : nullptr});
+                       at % 2 ? out.dc_total[r].data() : nullptr, at % 3 ? out.c_new[r].data() : nullptr});
     }
     const size_t groups = n_groups(H, W), half = groups / 2;
     BackwardStep<Real> step = {w.back.data(),
@@ -245,7 +247,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
     if (what.plain) {
       s.i = exact(gates[r], 0, H), s.f = exact(gates[r], H, H);
       s.g = exact(gates[r], 2 * H, H), s.o = exact(gates[r], 3 * H, H);
-      s.raw = s.n = s.v = exact(c[r], 0, H);
+      s.raw = s.c_new = s.v = exact(c[r], 0, H);
     } else {
       s = judge::forward(taped, exact(gates[r], 0, 4 * H), before);
     }
@@ -253,7 +255,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
     for (size_t u = 0; u < H; ++u) {
       CHECK(within(got.dc[r][u], want.dc_prev[u]));
       if (by_extra && r % 2) CHECK(within(got.dc_total[r][u], want.dc_total[u]));
-      if (by_extra && r % 3) CHECK(within(got.fresh[r][u], s.n[u]));
+      if (by_extra && r % 3) CHECK(within(got.c_new[r][u], s.c_new[u]));
       for (size_t v = 0; v < 4; ++v) {
         CHECK(within(got.dg[r][v * H + u], want.da[v * H + u]));
         CHECK(in_panel(v, u) == got.dg[r][v * H + u]);

@@ -29,7 +29,7 @@ void test_cell() {
         const auto s = judge::forward(cell, a, c_prev);
         double sum = 0;
         for (size_t u = 0; u < H; ++u)
-          sum += dm[u].v * s.m[u].v + d_c[u].v * judge::kept(c_prev[u], s.n[u], keep.data(), u, 0).v;
+          sum += dm[u].v * s.m[u].v + d_c[u].v * judge::kept(c_prev[u], s.c_new[u], keep.data(), u, 0).v;
         return sum;
       };
       auto check = [&](double& at, double want) {

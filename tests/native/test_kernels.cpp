@@ -14,7 +14,7 @@ using kernel_test::uniform;
 
 namespace {
 
-// Whether a sum of n terms of size at most 1 (and a few roundings more) may come out as `got`.
+// True if a sum of n terms of size at most 1 (and a few roundings more) may come out as `got`.
 template <class Real>
 bool close(Real got, double want, size_t n, double scale = 1) {
   return std::fabs(double(got) - want) <= double(n + 32) * epsilon<Real>() * scale * std::max(1.0, std::fabs(want));
@@ -24,10 +24,11 @@ double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 template <class Real>
 void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidden, bool ahead, bool training) {
-  const size_t W = k.width, P = n_blocks(hidden, W);
+  const size_t W = k.width, blocks = n_blocks(hidden, W);
   const auto w_ih = uniform<Real>(4 * hidden * input, 0.5), w_hh = uniform<Real>(4 * hidden * hidden, 0.5);
   const auto bias = uniform<Real>(4 * hidden);
-  std::vector<Real> p_ih(P * input * 4 * W), p_hh(P * hidden * 4 * W), p_bias(P * 4 * W), pre(rows * P * 4 * W);
+  std::vector<Real> p_ih(blocks * input * 4 * W), p_hh(blocks * hidden * 4 * W), p_bias(blocks * 4 * W),
+      pre(rows * blocks * 4 * W);
   const PanelShape shape = {4, hidden, W};
   pack_panels(w_ih.data(), shape, input, p_ih.data());
   pack_panels(w_hh.data(), shape, hidden, p_hh.data());
@@ -43,17 +44,26 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   }
   for (size_t r = 0; r < rows; ++r) {
     inputs.push_back(x[r].data());
-    args.push_back({x[r].data(), h[r].data(), pre.data() + r * P * 4 * W, c[r].data(), c_new[r].data(), y[r].data(),
-                    training ? y2[r].data() : nullptr, training ? gates[r].data() : nullptr});
+    args.push_back({x[r].data(), h[r].data(), pre.data() + r * blocks * 4 * W, c[r].data(), c_new[r].data(),
+                    y[r].data(), training ? y2[r].data() : nullptr, training ? gates[r].data() : nullptr});
   }
-  if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, P, 0, P});
-  // In two pieces and both orders, as threads and alternating sweeps do.
-  ForwardStep<Real> step = {p_ih.data(), p_hh.data(), p_bias.data(), input, hidden, hidden,         args.data(),
-                            rows,        0,           P / 2,         ahead, true,   input % 2 == 0, nullptr,
-                            nullptr,     nullptr};
+  if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, blocks, 0, blocks});
+  // In two pieces and both orders, as threads and alternating passes over the panels do.
+  ForwardStep<Real> step = {};
+  step.w_ih = p_ih.data();
+  step.w_hh = p_hh.data();
+  step.bias = p_bias.data();
+  step.input_size = input;
+  step.hidden_size = step.recurrent_size = hidden;
+  step.rows = args.data();
+  step.n_rows = rows;
+  step.block_end = blocks / 2;
+  step.use_pre = ahead;
+  step.descending = true;
+  step.large_tape = input % 2 == 0;
   k.forward(step);
-  step.block_begin = P / 2;
-  step.block_end = P;
+  step.block_begin = blocks / 2;
+  step.block_end = blocks;
   step.descending = false;
   k.forward(step);
   for (size_t r = 0; r < rows; ++r)
@@ -79,9 +89,9 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
 
 template <class Real>
 void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidden, bool first) {
-  const size_t W = k.width, P = n_blocks(hidden, W);
+  const size_t W = k.width, blocks = n_blocks(hidden, W);
   const auto w = uniform<Real>(4 * hidden * hidden, 0.5), w_in = uniform<Real>(4 * hidden * cols, 0.5);
-  std::vector<Real> panels(P * hidden * 4 * W), back(4 * hidden * P * W);
+  std::vector<Real> panels(blocks * hidden * 4 * W), back(4 * hidden * blocks * W);
   const PanelShape shape = {4, hidden, W};
   pack_panels(w.data(), shape, hidden, panels.data());
   pack_back_panels(panels.data(), shape, hidden, back.data());
@@ -92,7 +102,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
     gates.push_back(uniform<Real>(4 * hidden));
   }
   const auto dc_before = dc;
-  std::vector<Real> dg_panels(P * rows * 4 * W);
+  std::vector<Real> dg_panels(blocks * rows * 4 * W);
   std::vector<BackwardRow<Real>> args;
   for (size_t r = 0; r < rows; ++r)
     args.push_back({first ? nullptr : dg_next[r].data(), r % 2 ? dh[r].data() : nullptr, r % 3 ? dy[r].data() : nullptr,
@@ -118,7 +128,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
     }
 
   // The two plain products, on the same gradients.
-  std::vector<Real> in_panels(P * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
+  std::vector<Real> in_panels(blocks * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
   pack_panels(w_in.data(), shape, cols, in_panels.data());
   pack_back_panels(in_panels.data(), shape, cols, in_back.data());
   auto dx = std::vector<std::vector<Real>>(rows, std::vector<Real>(cols));
@@ -139,15 +149,15 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
 
   const size_t stride = cols + 3;
   const auto xh = uniform<Real>((rows - 1) * stride + cols);
-  std::vector<Real> dw(P * cols * 4 * W), out(4 * hidden * cols, Real(1));
+  std::vector<Real> dw(blocks * cols * 4 * W), out(4 * hidden * cols, Real(1));
   const size_t tiles = (cols + k.max_rows - 1) / k.max_rows;
   WeightGradient<Real> g = {xh.data(), stride, cols, dg_panels.data(), rows * 4 * W, rows, dw.data(), cols * 4 * W,
-                            0,         P,      0,    tiles / 2};
+                            0,         blocks, 0,    tiles / 2};
   k.weight_gradient(g);
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(dw.data(), shape, cols, 0, cols, 0, P, true, out.data());
+  unpack_panels(dw.data(), shape, cols, 0, cols, 0, blocks, true, out.data());
   for (size_t m = 0; m < 4 * hidden; ++m)
     for (size_t j = 0; j < cols; ++j) {
       double sum = 1, size = 1;

@@ -113,7 +113,7 @@ Wide exact_slope(const Activation<Real>& f, Wide x) {
   }
 }
 
-// Distance in units of the last place that T has at `size`, by default that of `exact`.
+// Distance in units of the last place that T has at `size`, by default the size of `exact`.
 template <class Real, class Wide>
 double ulps(Real got, Wide exact, Wide size = 0) {
   if (std::isnan(exact) || std::isnan(got)) return std::isnan(exact) && std::isnan(got) ? 0 : HUGE_VAL;
@@ -126,7 +126,7 @@ double ulps(Real got, Wide exact, Wide size = 0) {
   return static_cast<double>(std::fabs(std::ldexp(static_cast<Wide>(got) - exact, Limits::digits - exponent)));
 }
 
-// Where something happens: clamps, saturation, the first and last denormal result, changes of k, and zero.
+// Arguments at which a formula changes: clamps, saturation, the first and last denormal result, changes of k, and zero.
 template <class Real>
 void add_special(std::vector<Real>& x, int neighbours) {
   using Limits = std::numeric_limits<Real>;
@@ -148,12 +148,12 @@ void add_special(std::vector<Real>& x, int neighbours) {
   for (Real v : {inf, -inf, Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::signaling_NaN()}) x.push_back(v);
 }
 
-// One in `thin` of what the closest look takes.
+// One in `thin` of the arguments of the closest test.
 std::vector<float> samples(float, unsigned thin) {
   std::vector<float> x;
   for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 2503 * thin)
     x.push_back(from_bits<float>(uint32_t(bits)));
-  // nearly all of those are huge, tiny or NaN; here is where the work is done
+  // nearly all of those are huge, tiny or NaN; these are the arguments of ordinary networks
   for (uint32_t bits = 0x3a000000; bits < 0x43000000; bits += 401 * thin)
     for (uint32_t sign : {0u, 0x80000000u}) x.push_back(from_bits<float>(bits | sign));
   add_special(x, thin > 1 ? 4 : 20);

@@ -1,5 +1,5 @@
-// What the kernels do with matrices that have no gates (Elman's, projections, highways), the step behind a projection,
-// sums of columns, and the packing of both kinds of matrix.
+// Kernels on matrices without gates (Elman's, projections, highways), the step behind a projection, sums of columns,
+// and the packing of matrices with any number of gates.
 #include "cpu/dispatch.h"
 #include "judge.h"
 #include "memory/packing.h"
@@ -24,9 +24,9 @@ template <class Real>
 void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols) {
   const size_t W = k.width;
   const PanelShape shape = {1, size, W};
-  const size_t P = shape.blocks(), line = shape.line();
+  const size_t blocks = shape.blocks(), line = shape.line();
   const auto w = uniform<Real>(size * cols, 0.5), bias = uniform<Real>(size);
-  const Guarded<Real> panels(P * cols * line), back(size * n_blocks(cols, W) * W), p_bias(P * line);
+  const Guarded<Real> panels(blocks * cols * line), back(size * n_blocks(cols, W) * W), p_bias(blocks * line);
   pack_panels(w.data(), shape, cols, panels.data());
   pack_back_panels(panels.data(), shape, cols, back.data());
   pack_bias(bias.data(), shape, p_bias.data());
@@ -34,15 +34,15 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   const auto inputs = pointers(x), gradients = pointers(d);
 
   for (const Real* b : {static_cast<const Real*>(nullptr), static_cast<const Real*>(p_bias.data())}) {
-    const Guarded<Real> z(rows * P * line);
-    k.project({panels.data(), b, cols, inputs.data(), z.data(), rows, P, 0, P / 2});
-    k.project({panels.data(), b, cols, inputs.data(), z.data(), rows, P, P / 2, P});
+    const Guarded<Real> z(rows * blocks * line);
+    k.project({panels.data(), b, cols, inputs.data(), z.data(), rows, blocks, 0, blocks / 2});
+    k.project({panels.data(), b, cols, inputs.data(), z.data(), rows, blocks, blocks / 2, blocks});
     for (size_t r = 0; r < rows; ++r)
-      for (size_t i = 0; i < P * line; ++i) {
+      for (size_t i = 0; i < blocks * line; ++i) {
         Sum<Real> sum;
         if (b && i < size) sum.add(Num<Real>(bias[i]));
         for (size_t j = 0; j < cols && i < size; ++j) sum.add(Num<Real>(w[i * cols + j]), Num<Real>(x[r][j]));
-        CHECK(within(z[r * P * line + i], sum.total()));  // in the order of the rows, then zeros
+        CHECK(within(z[r * blocks * line + i], sum.total()));  // in the order of the rows, then zeros
       }
   }
 
@@ -61,27 +61,27 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
       CHECK(within(dx[r][j], sum.total() + sum.total()));
     }
 
-  // Columns `first` and on of a gradient that is wider, whose others stay as they are.
+  // Columns from `first` on of a wider gradient, whose other columns stay as they are.
   const size_t before = 2, wide = cols + 3, xh_stride = cols + 1, stride = (rows + 1) * line;
-  const Guarded<Real> xh((rows - 1) * xh_stride + cols), d_panels((P - 1) * stride + rows * line),
-      dw(uniform<Real>(P * wide * line)), out(std::vector<Real>(size * cols, Real(1)));
+  const Guarded<Real> xh((rows - 1) * xh_stride + cols), d_panels((blocks - 1) * stride + rows * line),
+      dw(uniform<Real>(blocks * wide * line)), out(std::vector<Real>(size * cols, Real(1)));
   const std::vector<Real> dw_before = dw.copy();
   for (size_t r = 0; r < rows; ++r) {
     std::memcpy(xh.data() + r * xh_stride, x[r].data(), cols * sizeof(Real));
-    for (size_t p = 0; p < P; ++p)
+    for (size_t p = 0; p < blocks; ++p)
       for (size_t i = 0; i < line; ++i)
         d_panels[p * stride + r * line + i] = p * line + i < size ? d[r][p * line + i] : Real(0);
   }
   const size_t tiles = (cols + k.max_rows - 1) / k.max_rows;
   WeightGradient<Real> g = {
       xh.data(), xh_stride, cols, d_panels.data(), stride, rows, dw.data() + before * line, wide * line,
-      0,         P,         0,    tiles / 2};
+      0,         blocks,    0,    tiles / 2};
   k.weight_gradient(g);
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(dw.data(), shape, wide, before, cols, 0, P, true, out.data());
-  for (size_t p = 0; p < P; ++p)
+  unpack_panels(dw.data(), shape, wide, before, cols, 0, blocks, true, out.data());
+  for (size_t p = 0; p < blocks; ++p)
     for (size_t j = 0; j < wide; ++j)
       for (size_t i = 0; i < line; ++i) {
         const size_t at = (p * wide + j) * line + i, row = p * line + i;
@@ -97,12 +97,12 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
       }
 }
 
-// h behind a projection and the gradient of what it was made of.
+// h behind a projection and the gradient of the product that it is computed from.
 template <class Real>
 void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Real rate, bool masks, bool recurrent) {
-  const size_t W = k.width, P = PanelShape{1, R, W}.blocks(), line = 4 * W, stride = (rows + 1) * line;
+  const size_t W = k.width, blocks = PanelShape{1, R, W}.blocks(), line = 4 * W, stride = (rows + 1) * line;
   const bool zoneout = masks || rate != 0, extras = zoneout || recurrent;
-  const auto z = random_rows<Real>(rows, P * line), h_prev = random_rows<Real>(rows, R),
+  const auto z = random_rows<Real>(rows, blocks * line), h_prev = random_rows<Real>(rows, R),
              h_mask = random_rows<Real>(rows, R);
   const auto keep = random_flags(rows, R);
   const auto y = empty_rows<Real>(rows, R), y2 = empty_rows<Real>(rows, R), h_masked = empty_rows<Real>(rows, R);
@@ -130,7 +130,7 @@ void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Re
     const auto through = random_rows<Real>(rows, R), dh = random_rows<Real>(rows, R), dy = random_rows<Real>(rows, R),
                carry_before = random_rows<Real>(rows, R);
     const auto carry = empty_rows<Real>(rows, R), dz = empty_rows<Real>(rows, R), total = empty_rows<Real>(rows, R);
-    const Guarded<Real> dz_panels((P - 1) * stride + rows * line);
+    const Guarded<Real> dz_panels((blocks - 1) * stride + rows * line);
     std::vector<ProjectedBackwardRow<Real>> back;
     std::vector<BackwardExtra<Real>> back_extra;
     for (size_t r = 0; r < rows; ++r) {
@@ -161,7 +161,7 @@ void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Re
 
 template <class Real>
 void test_sums(const Kernels<Real>& k, size_t rows, size_t begin, size_t end) {
-  // Exactly `end` elements each: what lies behind is nobody's.
+  // Exactly `end` elements each: a read beyond them is an error.
   const auto a = random_rows<Real>(rows, end), b = random_rows<Real>(rows, end);
   const auto left = pointers(a), right = pointers(b);
   for (bool factors : {false, true}) {
@@ -181,25 +181,28 @@ void test_sums(const Kernels<Real>& k, size_t rows, size_t begin, size_t end) {
 template <class Real>
 void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
   const PanelShape shape = {gates, rows, W};
-  const size_t total = shape.total(), P = shape.blocks(), col_blocks = n_blocks(cols, W), groups = n_groups(cols, W);
+  const size_t total = shape.total(), blocks = shape.blocks(), col_blocks = n_blocks(cols, W),
+               groups = n_groups(cols, W);
   const auto w = uniform<Real>(total * cols);
-  const Guarded<Real> panels(P * cols * shape.line()), back(total * col_blocks * W), out(total * cols);
+  const Guarded<Real> panels(blocks * cols * shape.line()), back(total * col_blocks * W), out(total * cols);
   pack_panels(w.data(), shape, cols, panels.data());
-  unpack_panels(panels.data(), shape, cols, 0, cols, 0, P, false, out.data());
+  unpack_panels(panels.data(), shape, cols, 0, cols, 0, blocks, false, out.data());
   CHECK(out.copy() == w);
-  double sum = 0, packed_sum = 0;  // what is not a weight is zero
+  double sum = 0, packed_sum = 0;  // all other elements are zero
   for (Real v : w) sum += std::fabs(v);
   for (Real v : panels.copy()) packed_sum += std::fabs(v);
   CHECK(std::fabs(sum - packed_sum) < 1e-3 * sum);
   const auto bias = uniform<Real>(total);
-  const Guarded<Real> p_bias(P * shape.line()), p_zeros(P * shape.line());
+  const size_t vectors = gates > 1 ? gates : 4;  // gates side by side, or four blocks of rows
+  CHECK(shape.line() == vectors * W && blocks == (gates > 1 ? n_blocks(rows, W) : n_blocks(rows, 4 * W)));
+  const Guarded<Real> p_bias(blocks * shape.line()), p_zeros(blocks * shape.line());
   pack_bias(bias.data(), shape, p_bias.data());
   pack_bias(static_cast<const Real*>(nullptr), shape, p_zeros.data());
-  for (size_t p = 0; p < P; ++p)
-    for (size_t v = 0; v < 4; ++v)
+  for (size_t p = 0; p < blocks; ++p)
+    for (size_t v = 0; v < vectors; ++v)
       for (size_t i = 0; i < W; ++i) {
-        const size_t unit = gates == 4 ? p * W + i : (p * 4 + v) * W + i, at = (p * 4 + v) * W + i;
-        CHECK(p_bias[at] == (unit < rows ? bias[gates == 4 ? v * rows + unit : unit] : Real(0)));
+        const size_t at = (p * vectors + v) * W + i, unit = gates > 1 ? p * W + i : at;
+        CHECK(p_bias[at] == (unit < rows ? bias[gates > 1 ? v * rows + unit : unit] : Real(0)));
         CHECK(p_zeros[at] == 0);
       }
   pack_back_panels(panels.data(), shape, cols, back.data());
@@ -223,7 +226,7 @@ void test_table(const Kernels<Real>& k) {
     for (size_t cols : sizes) {
       test_products<Real>(k, batches[i % 6], size, cols);
       test_sums<Real>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
-      for (size_t gates : {1, 4}) test_pack<Real>(k.width, gates, size, cols);
+      for (size_t gates : {1, 3, 4}) test_pack<Real>(k.width, gates, size, cols);
       ++i;
     }
   for (size_t rows : {1, 2, 5})

@@ -27,7 +27,7 @@ Numbers<Real> numbers(const Real* from, size_t n) {
   return v;
 }
 
-// In panels, as products come.
+// Rows in panel order, the order of products.
 template <class Real>
 Rows<Real> packed(const Rows<Real>& from, const PanelShape& shape) {
   auto to = empty_rows<Real>(from.size(), shape.blocks() * shape.line());
@@ -39,9 +39,9 @@ template <class Real>
 void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H, bool training) {
   const size_t W = k.width, G = 4 * H;
   const PanelShape shape = {4, H, W};
-  const size_t P = shape.blocks(), line = shape.line(), stride = (rows + 2) * line;
+  const size_t blocks = shape.blocks(), line = shape.line(), stride = (rows + 2) * line;
   const Guarded<Real> gain_ih(uniform<Real>(G, 2)), gain_hh(uniform<Real>(G, 2)), gain_c(uniform<Real>(H, 2)),
-      bias_c(uniform<Real>(H)), bias(uniform<Real>(G)), p_bias(P * line), peephole(uniform<Real>(3 * H));
+      bias_c(uniform<Real>(H)), bias(uniform<Real>(G)), p_bias(blocks * line), peephole(uniform<Real>(3 * H));
   pack_bias(bias.data(), shape, p_bias.data());
   const Norm<Real> norm = {gain_ih.data(), gain_hh.data(),     gain_c.data(),
                            bias_c.data(),  Real(what.epsilon), what.carried};
@@ -75,7 +75,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
                        what.masks ? keep_c[at].data() : nullptr, what.recurrent ? h_mask[at].data() : nullptr,
                        what.recurrent ? out.h_masked[r].data() : nullptr});
     }
-    const Guarded<Real> work(2 * P * W);
+    const Guarded<Real> work(2 * blocks * W);
     k.normalised({&norm, p_bias.data(), args.data(), norms.data(), n, H, &what.kind, diagonal,
                   extras ? extra.data() : nullptr, work.data()});
     return out;
@@ -94,7 +94,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
     for (size_t u = 0; u < H; ++u) {
       const unsigned char *in_h = what.masks ? keep_h[r].data() : nullptr,
                           *in_c = what.masks ? keep_c[r].data() : nullptr;
-      CHECK(within(got.c[r][u], judge::kept(before[u], s.n[u], in_c, u, what.kind.zoneout_c)));
+      CHECK(within(got.c[r][u], judge::kept(before[u], s.c_new[u], in_c, u, what.kind.zoneout_c)));
       const auto m =
           what.zoneout_h ? judge::kept(Num<Real>(h_prev[r][u]), s.m[u], in_h, u, what.kind.zoneout_h) : s.m[u];
       CHECK(within(got.y[r][u], m));
@@ -118,8 +118,8 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
   const bool more = extras || rows % 2;
   auto new_dc = empty_rows<Real>(rows, H), da = empty_rows<Real>(rows, G), dg_ih = empty_rows<Real>(rows, G),
        dg_hh = empty_rows<Real>(rows, G), dw = empty_rows<Real>(rows, H), normal_c = empty_rows<Real>(rows, H),
-       dc_total = empty_rows<Real>(rows, H), fresh = empty_rows<Real>(rows, H);
-  const Guarded<Real> panels_ih((P - 1) * stride + rows * line), panels_hh(panels_ih.size()), work(2 * P * W);
+       dc_total = empty_rows<Real>(rows, H), c_new = empty_rows<Real>(rows, H);
+  const Guarded<Real> panels_ih((blocks - 1) * stride + rows * line), panels_hh(panels_ih.size()), work(2 * blocks * W);
   std::vector<BackwardRow<Real>> args;
   std::vector<NormBackwardRow<Real>> norms;
   std::vector<BackwardExtra<Real>> extra;
@@ -131,7 +131,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
                      da[r].data(), dg_ih[r].data(), dg_hh[r].data(), panels_ih.data() + r * line,
                      panels_hh.data() + r * line, dw[r].data(), normal_c[r].data()});
     extra.push_back({r % 2 ? dcell[r].data() : nullptr, nullptr, what.masks ? keep_c[r].data() : nullptr, nullptr,
-                     nullptr, nullptr, r % 2 ? dc_total[r].data() : nullptr, r % 3 ? fresh[r].data() : nullptr});
+                     nullptr, nullptr, r % 2 ? dc_total[r].data() : nullptr, r % 3 ? c_new[r].data() : nullptr});
   }
   k.normalised_backward({&norm, args.data(), norms.data(), rows, H, stride, &what.kind, diagonal,
                          more ? extra.data() : nullptr, work.data()});
@@ -148,9 +148,9 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
       CHECK(within(dw[r][u], want.dw[u]));
       CHECK(within(normal_c[r][u], s.normal.v[u]));
       if (more && r % 2) CHECK(within(dc_total[r][u], want.dc_total[u]));
-      if (more && r % 3) CHECK(within(fresh[r][u], s.n[u]));
+      if (more && r % 3) CHECK(within(c_new[r][u], s.c_new[u]));
     }
-    // The products, from the kernel's own gradient of their sum.
+    // Gradients of the products, from the kernel's own gradient of their sum.
     auto check = [&](const Guarded<Real>& dg, const Guarded<Real>& panels, const Guarded<Real>& gain,
                      const Guarded<Real>& normal, Real inverse) {
       Numbers<Real> d;

@@ -5,4 +5,4 @@
 #define QG_ISA avx2
 #define QG_ISA_NAME "avx2"
 #define QG_ISA_AVX2
-#include "kernels/kernels.inl"
+#include "kernels/instruction_set.h"

@@ -5,4 +5,4 @@
 #define QG_ISA avx512
 #define QG_ISA_NAME "avx512"
 #define QG_ISA_AVX512
-#include "kernels/kernels.inl"
+#include "kernels/instruction_set.h"

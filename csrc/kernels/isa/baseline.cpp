@@ -2,4 +2,4 @@
 #define QG_ISA baseline
 #define QG_ISA_NAME "baseline"
 #define QG_ISA_BASELINE
-#include "kernels/kernels.inl"
+#include "kernels/instruction_set.h"

@@ -2,4 +2,4 @@
 #define QG_ISA neon
 #define QG_ISA_NAME "neon"
 #define QG_ISA_NEON
-#include "kernels/kernels.inl"
+#include "kernels/instruction_set.h"

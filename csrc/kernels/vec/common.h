@@ -1,11 +1,13 @@
-// What the vector types of all instruction sets start from: headers, QG_INLINE, and the template Vec.
+// The start of every instruction set's vector types: the intrinsics' headers, QG_INLINE, and the template Vec.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/vec/inline.h"
+
 #if defined(QG_ISA_AVX512) || defined(QG_ISA_AVX2)
-#if defined(__GNUC__) && !defined(__clang__)  // before 13, gcc takes its own _mm512_undefined_*() for a mistake
+#if defined(__GNUC__) && !defined(__clang__)  // before 13, gcc warns of its own _mm512_undefined_*()
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -19,8 +21,6 @@
 #else
 #include <emmintrin.h>
 #endif
-
-#define QG_INLINE inline __attribute__((always_inline))
 
 namespace quadgate {
 namespace QG_ISA {

@@ -1,7 +1,7 @@
 // The SIMD vocabulary of the kernels: one file per instruction set, chosen by QG_ISA_*.
 //
-// A kernel sees `Vec<T>` (Real = float or double), its `kWidth` lanes, and the functions below. Loads and stores need
-// no alignment. `load_n(p, n)` reads the first n < kWidth lanes (the others become 0) and touches no byte beyond
+// A kernel sees `Vec<Real>` (Real = float or double), its `kWidth` lanes, and the functions below. Loads and stores
+// need no alignment. `load_n(p, n)` reads the first n < kWidth lanes (the others become 0) and touches no byte beyond
 // them; `store_n` likewise. `stream` writes past the caches, to aligned addresses. `min(a, b)` and `max(a, b)` return b
 // when either is NaN.
 //
@@ -26,6 +26,13 @@ template <class Real>
 QG_INLINE Vec<Real> zero() {
   return set1(Real(0));
 }
+// The lanes of a block that n elements fill; the last block may be partial.
+template <class Real>
+QG_INLINE int lanes_of(size_t block, size_t n) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  size_t left = n - block * W;
+  return int(left < W ? left : W);
+}
 // The first n lanes, n <= kWidth: a whole vector takes the unmasked path.
 template <class Real>
 QG_INLINE Vec<Real> load_upto(const Real* p, int n) {
@@ -47,7 +54,7 @@ QG_INLINE Vec<Real> load_flags(const unsigned char* p, int n) {
   for (int i = 0; i < n; ++i) t[i] = p[i];
   return numbers(t, Vec<Real>());
 }
-// The sum of all lanes, in an order of its own for each width.
+// The sum of all lanes; each width has its own order.
 template <class Real>
 QG_INLINE Real sum_of(Vec<Real> a) {
   Real t[Vec<Real>::kWidth];
@@ -58,7 +65,7 @@ QG_INLINE Real sum_of(Vec<Real> a) {
 }
 QG_INLINE float root(float x) { return __builtin_sqrtf(x); }
 QG_INLINE double root(double x) { return __builtin_sqrt(x); }
-// A store past the caches where the address allows it, for what is not read again soon. Other threads may see it only
+// Stores past the caches if the address allows it, for data that is not read again soon. Other threads may see it only
 // after stream_end().
 template <class Real>
 QG_INLINE void stream_upto(Real* p, Vec<Real> a, int n) {

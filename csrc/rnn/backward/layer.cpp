@@ -127,7 +127,7 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
   row.dh = !continues && pass_.call.dh ? pass_.call.dh + (id_ * B_ + i) * R_ : nullptr;
   row.dy = task_.dy ? task_.dy.at(t, i) : nullptr;
   row.dg = block_.dg + at * G;
-  row.dg_panel = block_.panels + at * 4 * pass_.w.kernels.width;
+  row.dg_panel = block_.panels + at * weights_.hh.shape.line();
   if (!H_) {  // a cell without c needs h alone
     row.gates = h_at(t, i);
     row.c_prev = row.c = nullptr;
@@ -135,7 +135,7 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
     return;
   }
   const Real* cells = pass_.tape.c[id_].data();
-  row.gates = pass_.tape.gates[id_].data() + dense * 4 * H_;
+  row.gates = pass_.tape.gates[id_].data() + dense * pass_.sizes.taped();
   row.c_prev = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
                : s == 0                       ? pass_.tape.c0.data() + (id_ * B_ + i) * H_
                                               : cells + (previous(t) * B_ + i) * H_;
@@ -191,7 +191,7 @@ void BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
   step.n_rows_of_gate = step.hidden_size = pass_.sizes.hidden;
   step.rows = scratch_.rows + (r0 - row0_);
   step.n_rows = r1 - r0;
-  step.panel_stride = pass_.panel_stride();
+  step.panel_stride = pass_.panel_stride(weights_.hh.shape);
   step.descending = s % 2;
   step.kind = pass_.w.kind();
   step.peephole = weights_.peephole;
@@ -214,7 +214,7 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
     step.size = R_;
     step.begin = group_column(begin, R_, W);
     step.end = group_column(stop, R_, W);
-    step.panel_stride = pass_.panel_stride();
+    step.panel_stride = pass_.panel_stride(weights_.hr.shape);
     step.clip = Real(pass_.sizes.options.proj_clip);
     step.extra = scratch_.extra;
     pass_.w.kernels.projected_backward(step);
@@ -245,7 +245,7 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
   step.hidden_size = H;
   step.rows = scratch_.rows;
   step.n_rows = n;
-  step.panel_stride = pass_.panel_stride();
+  step.panel_stride = pass_.panel_stride(weights_.hh.shape);
   step.descending = s % 2;
   step.kind = pass_.w.kind();
   step.peephole = weights_.peephole;
@@ -259,7 +259,7 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
 // Returns how many of n rows have a next step; they come first, and get their dh from it.
 template <class Real>
 size_t BackwardLayer<Real>::set_projected(size_t s, size_t n) {
-  const size_t H = pass_.sizes.hidden, W = pass_.w.kernels.width;
+  const size_t H = pass_.sizes.hidden;
   size_t continuing = 0;
   for (size_t i = 0; i < n; ++i) {
     const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i);
@@ -277,7 +277,7 @@ size_t BackwardLayer<Real>::set_projected(size_t s, size_t n) {
     projected.dy = row.dy;
     projected.h = h_at(time(row0_ + i, s), b);
     projected.dz = block_.dz ? block_.dz + at * R_ : pass_.step.dm + b * H;
-    projected.dz_panel = block_.dz ? block_.dz_panels + at * 4 * W : nullptr;
+    projected.dz_panel = block_.dz ? block_.dz_panels + at * weights_.hr.shape.line() : nullptr;
   }
   return continuing;
 }
@@ -285,7 +285,7 @@ size_t BackwardLayer<Real>::set_projected(size_t s, size_t n) {
 // The cells of n rows, from dm; split over rows.
 template <class Real>
 void BackwardLayer<Real>::normalised(size_t s, size_t n) {
-  const size_t H = pass_.sizes.hidden, G = pass_.n.gate_rows, W = pass_.w.kernels.width;
+  const size_t H = pass_.sizes.hidden, G = pass_.n.gate_rows;
   const size_t first = team_.begin(n), end = team_.end(n);
   for (size_t i = first; i < end; ++i) {
     const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i), dense = time(row0_ + i, s) * B_ + b;
@@ -297,7 +297,7 @@ void BackwardLayer<Real>::normalised(size_t s, size_t n) {
     row.da = block_.da + at * G;
     row.dg_ih = block_.dg_ih + at * G;
     row.dg_hh = scratch_.rows[i].dg;
-    row.ih_panel = block_.ih_panels + at * 4 * W;
+    row.ih_panel = block_.ih_panels + at * weights_.ih.shape.line();
     row.hh_panel = scratch_.rows[i].dg_panel;
     row.dw = block_.dw_c + at * H;
     row.normal_c = block_.normal_c + at * H;
@@ -308,7 +308,7 @@ void BackwardLayer<Real>::normalised(size_t s, size_t n) {
   step.norm_rows = scratch_.norm + first;
   step.n_rows = end - first;
   step.hidden_size = H;
-  step.panel_stride = pass_.panel_stride();
+  step.panel_stride = pass_.panel_stride(weights_.hh.shape);
   step.kind = pass_.w.kind();
   step.peephole = weights_.peephole;
   step.extra = scratch_.cell_extra ? scratch_.cell_extra + first : nullptr;

@@ -65,19 +65,20 @@ template <class Real>
 BackwardSizes BackwardPass<Real>::sizes() const {
   const Options& o = s_.options;
   const Masks& masks = tape_.masks;
-  const size_t W = w_.kernels.width, W4 = 4 * W, widest = std::max(s_.input, s_.input_of(s_.layers - 1));
+  const size_t W = w_.kernels.width, widest = std::max(s_.input, s_.input_of(s_.layers - 1));
   BackwardSizes n = {};
   n.batch = order_.batch();
   n.hidden = s_.hidden;
   n.recurrent = s_.recurrent();
   n.output = s_.output();
   n.gate_rows = s_.gates() * s_.hidden;
-  n.panel = w_.blocks() * W4;
-  n.hr_panel = o.projection ? w_.layer(0, 0).hr.shape.blocks() * W4 : 0;
-  n.highway_panel = PanelShape{1, n.output, W}.blocks() * W4;
+  n.panel = w_.layer(0, 0).hh.row();
+  n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
+  n.highway_panel = w_.highway(s_.layers - 1).row();
   // An odd number of cache lines: the elements of a column do not fall into one set.
   const size_t line = 64 / sizeof(Real);
   n.xh_stride = ((widest + n.recurrent + 1 + line - 1) / line | 1) * line;
+  n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
   n.join_work = s_.joined() || o.dropout > 0 ? join_work(w_) : 0;
   n.norm = o.layer_norm != LayerNorm::none;
   n.projection = o.projection > 0;
@@ -264,7 +265,7 @@ bool BackwardPass<Real>::two_directions(const Team& all, const BackwardContext<R
 // weights. Leaves the layer's dy in raw().
 template <class Real>
 bool BackwardPass<Real>::join(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
-  const size_t l = task.l, O = s_.output(), W4 = 4 * w_.kernels.width, below = s_.input_of(l);
+  const size_t l = task.l, O = s_.output(), below = s_.input_of(l);
   const bool last = l + 1 == s_.layers, dense = s_.options.shortcut == Shortcut::dense && !last;
   const bool reverse = s_.directions == 1 && s_.options.reverse;
   const Plane<const Real> above = gradient_above(l, task.s0);
@@ -290,8 +291,8 @@ bool BackwardPass<Real>::join(const Team& all, const BackwardContext<Real>& pass
       if (s_.highway(l)) {
         row.transform = tape_.transform[l].data() + at * O;
         row.d_gate = block_->d_gate + in_block * O;
-        row.d_gate_panel = block_->gate_panels + in_block * W4;
-        row.panel_stride = pass.panel_stride();
+        row.d_gate_panel = block_->gate_panels + in_block * w_.highway(l).shape.line();
+        row.panel_stride = pass.panel_stride(w_.highway(l).shape);
         Real* x = block_->xh + in_block * n_.xh_stride;
         std::memcpy(x, row.in, O * sizeof(Real));
         x[O] = Real(1);

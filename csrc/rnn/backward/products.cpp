@@ -20,7 +20,7 @@ BackProduct<Real> product_with(const Packed<Real>& p, const Real* const* sources
 // All groups of the product for this thread's rows. False once the call is to stop.
 template <class Real>
 bool whole_product(const Team& all, const Kernels<Real>& kernels, const Packed<Real>& p, BackProduct<Real>& product) {
-  const double flops = product_flops(product.n_rows, 4 * kernels.width, p.shape.total());
+  const double flops = product_flops(product.n_rows, kGroupBlocks * kernels.width, p.shape.total());
   return sliced(all, 0, n_groups(p.n_k, kernels.width), flops, [&](size_t begin, size_t end) {
     product.group_begin = begin;
     product.group_end = end;
@@ -35,7 +35,7 @@ struct GradientProduct {
   size_t stride, n_k;
   const Real* panels;  // the gradient's, of `shape`
   const PanelShape& shape;
-  Real* dw;  // (n_blocks, dw_k, 4, W); the product is added from its column 0 on
+  Real* dw;  // (n_blocks, dw_k, V, W); the product is added from its column 0 on
   size_t dw_k;
 };
 
@@ -43,18 +43,18 @@ struct GradientProduct {
 template <class Real>
 void add_product(const Team& all, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
   const Kernels<Real>& kernels = pass.w.kernels;
-  const size_t W = kernels.width, m = kernels.max_rows;
+  const size_t m = kernels.max_rows;
   const size_t tiles = (p.n_k + m - 1) / m, slab = std::max<size_t>(1, 96 / m);
   WeightGradient<Real> g = {};
   g.xh = p.rows;
   g.xh_stride = p.stride;
   g.n_k = p.n_k;
   g.dg_panels = p.panels;
-  g.panel_stride = pass.panel_stride();
+  g.panel_stride = pass.panel_stride(p.shape);
   g.n_rows = n_rows;
   g.dw = p.dw;
-  g.dw_stride = p.dw_k * 4 * W;
-  const double flops = product_flops(n_rows, 4 * W, std::min(m, p.n_k));
+  g.dw_stride = p.dw_k * p.shape.line();
+  const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = all.begin(tiles), end = all.end(tiles); t < end; t += slab) {
     g.tile_begin = t;
     g.tile_end = std::min(end, t + slab);
@@ -173,7 +173,7 @@ class ColumnSumsOfBlock {
 template <class Real>
 void cell_gradients(const Team& team, const Weights<Real>& w, BackwardStep<Real>& step) {
   const size_t W = w.kernels.width, groups = n_groups(step.hidden_size, W);
-  const double flops = product_flops(step.n_rows, 4 * W, step.n_gates * step.n_rows_of_gate);
+  const double flops = product_flops(step.n_rows, kGroupBlocks * W, step.n_gates * step.n_rows_of_gate);
   sliced(team, team.begin(groups), team.end(groups), flops, [&](size_t begin, size_t end) {
     step.group_begin = begin;
     step.group_end = end;

@@ -6,7 +6,7 @@
 
 #include <cstring>
 
-#include "kernels/norm.h"
+#include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
 #include "rnn/rows.h"
@@ -15,11 +15,12 @@ namespace quadgate {
 
 // The sizes that this memory depends on.
 struct BackwardSizes {
-  size_t batch, hidden, recurrent, output;   // B, H, R, O
-  size_t gate_rows;                          // G*H
-  size_t panel, hr_panel, highway_panel;     // elements of one row in panels: of the gates, a projection, a highway
-  size_t block_rows;                         // of the largest block
-  size_t xh_stride;                          // of [x, h, 1], in elements
+  size_t batch, hidden, recurrent, output;  // B, H, R, O
+  size_t gate_rows;                         // G*H
+  size_t panel, hr_panel, highway_panel;    // elements of one row in panels: of the gates, a projection, a highway
+  size_t block_rows;                        // of the largest block
+  size_t xh_stride;                         // of [x, h, 1], in elements
+  size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
   bool norm, projection, highway, peephole;  // options
   bool two_passes;                           // Sizes::two_passes
@@ -43,7 +44,7 @@ struct BackwardThreadScratch {
   NormBackwardRow<Real>* norm = from.take_if<NormBackwardRow<Real>>(n.norm, n_rows);
   const Real** sources = from.take_if<const Real*>(n.two_passes, n_rows);
   Real** targets = from.take_if<Real*>(n.two_passes, n_rows);
-  Real* norm_work = from.take_if<Real>(n.norm, n.panel / 2);
+  Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
 };
 
@@ -70,7 +71,7 @@ struct BackwardBlockScratch {
   const Real** sources = from.take<const Real*>(std::max(n_rows, n.batch));
   Real** targets = from.take<Real*>(std::max(n_rows, n.batch));
   Real* dg = from.take<Real>(n_rows * n.gate_rows);  // (rows, G*H): gradients of the pre-activations
-  Real* panels = from.take<Real>(n_rows * n.panel);  // (n_blocks, rows, 4, W): the same
+  Real* panels = from.take<Real>(n_rows * n.panel);  // (n_blocks, rows, G, W): the same
   Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): x, h of the step before, 1
   // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of w; N(c).
   Real* dg_ih = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
@@ -100,7 +101,7 @@ struct BackwardStateScratch {
 
   // Zero at first, all in one piece.
   size_t begin = from.used();
-  Real* dw = from.take<Real>(n_k * n.panel);                              // (n_blocks, n_k, 4, W)
+  Real* dw = from.take<Real>(n_k * n.panel);                              // (n_blocks, n_k, G, W)
   Real* dw_hr = from.take_if<Real>(n.projection, n.hidden* n.hr_panel);   // the same of R rows, H columns
   Real* h_carry = from.take_if<Real>(n.zoneout_h, n.batch* n.recurrent);  // (B,R): dh that zoneout passes on
   Real* bias = from.take_if<Real>(n.norm, n.gate_rows);                   // in the layout of the parameters

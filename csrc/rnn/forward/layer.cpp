@@ -117,7 +117,7 @@ void ForwardLayer<Real>::set_step() {
   step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
   // L2 could keep little of a large tape for the backward pass, which is not worth a detour through memory; 16 MB is
   // large on any machine.
-  const size_t tape_bytes = pass_.call.steps * pass_.call.batch * 4 * C_ * sizeof(Real);
+  const size_t tape_bytes = pass_.call.steps * pass_.call.batch * pass_.n.taped * sizeof(Real);
   step_.large_tape = pass_.call.tape && tape_bytes > size_t(16) << 20;
   plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
 }
@@ -132,7 +132,7 @@ void ForwardLayer<Real>::set_strides() {
   step_.next.y = strides_.y;
   step_.next.y2 = strides_.y2;
   step_.next.c = task_.cells ? towards_next(task_.cells.step) : 0;
-  step_.next.gates = tape ? strides_.dense * ptrdiff_t(4 * C_) : 0;
+  step_.next.gates = tape ? strides_.dense * ptrdiff_t(pass_.n.taped) : 0;
   if (!scratch_.projected) return;
   step_.next.y = tape ? strides_.dense * ptrdiff_t(H_) : 0;
   step_.next.y2 = 0;
@@ -151,7 +151,7 @@ void ForwardLayer<Real>::set_row(size_t i) {
   row.y2 = task_.copy ? task_.copy.at(t, b) : nullptr;
   row.c_prev = task_.c + b * C_;
   row.c = task_.cells ? task_.cells.at(t, b) : task_.c + b * C_;
-  row.gates = tape ? tape->gates[id_].data() + dense * 4 * C_ : nullptr;
+  row.gates = tape ? tape->gates[id_].data() + dense * pass_.n.taped : nullptr;
   if (scratch_.projected) {
     ProjectedRow<Real>& projected = scratch_.projected[i];
     projected.z = shared_.z + i * pass_.n.hr_panel;
@@ -165,8 +165,8 @@ void ForwardLayer<Real>::set_row(size_t i) {
     norm = {};
     norm.hh = shared_.product + i * pass_.n.panel;
     if (tape) {
-      norm.normal_ih = tape->normal[id_].data() + dense * 8 * H_;
-      norm.normal_hh = norm.normal_ih + 4 * H_;
+      norm.normal_ih = tape->normal[id_].data() + dense * 2 * pass_.n.gate_rows;
+      norm.normal_hh = norm.normal_ih + pass_.n.gate_rows;
       norm.inverse = tape->inverse[id_].data() + dense * 2;
     }
   }
@@ -262,8 +262,8 @@ void ForwardLayer<Real>::advance_row(size_t s, size_t i) {
   }
   if (scratch_.norm && pass_.call.tape) {
     NormRow<Real>& norm = scratch_.norm[i];
-    norm.normal_ih += d.dense * ptrdiff_t(8 * H_);
-    norm.normal_hh += d.dense * ptrdiff_t(8 * H_);
+    norm.normal_ih += d.dense * ptrdiff_t(2 * pass_.n.gate_rows);
+    norm.normal_hh += d.dense * ptrdiff_t(2 * pass_.n.gate_rows);
     norm.inverse += d.dense * 2;
   }
   if (!scratch_.extra) return;

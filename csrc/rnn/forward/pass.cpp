@@ -78,8 +78,10 @@ ForwardSizes ForwardPass<Real>::sizes() const {
   ForwardSizes n = {};
   n.hidden = s_.hidden;
   n.recurrent = s_.recurrent();
-  n.panel = w_.blocks() * 4 * W;
-  n.hr_panel = o.projection ? w_.layer(0, 0).hr.shape.blocks() * 4 * W : 0;
+  n.gate_rows = s_.gates() * s_.hidden;
+  n.taped = s_.taped();
+  n.panel = w_.layer(0, 0).hh.row();
+  n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
   n.norm = o.layer_norm != LayerNorm::none;
   n.norm_work = n.norm ? 2 * n_blocks(s_.hidden, W) * W : 0;
   n.join_work = o.shortcut == Shortcut::highway ? join_work(w_) : 0;

@@ -28,7 +28,7 @@ bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, co
   product.pre = to;
   product.n_rows = n;
   product.n_blocks = p.shape.blocks();
-  const double flops = product_flops(n, 4 * w.kernels.width, p.n_k);
+  const double flops = product_flops(n, p.shape.line(), p.n_k);
   return sliced(team, team.begin(product.n_blocks), team.end(product.n_blocks), flops, [&](size_t begin, size_t end) {
     product.block_begin = begin;
     product.block_end = end;
@@ -39,7 +39,7 @@ bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, co
 template <class Real>
 void run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step) {
   const size_t k = step.recurrent_size + (step.use_pre ? 0 : step.input_size);
-  const double flops = product_flops(step.n_rows, 4 * w.kernels.width, k) * double(1 + step.n_more);
+  const double flops = product_flops(step.n_rows, w.layer(0, 0).hh.shape.line(), k) * double(1 + step.n_more);
   sliced(team, team.begin(w.blocks()), team.end(w.blocks()), flops, [&](size_t begin, size_t end) {
     step.block_begin = begin;
     step.block_end = end;

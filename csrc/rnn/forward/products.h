@@ -9,7 +9,7 @@ namespace quadgate {
 template <class Real>
 bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps);
 
-// n rows of `to` (n_blocks, 4, W) = x @ the matrix + bias, which may be null, for the team's share of blocks. False
+// n rows of `to` (n_blocks, V, W) = x @ the matrix + bias, which may be null, for the team's share of blocks. False
 // once the call is to stop.
 template <class Real>
 bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,

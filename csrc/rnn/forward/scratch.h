@@ -4,7 +4,7 @@
 // needed. Members without need are null.
 #pragma once
 
-#include "kernels/norm.h"
+#include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
 
@@ -13,6 +13,7 @@ namespace quadgate {
 // The sizes that this memory depends on.
 struct ForwardSizes {
   size_t hidden, recurrent;  // H, R
+  size_t gate_rows, taped;   // G*H; columns of the gates on the tape
   size_t panel, hr_panel;    // elements of one row in panels: of the gates, of a projection
   size_t norm_work, join_work;
   bool norm, projection;
@@ -49,13 +50,13 @@ struct ForwardTeamScratch {
   const ForwardSizes& n;
   size_t n_rows, pre_rows;
 
-  Real* pre = from.take<Real>(pre_rows * n.panel);  // (pre_rows, n_blocks, 4, W): input products
+  Real* pre = from.take<Real>(pre_rows * n.panel);  // (pre_rows, n_blocks, G, W): input products
   // (n_rows, R): h after recurrent dropout, of odd and of even steps.
   Real* masked[2] = {from.take_if<Real>(n.masked, n_rows* n.recurrent),
                      from.take_if<Real>(n.masked, n_rows* n.recurrent)};
   Real* m = from.take_if<Real>(n.projection && !n.tape, n_rows* n.hidden);      // (n_rows, H): what a projection takes
   Real* z = from.take_if<Real>(n.projection, n_rows* n.hr_panel);               // what it gives, in whole panels
-  Real* product = from.take_if<Real>(n.norm, n_rows* n.panel);                  // (n_rows, n_blocks, 4, W): W_hh h
+  Real* product = from.take_if<Real>(n.norm, n_rows* n.panel);                  // (n_rows, n_blocks, G, W): W_hh h
   Real* zeros = from.take_if<Real>(n.resets, std::max(n.hidden, n.recurrent));  // the state after a reset
 };
 

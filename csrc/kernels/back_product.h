@@ -1,0 +1,119 @@
+// The product of gradients with back panels: over the rows of all gates, gate by gate.
+#pragma once
+
+#include "kernels/layouts.h"
+#include "kernels/multiply.h"
+#include "kernels/steps.h"
+#include "kernels/tiles.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// Rows processed per pass, so that one gate's share of the panel stays in L2.
+constexpr size_t kChunkRows = 96;
+// Gates whose chains run side by side for one or two rows, which have too few chains by themselves. A matrix with fewer
+// gates takes them one after the other; sums are the same.
+constexpr int kGatesAbreast = 4;
+
+// The sums of MR rows over the gates from `gate` on, NP of them side by side; those of later gates are added to what
+// the earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is.
+template <class Real, int NP, int MR, int NV>
+QG_OUTLINE void back_tile(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, int gate, const Real* panel,
+                          Slice ahead, size_t gate_rows) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  Vec<Real> a[NP][MR][NV];
+  const Real* from[MR];
+  for (int r = 0; r < MR; ++r) {
+    from[r] = dg[r] + gate * gate_rows;
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) a[p][r][v] = zero<Real>();
+  }
+  multiply(a, from, gate_rows, 1, panel + gate * gate_rows * NV * W, gate_rows * NV * W, gate_rows, ahead);
+  for (int r = 0; r < MR; ++r)
+    for (int v = 0; v < NV; ++v) {
+      Vec<Real> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
+      for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
+      store(sums[r][v], sum);
+    }
+}
+
+// sums[r][v] = dg[r] @ a group's back panel, for at most kChunkRows rows. Gate by gate for all rows, so that a gate's
+// share of the panel stays in L2 meanwhile. `next` is the panel that follows this one, or null.
+template <class Real, int NV>
+QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, size_t n_rows, const Real* panel,
+                          const Real* next, int gates, size_t gate_rows) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  if constexpr (NV <= kMaxRows)
+    if (n_rows == 1 && gates == kGatesAbreast)
+      return back_tile<Real, kGatesAbreast, 1, NV>(sums, dg, 0, panel, {}, gate_rows);
+  if constexpr (2 * NV <= kMaxRows)
+    if (n_rows == 2 && gates == kGatesAbreast)
+      return back_tile<Real, kGatesAbreast, 2, NV>(sums, dg, 0, panel, {}, gate_rows);
+  const Parts tiles(n_rows, kMaxRows);
+#pragma GCC unroll 1
+  for (int gate = 0; gate < gates; ++gate) {
+    const Real* share = panel + gate * gate_rows * NV * W;
+    const Ahead<Real> ahead = {share, gate + 1 < gates ? share + gate_rows * NV * W : next, tiles.count};
+    for (size_t t = 0; t < tiles.count; ++t)
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            back_tile<Real, 1, decltype(mr)::value, NV>(sums + tiles.begin(t), dg + tiles.begin(t), gate, panel,
+                                                        ahead.slice(t, gate_rows, NV), gate_rows);
+          });
+  }
+}
+
+// For groups [begin, end) of output columns and all rows: finish(row, block, sums) for every vector of dg @ weight,
+// whose sums lie in memory.
+// `gate_rows` rows for each gate; row(r) gives the (gates * gate_rows) operand; if `absent`, there is none and the sums
+// are zero. prefetch(row, block, n) is called for every row and its n blocks before the product whose sums they get.
+template <class Real, class Row, class Prefetch, class Finish>
+QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows, size_t n_cols, size_t n_rows,
+                             size_t begin, size_t end, bool descending, bool absent, Row&& row, Prefetch&& prefetch,
+                             Finish&& finish) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  const Parts groups((n_cols + W - 1) / W, kGroupBlocks), chunks(n_rows, kChunkRows);
+  for (size_t i = 0; i < end - begin; ++i) {
+    const size_t group = descending ? end - 1 - i : begin + i, block = groups.begin(group);
+    const Real* panel = w_back + block * gates * gate_rows * W;
+    const Real* next = i + 1 == end - begin
+                           ? nullptr
+                           : w_back + groups.begin(descending ? group - 1 : group + 1) * gates * gate_rows * W;
+    with_constant<kGroupBlocks>(
+        groups.size(group), [&](auto nv) __attribute__((always_inline)) {
+          constexpr int NV = decltype(nv)::value;
+          alignas(64) Real sums[kChunkRows][NV][W];
+          alignas(64) static constexpr Real kZeros[W] = {};
+          const Real* dg[kChunkRows];
+          for (size_t c = 0; c < chunks.count; ++c) {
+            const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
+            for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
+            for (size_t r = 0; r < n; ++r) prefetch(first + r, block, NV);
+            if (!absent)
+              back_sums<Real, NV>(sums, dg, n, panel, c + 1 == chunks.count ? next : panel, int(gates), gate_rows);
+#pragma GCC unroll 1
+            for (size_t r = 0; r < n; ++r)
+#pragma GCC unroll 1
+              for (int v = 0; v < NV; ++v) finish(first + r, block + v, absent ? kZeros : sums[r][v]);
+          }
+        });
+  }
+}
+
+template <class Real>
+void back_product(const BackProduct<Real>& s) {
+  back_products<Real>(
+      s.w_back, s.n_gates, s.n_rows_of_gate, s.n_cols, s.n_rows, s.group_begin, s.group_end, false,
+      false, [&](size_t r) __attribute__((always_inline)) { return s.dg[r]; }, [](size_t, size_t, int) {},
+      [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
+        const Vec<Real> sum = load(sums);
+        Real* out = s.out[r] + block * Vec<Real>::kWidth;
+        int n = lanes_of<Real>(block, s.n_cols);
+        store_upto(out, s.add ? load_upto(out, n) + sum : sum, n);
+      });
+}
+
+}  // namespace
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -1,0 +1,66 @@
+// A step of the backward pass, the mirror of forward.h: a product over k into a register tile, then the cell's
+// derivative on the sums.
+#pragma once
+
+#include "cells/dispatch.h"
+#include "kernels/back_product.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// For cells with options, and for rows with something extra. Takes the sums in memory: given a vector in a register,
+// gcc 12 leaves out the vzeroupper on return, and the next SSE instruction of the caller stalls.
+template <class Cell, class Real>
+QG_OUTLINE void finish_other_backward(const BackwardStep<Real>& s, size_t r, const Real* sums, size_t block) {
+  Cell::backward_row(s, s.rows[r], load(sums), block, s.kind, s.extra ? s.extra + r : nullptr);
+}
+
+template <class Cell, class Real>
+QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
+  const CellKind<Real>* const plain = nullptr;
+  const BackwardExtra<Real>* const none = nullptr;
+  // A shorter product has no time to spare, and the tape of a smaller network is often still near.
+  const bool tape_is_far = Cell::kTaped > 0 && s.n_gates == size_t(Cell::kGates) && s.hidden_size >= 64;
+  back_products<Real>(
+      s.w_back, s.n_gates, s.n_rows_of_gate, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,
+      !s.rows[0].dg_next, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
+      [&](size_t r, size_t block, int n) __attribute__((always_inline)) {
+        if (tape_is_far) Cell::prefetch_tape(s, s.rows[r], block, n);
+      },
+      [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
+        if constexpr (Cell::kPlain) {
+          if (!s.kind && !s.extra) return Cell::backward_row(s, s.rows[r], load(sums), block, plain, none);
+        }
+        finish_other_backward<Cell>(s, r, sums, block);
+      });
+}
+
+template <class Real>
+void backward(const BackwardStep<Real>& s) {
+  with_cell<Real>(
+      s.kind, [&](auto cell) __attribute__((always_inline)) { backward_cell<decltype(cell)>(s); });
+}
+
+template <class Real>
+void projected_backward(const ProjectedBackwardStep<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth, B = row_blocks(1);
+  for (size_t r = 0; r < s.n_rows; ++r)
+    for (size_t u = s.begin; u < s.end; u += W) {
+      const ProjectedBackwardRow<Real>& row = s.rows[r];
+      const size_t block = u / W;
+      const int n = lanes_of<Real>(block, s.size);
+      Vec<Real> dh = row.through ? load_upto(row.through + u, n) : zero<Real>();
+      Vec<Real> dz = complete_dh(dh, row.dh, row.dy, s.extra ? s.extra + r : nullptr, u, n);
+      if (s.clip < Real(__builtin_inf())) {  // an h at the clip was clipped
+        Vec<Real> size = zero<Real>() - negative_abs(load_upto(row.h + u, n));
+        dz = where_less(size, set1(s.clip), dz, zero<Real>());
+      }
+      store_upto(row.dz + u, dz, n);
+      if (row.dz_panel) store(row.dz_panel + block / B * s.panel_stride + block % B * W, dz);
+    }
+}
+
+}  // namespace
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -1,0 +1,56 @@
+// The gradients of weights, and sums over rows.
+#pragma once
+
+#include "kernels/layouts.h"
+#include "kernels/multiply.h"
+#include "kernels/steps.h"
+#include "kernels/tiles.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// The product of the forward pass with other operands: k runs over rows, and the panel is the gates' gradient. NV
+// vectors in a line.
+template <int NV, class Real>
+void weight_gradient(const WeightGradient<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  const Parts tiles(s.n_k, kMaxRows);
+  for (size_t block = s.block_begin; block < s.block_end; ++block)
+    for (size_t t = s.tile_begin; t < s.tile_end; ++t)
+      with_constant<kMaxRows>(
+          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+            constexpr int MR = decltype(mr)::value;
+            Real* dw = s.dw + block * s.dw_stride + tiles.begin(t) * NV * W;
+            Vec<Real> a[1][MR][NV];
+            const Real* x[MR];
+            for (int r = 0; r < MR; ++r) {
+              for (int v = 0; v < NV; ++v) a[0][r][v] = load(dw + (r * NV + v) * W);
+              x[r] = s.xh + tiles.begin(t) + r;
+            }
+            const Real* panel = s.dg_panels + block * s.panel_stride;
+            const Ahead<Real> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
+                                       s.tile_end - s.tile_begin};
+            multiply(a, x, 0, s.xh_stride, panel, 0, s.n_rows, ahead.slice(t - s.tile_begin, s.n_rows, NV));
+            for (int r = 0; r < MR; ++r)
+              for (int v = 0; v < NV; ++v) store(dw + (r * NV + v) * W, a[0][r][v]);
+          });
+}
+
+template <class Real>
+void column_sums(const ColumnSums<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  for (size_t u = s.begin; u < s.end; u += W) {
+    const int n = int(s.end - u < W ? s.end - u : W);
+    Vec<Real> sum = load_upto(s.out + u, n);
+    for (size_t r = 0; r < s.n_rows; ++r) {
+      Vec<Real> a = load_upto(s.a[r] + u, n);
+      sum = s.b ? fma(a, load_upto(s.b[r] + u, n), sum) : sum + a;
+    }
+    store_upto(s.out + u, sum, n);
+  }
+}
+
+}  // namespace
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -1,0 +1,53 @@
+// The kernels of one instruction set: isa/*.cpp names the set and includes this file, which defines its table.
+//
+// Everything else here is in anonymous namespaces or always inlined: what an instruction set compiles is its own.
+#pragma once
+
+#include "kernels/backward.h"
+#include "kernels/forward.h"
+#include "kernels/gradients.h"
+#include "kernels/norm.h"
+#include "kernels/project.h"
+#include "kernels/table.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// An activation by itself.
+template <class Real>
+void activate_all(const Activation<Real>& f, const Real* x, Real* y, size_t n) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  for (size_t i = 0; i < n; i += W) {
+    int lanes = lanes_of<Real>(i / W, n);
+    store_upto(y + i, activate(f, load_upto(x + i, lanes)), lanes);
+  }
+}
+
+template <class Real>
+constexpr Kernels<Real> functions() {
+  using Cell = Lstm<Real>;  // layer normalisation is of this one
+  static_assert(Cell::kVectors == kLineVectors && Elman<Real>::kVectors == kLineVectors, "for products by themselves");
+  return {size_t(Vec<Real>::kWidth),
+          size_t(kMaxRows),
+          forward<Real>,
+          advance<Real>,
+          project<kLineVectors, Real>,
+          projected<Real>,
+          normalised<Cell, Real>,
+          backward<Real>,
+          back_product<Real>,
+          projected_backward<Real>,
+          normalised_backward<Cell, Real>,
+          weight_gradient<kLineVectors, Real>,
+          column_sums<Real>,
+          activate_all<Real>};
+}
+
+}  // namespace
+
+extern const KernelTable table;
+const KernelTable table = {QG_ISA_NAME, functions<float>(), functions<double>()};
+
+}  // namespace QG_ISA
+}  // namespace quadgate

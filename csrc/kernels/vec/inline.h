@@ -1,0 +1,10 @@
+// QG_INLINE: a function that is never called, only inlined, so that no copy of it exists that the linker could share
+// between instruction sets. QG_OUTLINE: one that stands once, not in every tile that calls it.
+#pragma once
+
+#define QG_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define QG_OUTLINE __attribute__((noinline))
+#else
+#define QG_OUTLINE __attribute__((noinline, noclone))
+#endif
