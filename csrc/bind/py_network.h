@@ -14,6 +14,7 @@
 
 #include "bind/arrays.h"
 #include "bind/py_options.h"
+#include "rnn/tape.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

@@ -7,6 +7,7 @@
 // The next layer's input is d(out) or, with dense connections, in and d(out) side by side; d is dropout.
 #pragma once
 
+#include "rnn/tape.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

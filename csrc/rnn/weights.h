@@ -1,11 +1,8 @@
-// A stack of layers: its packed weights, and what a training pass keeps.
+// The packed weights of a stack of layers.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
 #include <memory>
 #include <mutex>
-#include <utility>
 #include <vector>
 
 #include "kernels/table.h"
@@ -83,90 +80,5 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, bool backward) 
   return {steps,      batch,  s.input,         std::min(units, s.hidden), s.layers,     s.directions, s.recurrent(),
           s.output(), passes, w.kernels.width, w.kernels.max_rows,        sizeof(Real), backward,     s.forward_only()};
 }
-
-// The large buffers of a tape. Contents of steps past a row's length are undefined.
-template <class Real>
-struct TapeBuffers {
-  Buffer<Real> x;                // (T,B,I)
-  std::vector<Buffer<Real>> y;   // per layer (T,B,D*R): h of every step
-  std::vector<Buffer<Real>> in;  // per layer (T,B,input_of): its input, where that is not x or the y below; else empty
-  std::vector<Buffer<Real>> transform;  // per layer (T,B,O): a highway's gate, activated; else empty
-  std::vector<Buffer<Real>> gates;      // per state (T,B,4,H): i, f, g, o, activated; of a cell that is not plain, the
-                                        // arguments of the activations; empty for Elman's
-  std::vector<Buffer<Real>> c;          // per state (T,B,H)
-  std::vector<Buffer<Real>> m;          // per state (T,B,H): what a projection takes; else empty
-  std::vector<Buffer<Real>> normal;     // per state (T,B,2,4H): normalised products of x and of h; else empty
-  std::vector<Buffer<Real>> inverse;    // per state (T,B,2): 1 / their deviations
-
-  template <class F>
-  void each(F&& f) {
-    f(x);
-    for (auto* list : {&y, &in, &transform, &gates, &c, &m, &normal, &inverse})
-      for (Buffer<Real>& b : *list) f(b);
-  }
-};
-
-// One set of buffers that a network keeps from a tape that is gone for its next one, until it is used for inference:
-// the page faults of fresh memory cost a training step of middling size 10 %.
-template <class Real>
-class SpareTape {
- public:
-  TapeBuffers<Real> take() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    full_.store(false, std::memory_order_relaxed);
-    return std::exchange(buffers_, {});
-  }
-  void give(TapeBuffers<Real>&& buffers) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    std::swap(buffers_, buffers);  // the caller frees what was there
-    full_.store(true, std::memory_order_relaxed);
-  }
-  void drop() {
-    if (full_.load(std::memory_order_relaxed)) take();
-  }
-
- private:
-  std::mutex mutex_;
-  TapeBuffers<Real> buffers_;
-  std::atomic<bool> full_{false};
-};
-
-// What a training pass draws at random; bytes, 1 where an element is dropped or where zoneout keeps the old value. Each
-// list is empty without its option. The owner keeps the memory as long as the tape.
-struct Masks {
-  std::vector<const unsigned char*> weight;     // per state (G*H,R)
-  std::vector<const unsigned char*> recurrent;  // per state (B,R)
-  std::vector<const unsigned char*> zoneout_h;  // per state (T,B,R)
-  std::vector<const unsigned char*> zoneout_c;  // per state (T,B,H)
-  std::vector<const unsigned char*> dropout;    // per layer but the last (T,B,O)
-};
-
-// What a training forward keeps for its backward. Holds copies, but for the masks: the caller may change its arrays
-// meanwhile.
-template <class Real>
-struct Tape : TapeBuffers<Real> {
-  std::shared_ptr<const Weights<Real>> weights;
-  std::shared_ptr<const Weights<Real>> made_of;  // the same, unless a part of them was dropped for this tape
-  size_t steps = 0, batch = 0;
-  bool ragged = false;
-  std::vector<int64_t> lengths;       // (B) when ragged
-  std::vector<unsigned char> resets;  // (T,B) or empty
-  Masks masks;
-  std::vector<Buffer<Real>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
-  Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H)
-  std::shared_ptr<SpareTape<Real>> spare;
-
-  // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
-  Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps, size_t batch,
-       const int64_t* lengths, const unsigned char* resets, Masks masks);
-  Tape(const Tape&) = delete;
-  ~Tape() { spare->give(std::move(*static_cast<TapeBuffers<Real>*>(this))); }
-  size_t bytes() const;
-
-  // Input of a layer: (T,B,input_of(l)).
-  const Real* input(size_t l) const {
-    return l == 0 ? this->x.data() : this->in[l].size() ? this->in[l].data() : this->y[l - 1].data();
-  }
-};
 
 }  // namespace quadgate

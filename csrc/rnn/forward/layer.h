@@ -2,6 +2,7 @@
 #pragma once
 
 #include "rnn/sequence.h"
+#include "rnn/tape.h"
 #include "rnn/weights.h"
 
 namespace quadgate {

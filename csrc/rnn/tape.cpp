@@ -1,0 +1,69 @@
+#include "rnn/tape.h"
+
+namespace quadgate {
+
+template <class Real>
+Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare_, size_t steps_,
+                 size_t batch_, const int64_t* lengths_, const unsigned char* resets_, Masks masks_)
+    : TapeBuffers<Real>(spare_->take()),
+      weights(std::move(w)),
+      steps(steps_),
+      batch(batch_),
+      ragged(lengths_ != nullptr),
+      masks(std::move(masks_)),
+      spare(std::move(spare_)) {
+  const Sizes& s = weights->sizes;
+  const Options& o = s.options;
+  const size_t rows = checked_mul(steps, batch), H = s.hidden, R = s.recurrent();
+  if (lengths_) lengths.assign(lengths_, lengths_ + batch);
+  if (resets_) resets.assign(resets_, resets_ + rows);
+  h0.resize_discard(checked_mul(s.states(), batch, R));
+  c0.resize_discard(checked_mul(s.states(), batch, s.cell()));
+  // A spare buffer that is far too large would waste memory and make nbytes misleading.
+  auto fit = [&](Buffer<Real>& b, size_t columns) {
+    const size_t n = checked_mul(rows, columns);
+    if (b.capacity() > 2 * n) b = Buffer<Real>();
+    b.resize_discard(n);
+  };
+  auto fit_all = [&](std::vector<Buffer<Real>>& list, size_t n, size_t columns) {
+    list.resize(n);
+    for (Buffer<Real>& b : list) fit(b, columns);
+  };
+  fit(this->x, s.input);
+  fit_all(this->y, s.layers, s.raw());
+  fit_all(this->gates, s.states(), 4 * s.cell());
+  fit_all(this->c, s.states(), s.cell());
+  fit_all(this->m, s.states(), o.projection ? H : 0);
+  fit_all(this->normal, s.states(), o.layer_norm != LayerNorm::none ? checked_mul(8, H) : 0);
+  fit_all(this->inverse, s.states(), o.layer_norm != LayerNorm::none ? 2 : 0);
+  this->in.resize(s.layers);
+  this->transform.resize(s.layers);
+  for (size_t l = 0; l < s.layers; ++l) {
+    fit(this->in[l], l > 0 && (s.joined() || o.dropout > 0) ? s.input_of(l) : 0);
+    fit(this->transform[l], s.highway(l) ? s.output() : 0);
+  }
+  const Real kept = o.recurrent_dropout < 1 ? Real(1 / (1 - o.recurrent_dropout)) : Real(0);
+  for (const unsigned char* dropped : masks.recurrent) {
+    h_mask.emplace_back(batch * R);
+    for (size_t i = 0; i < batch * R; ++i) h_mask.back()[i] = dropped[i] ? Real(0) : kept;
+  }
+}
+
+template <class Real>
+size_t Tape<Real>::bytes() const {
+  size_t n = h0.capacity() + c0.capacity();
+  const_cast<Tape*>(this)->each([&](const Buffer<Real>& b) { n += b.capacity(); });
+  for (const Buffer<Real>& b : h_mask) n += b.capacity();
+  const Sizes& s = weights->sizes;
+  const size_t rows = steps * batch, R = s.recurrent();
+  const size_t bytes = masks.weight.size() * s.gates() * s.hidden * R + masks.recurrent.size() * batch * R +
+                       masks.zoneout_h.size() * rows * R + masks.zoneout_c.size() * rows * s.hidden +
+                       masks.dropout.size() * rows * s.output();
+  const size_t own = made_of && made_of != weights ? weights->bytes() : 0;
+  return n * sizeof(Real) + lengths.size() * sizeof(int64_t) + resets.size() + bytes + own;
+}
+
+template struct Tape<float>;
+template struct Tape<double>;
+
+}  // namespace quadgate
