@@ -92,6 +92,18 @@ Pace read_pace() {
   return {45, 8, 128};
 }
 
+// Returns the result of the first read(). Not a guarded static: a child forked while another thread runs the
+// initialiser would wait for it for ever.
+template <class T>
+const T& read_once(std::atomic<const T*>& known, T (*read)()) {
+  const T* value = known.load(std::memory_order_acquire);
+  if (value != nullptr) return *value;
+  const T* own = new T(read());  // kept until the process ends
+  if (known.compare_exchange_strong(value, own, std::memory_order_acq_rel)) return *own;
+  delete own;
+  return *value;
+}
+
 }  // namespace
 
 int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount) {
@@ -125,7 +137,6 @@ int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount) {
 }
 
 int available_cpus() {
-  // Not a guarded static: a child forked while another thread runs the initialiser would wait for it for ever.
   static std::atomic<int> known{0};
   int cpus = known.load(std::memory_order_relaxed);
   if (cpus == 0) {
@@ -136,13 +147,13 @@ int available_cpus() {
 }
 
 const CacheSizes& cache_sizes() {
-  static const CacheSizes sizes = read_cache_sizes();
-  return sizes;
+  static std::atomic<const CacheSizes*> known{nullptr};
+  return read_once(known, read_cache_sizes);
 }
 
 const Pace& pace() {
-  static const Pace known = read_pace();
-  return known;
+  static std::atomic<const Pace*> known{nullptr};
+  return read_once(known, read_pace);
 }
 
 }  // namespace quadgate

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "cpu/float_env.h"
 #include "cpu/machine.h"
 
 #if !defined(_WIN32)
@@ -188,6 +189,7 @@ void work(Worker* self) {
     part = {self->first, true};
     look_where_we_are();
     try {
+      const FloatEnvironment ours;
       self->fn(self->ctx, self->rank);
     } catch (...) {
       self->error = std::current_exception();
