@@ -47,9 +47,9 @@ auto acquiring_gil(F&& f) {
 // Runs Python's signal handlers; true leaves their exception set for the caller to raise.
 inline bool run_signal_handlers() {
   return acquiring_gil([] {
-    const FloatEnvironment ours;  // whatever a handler sets
     const PyGILState_STATE state = PyGILState_Ensure();
     const bool raised = PyErr_CheckSignals() != 0;
+    FloatEnvironment::restore();  // whatever a handler has set
     PyGILState_Release(state);
     return raised;
   });

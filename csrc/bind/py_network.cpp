@@ -29,7 +29,9 @@ bool read_dropped(py::handle given, const Sizes& s, size_t steps, size_t batch, 
   if (any && !PyDict_CheckExact(given.ptr())) return false;
   auto read = [&](double rate, const std::string& name, std::vector<const unsigned char*>& list, auto... shape) {
     if (rate == 0) return true;
-    PyObject* item = any ? PyDict_GetItemString(given.ptr(), name.c_str()) : nullptr;
+    if (!any) return false;
+    PyObject* item = PyDict_GetItemWithError(given.ptr(), owned(PyUnicode_FromString(name.c_str())).ptr());
+    if (!item && PyErr_Occurred()) throw PythonError();
     if (!item) return false;
     const View<bool> v(item);
     if (!v || !v.contiguous() || !v.has_shape(shape...)) return false;

@@ -21,6 +21,8 @@ class FloatEnvironment {
   ~FloatEnvironment() {
     if ((before_ & kControl) != kStandard) _mm_setcsr(before_);
   }
+  // Sets it again, after foreign code in the middle of a call.
+  static void restore() { _mm_setcsr(kStandard); }
 
  private:
   // Rounding, masks of exceptions, flush to zero, denormals are zero; below them are flags, which may be set.
@@ -34,10 +36,14 @@ class FloatEnvironment {
   ~FloatEnvironment() {
     if (before_ != 0) write(before_);
   }
+  static void restore() { write(0); }
 
  private:
   static void write(uint64_t value) { __asm__ volatile("msr fpcr, %0" : : "r"(value) : "memory"); }
   uint64_t before_;
+#else
+  FloatEnvironment() {}
+  static void restore() {}
 #endif
 
  public:
