@@ -1,10 +1,17 @@
-// The module: bindings only. Networks and streams are bound in bind/.
+// The module: bindings only. Networks, tapes and streams are bound in bind/.
+#include <climits>
 #include <vector>
 
+#include "bind/arrays.h"
 #include "bind/py_network.h"
+#include "bind/py_options.h"
+#include "bind/py_stream.h"
+#include "bind/py_tape.h"
 #include "cpu/available_cpus.h"
 #include "cpu/caches.h"
 #include "cpu/dispatch.h"
+#include "cpu/float_env.h"
+#include "parallel/fork.h"
 #include "parallel/pool.h"
 
 namespace quadgate {
@@ -20,6 +27,7 @@ py::object activation(const std::string& name, double alpha, double beta, py::ha
     std::vector<Py_intptr_t> shape;
     for (int i = 0; i < v.ndim(); ++i) shape.push_back(Py_intptr_t(v.shape(i)));
     py::object y = new_array<Real>(v.ndim(), shape.data());
+    const FloatEnvironment ours;
     table.activate({function, Real(alpha), Real(beta)}, v.data(), View<Real>(y).data(), v.size());
     return y;
   };
@@ -27,6 +35,12 @@ py::object activation(const std::string& name, double alpha, double beta, py::ha
   if (y.is_none()) y = apply(double(), kernels().f64);
   if (y.is_none()) throw py::type_error("expected a C-contiguous float32 or float64 array");
   return y;
+}
+
+void set_threads(long long n) {
+  if (n < 1 || n > INT_MAX)
+    throw py::value_error("n must be from 1 to " + std::to_string(INT_MAX) + ", got " + std::to_string(n));
+  set_num_threads(int(n));
 }
 
 py::dict cpu_info() {
@@ -43,20 +57,36 @@ py::dict cpu_info() {
   return d;
 }
 
-}  // namespace
-}  // namespace quadgate
-
-PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
-  using namespace quadgate;
+void bind(py::module_& m) {
+  // Everything that is made on first use is made here, where no other thread can fork in the middle of it.
+  watch_forks();
+  init_arrays();
   (void)kernels();  // a wrong QUADGATE_ISA is an error at import, not in the middle of work
   m.attr("__version__") = QG_VERSION;
   register_network(m);
   register_tape(m);
   register_stream(m);
-  m.def("set_num_threads", &set_num_threads);
+  m.def("set_num_threads", &set_threads);
   m.def("get_num_threads", &get_num_threads);
   m.def("cpu_info", &cpu_info);
   m.def("activation", &activation);
   m.def("sigmoid", [](py::handle x) { return activation("sigmoid", 1, 0, x); });
   m.def("tanh", [](py::handle x) { return activation("tanh", 1, 0, x); });
+}
+
+}  // namespace
+}  // namespace quadgate
+
+PYBIND11_MODULE(_core_of_main_interpreter, m, pybind11::mod_gil_not_used(),
+                pybind11::multiple_interpreters::not_supported()) {
+  quadgate::bind(m);
+}
+
+// The module's own entry: pybind11's would wait for ever for its state in a subinterpreter of Python 3.11.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError, "quadgate works in the main interpreter only, not in a subinterpreter");
+    return nullptr;
+  }
+  return PyInit__core_of_main_interpreter();
 }

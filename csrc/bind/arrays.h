@@ -8,7 +8,9 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <utility>
 
+#include "bind/object.h"
 #include "memory/buffer.h"
 #include "rnn/rows.h"
 
@@ -17,11 +19,17 @@ namespace py = pybind11;
 
 inline const py::detail::npy_api& numpy() { return py::detail::npy_api::get(); }
 
-// The element type's descriptor, made once; never released.
+// The element type's descriptor; set at import, so that no call waits for a guard, and never released.
 template <class Element>
-PyObject* descriptor() {
-  static PyObject* d = py::dtype::of<Element>().release().ptr();
-  return d;
+inline PyObject* descriptor = nullptr;
+
+// Looks up NumPy's functions and the descriptors. A later first use could be cut by a fork.
+inline void init_arrays() {
+  numpy();
+  descriptor<float> = py::dtype::of<float>().release().ptr();
+  descriptor<double> = py::dtype::of<double>().release().ptr();
+  descriptor<int64_t> = py::dtype::of<int64_t>().release().ptr();
+  descriptor<bool> = py::dtype::of<bool>().release().ptr();
 }
 
 // An uninitialised C-contiguous array. Throws std::bad_alloc (MemoryError) also for what no memory could hold.
@@ -31,11 +39,9 @@ py::object new_array(int ndim, const Py_intptr_t* shape) {
   for (int i = 0; i < ndim; ++i) n = shape[i] ? checked_mul(n, size_t(shape[i])) : n;
   if (n > size_t(PTRDIFF_MAX)) throw std::bad_alloc();
   const auto& api = numpy();
-  PyObject* type = descriptor<Element>();
+  PyObject* type = descriptor<Element>;
   Py_INCREF(type);  // which NumPy takes
-  PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, type, ndim, shape, nullptr, nullptr, 0, nullptr);
-  if (!a) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(a);
+  return owned(api.PyArray_NewFromDescr_(api.PyArray_Type_, type, ndim, shape, nullptr, nullptr, 0, nullptr));
 }
 
 // The elements of an array from new_array.
@@ -52,7 +58,7 @@ class View {
     const auto& api = numpy();
     if (Py_TYPE(h.ptr()) != reinterpret_cast<PyTypeObject*>(api.PyArray_Type_)) return;
     auto* a = py::detail::array_proxy(h.ptr());
-    if (a->descr != descriptor<Element>() && !api.PyArray_EquivTypes_(a->descr, descriptor<Element>())) return;
+    if (a->descr != descriptor<Element> && !api.PyArray_EquivTypes_(a->descr, descriptor<Element>)) return;
     if (!(a->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return;
     proxy_ = a;
   }
@@ -89,6 +95,22 @@ class View {
     size_t at = 0;
     for (int i = 0; i < ndim(); ++i) at += (shape(i) - (shape(i) > 0)) * (i == ndim() - 1 ? 1 : stride(i));
     return proxy_->data + (size() ? (at + 1) * sizeof(Element) : 0);
+  }
+  // Whether two elements may lie in the same place; for arrays with rows and at most three axes. True also for strides
+  // that interleave axes in a way that no slicing makes.
+  bool overlaps_itself() const {
+    if (size() == 0 || ndim() == 0) return false;
+    std::pair<size_t, size_t> axes[2];  // stride, length
+    int n = 0;
+    for (int i = 0; i < ndim() - 1 && n < 2; ++i)
+      if (shape(i) > 1) axes[n++] = {stride(i), shape(i)};
+    if (n == 2 && axes[1] < axes[0]) std::swap(axes[0], axes[1]);
+    size_t extent = shape(ndim() - 1);
+    for (int i = 0; i < n; ++i) {
+      if (axes[i].first < extent) return true;
+      extent += axes[i].first * (axes[i].second - 1);
+    }
+    return false;
   }
   template <class U>
   bool overlaps(const View<U>& other) const {

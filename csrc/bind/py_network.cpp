@@ -1,53 +1,42 @@
-// Network for Python. No rules of its own: what is not plain is answered with None, and the Python side converts or
-// complains.
+// Network for Python. No argument checking here: returns None for anything but plain arrays; Python then converts or
+// raises.
 #include "bind/py_network.h"
 
-#include <algorithm>
+#include <atomic>
 
-#include "bind/method.h"
+#include "bind/gil.h"
+#include "bind/py_options.h"
+#include "bind/py_tape.h"
+#include "bind/sequences.h"
+#include "bind/states.h"
 #include "rnn/forward/forward.h"
 
 namespace quadgate {
 namespace {
 
-// The lengths of an argument, copied before they are believed: another thread could be writing to the array.
-bool copy_lengths(py::handle h, size_t batch, size_t steps, std::vector<int64_t>& lengths) {
-  const View<int64_t> n(h);
-  if (!n || !n.contiguous() || !n.has_shape(batch)) return false;
-  lengths.assign(n.data(), n.data() + batch);
-  return std::all_of(lengths.begin(), lengths.end(), [=](int64_t v) { return v >= 0 && uint64_t(v) <= steps; });
+uint64_t next_id() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
 }
 
-// The resets of an argument, time-major, for the same reason; bytes of 0 or 1.
-template <class Real>
-bool copy_resets(py::handle h, const View<Real>& x, bool swapped, std::vector<unsigned char>& resets) {
-  const View<bool> v(h);
-  if (!v || !v.contiguous() || v.ndim() != x.ndim() - 1) return false;
-  for (int i = 0; i < v.ndim(); ++i)
-    if (v.shape(i) != x.shape(i)) return false;
-  const auto* from = reinterpret_cast<const unsigned char*>(v.data());
-  resets.resize(v.size());
-  const size_t rows = v.ndim() == 2 ? v.shape(0) : v.size(), cols = v.ndim() == 2 ? v.shape(1) : 1;
-  for (size_t i = 0; i < rows; ++i)
-    for (size_t j = 0; j < cols; ++j) resets[swapped ? j * rows + i : i * cols + j] = from[i * cols + j] != 0;
-  return true;
-}
-
-// Masks by the names that the Python side gives them; false where one is missing, superfluous or not plain.
-bool read_masks(py::handle given, const Sizes& s, size_t steps, size_t batch, Masks& masks,
-                std::vector<py::object>& held) {
+// The bytes of dropped elements by the names that the Python side gives them; false where one is missing, superfluous
+// or not plain. The arrays are added to `held`.
+bool read_dropped(py::handle given, const Sizes& s, size_t steps, size_t batch, Masks& masks,
+                  std::vector<py::object>& held) {
   const Options& o = s.options;
   size_t used = 0;
   const bool any = !given.is_none();
   if (any && !PyDict_CheckExact(given.ptr())) return false;
   auto read = [&](double rate, const std::string& name, std::vector<const unsigned char*>& list, auto... shape) {
     if (rate == 0) return true;
-    PyObject* item = any ? PyDict_GetItemString(given.ptr(), name.c_str()) : nullptr;
+    if (!any) return false;
+    PyObject* item = PyDict_GetItemWithError(given.ptr(), owned(PyUnicode_FromString(name.c_str())).ptr());
+    if (!item && PyErr_Occurred()) throw PythonError();
     if (!item) return false;
     const View<bool> v(item);
     if (!v || !v.contiguous() || !v.has_shape(shape...)) return false;
     ++used;
-    held.push_back(py::reinterpret_borrow<py::object>(item));
+    held.push_back(borrowed(item));
     list.push_back(reinterpret_cast<const unsigned char*>(v.data()));
     return true;
   };
@@ -67,57 +56,51 @@ bool read_masks(py::handle given, const Sizes& s, size_t steps, size_t batch, Ma
   return !any || used == size_t(PyDict_GET_SIZE(given.ptr()));
 }
 
-// An array of x's leading axes and `columns` columns: `out` where that is given and fits, else a new one; null where it
-// does not fit.
+// An array of x's leading axes and `columns` columns: `given` where that fits and is apart from the inputs, else a new
+// one; null where it does not fit.
 template <class Real>
-py::object output(py::handle out_, const View<Real>& x, size_t columns, const StatePair<Real>& state) {
-  if (out_.is_none()) {
-    Py_intptr_t shape[3];
-    for (int i = 0; i < x.ndim() - 1; ++i) shape[i] = Py_intptr_t(x.shape(i));
-    shape[x.ndim() - 1] = Py_intptr_t(columns);
-    return new_array<Real>(x.ndim(), shape);
-  }
-  const View<Real> out(out_);
-  if (!out || out.ndim() != x.ndim() || out.shape(out.ndim() - 1) != columns || !out.has_rows() || !out.writable() ||
-      out.overlaps(x) || (state.h && (out.overlaps(*state.h) || out.overlaps(*state.c))))
+py::object output(py::handle given, const View<Real>& x, size_t columns, const StatePair<Real>& state,
+                  py::handle resets) {
+  Py_intptr_t shape[3];
+  for (int i = 0; i < x.ndim() - 1; ++i) shape[i] = Py_intptr_t(x.shape(i));
+  shape[x.ndim() - 1] = Py_intptr_t(columns);
+  py::object array = result_array<Real>(given, x.ndim(), shape);
+  if (!array || given.is_none()) return array;
+  const View<Real> v(array);
+  if (v.overlaps(x) || (state.h && (v.overlaps(*state.h) || v.overlaps(*state.c))) || v.overlaps(View<bool>(resets)))
     return {};
-  for (int i = 0; i < x.ndim() - 1; ++i)
-    if (out.shape(i) != x.shape(i) || (out.shape(i) > 1 && out.stride(i) == 0)) return {};
-  return py::reinterpret_borrow<py::object>(out_);
+  return array;
 }
 
 struct ForwardArguments {
-  py::handle x, state, lengths, out, resets, masks;
+  py::handle x, state, lengths, out, resets, dropped;
   bool training, cells;
 };
 
 template <class Real>
-py::object forward_as(Network& net, const ForwardArguments& a) {
-  const Sizes& s = net.sizes;
+py::object forward_as(const Network& net, const ForwardArguments& a) {
+  const Sizes& s = net.sizes();
   const View<Real> x(a.x);
-  if (!x || (x.ndim() != 3 && x.ndim() != 2) || x.shape(x.ndim() - 1) != s.input || !x.has_rows()) return py::none();
-  const bool batched = x.ndim() == 3, swapped = batched && net.batch_first;
+  if (!x || (x.ndim() != 3 && x.ndim() != 2) || x.shape(x.ndim() - 1) != s.input || !x.has_rows()) return none();
+  const bool batched = x.ndim() == 3, swapped = batched && net.family().batch_first;
   const size_t steps = x.shape(swapped ? 1 : 0), batch = batched ? x.shape(swapped ? 0 : 1) : 1;
   const StatePair<Real> state(a.state, s, batched, batch, false);
-  if (!state.ok) return py::none();
+  if (!state.ok) return none();
   std::vector<int64_t> lengths;
-  if (!a.lengths.is_none() && !copy_lengths(a.lengths, batch, steps, lengths)) return py::none();
+  if (!a.lengths.is_none() && !copy_lengths(a.lengths, batch, steps, lengths)) return none();
   std::vector<unsigned char> resets;
-  if (!a.resets.is_none() &&
-      (!copy_resets(a.resets, x, swapped, resets) ||
-       (!a.out.is_none() && View<Real>(a.out) && View<Real>(a.out).overlaps(View<bool>(a.resets)))))
-    return py::none();
+  if (!copy_resets(a.resets, x, swapped, resets)) return none();
   Masks masks;
   std::vector<py::object> held;
-  if (a.training && !read_masks(a.masks, s, steps, batch, masks, held)) return py::none();
-  py::object y = output(a.out, x, s.output(), state), cells;
-  if (!y) return py::none();
-  if (a.cells) cells = output(py::none(), x, s.directions * s.cell(), state);
+  if (a.training && !read_dropped(a.dropped, s, steps, batch, masks, held)) return none();
+  py::object y = output(a.out, x, s.output(), state, a.resets), cells;
+  if (!y) return none();
+  if (a.cells) cells = output(Py_None, x, s.directions * s.cell(), state, a.resets);
   py::object h = new_state<Real>(s, s.recurrent(), batched, batch), c = new_state<Real>(s, s.cell(), batched, batch);
 
-  if (!a.training) net.spare<Real>()->drop();
-  auto weights = net.weights<Real>();
-  std::unique_ptr<PyTape> kept;
+  if (!a.training) net.family().spare<Real>()->drop();
+  std::shared_ptr<const Weights<Real>> weights = net.weights<Real>();
+  std::unique_ptr<Tape<Real>> tape;
   ForwardCall<Real> call;  // all of it is set below
   call.steps = steps;
   call.batch = batch;
@@ -132,43 +115,39 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   if (a.cells) call.cells = View<Real>(cells).template plane<Real>(swapped);
   call.h = data_of<Real>(h);
   call.c = data_of<Real>(c);
-  call.tape = nullptr;
-  call.interrupted = interrupted;
   bool done;
   {
-    Unlocked unlocked(flops_of(s, steps * batch));
+    const CoreCall core(net.flops(steps * batch));
+    call.interrupted = core.interrupted();
     if (a.training) {
       const auto whole = weights;
       if (!masks.weight.empty())
         weights = std::make_shared<const Weights<Real>>(*whole, masks.weight, s.options.weight_drop);
-      auto tape =
-          std::make_unique<Tape<Real>>(weights, net.spare<Real>(), steps, batch, call.lengths, call.resets, masks);
+      tape = std::make_unique<Tape<Real>>(weights, net.family().spare<Real>(), steps, batch, call.lengths, call.resets,
+                                          masks);
       tape->made_of = whole;
-      call.tape = tape.get();
-      kept = std::make_unique<PyTape>();
-      kept->tape = std::move(tape);
     }
+    call.tape = tape.get();
     call.weights = weights.get();
     done = forward(call);
   }
   require_done(done);
-  py::object end = pair(std::move(h), std::move(c));
-  if (!a.training) return a.cells ? py::object(py::make_tuple(y, end, cells)) : pair(std::move(y), std::move(end));
-  kept->network = net.id;
-  kept->batch_axes = batched;
-  kept->batch_first = swapped;
-  for (int i = 0; i < x.ndim(); ++i) kept->x_shape.push_back(x.shape(i));
-  kept->masks = a.masks.is_none() ? py::dict() : py::reinterpret_borrow<py::object>(a.masks);
-  kept->held = std::move(held);
-  kept->trace = py::none();
-  py::object tape = py::cast(std::move(kept));
-  return a.cells ? py::tuple(py::make_tuple(y, end, cells, tape)) : py::tuple(py::make_tuple(y, end, tape));
+  py::object state_after = tuple_of(std::move(h), std::move(c));
+  if (!a.training)
+    return a.cells ? tuple_of(std::move(y), std::move(state_after), std::move(cells))
+                   : tuple_of(std::move(y), std::move(state_after));
+  std::vector<size_t> x_shape;
+  for (int i = 0; i < x.ndim(); ++i) x_shape.push_back(x.shape(i));
+  py::object kept = Object<PyTape>::make(
+      PyTape{std::move(tape), net.family().id, batched, swapped, std::move(x_shape), std::move(held)});
+  return a.cells ? tuple_of(std::move(y), std::move(state_after), std::move(cells), std::move(kept))
+                 : tuple_of(std::move(y), std::move(state_after), std::move(kept));
 }
 
-py::object forward_any(Network& net, ForwardArguments a, py::handle cells) {
-  if (!PyBool_Check(cells.ptr())) return py::none();
-  a.cells = cells.is(py_true());
-  return net.is_double ? forward_as<double>(net, a) : forward_as<float>(net, a);
+py::object forward_any(const Network& net, ForwardArguments a, py::handle cells) {
+  if (!PyBool_Check(cells.ptr())) return none();
+  a.cells = is_true(cells);
+  return net.is_double() ? forward_as<double>(net, a) : forward_as<float>(net, a);
 }
 
 py::object infer(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle out, py::handle resets,
@@ -177,23 +156,86 @@ py::object infer(Network& net, py::handle x, py::handle state, py::handle length
 }
 
 py::object train(Network& net, py::handle x, py::handle state, py::handle lengths, py::handle resets, py::handle cells,
-                 py::handle masks) {
-  return forward_any(net, {x, state, lengths, Py_None, resets, masks, true, false}, cells);
+                 py::handle dropped) {
+  return forward_any(net, {x, state, lengths, Py_None, resets, dropped, true, false}, cells);
+}
+
+py::object successor(Network& net, py::handle list) { return Object<Network>::make(net.successor(list)); }
+
+py::object network_id(const Network& net) { return number(net.family().id); }
+
+// Network(dtype, input_size, hidden_size, num_layers, directions, bias, options, batch_first): without parameters.
+PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
+  return guarded([&] {
+    if (keywords && PyDict_GET_SIZE(keywords) != 0) throw py::type_error("Network takes no keyword arguments");
+    const char* dtype;
+    Py_ssize_t sizes[4];
+    int bias, batch_first;
+    PyObject* options;
+    if (!PyArg_ParseTuple(args, "snnnnpOp:Network", &dtype, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &bias, &options,
+                          &batch_first))
+      throw PythonError();
+    for (const Py_ssize_t n : sizes)
+      if (n < 1) throw py::value_error("sizes must be positive, got " + std::to_string(n));
+    const Sizes all = {size_t(sizes[0]), size_t(sizes[1]), size_t(sizes[2]),
+                       size_t(sizes[3]), bias != 0,        read_options(options)};
+    check_options(all);
+    return Object<Network>::make(std::make_shared<const Family>(dtype, all, batch_first != 0));
+  });
+}
+
+template <class Real>
+auto new_spare() {
+  return std::make_shared<SpareTape<Real>>();
 }
 
 }  // namespace
 
+Family::Family(const std::string& dtype, const Sizes& sizes_, bool batch_first_)
+    : sizes(sizes_),
+      is_double(dtype == "float64"),
+      batch_first(batch_first_),
+      id(next_id()),
+      spare_(is_double ? decltype(spare_)(new_spare<double>()) : decltype(spare_)(new_spare<float>())) {
+  if (!is_double && dtype != "float32") throw py::value_error("dtype must be float32 or float64, not " + dtype);
+}
+
+template <class Real>
+Network Network::packed(py::handle list) const {
+  if (!PyList_CheckExact(list.ptr())) throw py::type_error("parameters must be a list");
+  const Sizes& s = sizes();
+  std::vector<LayerParameters<const Real*>> layers(s.states());
+  std::vector<HighwayParameters<const Real*>> highways(s.layers);
+  std::vector<py::object> held;  // whatever happens to the list while the GIL is released
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list.ptr()); ++i) held.push_back(borrowed(PyList_GET_ITEM(list.ptr(), i)));
+  size_t used = 0;
+  each_parameter<const Real*>(
+      s, layers.data(), highways.data(), [&](const Real*& slot, size_t rows, size_t cols, int axes) {
+        const View<Real> v(used < held.size() ? py::handle(held[used++]) : py::handle(Py_None));
+        if (!v || !v.contiguous() || !(axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols)))
+          throw py::value_error("parameters must be C-contiguous arrays of the network's dtype and shapes");
+        slot = v.data();
+      });
+  if (used != held.size()) throw py::value_error("wrong number of parameters");
+  Network result(family_);
+  const CoreCall core;
+  result.weights_ = std::make_shared<const Weights<Real>>(s, layers.data(), highways.data());
+  return result;
+}
+
+Network Network::successor(py::handle list) const { return is_double() ? packed<double>(list) : packed<float>(list); }
+
+const Network& network_of(py::handle object) {
+  if (!Object<Network>::is(object)) throw py::type_error("expected a network");
+  return Object<Network>::value(object.ptr());
+}
+
 void register_network(py::module_& m) {
-  py::class_<Network, std::shared_ptr<Network>> type(m, "Network", py::is_final());
-  type.def(py::init<const std::string&, size_t, size_t, size_t, size_t, bool, py::handle, bool>())
-      .def("set_parameters",
-           [](Network& n, const py::list& params) {
-             n.is_double ? n.set_parameters<double>(params) : n.set_parameters<float>(params);
-           })
-      .def("make_tape", &make_tape)
-      .def("backward", &backward);
-  Method<&infer>::define(type, "forward");
-  Method<&train>::define(type, "forward_tape");
+  static PyMethodDef methods[] = {Method<&successor>::entry("successor"), Method<&infer>::entry("forward"),
+                                  Method<&train>::entry("forward_tape"),  Method<&backward>::entry("backward"),
+                                  Method<&make_tape>::entry("make_tape"), {}};
+  static PyGetSetDef properties[] = {property<Network, &network_id>("id"), {}};
+  Object<Network>::define(m, "quadgate._core.Network", &create, methods, properties);
 }
 
 }  // namespace quadgate

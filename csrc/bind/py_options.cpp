@@ -1,6 +1,7 @@
 #include "bind/py_options.h"
 
 #include <array>
+#include <cmath>
 
 namespace quadgate {
 namespace py = pybind11;
@@ -60,7 +61,7 @@ Options read_options(py::handle given) {
   flag("elman", o.cell.elman);
   flag("peephole", o.peephole);
   flag("reverse", o.reverse);
-  choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "pre", "carried"});
+  choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "output", "cell"});
   choice("merge", o.merge, std::array<const char*, 4>{"concat", "sum", "mul", "mean"});
   choice("shortcut", o.shortcut, std::array<const char*, 4>{"none", "residual", "highway", "dense"});
   number("layer_norm_eps", o.epsilon);
@@ -68,6 +69,30 @@ Options read_options(py::handle given) {
   number("recurrent_dropout", o.recurrent_dropout);
   number("weight_drop", o.weight_drop);
   return o;
+}
+
+void check_options(const Sizes& s) {
+  const Options& o = s.options;
+  auto require = [](bool ok, const char* message) {
+    if (!ok) throw py::value_error(message);
+  };
+  auto probability = [](double p) { return p >= 0 && p <= 1; };
+  require(s.input && s.hidden && s.layers && (s.directions == 1 || s.directions == 2),
+          "sizes must be positive, and directions 1 or 2");
+  require(!o.reverse || s.directions == 1, "reverse needs one direction");
+  require(o.merge == Merge::concat || s.directions == 2, "merge needs two directions");
+  for (const double p : {o.dropout, o.recurrent_dropout, o.weight_drop, o.cell.zoneout_h, o.cell.zoneout_c})
+    require(probability(p), "probabilities must be from 0 to 1");
+  for (const double clip : {o.proj_clip, o.cell.cell_clip, o.cell.gate_clip})
+    require(clip > 0, "a clip must be positive");
+  require(o.epsilon > 0 && std::isfinite(o.epsilon), "layer_norm_eps must be positive");
+  for (const Activation<double>& f : {o.cell.gate, o.cell.cell, o.cell.output})
+    require(std::isfinite(f.alpha) && std::isfinite(f.beta), "an activation's numbers must be finite");
+  if (!o.cell.elman) return;
+  const bool plain = !o.projection && !o.peephole && !o.cell.coupled && o.layer_norm == LayerNorm::none &&
+                     o.cell.zoneout_h == 0 && o.cell.zoneout_c == 0 && o.proj_clip == Options::kNone &&
+                     o.cell.cell_clip == Options::kNone && o.cell.gate_clip == Options::kNone;
+  require(plain, "a network without gates takes no options of an LSTM");
 }
 
 }  // namespace quadgate

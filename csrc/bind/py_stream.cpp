@@ -1,203 +1,234 @@
-// Stream for Python; see network.cpp for the protocol.
+// Stream for Python; py_network.cpp has the protocol.
+#include "bind/py_stream.h"
+
 #include <algorithm>
-#include <atomic>
-#include <mutex>
 #include <thread>
 
-#include "bind/method.h"
+#include "bind/gil.h"
 #include "bind/py_network.h"
+#include "bind/sequences.h"
+#include "bind/states.h"
+#include "parallel/fork.h"
 #include "rnn/stream.h"
 
 namespace quadgate {
 namespace {
 
-// A stream of either type; calls from several threads take turns. A child forked while another thread is in a call must
-// not use that stream.
+// A stream of either type; calls from several threads take turns.
 class PyStream {
  public:
-  PyStream(std::shared_ptr<Network> net, size_t batch) : net_(std::move(net)) {
-    if (net_->sizes.directions != 1 || net_->sizes.options.reverse)
+  // Keeps nothing of the network but its numbers: each call is given the parameters of that moment.
+  PyStream(const Network& net, size_t batch)
+      : sizes(net.sizes()), is_double(net.is_double()), flops(net.flops(batch)), network_(net.family().id) {
+    if (sizes.directions != 1 || sizes.options.reverse)
       throw py::value_error("a stream needs a network that reads forwards only");
-    if (batch == 0) throw py::value_error("batch must be at least 1");
-    if (net_->is_double)
-      stream_.emplace<Stream<double>>(net_->sizes, batch);
+    if (batch == 0) throw py::value_error("batch_size must be at least 1");
+    if (is_double)
+      stream_.emplace<Stream<double>>(sizes, batch);
     else
-      stream_.emplace<Stream<float>>(net_->sizes, batch);
+      stream_.emplace<Stream<float>>(sizes, batch);
   }
 
-  py::object step(py::handle x, py::handle out) {
-    return net_->is_double ? step_as<double>(x, out) : step_as<float>(x, out);
-  }
-  py::object run(py::handle x, py::handle out, py::handle resets, py::handle cells_) {
-    if (!PyBool_Check(cells_.ptr())) return py::none();
-    const bool cells = cells_.is(py_true());
-    return net_->is_double ? run_as<double>(x, out, resets, cells) : run_as<float>(x, out, resets, cells);
-  }
-  void reset(py::handle mask) { net_->is_double ? reset_as<double>(mask) : reset_as<float>(mask); }
-  py::tuple get_state() { return net_->is_double ? get_as<double>() : get_as<float>(); }
-  void set_state(py::handle h, py::handle c) { net_->is_double ? set_as<double>(h, c) : set_as<float>(h, c); }
-
- private:
   // A call's turn. It comes before the arguments are looked at: while it waits, other threads run, and could change
   // them.
   class Turn {
    public:
     explicit Turn(PyStream& stream) : stream_(stream) {
-      // Called from a signal handler or a destructor. No order is needed: only this thread puts its id there.
-      if (stream.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
-        throw std::runtime_error("this stream is in the middle of a call on this very thread");
-      if (!stream.mutex_.try_lock()) {
-        Unlocked unlocked;  // never waits with the GIL held: the thread whose turn it is may need it to go on
-        stream.mutex_.lock();
-      }
+      if (!stream.lock_.try_lock()) wait();
       stream.owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     }
     ~Turn() {
       stream_.owner_.store(std::thread::id(), std::memory_order_relaxed);
-      stream_.mutex_.unlock();
+      stream_.lock_.unlock();
     }
     Turn(const Turn&) = delete;
 
    private:
+    void wait();
     PyStream& stream_;
   };
 
   template <class Real>
-  py::object output(const View<Real>& x, int ndim, const Py_intptr_t* shape, py::handle out_) {
-    if (out_.is_none()) return new_array<Real>(ndim, shape);
-    const View<Real> out(out_);
-    if (!out || out.ndim() != ndim || !out.has_rows() || !out.writable() || out.overlaps(x)) return py::none();
-    for (int i = 0; i < ndim; ++i)
-      if (out.shape(i) != size_t(shape[i]) || (i + 1 < ndim && shape[i] > 1 && out.stride(i) == 0)) return py::none();
-    return py::reinterpret_borrow<py::object>(out_);
+  Stream<Real>& stream() {
+    return std::get<Stream<Real>>(stream_);
   }
 
+  // The weights of the stream's own network or one of its successors; the argument keeps them during a call.
   template <class Real>
-  py::object step_as(py::handle x_, py::handle out_) {
-    const Turn turn(*this);
-    Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
-    const View<Real> x(x_);
-    const bool flat = x && x.ndim() == 1 && stream.batch() == 1;
-    if (!x || !x.has_rows() || !(flat ? x.has_shape(s.input) : x.has_shape(stream.batch(), s.input))) return py::none();
-    const Py_intptr_t shape[2] = {Py_intptr_t(flat ? s.output() : stream.batch()), Py_intptr_t(s.output())};
-    py::object y = output(x, flat ? 1 : 2, shape, out_);
-    if (y.is_none()) return y;
-    const View<Real> v(y);
-    const Real* from = x.data();
-    Real* to = v.data();
-    const size_t x_row = flat ? 0 : x.stride(0), y_row = flat ? 0 : v.stride(0);
-    auto weights = net_->weights<Real>();
-    bool done;
-    {
-      Unlocked unlocked(flops_of(s, stream.batch()));
-      done = stream.step(*weights, from, x_row, to, y_row, interrupted);
-    }
-    require_done(done);
-    return y;
+  const Weights<Real>& weights(py::handle net) const {
+    const Network& n = network_of(net);
+    if (n.family().id != network_) throw py::value_error("this stream belongs to another network");
+    return *n.weights<Real>();
   }
 
-  template <class Real>
-  py::object run_as(py::handle x_, py::handle out_, py::handle resets_, bool return_cells) {
-    const Turn turn(*this);
-    Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
-    const View<Real> x(x_);
-    const bool flat = x && x.ndim() == 2 && stream.batch() == 1;
-    if (!x || (x.ndim() != 3 && !flat) || !x.has_rows()) return py::none();
-    if (x.shape(x.ndim() - 1) != s.input || (!flat && x.shape(1) != stream.batch())) return py::none();
-    Py_intptr_t shape[3] = {Py_intptr_t(x.shape(0)), Py_intptr_t(flat ? s.output() : stream.batch()),
-                            Py_intptr_t(s.output())};
-    std::vector<unsigned char> resets;  // copied: another thread could be writing to the array
-    if (!resets_.is_none()) {
-      const View<bool> v(resets_);
-      if (!v || !v.contiguous() || !(flat ? v.has_shape(x.shape(0)) : v.has_shape(x.shape(0), stream.batch())))
-        return py::none();
-      const auto* from = reinterpret_cast<const unsigned char*>(v.data());
-      for (size_t i = 0; i < v.size(); ++i) resets.push_back(from[i] != 0);
-    }
-    py::object y = output(x, x.ndim(), shape, out_);
-    if (y.is_none()) return y;
-    py::object cells;
-    Plane<Real> cell_plane;
-    if (return_cells) {
-      shape[x.ndim() - 1] = Py_intptr_t(s.cell());
-      cells = new_array<Real>(x.ndim(), shape);
-      cell_plane = View<Real>(cells).template plane<Real>(false);
-    }
-    const size_t steps = x.shape(0);
-    const Plane<const Real> from = x.template plane<const Real>(false);
-    const Plane<Real> to = View<Real>(y).template plane<Real>(false);
-    auto weights = net_->weights<Real>();
-    bool done;
-    {
-      Unlocked unlocked(flops_of(s, steps * stream.batch()));
-      done = stream.run(*weights, steps, from, resets.empty() ? nullptr : resets.data(), to, cell_plane, interrupted);
-    }
-    require_done(done);
-    return return_cells ? py::object(pair(std::move(y), std::move(cells))) : y;
-  }
+  const Sizes sizes;
+  const bool is_double;
+  const double flops;  // of one step
 
-  template <class Real>
-  void reset_as(py::handle mask) {
-    const Turn turn(*this);
-    Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const bool* rows = nullptr;
-    if (!mask.is_none()) {
-      const View<bool> v(mask);
-      if (!v || !v.contiguous() || !v.has_shape(stream.batch()))
-        throw py::value_error("mask must be a bool array (batch,)");
-      rows = v.data();
-    }
-    stream.reset(rows);
-  }
-
-  template <class Real>
-  py::tuple get_as() {
-    const Turn turn(*this);
-    Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
-    py::object h = new_state<Real>(s, s.recurrent(), true, stream.batch());
-    py::object c = new_state<Real>(s, s.cell(), true, stream.batch());
-    std::copy(stream.h(), stream.h() + stream.h_size(), data_of<Real>(h));
-    std::copy(stream.c(), stream.c() + stream.c_size(), data_of<Real>(c));
-    return pair(std::move(h), std::move(c));
-  }
-
-  template <class Real>
-  void set_as(py::handle h_, py::handle c_) {
-    const Turn turn(*this);
-    Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
-    const View<Real> h(h_), c(c_);
-    if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.recurrent()) ||
-        !c.has_shape(s.layers, stream.batch(), s.cell()))
-      throw py::value_error("h and c must be C-contiguous arrays (num_layers, batch, columns) of the network's dtype");
-    stream.set(h.data(), c.data());
-  }
-
-  std::shared_ptr<Network> net_;
+ private:
+  const uint64_t network_;
   std::variant<std::monostate, Stream<float>, Stream<double>> stream_;
-  std::mutex mutex_;
+  ForkLock lock_;  // a step in the middle leaves the state from before it
   std::atomic<std::thread::id> owner_{};
 };
 
-py::object step(PyStream& stream, py::handle x, py::handle out) { return stream.step(x, out); }
+void PyStream::Turn::wait() {
+  // Called from a signal handler or a destructor. No order is needed: only this thread puts its id there.
+  if (stream_.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
+    throw std::runtime_error("this stream is in the middle of a call on this very thread");
+  // Never waits with the GIL held: the thread whose turn it is may need it to go on.
+  for (auto pause = std::chrono::microseconds(10);; pause = std::min(2 * pause, std::chrono::microseconds(1000))) {
+    if (finalizing()) throw std::runtime_error("this stream is in use by a thread that the interpreter's end stopped");
+    {
+      const GilReleased released;
+      std::this_thread::sleep_for(pause);
+      if (stream_.lock_.try_lock()) return;
+    }
+    if (PyErr_CheckSignals() != 0) throw PythonError();
+  }
+}
 
-py::object run(PyStream& stream, py::handle x, py::handle out, py::handle resets, py::handle cells) {
-  return stream.run(x, out, resets, cells);
+template <class Real>
+py::object step_as(PyStream& self, py::handle x_, py::handle out, py::handle net) {
+  const PyStream::Turn turn(self);
+  Stream<Real>& stream = self.stream<Real>();
+  const Sizes& s = self.sizes;
+  const View<Real> x(x_);
+  const bool flat = x && x.ndim() == 1 && stream.batch() == 1;
+  if (!x || !x.has_rows() || !(flat ? x.has_shape(s.input) : x.has_shape(stream.batch(), s.input))) return none();
+  const Py_intptr_t shape[2] = {Py_intptr_t(flat ? s.output() : stream.batch()), Py_intptr_t(s.output())};
+  py::object y = result_array<Real>(out, flat ? 1 : 2, shape);
+  if (!y) return none();
+  const View<Real> v(y);
+  if (v.overlaps(x)) return none();
+  const size_t x_row = flat ? 0 : x.stride(0), y_row = flat ? 0 : v.stride(0);
+  const Weights<Real>& weights = self.weights<Real>(net);
+  bool done;
+  {
+    const CoreCall core(self.flops);
+    done = stream.step(weights, x.data(), x_row, v.data(), y_row, core.interrupted());
+  }
+  require_done(done);
+  return y;
+}
+
+template <class Real>
+py::object run_as(PyStream& self, py::handle x_, py::handle out, py::handle resets_, bool return_cells,
+                  py::handle net) {
+  const PyStream::Turn turn(self);
+  Stream<Real>& stream = self.stream<Real>();
+  const Sizes& s = self.sizes;
+  const View<Real> x(x_);
+  const bool flat = x && x.ndim() == 2 && stream.batch() == 1;
+  if (!x || (x.ndim() != 3 && !flat) || !x.has_rows()) return none();
+  if (x.shape(x.ndim() - 1) != s.input || (!flat && x.shape(1) != stream.batch())) return none();
+  std::vector<unsigned char> resets;
+  if (!copy_resets(resets_, x, false, resets)) return none();
+  Py_intptr_t shape[3] = {Py_intptr_t(x.shape(0)), Py_intptr_t(flat ? s.output() : stream.batch()),
+                          Py_intptr_t(s.output())};
+  py::object y = result_array<Real>(out, x.ndim(), shape);
+  if (!y) return none();
+  const View<Real> v(y);
+  if (v.overlaps(x) || v.overlaps(View<bool>(resets_))) return none();
+  py::object cells;
+  Plane<Real> cell_plane;
+  if (return_cells) {
+    shape[x.ndim() - 1] = Py_intptr_t(s.cell());
+    cells = new_array<Real>(x.ndim(), shape);
+    cell_plane = View<Real>(cells).template plane<Real>(false);
+  }
+  const size_t steps = x.shape(0);
+  const Plane<const Real> from = x.template plane<const Real>(false);
+  const Plane<Real> to = v.template plane<Real>(false);
+  const Weights<Real>& weights = self.weights<Real>(net);
+  bool done;
+  {
+    const CoreCall core(self.flops * double(steps));
+    done =
+        stream.run(weights, steps, from, resets.empty() ? nullptr : resets.data(), to, cell_plane, core.interrupted());
+  }
+  require_done(done);
+  return return_cells ? tuple_of(std::move(y), std::move(cells)) : y;
+}
+
+template <class Real>
+py::object reset_as(PyStream& self, py::handle rows) {
+  const PyStream::Turn turn(self);
+  Stream<Real>& stream = self.stream<Real>();
+  const bool* chosen = nullptr;
+  if (!rows.is_none()) {
+    const View<bool> v(rows);
+    if (!v || !v.contiguous() || !v.has_shape(stream.batch()))
+      throw py::value_error("rows must be a bool array (batch_size,)");
+    chosen = v.data();
+  }
+  stream.reset(chosen);
+  return none();
+}
+
+template <class Real>
+py::object get_as(PyStream& self) {
+  const PyStream::Turn turn(self);
+  Stream<Real>& stream = self.stream<Real>();
+  const Sizes& s = self.sizes;
+  py::object h = new_state<Real>(s, s.recurrent(), true, stream.batch());
+  py::object c = new_state<Real>(s, s.cell(), true, stream.batch());
+  std::copy(stream.h(), stream.h() + stream.h_size(), data_of<Real>(h));
+  std::copy(stream.c(), stream.c() + stream.c_size(), data_of<Real>(c));
+  return tuple_of(std::move(h), std::move(c));
+}
+
+template <class Real>
+py::object set_as(PyStream& self, py::handle h_, py::handle c_) {
+  const PyStream::Turn turn(self);
+  Stream<Real>& stream = self.stream<Real>();
+  const Sizes& s = self.sizes;
+  const View<Real> h(h_), c(c_);
+  if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.recurrent()) ||
+      !c.has_shape(s.layers, stream.batch(), s.cell()))
+    throw py::value_error(
+        "h and c must be C-contiguous arrays (num_layers, batch_size, columns) of the network's dtype");
+  stream.set(h.data(), c.data());
+  return none();
+}
+
+py::object step(PyStream& self, py::handle x, py::handle out, py::handle net) {
+  return self.is_double ? step_as<double>(self, x, out, net) : step_as<float>(self, x, out, net);
+}
+
+py::object run(PyStream& self, py::handle x, py::handle out, py::handle resets, py::handle cells, py::handle net) {
+  if (!PyBool_Check(cells.ptr())) return none();
+  return self.is_double ? run_as<double>(self, x, out, resets, is_true(cells), net)
+                        : run_as<float>(self, x, out, resets, is_true(cells), net);
+}
+
+py::object reset(PyStream& self, py::handle rows) {
+  return self.is_double ? reset_as<double>(self, rows) : reset_as<float>(self, rows);
+}
+
+py::object get_state(PyStream& self) { return self.is_double ? get_as<double>(self) : get_as<float>(self); }
+
+py::object set_state(PyStream& self, py::handle h, py::handle c) {
+  return self.is_double ? set_as<double>(self, h, c) : set_as<float>(self, h, c);
+}
+
+// Stream(network, batch): zeros at first.
+PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
+  return guarded([&] {
+    if (keywords && PyDict_GET_SIZE(keywords) != 0) throw py::type_error("Stream takes no keyword arguments");
+    if (PyTuple_GET_SIZE(args) != 2) throw py::type_error("expected 2 arguments");
+    const size_t batch = to_size(PyTuple_GET_ITEM(args, 1));
+    return Object<PyStream>::make(network_of(PyTuple_GET_ITEM(args, 0)), batch);
+  });
 }
 
 }  // namespace
 
 void register_stream(py::module_& m) {
-  py::class_<PyStream> type(m, "Stream", py::is_final());
-  type.def(py::init<std::shared_ptr<Network>, size_t>())
-      .def("reset", &PyStream::reset)
-      .def("get_state", &PyStream::get_state)
-      .def("set_state", &PyStream::set_state);
-  Method<&step>::define(type, "step");
-  Method<&run>::define(type, "run");
+  static PyMethodDef methods[] = {Method<&step>::entry("step"),           Method<&run>::entry("run"),
+                                  Method<&reset>::entry("reset"),         Method<&get_state>::entry("get_state"),
+                                  Method<&set_state>::entry("set_state"), {}};
+  Object<PyStream>::define(m, "quadgate._core.Stream", &create, methods, nullptr);
 }
 
 }  // namespace quadgate

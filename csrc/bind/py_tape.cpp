@@ -1,18 +1,39 @@
-// Tapes for Python: what is in them, and the way back through them.
-#include <algorithm>
+#include "bind/py_tape.h"
 
-#include "bind/py_network.h"
+#include <cmath>
+
+#include "bind/gil.h"
+#include "bind/states.h"
 #include "rnn/backward/backward.h"
 
 namespace quadgate {
 namespace {
 
-// Where the gradients of the parameters go: the arrays of `into`, or new ones; false where one does not fit.
+// The arrays that a backward call writes to and reads from, of which no two may share memory.
 template <class Real>
-bool gradient_targets(const Sizes& s, py::handle into, std::vector<View<Real>>& used, py::list& arrays,
+class Apart {
+ public:
+  void reads(const View<Real>& v) { read_.push_back(v); }
+  // False where v shares memory with any array so far.
+  bool writes(const View<Real>& v) {
+    for (const auto* list : {&read_, &written_})
+      for (const View<Real>& other : *list)
+        if (v.overlaps(other)) return false;
+    written_.push_back(v);
+    return true;
+  }
+
+ private:
+  std::vector<View<Real>> read_, written_;
+};
+
+// Destinations of the parameters' gradients: the arrays of `into`, or new ones; false where one does not fit.
+template <class Real>
+bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::object& arrays,
                       std::vector<LayerParameters<Real*>>& layers, std::vector<HighwayParameters<Real*>>& highways) {
   const bool given = !into.is_none();
   if (given && !PyList_CheckExact(into.ptr())) return false;
+  arrays = owned(PyList_New(0));
   layers.resize(s.states());
   highways.resize(s.layers);
   Py_ssize_t i = 0;
@@ -22,31 +43,28 @@ bool gradient_targets(const Sizes& s, py::handle into, std::vector<View<Real>>& 
     const Py_intptr_t shape[2] = {Py_intptr_t(rows), Py_intptr_t(cols)};
     ok = !given || i < PyList_GET_SIZE(into.ptr());
     if (!ok) return;
-    py::object g =
-        given ? py::reinterpret_borrow<py::object>(PyList_GET_ITEM(into.ptr(), i++)) : new_array<Real>(axes, shape);
+    py::object g = given ? borrowed(PyList_GET_ITEM(into.ptr(), i++)) : new_array<Real>(axes, shape);
     const View<Real> v(g);
-    ok = v && v.contiguous() && v.writable() && (axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols));
+    ok = v && v.contiguous() && v.writable() && (axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols)) &&
+         (!given || apart.writes(v));
     if (!ok) return;
-    if (given) {
-      for (const View<Real>& other : used) ok = ok && !v.overlaps(other);
-      used.push_back(v);
-    }
     slot = v.data();
-    arrays.append(g);
+    if (PyList_Append(arrays.ptr(), g.ptr()) != 0) throw PythonError();
   });
   return ok && (!given || i == PyList_GET_SIZE(into.ptr()));
 }
 
+struct BackwardArguments {
+  py::handle dy, dstate, into, dcells, norms;
+  bool input_grad, accumulate;
+};
+
 template <class Real>
-py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::handle dstate_, bool need_x,
-                       py::handle into, bool accumulate, py::handle dcells_, py::handle norms) {
-  const Sizes& s = net.sizes;
+py::object backward_as(const Network& net, const PyTape& kept, const BackwardArguments& a) {
+  const Sizes& s = net.sizes();
   const Tape<Real>& tape = *std::get<std::unique_ptr<Tape<Real>>>(kept.tape);
-  if (tape.made_of != net.weights<Real>())
-    throw std::runtime_error("the parameters have changed since this tape was recorded: run forward again");
-  const bool batched = kept.batch_axes == 1;
   const int ndim = int(kept.x_shape.size());
-  std::vector<View<Real>> used;  // arrays that results may not share memory with
+  Apart<Real> apart;
   auto sequence = [&](py::handle given, size_t columns, Plane<const Real>& plane) {
     if (given.is_none()) return true;
     const View<Real> v(given);
@@ -54,170 +72,143 @@ py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::han
     for (int i = 0; i < ndim - 1; ++i)
       if (v.shape(i) != kept.x_shape[size_t(i)]) return false;
     plane = v.template plane<const Real>(kept.batch_first);
-    used.push_back(v);
+    apart.reads(v);
     return true;
   };
   BackwardCall<Real> call = {};
   call.tape = &tape;
-  if (!sequence(dy_, s.output(), call.dy) || !sequence(dcells_, s.directions * s.cell(), call.dcells))
-    return py::none();
-  const StatePair<Real> dstate(dstate_, s, batched, tape.batch, true);
-  if (!dstate.ok) return py::none();
+  if (!sequence(a.dy, s.output(), call.dy) || !sequence(a.dcells, s.directions * s.cell(), call.dcells)) return none();
+  const StatePair<Real> dstate(a.dstate, s, kept.batched, tape.batch, true);
+  if (!dstate.ok) return none();
   for (const auto& part : {dstate.h, dstate.c})
-    if (part) used.push_back(*part);
+    if (part) apart.reads(*part);
   call.dh = dstate.h_data();
   call.dc = dstate.c_data();
-  if (!norms.is_none()) {
-    const auto pair_of = py::cast<py::tuple>(norms);
+  if (!a.norms.is_none()) {
+    if (!PyTuple_CheckExact(a.norms.ptr()) || PyTuple_GET_SIZE(a.norms.ptr()) != 2) return none();
     Real** const to[2] = {&call.dh_norm, &call.dc_norm};
-    for (size_t i = 0; i < 2; ++i) {
-      const View<Real> v(pair_of[i]);
-      if (!v || !v.contiguous() || !v.writable() || !v.has_shape(s.states(), tape.steps, tape.batch)) return py::none();
+    for (int i = 0; i < 2; ++i) {
+      const View<Real> v(PyTuple_GET_ITEM(a.norms.ptr(), i));
+      if (!v || !v.contiguous() || !v.writable() || !v.has_shape(s.states(), tape.steps, tape.batch) ||
+          !apart.writes(v))
+        return none();
       *to[i] = v.data();
     }
   }
 
   std::vector<LayerParameters<Real*>> layers;
   std::vector<HighwayParameters<Real*>> highways;
-  py::list gradients;
-  if (!gradient_targets(s, into, used, gradients, layers, highways)) return py::none();
+  py::object gradients;
+  if (!gradient_targets(s, a.into, apart, gradients, layers, highways)) return none();
   call.gradients = layers.data();
   call.d_highways = highways.data();
-  call.add = accumulate;
-  py::object dx = py::none();
-  if (need_x) {
+  call.add = a.accumulate;
+  py::object dx = none();
+  if (a.input_grad) {
     Py_intptr_t shape[3];
     for (int i = 0; i < ndim; ++i) shape[i] = Py_intptr_t(kept.x_shape[size_t(i)]);
     dx = new_array<Real>(ndim, shape);
     call.dx = View<Real>(dx).template plane<Real>(kept.batch_first);
   }
-  py::object dh0 = new_state<Real>(s, s.recurrent(), batched, tape.batch);
-  py::object dc0 = new_state<Real>(s, s.cell(), batched, tape.batch);
-  call.dh0 = View<Real>(dh0).data();
-  call.dc0 = View<Real>(dc0).data();
-  call.interrupted = interrupted;
+  py::object dh0 = new_state<Real>(s, s.recurrent(), kept.batched, tape.batch);
+  py::object dc0 = new_state<Real>(s, s.cell(), kept.batched, tape.batch);
+  call.dh0 = data_of<Real>(dh0);
+  call.dc0 = data_of<Real>(dc0);
   bool done;
   {
-    Unlocked unlocked(flops_of(s, tape.steps * tape.batch) * 2);
+    const CoreCall core(net.flops(tape.steps * tape.batch) * 2);
+    call.interrupted = core.interrupted();
     done = backward(call);
   }
   require_done(done);
-  return py::make_tuple(dx, dh0, dc0, gradients);
-}
-
-// (T,B,4,H): i, f, g, o of a state, activated; zeros past a row's length.
-template <class Real>
-py::object gates_of(const Tape<Real>& tape, size_t k) {
-  const Sizes& s = tape.weights->sizes;
-  const size_t H = s.cell(), B = tape.batch;
-  if (k >= s.states() || !H) throw py::index_error("no such gates");
-  const Py_intptr_t shape[4] = {Py_intptr_t(tape.steps), Py_intptr_t(B), 4, Py_intptr_t(H)};
-  py::object result = new_array<Real>(4, shape);
-  Real* to = View<Real>(result).data();
-  const Real* from = tape.gates[k].data();
-  const CellKind<Real>* kind = tape.weights->kind();
-  const RowOrder order(tape.steps, B, tape.ragged ? tape.lengths.data() : nullptr);
-  const Unlocked unlocked;
-  std::fill(to, to + tape.steps * B * 4 * H, Real(0));
-  for (size_t r = 0; r < B; ++r)
-    for (size_t t = 0; t < order.length(r); ++t) {
-      const size_t at = (t * B + order.index(r)) * 4 * H;
-      std::copy(from + at, from + at + 4 * H, to + at);
-      if (!kind) continue;  // what is taped are the arguments
-      for (size_t g = 0; g < 4; ++g) {
-        Real* gate = to + at + g * H;
-        for (size_t u = 0; u < H; ++u)
-          if (gate[u] > kind->gate_clip || gate[u] < -kind->gate_clip)
-            gate[u] = gate[u] < 0 ? -kind->gate_clip : kind->gate_clip;
-        tape.weights->kernels.activate(g == 2 ? kind->cell : kind->gate, gate, gate, H);
-        if (g == 1 && kind->coupled)
-          for (size_t u = 0; u < H; ++u) gate[u] = Real(1) - to[at + u];
-      }
-    }
-  return result;
-}
-
-// (T,B,H): c of a state; zeros past a row's length.
-template <class Real>
-py::object cells_of(const Tape<Real>& tape, size_t k) {
-  const size_t H = tape.weights->sizes.cell(), B = tape.batch;
-  if (k >= tape.weights->sizes.states() || !H) throw py::index_error("no such cells");
-  const Py_intptr_t shape[3] = {Py_intptr_t(tape.steps), Py_intptr_t(B), Py_intptr_t(H)};
-  py::object result = new_array<Real>(3, shape);
-  Real* to = View<Real>(result).data();
-  const RowOrder order(tape.steps, B, tape.ragged ? tape.lengths.data() : nullptr);
-  const Unlocked unlocked;
-  std::copy(tape.c[k].data(), tape.c[k].data() + tape.steps * B * H, to);
-  zero_padding<Real>(order, tape.steps, {to, B * H, H, 0}, H);
-  return result;
+  return tuple_of(std::move(dx), std::move(dh0), std::move(dc0), std::move(gradients));
 }
 
 template <class Real>
-py::object make_tape_as(Network& net, py::handle x_, py::handle state_, py::handle y_, py::handle gates_,
+py::object make_tape_as(const Network& net, py::handle x_, py::handle state_, py::handle y_, py::handle gates_,
                         py::handle c_) {
-  const Sizes& s = net.sizes;
+  const Sizes& s = net.sizes();
   const size_t H = s.hidden;
-  if (s.states() != 1 || !s.options.plain_cell() || s.options.projection || s.options.reverse)
-    throw py::value_error("a tape can be made for a plain network of one layer and direction only");
   const View<Real> x(x_), y(y_), gates(gates_), c(c_);
-  if (!x || x.ndim() != 3 || !x.contiguous() || x.shape(2) != s.input) return py::none();
-  const size_t T_ = x.shape(0), B = x.shape(1), rows = T_ * B;
+  if (!x || x.ndim() != 3 || !x.contiguous() || x.shape(2) != s.input) return none();
+  const size_t steps = x.shape(0), B = x.shape(1);
   const StatePair<Real> state(state_, s, true, B, false);
   if (!state.ok || !y || !gates || !c || !y.contiguous() || !gates.contiguous() || !c.contiguous() ||
-      !y.has_shape(T_, B, H) || !gates.has_shape(T_, B, size_t(4), H) || !c.has_shape(T_, B, H))
-    return py::none();
+      !y.has_shape(steps, B, H) || !gates.has_shape(steps, B, size_t(4), H) || !c.has_shape(steps, B, H))
+    return none();
   const auto weights = net.weights<Real>();
-  auto tape = std::make_unique<Tape<Real>>(weights, net.spare<Real>(), T_, B, nullptr, nullptr, Masks());
+  auto tape = std::make_unique<Tape<Real>>(weights, net.family().spare<Real>(), steps, B, nullptr, nullptr, Masks());
   tape->made_of = weights;
-  std::copy(x.data(), x.data() + rows * s.input, tape->x.data());
-  std::copy(y.data(), y.data() + rows * H, tape->y[0].data());
-  std::copy(gates.data(), gates.data() + rows * 4 * H, tape->gates[0].data());
-  std::copy(c.data(), c.data() + rows * H, tape->c[0].data());
-  copy_or_zero(state.h_data(), B * H, tape->h0.data());
-  copy_or_zero(state.c_data(), B * H, tape->c0.data());
-  auto kept = std::make_unique<PyTape>();
-  kept->tape = std::move(tape);
-  kept->network = net.id;
-  kept->batch_axes = 1;
-  kept->batch_first = false;
-  kept->x_shape = {T_, B, s.input};
-  kept->masks = py::dict();
-  kept->trace = py::none();
-  return py::cast(std::move(kept));
+  tape->fill(x.data(), y.data(), gates.data(), c.data(), state.h_data(), state.c_data());
+  return Object<PyTape>::make(PyTape{std::move(tape), net.family().id, true, false, {steps, B, s.input}, {}});
+}
+
+// A new array that read(tape, state, data) fills in; it has H columns, and 4 rows of them for gates.
+template <class F>
+py::object read_tape(const PyTape& tape, py::handle state, bool gates, const char* missing, F&& read) {
+  return std::visit(
+      [&](const auto& t) {
+        using Real = std::decay_t<decltype(t->x[0])>;
+        const Sizes& s = t->weights->sizes;
+        const size_t k = to_size(state);
+        if (k >= s.states() || !s.cell()) throw py::index_error(missing);
+        Py_intptr_t shape[4] = {Py_intptr_t(t->steps), Py_intptr_t(t->batch), 4, Py_intptr_t(s.cell())};
+        if (!gates) shape[2] = shape[3];
+        py::object array = new_array<Real>(gates ? 4 : 3, shape);
+        const CoreCall core;
+        read(*t, k, data_of<Real>(array));
+        return array;
+      },
+      tape.tape);
+}
+
+py::object gates(PyTape& tape, py::handle state) {
+  return read_tape(tape, state, true, "no such gates", [](const auto& t, size_t k, auto* to) { t.read_gates(k, to); });
+}
+
+py::object cells(PyTape& tape, py::handle state) {
+  return read_tape(tape, state, false, "no such cells", [](const auto& t, size_t k, auto* to) { t.read_cells(k, to); });
+}
+
+py::object nbytes(const PyTape& tape) {
+  return number(std::visit([](const auto& t) { return t->bytes(); }, tape.tape));
+}
+
+py::object network_id(const PyTape& tape) { return number(tape.network); }
+
+py::object x_shape(const PyTape& tape) {
+  py::object shape = owned(PyTuple_New(Py_ssize_t(tape.x_shape.size())));
+  for (size_t i = 0; i < tape.x_shape.size(); ++i)
+    PyTuple_SET_ITEM(shape.ptr(), Py_ssize_t(i), number(tape.x_shape[i]).release().ptr());
+  return shape;
 }
 
 }  // namespace
 
-py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x_,
-                    py::handle into, bool accumulate, py::handle dcells, py::handle norms) {
-  if (!PyBool_Check(need_x_.ptr())) return py::none();
-  const bool need_x = need_x_.is(py_true());
-  if (tape.network != net.id) throw py::value_error("this tape was recorded by another network");
-  return net.is_double ? backward_as<double>(net, tape, dy, dstate, need_x, into, accumulate, dcells, norms)
-                       : backward_as<float>(net, tape, dy, dstate, need_x, into, accumulate, dcells, norms);
+py::object backward(Network& net, py::handle tape, py::handle dy, py::handle dstate, py::handle input_grad,
+                    py::handle into, py::handle accumulate, py::handle dcells, py::handle norms) {
+  if (!Object<PyTape>::is(tape)) throw py::type_error("tape must be a Tape");
+  if (!PyBool_Check(input_grad.ptr()) || !PyBool_Check(accumulate.ptr())) return none();
+  const PyTape& kept = Object<PyTape>::value(tape.ptr());
+  if (kept.network != net.family().id) throw py::value_error("this tape was recorded by another network");
+  const BackwardArguments a = {dy, dstate, into, dcells, norms, is_true(input_grad), is_true(accumulate)};
+  return net.is_double() ? backward_as<double>(net, kept, a) : backward_as<float>(net, kept, a);
 }
 
 py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c) {
-  return net.is_double ? make_tape_as<double>(net, x, state, y, gates, c)
-                       : make_tape_as<float>(net, x, state, y, gates, c);
+  if (!can_fill(net.sizes()))
+    throw py::value_error("a tape can be made for a plain network of one layer and direction only");
+  return net.is_double() ? make_tape_as<double>(net, x, state, y, gates, c)
+                         : make_tape_as<float>(net, x, state, y, gates, c);
 }
 
 void register_tape(py::module_& m) {
-  py::class_<PyTape>(m, "Tape", py::is_final())
-      .def_property_readonly("nbytes",
-                             [](const PyTape& t) { return std::visit([](auto& p) { return p->bytes(); }, t.tape); })
-      .def_property_readonly("x_shape",
-                             [](const PyTape& t) {
-                               py::tuple shape(t.x_shape.size());
-                               for (size_t i = 0; i < t.x_shape.size(); ++i) shape[i] = t.x_shape[i];
-                               return shape;
-                             })
-      .def("gates",
-           [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return gates_of(*p, k); }, t.tape); })
-      .def("cells",
-           [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return cells_of(*p, k); }, t.tape); })
-      .def_property_readonly("masks", [](const PyTape& t) { return t.masks; })
-      .def_readwrite("trace", &PyTape::trace);
+  static PyMethodDef methods[] = {Method<&gates>::entry("gates"), Method<&cells>::entry("cells"), {}};
+  static PyGetSetDef properties[] = {property<PyTape, &nbytes>("nbytes"),
+                                     property<PyTape, &x_shape>("x_shape"),
+                                     property<PyTape, &network_id>("network"),
+                                     {}};
+  Object<PyTape>::define(m, "quadgate._core.Tape", nullptr, methods, properties);
 }
 
 }  // namespace quadgate

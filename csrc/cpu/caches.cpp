@@ -5,6 +5,8 @@
 #include <fstream>
 #include <string>
 
+#include "cpu/read_once.h"
+
 #if defined(__linux__)
 #include <unistd.h>
 #elif defined(__APPLE__)
@@ -56,8 +58,8 @@ CacheSizes read_cache_sizes() { return {}; }
 }  // namespace
 
 const CacheSizes& cache_sizes() {
-  static const CacheSizes sizes = read_cache_sizes();
-  return sizes;
+  static std::atomic<const CacheSizes*> known{nullptr};
+  return read_once(known, read_cache_sizes);
 }
 
 }  // namespace quadgate

@@ -82,6 +82,21 @@ constexpr Candidate kCandidates[] = {{&neon::table, runs_anywhere}};
 
 std::atomic<const KernelTable*> chosen{nullptr};
 
+// A string from outside as ASCII, since Python's exceptions are text.
+std::string printable(const char* text) {
+  std::string result;
+  for (; *text; ++text) {
+    const auto c = static_cast<unsigned char>(*text);
+    if (c >= 32 && c < 127) {
+      result += *text;
+    } else {
+      const char* digits = "0123456789abcdef";
+      result += {'\\', 'x', digits[c >> 4], digits[c & 15]};
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 const KernelTable* kernel_table(const char* name) {
@@ -101,7 +116,7 @@ const KernelTable& choose_kernels(const char* forced) {
   std::vector<const char*> names = supported_isas();
   if (forced == nullptr || *forced == '\0') return *kernel_table(names.front());
   if (const KernelTable* table = kernel_table(forced)) return *table;
-  std::string message = "QUADGATE_ISA is '" + std::string(forced) + "', but this machine runs only:";
+  std::string message = "QUADGATE_ISA is '" + printable(forced) + "', but this machine runs only:";
   for (const char* name : names) message += std::string(" ") + name;
   throw std::runtime_error(message);
 }

@@ -1,11 +1,12 @@
 #include "cpu/throughput.h"
 
 #include "cpu/features.h"
+#include "cpu/read_once.h"
 
 namespace quadgate {
 namespace {
 
-// Measured on Intel's Ice Lake servers and AMD's Zen 4; other processors are taken for the nearer of the two.
+// Measured on Intel's Ice Lake servers, whose figures all others get, and on AMD's Zen 4; later AMDs are estimated.
 CoreThroughput read_throughput() {
 #if defined(QG_X86)
   const bool amd = cpuid(0).ebx == 0x68747541;  // "Auth", of AuthenticAMD
@@ -19,8 +20,8 @@ CoreThroughput read_throughput() {
 }  // namespace
 
 const CoreThroughput& core_throughput() {
-  static const CoreThroughput known = read_throughput();
-  return known;
+  static std::atomic<const CoreThroughput*> known{nullptr};
+  return read_once(known, read_throughput);
 }
 
 }  // namespace quadgate

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cpu/available_cpus.h"
+#include "cpu/float_env.h"
 #include "parallel/barrier.h"
 #include "parallel/placement.h"
 
@@ -81,6 +82,7 @@ void work(Worker* self) {
     take_part({&self->first->caller_cpu, true});
     check_cpu();
     try {
+      const FloatEnvironment ours;
       self->fn(self->ctx, self->rank);
     } catch (...) {
       self->error = std::current_exception();

@@ -1,17 +1,23 @@
 #include "rnn/tape.h"
 
+#include "rnn/rows.h"
+
 namespace quadgate {
 
 template <class Real>
-Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare_, size_t steps_,
+Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps_,
                  size_t batch_, const int64_t* lengths_, const unsigned char* resets_, Masks masks_)
-    : TapeBuffers<Real>(spare_->take()),
-      weights(std::move(w)),
+    : weights(std::move(w)),
       steps(steps_),
       batch(batch_),
       ragged(lengths_ != nullptr),
       masks(std::move(masks_)),
-      spare(std::move(spare_)) {
+      spare_(std::move(spare)),
+      shell_(spare_->take()) {
+  if (shell_)
+    std::swap(*shell_, *static_cast<TapeBuffers<Real>*>(this));
+  else
+    shell_ = std::make_unique<TapeBuffers<Real>>();
   const Sizes& s = weights->sizes;
   const Options& o = s.options;
   const size_t rows = checked_mul(steps, batch), H = s.hidden, R = s.recurrent();
@@ -34,7 +40,7 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
   fit_all(this->gates, s.states(), s.taped());
   fit_all(this->c, s.states(), s.cell());
   fit_all(this->m, s.states(), o.projection ? H : 0);
-  fit_all(this->normal, s.states(), o.layer_norm != LayerNorm::none ? checked_mul(8, H) : 0);
+  fit_all(this->normal, s.states(), o.layer_norm != LayerNorm::none ? checked_mul(2 * s.gates(), H) : 0);
   fit_all(this->inverse, s.states(), o.layer_norm != LayerNorm::none ? 2 : 0);
   this->in.resize(s.layers);
   this->transform.resize(s.layers);
@@ -50,6 +56,12 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
 }
 
 template <class Real>
+Tape<Real>::~Tape() {
+  std::swap(*shell_, *static_cast<TapeBuffers<Real>*>(this));
+  spare_->give(std::move(shell_));
+}
+
+template <class Real>
 size_t Tape<Real>::bytes() const {
   size_t n = h0.capacity() + c0.capacity();
   const_cast<Tape*>(this)->each([&](const Buffer<Real>& b) { n += b.capacity(); });
@@ -61,6 +73,51 @@ size_t Tape<Real>::bytes() const {
                        masks.dropout.size() * rows * s.output();
   const size_t own = made_of && made_of != weights ? weights->bytes() : 0;
   return n * sizeof(Real) + lengths.size() * sizeof(int64_t) + resets.size() + bytes + own;
+}
+
+template <class Real>
+void Tape<Real>::read_gates(size_t state, Real* to) const {
+  const size_t H = weights->sizes.cell();
+  const Real* from = this->gates[state].data();
+  const CellKind<Real>* kind = weights->kind();
+  const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
+  std::fill(to, to + steps * batch * 4 * H, Real(0));
+  for (size_t r = 0; r < batch; ++r)
+    for (size_t t = 0; t < order.length(r); ++t) {
+      const size_t at = (t * batch + order.index(r)) * 4 * H;
+      std::copy(from + at, from + at + 4 * H, to + at);
+      if (!kind) continue;  // a plain cell's gates are taped after their activations, others before
+      for (size_t g = 0; g < 4; ++g) {
+        Real* gate = to + at + g * H;
+        for (size_t u = 0; u < H; ++u)
+          if (gate[u] > kind->gate_clip || gate[u] < -kind->gate_clip)
+            gate[u] = gate[u] < 0 ? -kind->gate_clip : kind->gate_clip;
+        weights->kernels.activate(g == 2 ? kind->cell : kind->gate, gate, gate, H);
+        if (g == 1 && kind->coupled)
+          for (size_t u = 0; u < H; ++u) gate[u] = Real(1) - to[at + u];
+      }
+    }
+}
+
+template <class Real>
+void Tape<Real>::read_cells(size_t state, Real* to) const {
+  const size_t H = weights->sizes.cell();
+  const Buffer<Real>& from = this->c[state];
+  const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
+  std::copy(from.data(), from.data() + steps * batch * H, to);
+  zero_padding<Real>(order, steps, {to, batch * H, H, 0}, H);
+}
+
+template <class Real>
+void Tape<Real>::fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0_from,
+                      const Real* c0_from) {
+  const size_t rows = steps * batch, H = weights->sizes.hidden;
+  std::copy(x, x + rows * weights->sizes.input, this->x.data());
+  std::copy(y, y + rows * H, this->y[0].data());
+  std::copy(gates, gates + rows * 4 * H, this->gates[0].data());
+  std::copy(c, c + rows * H, this->c[0].data());
+  copy_or_zero(h0_from, batch * H, h0.data());
+  copy_or_zero(c0_from, batch * H, c0.data());
 }
 
 template struct Tape<float>;

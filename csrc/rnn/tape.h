@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -36,32 +35,28 @@ struct TapeBuffers {
 };
 
 // One set of buffers that a network keeps from a tape that is gone for its next one, until it is used for inference:
-// the page faults of fresh memory cost a training step of middling size 10 %.
+// the page faults of fresh memory cost a training step of middling size 10 %. No lock: a fork may happen at any time.
 template <class Real>
 class SpareTape {
  public:
-  TapeBuffers<Real> take() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    full_.store(false, std::memory_order_relaxed);
-    return std::exchange(buffers_, {});
-  }
-  void give(TapeBuffers<Real>&& buffers) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    std::swap(buffers_, buffers);  // the caller frees what was there
-    full_.store(true, std::memory_order_relaxed);
-  }
+  using Owned = std::unique_ptr<TapeBuffers<Real>>;
+  SpareTape() = default;
+  SpareTape(const SpareTape&) = delete;
+  ~SpareTape() { drop(); }
+
+  // Null while there are none.
+  Owned take() { return Owned(kept_.exchange(nullptr, std::memory_order_acq_rel)); }
+  void give(Owned buffers) { delete kept_.exchange(buffers.release(), std::memory_order_acq_rel); }
   void drop() {
-    if (full_.load(std::memory_order_relaxed)) take();
+    if (kept_.load(std::memory_order_relaxed)) take();
   }
 
  private:
-  std::mutex mutex_;
-  TapeBuffers<Real> buffers_;
-  std::atomic<bool> full_{false};
+  std::atomic<TapeBuffers<Real>*> kept_{nullptr};
 };
 
-// What a training pass draws at random; bytes, 1 where an element is dropped or where zoneout keeps the old value. Each
-// list is empty without its option. The owner keeps the memory as long as the tape.
+// The random choices of a training pass, as bytes: 1 where an element is dropped or where zoneout keeps the old value.
+// Each list is empty without its option. The owner keeps the memory as long as the tape.
 struct Masks {
   std::vector<const unsigned char*> weight;     // per state (G*H,R)
   std::vector<const unsigned char*> recurrent;  // per state (B,R)
@@ -70,8 +65,7 @@ struct Masks {
   std::vector<const unsigned char*> dropout;    // per layer but the last (T,B,O)
 };
 
-// What a training forward keeps for its backward. Holds copies, but for the masks: the caller may change its arrays
-// meanwhile.
+// A training forward's records for its backward. All but the masks are copies, since the caller may change its arrays.
 template <class Real>
 struct Tape : TapeBuffers<Real> {
   std::shared_ptr<const Weights<Real>> weights;
@@ -83,19 +77,34 @@ struct Tape : TapeBuffers<Real> {
   Masks masks;
   std::vector<Buffer<Real>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
   Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H)
-  std::shared_ptr<SpareTape<Real>> spare;
-
   // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
   Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps, size_t batch,
        const int64_t* lengths, const unsigned char* resets, Masks masks);
   Tape(const Tape&) = delete;
-  ~Tape() { spare->give(std::move(*static_cast<TapeBuffers<Real>*>(this))); }
+  ~Tape();
   size_t bytes() const;
+
+  // A state's gates and cells as they were computed, zeros past a row's length: (T,B,4,H) and (T,B,H) out.
+  void read_gates(size_t state, Real* to) const;
+  void read_cells(size_t state, Real* to) const;
+
+  // Fills in the tape of a network of one plain layer and direction from arrays of others: (T,B,I), (T,B,H),
+  // (T,B,4,H), (T,B,H); h0 and c0 (B,H), or null for zeros.
+  void fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0, const Real* c0);
 
   // Input of a layer: (T,B,input_of(l)).
   const Real* input(size_t l) const {
     return l == 0 ? this->x.data() : this->in[l].size() ? this->in[l].data() : this->y[l - 1].data();
   }
+
+ private:
+  std::shared_ptr<SpareTape<Real>> spare_;
+  typename SpareTape<Real>::Owned shell_;  // for the buffers on their way back: no allocation then
 };
+
+// Whether Tape::fill can serve a network.
+inline bool can_fill(const Sizes& s) {
+  return s.states() == 1 && s.options.plain_cell() && !s.options.projection && !s.options.reverse;
+}
 
 }  // namespace quadgate

@@ -1,5 +1,7 @@
 #include "rnn/weights.h"
 
+#include <mutex>
+
 #include "cpu/dispatch.h"
 #include "memory/carver.h"
 
@@ -139,20 +141,22 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
 
 template <class Real>
 void Weights<Real>::need_back() const {
-  std::call_once(back_, [this] {
-    auto size = [](const Packed<Real>& p) {
-      return checked_mul(p.shape.total(), n_blocks(p.n_k, p.shape.width) * p.shape.width);
-    };
-    size_t total = 0;
-    each_packed([&](Packed<Real>& p, bool) { total = checked_add(total, size(p)); });
-    back_panels_ = Buffer<Real>::hot(total);
-    Real* at = back_panels_.data();
-    each_packed([&](Packed<Real>& p, bool) {
-      p.back = at;
-      at += size(p);
-      pack_back_panels(p.panels, p.shape, p.n_k, p.back);
-    });
+  if (back_panels_.load(std::memory_order_acquire)) return;
+  std::lock_guard<ForkLock> lock(making_back_);
+  if (back_panels_.load(std::memory_order_acquire)) return;
+  auto size = [](const Packed<Real>& p) {
+    return checked_mul(p.shape.total(), n_blocks(p.n_k, p.shape.width) * p.shape.width);
+  };
+  size_t total = 0;
+  each_packed([&](Packed<Real>& p, bool) { total = checked_add(total, size(p)); });
+  auto made = std::make_unique<Buffer<Real>>(Buffer<Real>::hot(total));
+  Real* at = made->data();
+  each_packed([&](Packed<Real>& p, bool) {
+    p.back = at;
+    at += size(p);
+    pack_back_panels(p.panels, p.shape, p.n_k, p.back);
   });
+  back_panels_.store(made.release(), std::memory_order_release);
 }
 
 template class Weights<float>;

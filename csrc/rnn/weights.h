@@ -1,13 +1,14 @@
 // The packed weights of a stack of layers.
 #pragma once
 
+#include <atomic>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "kernels/table.h"
 #include "memory/buffer.h"
 #include "memory/packing.h"
+#include "parallel/fork.h"
 #include "parallel/plan.h"
 #include "rnn/model.h"
 
@@ -53,7 +54,12 @@ class Weights {
   const Packed<Real>& highway(size_t l) const { return highways_[l]; }
   const CellKind<Real>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
 
-  size_t bytes() const { return (panels_.capacity() + back_panels_.capacity()) * sizeof(Real); }
+  ~Weights() { delete back_panels_.load(std::memory_order_relaxed); }
+
+  size_t bytes() const {
+    const Buffer<Real>* back = back_panels_.load(std::memory_order_acquire);
+    return (panels_.capacity() + (back ? back->capacity() : 0)) * sizeof(Real);
+  }
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
 
@@ -66,10 +72,10 @@ class Weights {
   bool plain_;
   size_t blocks_;
   Buffer<Real> panels_;
-  mutable Buffer<Real> back_panels_;
   mutable std::vector<PackedLayer<Real>> layers_;
   mutable std::vector<Packed<Real>> highways_;
-  mutable std::once_flag back_;
+  mutable ForkLock making_back_;
+  mutable std::atomic<const Buffer<Real>*> back_panels_{nullptr};  // set once they and all pointers to them are ready
 };
 
 // A call in numbers, for its plan.

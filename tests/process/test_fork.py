@@ -157,3 +157,79 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 assert work() == want
 """
     )
+
+
+def test_fork_at_random_moments_of_first_uses(run_script):
+    """A child must not wait for a lock or an initialisation that another thread was in the middle of.
+
+    Each round is a fresh interpreter, since a first use happens once: one thread starts to use the network, and the
+    other forks a moment later.
+    """
+    for delay in (0, 20e-6, 50e-6, 100e-6, 160e-6, 300e-6, 600e-6, 1200e-6):
+        run_script(
+            START
+            + f"""
+import time
+ready = threading.Barrier(2)
+def first():
+    ready.wait()
+    work()
+other = threading.Thread(target=first)
+other.start()
+ready.wait()
+end = time.perf_counter() + {delay}
+while time.perf_counter() < end:
+    pass
+results = os.pipe()
+in_child(lambda: os.write(results[1], work()[:4096]) == 4096)
+other.join()
+assert os.read(results[0], 4096) == work()[:4096]
+"""
+        )
+
+
+def test_fork_at_random_moments_of_updates_and_first_backward_passes(run_script):
+    """The other thread packs parameters, makes the panels for backward, and gives its tape's memory back."""
+    run_script(
+        START
+        + """
+import random, time
+small = qg.LSTM(64, 96, rng=0)
+x = x[:4, :8]
+dy = np.ones((4, 8, 96), np.float32)
+stream = small.stream(8)
+start = stream.state
+def work(model=small):
+    y, _, tape = model.forward(x)
+    grads = model.backward(tape, dy)
+    return b"".join(a.tobytes() for a in (y, grads.x, *grads.params.values()))
+want, same = work(), dict(small.params)
+want_steps = small.stream(8).run(x).tobytes()
+stop = threading.Event()
+wrong = []
+def busy():
+    while not stop.is_set():
+        small.load_state_dict(same)  # new weights: their first backward makes the panels
+        if work() != want:
+            wrong.append(1)
+def streaming():
+    while not stop.is_set():
+        stream.run(x)
+others = [threading.Thread(target=busy), threading.Thread(target=busy), threading.Thread(target=streaming)]
+for t in others:
+    t.start()
+def child():
+    small.load_state_dict(same)
+    stream.state = start  # also where a thread that is gone was in the middle of a call
+    return work() == want and stream.run(x).tobytes() == want_steps and work() == want
+random.seed(0)
+for _ in range(60):
+    time.sleep(random.random() * 1e-3)
+    in_child(child)
+stop.set()
+for t in others:
+    t.join()
+assert not wrong
+""",
+        timeout=120,
+    )

@@ -1,0 +1,179 @@
+"""One allocation that fails is a MemoryError, wherever it happens, and everything is as it was."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("allocations are made to fail by LD_PRELOAD and glibc's own names", allow_module_level=True)
+
+# Fails the n-th allocation from the moment that it is armed, of the C and of the C++ library alike.
+SHIM = r"""
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+extern void *__libc_memalign(size_t, size_t);
+
+static volatile long left = 0;  /* 0: not armed */
+
+void qg_arm(long n) { __atomic_store_n(&left, n, __ATOMIC_SEQ_CST); }
+/* How many were left when it ended; 0 if one has failed. */
+long qg_disarm(void) { return __atomic_exchange_n(&left, 0, __ATOMIC_SEQ_CST); }
+
+static int fails(void) {
+  long n = __atomic_load_n(&left, __ATOMIC_SEQ_CST);
+  while (n > 0)
+    if (__atomic_compare_exchange_n(&left, &n, n - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+      if (n == 1) errno = ENOMEM;
+      return n == 1;
+    }
+  return 0;
+}
+
+void *malloc(size_t n) { return fails() ? NULL : __libc_malloc(n); }
+void *calloc(size_t n, size_t size) { return fails() ? NULL : __libc_calloc(n, size); }
+void *realloc(void *p, size_t n) { return fails() ? NULL : __libc_realloc(p, n); }
+void *memalign(size_t align, size_t n) { return fails() ? NULL : __libc_memalign(align, n); }
+void *aligned_alloc(size_t align, size_t n) { return fails() ? NULL : __libc_memalign(align, n); }
+int posix_memalign(void **p, size_t align, size_t n) {
+  if (fails()) return ENOMEM;
+  *p = __libc_memalign(align, n);
+  return *p ? 0 : ENOMEM;
+}
+"""
+
+SCRIPT = """
+import ctypes, gc, os, signal, sys
+import numpy as np
+import quadgate as qg
+from quadgate import _core
+
+signal.alarm(50)
+shim = ctypes.CDLL({shim!r}, use_errno=False)
+arm, disarm = shim.qg_arm, shim.qg_disarm
+arm.argtypes, disarm.restype = [ctypes.c_long], ctypes.c_long
+
+qg.set_num_threads({threads})
+rng = np.random.default_rng(0)
+lstm = qg.LSTM(6, 20, 2, dropout=0.5, weight_drop=0.2, zoneout=(0.1, 0.1), recurrent_dropout=0.1, rng=0)
+plain = qg.LSTM(6, 20, rng=0)
+x = rng.normal(size=(4, 3, 6)).astype(np.float32)
+state = np.ones((1, 3, 20), np.float32), np.ones((1, 3, 20), np.float32)
+lengths, resets = np.array([4, 0, 2]), np.zeros((4, 3), bool)
+y, _, tape = plain.forward(x, state)
+stream = plain.stream(3)
+stream.run(x)
+core = plain._snapshot.core
+values = [np.array(v) for v in plain.params.values()]
+numbers = ("float32", 6, 20, 1, 1, True, None, False)
+masks = lstm.forward(x, rng=0)[2].dropped
+
+def fingerprint():
+    s = plain.stream(3)
+    grads = plain.backward(tape, y)
+    parts = [plain(x)[0], lstm(x)[0], *stream.state, s.run(x), grads.x, *grads.params.values(), *lstm.forward(x, rng=0)[:1]]
+    return b"".join(a.tobytes() for a in parts)
+
+OPERATIONS = {{
+    "core network": lambda: _core.Network(*numbers),
+    "core network of options": lambda: _core.Network(*numbers[:-2], {{"zoneout": (0.1, 0.2), "merge": "concat"}}, False),
+    "successor": lambda: core.successor(values),
+    "core stream": lambda: _core.Stream(core, 3),
+    "core forward": lambda: core.forward(x, state, lengths, None, resets, True),
+    "core tape": lambda: core.forward_tape(x, state, lengths, resets, True, None),
+    "core tape with masks": lambda: lstm._snapshot.core.forward_tape(x, None, None, None, False, dict(masks)),
+    "core backward": lambda: core.backward(tape._core, y, None, True, None, False, None, None),
+    "core step": lambda: step(x[0], None, core),
+    "core state": lambda: state_of(),
+    "core gates": lambda: tape._core.gates(0),
+    "network": lambda: qg.LSTM(6, 20, 2, rng=0),
+    "network with generator": lambda: qg.LSTM(6, 20, 2, dropout=0.5, rng=0),
+    "rnn": lambda: qg.RNN(6, 20, rng=0),
+    "update": lambda: plain.load_state_dict(dict(plain.params)),
+    "stream": lambda: plain.stream(3),
+    "call": lambda: plain(x, state, lengths=lengths),
+    "converted call": lambda: plain(x.tolist(), lengths=[4, 0, 2]),
+    "forward": lambda: plain.forward(x, state, return_cells=True, trace=True),
+    "forward with masks": lambda: lstm.forward(x, rng=0),
+    "backward": lambda: plain.backward(tape, y),
+    "step": lambda: stream.step(x[0]),
+    "run": lambda: stream.run(x, resets=resets),
+    "info": lambda: qg.cpu_info(),
+    "threads": lambda: qg.set_num_threads({threads}),
+}}
+# Python's locks and NumPy's generators and reductions have errors of their own for it.
+LOCK, NULL = "can't allocate lock", "without exception set"
+OTHERS = {{
+    **dict.fromkeys(("network", "network with generator", "rnn", "forward with masks"), (LOCK, NULL)),
+    "converted call": ("without setting an exception",),
+}}
+step, state_of = stream._core.step, stream._core.get_state
+kept = stream.state
+want = fingerprint()
+failures = 0
+gc.disable()
+for name, operation in OPERATIONS.items():
+    if {core_only} and not name.startswith("core"):
+        continue
+    operation()  # once, for what is made on first use
+    stream.state = kept
+    n = done = 0
+    while not done:
+        n += 1
+        arm(n)
+        try:
+            operation()
+        except MemoryError:
+            pass
+        except BaseException as error:
+            disarm()
+            if not (name in OTHERS and str(error).endswith(OTHERS[name])):
+                print(f"{{name}}, allocation {{n}}: {{error!r}}", file=sys.stderr)
+                failures += 1
+        done = disarm() != 0
+        # A state moves on where the step was done: its result may be what found no memory.
+        stream.state = kept
+        assert n < 5000, name
+    assert fingerprint() == want, name
+    print(name, n)
+sys.exit(1 if failures else 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(SHIM)
+    library = folder / "shim.so"
+    built = subprocess.run(
+        [compiler, "-O1", "-fno-builtin", "-shared", "-fPIC", "-o", str(library), str(folder / "shim.c")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip(f"the shim cannot be built: {built.stderr}")
+    return library
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("python", ["pymalloc", "malloc"])
+def test_every_allocation_of_every_operation_may_fail(run_script, shim, python, threads):
+    """With PYTHONMALLOC=malloc Python's own small objects count, too; then only our core is looked at."""
+    done = run_script(
+        SCRIPT.format(shim=str(shim), threads=threads, core_only=python == "malloc"),
+        LD_PRELOAD=str(shim),
+        PYTHONMALLOC=python,
+        PYTHONFAULTHANDLER="1",
+        status=None,
+    )
+    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
