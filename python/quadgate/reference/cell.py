@@ -77,8 +77,8 @@ class Step(NamedTuple):
     args: tuple[Array, ...]
     gates: tuple[Array, ...]
     raw: Array
-    n_norm: Norm | None
-    n: Array
+    c_new_norm: Norm | None
+    c_new: Array
     v_norm: Norm | None
     v: Array
     m: Array
@@ -135,7 +135,7 @@ def forward(w: Weights, o: Options, chance: Chance, x: Array, h_old: Array, c_ol
     Step
     """
     s, t, u = o.activations
-    q_norm = r_norm = n_norm = v_norm = None
+    q_norm = r_norm = c_new_norm = v_norm = None
 
     q = x @ w.weight_ih.T
     r = (h_old * chance.recurrent) @ w.weight_hh.T
@@ -155,27 +155,27 @@ def forward(w: Weights, o: Options, chance: Chance, x: Array, h_old: Array, c_ol
     g = activation(t, clip(a_g, o.gate_clip))
 
     raw = f * c_old + i * g
-    n = clip(raw, o.cell_clip)
+    c_new = clip(raw, o.cell_clip)
     if o.layer_norm == "carried":
         assert w.norm_c is not None
-        n_norm = normalise(n, o.layer_norm_eps)
-        n = w.norm_c[0] * n_norm.value + w.norm_c[1]
+        c_new_norm = normalise(c_new, o.layer_norm_eps)
+        c_new = w.norm_c[0] * c_new_norm.value + w.norm_c[1]
 
     if w.peephole is not None:
-        a_o = a_o + w.peephole[2] * n
+        a_o = a_o + w.peephole[2] * c_new
     out = activation(s, clip(a_o, o.gate_clip))
-    v = n
+    v = c_new
     if o.layer_norm == "pre":
         assert w.norm_c is not None
-        v_norm = normalise(n, o.layer_norm_eps)
+        v_norm = normalise(c_new, o.layer_norm_eps)
         v = w.norm_c[0] * v_norm.value + w.norm_c[1]
     m = out * activation(u, clip(v, o.gate_clip))
     z = m if w.weight_hr is None else m @ w.weight_hr.T
 
     h = mix(chance.h, h_old, clip(z, o.proj_clip))
-    c = mix(chance.c, c_old, n)
+    c = mix(chance.c, c_old, c_new)
     args = (a_i, a_f, a_g, a_o)
-    return Step(x, h_old, c_old, q_norm, r_norm, args, (i, f, g, out), raw, n_norm, n, v_norm, v, m, z, h, c)
+    return Step(x, h_old, c_old, q_norm, r_norm, args, (i, f, g, out), raw, c_new_norm, c_new, v_norm, v, m, z, h, c)
 
 
 def backward(
@@ -208,7 +208,7 @@ def backward(
     a_i, a_f, a_g, a_o = step.args
     i, f, g, out = step.gates
     dh_old, dz = mix(chance.h, dh, 0.0), mix(chance.h, 0.0, dh)
-    dc_old, dn = mix(chance.c, dc, 0.0), mix(chance.c, 0.0, dc)
+    dc_old, dc_new = mix(chance.c, dc, 0.0), mix(chance.c, 0.0, dc)
 
     dm = dz
     if w.weight_hr is not None:
@@ -222,15 +222,15 @@ def backward(
         through_m = _scale_back(w.norm_c, step.v_norm, through_m, grads)
     da_o = clip_back(do * slope(s, clip(a_o, o.gate_clip)), a_o, o.gate_clip)
     if w.peephole is not None:
-        grads["peephole"][2] += (da_o * step.n).sum(axis=0)
+        grads["peephole"][2] += (da_o * step.c_new).sum(axis=0)
         through_m = through_m + w.peephole[2] * da_o
-    dc_sum, dn = dc + through_m, dn + through_m
+    dc_sum, dc_new = dc + through_m, dc_new + through_m
 
-    if step.n_norm is not None:
-        dn = _scale_back(w.norm_c, step.n_norm, dn, grads)
-    dn = clip_back(dn, step.raw, o.cell_clip)
-    dc_old = dc_old + dn * f
-    di, df, dg = dn * g, dn * step.c_old, dn * i
+    if step.c_new_norm is not None:
+        dc_new = _scale_back(w.norm_c, step.c_new_norm, dc_new, grads)
+    dc_new = clip_back(dc_new, step.raw, o.cell_clip)
+    dc_old = dc_old + dc_new * f
+    di, df, dg = dc_new * g, dc_new * step.c_old, dc_new * i
     if o.coupled:
         di, df = di - df, np.zeros_like(df)
     da_i = clip_back(di * slope(s, clip(a_i, o.gate_clip)), a_i, o.gate_clip)
@@ -260,7 +260,7 @@ def _products_back(w: Weights, chance: Chance, step: Step, da: Array, grads: dic
 
 
 def _scale_back(norm_c: Array | None, norm: Norm, d: Array, grads: dict[str, Array]) -> Array:
-    """Return the gradient of n in norm_c[0] * N(n) + norm_c[1]; add that of norm_c to `grads`."""
+    """Return the gradient of a in norm_c[0] * N(a) + norm_c[1]; add that of norm_c to `grads`."""
     assert norm_c is not None
     grads["norm_c"][0] += (d * norm.value).sum(axis=0)
     grads["norm_c"][1] += d.sum(axis=0)
