@@ -33,14 +33,35 @@ class Result:
     samples: dict[str, list[float]] = field(default_factory=dict)  # seconds of one call, by peer
     errors: dict[str, float] = field(default_factory=dict)  # largest error as a fraction of the allowed one, by peer
 
+    def times(self, peer: str) -> list[float]:
+        """Return a peer's samples in seconds, with the drift of the machine removed.
+
+        The speed of the machine changes between rounds, while the samples of a round are neighbours. So each is divided
+        by the slowness of its round: the median over all peers of sample / median of the peer's samples. Quotients of
+        the medians of these times are then as robust as medians of each round's quotient, and agree with the times.
+        """
+        medians = {name: statistics.median(samples) for name, samples in self.samples.items()}
+        rounds = zip(*([s / medians[name] for s in samples] for name, samples in self.samples.items()), strict=True)
+        return [s / statistics.median(slowness) for s, slowness in zip(self.samples[peer], rounds, strict=True)]
+
     def median(self, peer: str) -> float:
-        """Return the median time of one call in seconds."""
-        return statistics.median(self.samples[peer])
+        """Return the median of `times`: the seconds of one call."""
+        return statistics.median(self.times(peer))
+
+    def spread(self, peer: str) -> tuple[float, float]:
+        """Return the 10th and 90th percentile of `times`."""
+        return percentiles(self.times(peer))
 
     def as_json(self) -> dict[str, object]:
-        """Return everything, with the medians in microseconds beside the samples."""
+        """Return all fields, and the medians in microseconds."""
         medians = {peer: 1e6 * self.median(peer) for peer in self.samples}
         return {**asdict(self), "median_us": medians}
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """Return the 10th and 90th percentile."""
+    low, high = np.percentile(values, (10, 90))
+    return float(low), float(high)
 
 
 @contextmanager
