@@ -47,7 +47,7 @@ class LayerTape(NamedTuple):
     restart : ndarray of bool (T, B)
         Active rows whose state is set to zeros before the step.
     reverse : bool
-        Whether steps run from the last to the first.
+        True if steps run from the last to the first.
     steps : list of cell.Step
         One for each step, with the active rows only.
     gates : ndarray (4, T, B, H)

@@ -115,7 +115,7 @@ def forward(
     num_layers : int
         L.
     bidirectional : bool
-        Whether D is 2.
+        True if D is 2.
     resets : array_like of bool (T, B), optional
         True separates steps t - 1 and t of a row.
     masks : mapping of str to array_like of bool, optional
