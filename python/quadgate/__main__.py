@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 SECONDS = 2.0
-USAGE = "usage: python -m quadgate [bench T,B,I,H ...]"
 
 
 def check(rng: np.random.Generator) -> tuple[float, str]:
@@ -103,20 +102,19 @@ def _bytes(n: int) -> str:
     return "unknown" if n == 0 else f"{n / 2**20:.4g} MiB" if n >= 2**20 else f"{n / 2**10:.4g} KiB"
 
 
-def main(argv: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run a subcommand, or the self-check without one; return the exit status."""
-    if not argv:
-        return self_check()
-    if argv[0] == "bench":
+    if arguments[:1] == ["bench"]:
         from quadgate import _bench
 
-        return _bench.main(argv[1:])
-    asked = argv[0] in ("-h", "--help")
-    print(USAGE, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
+        return _bench.main(arguments[1:])
+    if arguments:
+        print("usage: python -m quadgate [bench T,B,I,H ...]", file=sys.stderr)
+        return 2
+    return report()
 
 
-def self_check() -> int:
+def report() -> int:
     """Print version, machine and the result of the self-check; return the exit status."""
     info = qg.cpu_info()
     print(f"quadgate         {qg.__version__}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
