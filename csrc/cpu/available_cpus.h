@@ -1,4 +1,4 @@
-// How many CPUs the process may use.
+// The number of CPUs that the process may use.
 #pragma once
 
 #include <string>

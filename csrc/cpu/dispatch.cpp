@@ -10,7 +10,7 @@
 
 namespace quadgate {
 
-// One per isa_*.cpp. They are constant-initialised, so reading one runs no code compiled for its machine.
+// One per file in kernels/isa. They are constant-initialised, so reading one runs no code compiled for its machine.
 #if defined(QG_X86)
 namespace baseline {
 extern const KernelTable table;
@@ -45,7 +45,7 @@ uint64_t saved_state() {
 constexpr bool has(uint64_t value, uint64_t mask) { return (value & mask) == mask; }
 constexpr uint64_t bit(int n) { return uint64_t(1) << n; }
 
-// What the processor has is of use only where the system saves the registers: a CPUID bit alone is not enough.
+// A CPUID bit alone is not enough: the operating system must save the registers, too.
 bool runs_avx2() {
   uint32_t features = cpuid(1).ecx;
   if (!has(features, bit(12) | bit(27) | bit(28))) return false;  // FMA, OSXSAVE, AVX
@@ -124,7 +124,7 @@ const KernelTable& choose_kernels(const char* forced) {
 const KernelTable& kernels() {
   const KernelTable* table = chosen.load(std::memory_order_acquire);
   if (table == nullptr) {
-    // Threads that come here together all choose the same table.
+    // Threads that come here at the same time all choose the same table.
     table = &choose_kernels(std::getenv("QUADGATE_ISA"));
     chosen.store(table, std::memory_order_release);
   }

@@ -1,4 +1,4 @@
-// Which instruction set's kernels this process uses: chosen once, from the CPU, the operating system and QUADGATE_ISA.
+// The choice of an instruction set's kernels, made once per process from the CPU, the operating system and QUADGATE_ISA.
 #pragma once
 
 #include <vector>
@@ -12,7 +12,7 @@ namespace quadgate {
 // here. Later calls cost one load. Safe from any thread and from static initialisers.
 const KernelTable& kernels();
 
-// What `kernels` would choose if QUADGATE_ISA were `forced`; null or "" means not set.
+// The choice of `kernels` if QUADGATE_ISA were `forced`; null or "" means not set.
 const KernelTable& choose_kernels(const char* forced);
 
 // The table of that name; null if it is unknown or this machine cannot run it. Tables live as long as the process.

@@ -1,4 +1,4 @@
-// What an x86-64 processor says of itself; QG_X86 is defined where there is one.
+// CPUID of an x86-64 processor; QG_X86 is defined on such a machine.
 #pragma once
 
 #if defined(__x86_64__) || defined(_M_X64)

@@ -29,7 +29,7 @@ class Barrier {
   Barrier(const Barrier&) = delete;
 
   // Returns when all n have called it. True if any of them passed stop in this round or an earlier one; all
-  // participants of a round get the same answer. What was written before is visible to all after.
+  // participants of a round get the same answer. All writes before it are visible to all after it.
   bool wait(bool stop = false);
 
  private:

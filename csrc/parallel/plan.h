@@ -1,4 +1,4 @@
-// How one call is split over threads, chosen from an estimate of its cost.
+// The split of a call over threads, chosen by its estimated cost.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ struct Work {
   size_t passes;                         // of a step: each meets its team once
   size_t width, max_rows, element_size;  // of the kernel table and type
   bool backward;
-  bool chunks;  // a few steps can go through all layers before the next: not where one reads backwards
+  bool chunks;  // a few steps can go through all layers before the next: not if one reads backwards
 };
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
@@ -22,7 +22,7 @@ struct Plan {
   size_t threads() const { return rows * directions * units * layers; }
 };
 
-// The fastest plan of at most `max_threads` threads; fewer threads where more would not pay. A backward pass is split
+// The fastest plan of at most `max_threads` threads; fewer threads if more would not pay. A backward pass is split
 // over rows or units only, since its directions and layers add into shared gradients.
 Plan choose_plan(const Work& work, size_t max_threads);
 

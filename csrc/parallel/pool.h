@@ -9,7 +9,7 @@
 
 namespace quadgate {
 
-// The most threads one call uses, and all calls together beyond their callers. The default is what the process may
+// The most threads that one call uses, and that all calls use beyond their callers. The default is what the process may
 // use (cpu/available_cpus.h). set_num_threads throws std::invalid_argument for n < 1.
 void set_num_threads(int n);
 int get_num_threads();

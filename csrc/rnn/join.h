@@ -1,4 +1,4 @@
-// What lies between layers: the merge of two directions, shortcuts around a layer, dropout. Row by row, in both passes.
+// The join between layers: merge of two directions, shortcut around a layer, dropout. Row by row, in both passes.
 //
 //   out = merge(raw);
 //   residual: out += in;
@@ -14,7 +14,7 @@ namespace quadgate {
 
 constexpr size_t kJoinRows = 48;  // the most rows of one call
 
-// Whether anything of this has to be done behind layer l.
+// True if there is something to join behind layer l.
 inline bool joins_behind(const Sizes& s, size_t l, const Masks* masks) {
   return s.joined() || (masks && !masks->dropout.empty() && l + 1 < s.layers);
 }

@@ -1,4 +1,4 @@
-// What a network is: its sizes, and the options of its cells and of what lies between its layers.
+// A network's sizes and options.
 #pragma once
 
 #include <cstddef>
@@ -59,13 +59,13 @@ struct Sizes {
   }
   size_t states() const { return layers * directions; }  // leading axis of h and c
   bool highway(size_t layer) const { return layer > 0 && options.shortcut == Shortcut::highway; }
-  // Whether a layer's output is more than its directions' h side by side.
+  // True if a layer's output is more than its directions' h side by side.
   bool joined() const { return options.merge != Merge::concat || options.shortcut != Shortcut::none; }
-  // Whether a direction goes through time backwards.
+  // True if a direction goes through time backwards.
   bool reverse(size_t direction) const { return direction == 1 || options.reverse; }
-  // Whether every layer takes the steps in the order of time.
+  // True if every layer takes the steps in the order of time.
   bool forward_only() const { return directions == 1 && !options.reverse; }
-  // Whether a cell's step needs a second pass, which may begin only when all units have done the first.
+  // True if a step needs a second pass, which may begin only when all units have done the first.
   bool two_passes() const { return options.projection || options.layer_norm != LayerNorm::none; }
 };
 

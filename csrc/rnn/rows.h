@@ -47,7 +47,7 @@ class RowOrder {
   }
   size_t steps() const { return steps_; }  // of the longest row
   size_t batch() const { return batch_; }
-  size_t total() const { return total_; }  // steps of all rows together
+  size_t total() const { return total_; }  // sum of the rows' steps
   bool ragged() const { return !length_.empty(); }
   size_t index(size_t r) const { return index_.empty() ? r : index_[r]; }
   size_t length(size_t r) const { return length_.empty() ? steps_ : length_[r]; }

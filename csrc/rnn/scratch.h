@@ -40,7 +40,7 @@ class ScratchLease {
   }
 
  private:
-  // Page faults on fresh memory cost more than the work of a small call, and 3 % of a training step at H = 1024 (56
+  // Page faults on new memory cost more than the work of a small call, and 3 % of a training step at H = 1024 (56
   // MB).
   static constexpr size_t kKeep = size_t(128) << 20;
   struct Cache {

@@ -29,7 +29,7 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
       }
 }
 
-// Whether a step is best done by this thread alone and is no more than each layer's cells: then it needs no plan, no
+// True if a step is best done by this thread alone and is no more than each layer's cells: it then needs no plan, no
 // threads and no scratch memory.
 template <class Real>
 bool Stream<Real>::small(const Weights<Real>& w) {

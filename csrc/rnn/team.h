@@ -11,7 +11,7 @@
 
 namespace quadgate {
 
-// Lets a long call be stopped. The calling thread asks `interrupted` now and then; the others see the answer.
+// Stops a long call. The calling thread asks `interrupted` now and then; the others see the answer.
 class Control {
  public:
   using Callback = bool (*)();
@@ -19,7 +19,7 @@ class Control {
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
-  // Called by rank 0 between pieces of work; `flops` is what it has done since the last call.
+  // Called by rank 0 between pieces of work; `flops` is its work since the last call.
   void poll(double flops) {
     if ((pending_ += flops) < kPollFlops || !interrupted_ || stopped()) return;
     const auto now = Clock::now();

@@ -1,4 +1,4 @@
-// Networks that together have every option, and what they run on.
+// Networks that together have every option, and their inputs.
 #pragma once
 
 #include <cmath>
@@ -92,7 +92,7 @@ inline std::vector<Case> cases() {
     o.cell.gate_clip = 1.1, o.cell.cell_clip = 0.7, o.cell.zoneout_h = 0.3, o.cell.zoneout_c = 0.2;
     o.shortcut = Shortcut::dense, o.dropout = o.recurrent_dropout = o.weight_drop = 0.3;
   });
-  // Rows that end, where nothing else keeps steps from being done together.
+  // Rows that end, where nothing else keeps steps out of one kernel call.
   add("plain, both ways with lengths", 2, 2, [](Case& c, Options&) { c.lengths = c.long_one = true; });
   add("plain, reverse with lengths", 2, 1, [](Case& c, Options& o) { o.reverse = c.lengths = true; });
   return all;
@@ -156,7 +156,7 @@ class Sequence {
   Plane<Real> plane_;
 };
 
-// What a run takes. Made once: runs may be at the same time.
+// The inputs of a run. Made once: runs may be at the same time.
 template <class Real>
 struct Inputs {
   size_t steps, batch;

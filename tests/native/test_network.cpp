@@ -1,7 +1,7 @@
 // Whole passes of networks that together have every option, split over threads in every way that there is: results
 // have the same bits for any number of threads. Mostly for ThreadSanitizer, which sees here what one thread reads while
-// another writes it. Where tapes and workspaces could be read before they are written there are NaN, and around
-// all results there are guards.
+// another writes it. Tapes and scratch memory hold NaN before they are written, and
+// around all results there are guards.
 #include <cmath>
 #include <memory>
 #include <string>
@@ -27,7 +27,7 @@ enum class Split { rows, units, directions, layers };
 constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers"};
 constexpr int kThreads = 4;  // enough for two of the splits at a time
 
-// How often each way to split was met.
+// Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
   int backward_rows, backward_units;
@@ -210,7 +210,7 @@ void compare(const Results<Real>& got, const Results<Real>& want) {
   }
 }
 
-// Whether a network of this shape is split in the way that is wanted.
+// True if a network of this shape is split in the wanted way.
 template <class Real>
 bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
   bool forward = false, backward = false;

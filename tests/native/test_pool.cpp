@@ -272,7 +272,7 @@ void test_fork_inside_a_lease() {
   CHECK(ran[0] + ran[1] == 2);
 }
 
-// Where the system refuses threads, a call makes do with those it gets.
+// If the system refuses threads, a call runs on those it gets.
 void test_no_more_threads() {
   int status = status_of_child([] {
     rlimit none = {1, 1};

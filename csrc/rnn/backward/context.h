@@ -61,7 +61,7 @@ struct BackwardContext {
   size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
   // Elements between the blocks of a block's rows in panels.
   size_t panel_stride(const PanelShape& shape) const { return n.block_rows * shape.line(); }
-  // Whether row r starts again at step s.
+  // True if row r starts again at step s.
   bool is_reset(size_t r, size_t s, bool reverse) const {
     if (tape.resets.empty() || (reverse && s == 0)) return false;
     return tape.resets[(order.time(r, s, reverse) + reverse) * order.batch() + order.index(r)];

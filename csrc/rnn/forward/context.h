@@ -16,7 +16,7 @@ struct ForwardContext {
   const ForwardSizes& n;
 
   size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
-  // Whether row r starts again at step s.
+  // True if row r starts again at step s.
   bool is_reset(size_t r, size_t s, bool reverse) const {
     if (!call.resets || (reverse && s == 0)) return false;
     const size_t t = order.time(r, s, reverse) + reverse;  // the later of the two steps that are separated

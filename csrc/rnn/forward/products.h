@@ -5,7 +5,8 @@
 
 namespace quadgate {
 
-// Whether the input products of a layer run ahead, many steps' rows at a time, or join each step's product as more k.
+// True if the input products of a layer run ahead, many steps' rows at a time; false if they join each step's product
+// as more k.
 template <class Real>
 bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps);
 
