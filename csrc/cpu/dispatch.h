@@ -1,4 +1,5 @@
-// The choice of an instruction set's kernels, made once per process from the CPU, the operating system and QUADGATE_ISA.
+// The choice of an instruction set's kernels, made once per process from the CPU, the operating system and
+// QUADGATE_ISA.
 #pragma once
 
 #include <vector>
