@@ -16,6 +16,7 @@
 #include "cpu/available_cpus.h"
 #include "cpu/dispatch.h"
 #include "memory/buffer.h"
+#include "memory/carver.h"
 
 using namespace quadgate;
 
@@ -153,6 +154,32 @@ void test_buffer() {
   CHECK_THROWS(Buffer<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
 }
 
+// Two runs of the same pieces: the first finds the size, the second gets aligned pieces that do not overlap.
+void test_carver() {
+  struct Part {
+    Carver& from;
+    size_t n;
+    char* bytes = from.take<char>(n);
+    double* none = from.take_if<double>(false, n);
+  };
+  auto carve = [](Carver& carver) { return carver.make<Part>(3, [&](size_t i) { return Part{carver, 60 + 10 * i}; }); };
+  Carver count;
+  CHECK(carve(count) == nullptr && count.used() > 60 + 70 + 80);
+  Buffer<char> memory(count.used() + 64);
+  Carver carver(memory.data(), count.used());
+  const Part* parts = carve(carver);
+  CHECK(parts != nullptr && carver.used() == count.used());
+  const char* end = reinterpret_cast<const char*>(parts + 3);
+  for (size_t i = 0; parts != nullptr && i < 3; ++i) {
+    CHECK(parts[i].n == 60 + 10 * i && parts[i].none == nullptr);
+    CHECK(reinterpret_cast<uintptr_t>(parts[i].bytes) % 64 == 0 && parts[i].bytes >= end);
+    end = parts[i].bytes + parts[i].n;
+  }
+  CHECK(end <= memory.data() + count.used());
+  CHECK(carver.take<char>(1) == nullptr && carver.used() == count.used() + 64);  // past the end it only counts
+  CHECK_THROWS(carver.take<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
+}
+
 }  // namespace
 
 int main() {
@@ -161,5 +188,6 @@ int main() {
   test_cgroups();
   test_sizes();
   test_buffer();
+  test_carver();
   return check::result();
 }

@@ -4,6 +4,7 @@
 // needed. Members without need are null.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/norm_steps.h"

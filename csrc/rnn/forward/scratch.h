@@ -4,6 +4,8 @@
 // needed. Members without need are null.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
