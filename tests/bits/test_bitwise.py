@@ -9,6 +9,8 @@ import pytest
 import quadgate as qg
 from support.cases import data, infer, model, plain, run, same_bits, to_layout
 
+pytestmark = pytest.mark.numbers
+
 # One case for each way to split a call, over rows, hidden units, directions, layers, and some too small for that.
 CASES = [
     plain(3, 2, 4, 5),

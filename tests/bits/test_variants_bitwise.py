@@ -9,23 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 import quadgate as qg
-from support.cases import CHANCE, Case, data, infer, keywords, model, same_bits
+from support.cases import CHANCE, data, infer, keywords, model, same_bits
 from support.cases import train as both_ways
-from support.options import SINGLE, random_options, seeded, single
+from support.options import COMBINED, NAMES, SINGLE, variant
 
-# Activations differ in a function of single numbers only: two of them stand for the rest.
-NAMES = [n for n in SINGLE if "activations" not in SINGLE[n]] + ["gate_hard_sigmoid", "output_relu"]
-COMBINED = [f"random_{seed}" for seed in range(12)]
+pytestmark = pytest.mark.numbers
+
 every_variant = pytest.mark.parametrize("name", NAMES + COMBINED)
-
-
-def variant(name, **call):
-    if not name.startswith("random"):
-        return single(name, **{"hidden": 18, **call})
-    seed = int(name[7:])
-    hidden = call.pop("hidden", 18)
-    shape = {"steps": 5, "batch": 3, "inputs": 6, "seed": seed, "dtype": ("float32", "float64")[seed % 2]}
-    return Case(**{**shape, "hidden": hidden, "options": random_options(seeded(seed), hidden), **call})
 
 
 def assert_same(got, want, what=""):

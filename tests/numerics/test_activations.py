@@ -14,6 +14,8 @@ from quadgate import _core
 from support.bounds import ULPS
 from support.cases import DTYPES, same_bits
 
+pytestmark = pytest.mark.numbers
+
 FUNCTIONS = {"sigmoid": _core.sigmoid, "tanh": _core.tanh}
 # Of the nine others: alpha, beta, ULP. Those that only choose and round once have half an ULP.
 OTHERS = {
@@ -132,6 +134,7 @@ def test_against_mpmath(name, dtype):
     assert_good(x, got, off, ulp(high, dtype))
 
 
+@pytest.mark.slow
 @every_other
 @every_dtype
 def test_others_against_mpmath(name, alpha, beta, allowed, dtype):

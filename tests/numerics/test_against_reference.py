@@ -18,6 +18,8 @@ from support import bounds
 from support.cases import DTYPES, SIZES, Case, data, infer, model, plain, run, same_bits
 from support.verdicts import judge
 
+pytestmark = pytest.mark.numbers
+
 GIVEN = [(*given, False) for given in itertools.product((True, False), repeat=3)]  # dcells is for test_variants.py
 
 
@@ -83,6 +85,7 @@ def test_unbatched(layers, bidirectional, dtype):
         check(dataclasses.replace(case, dtype=dtype, seed=n))
 
 
+@pytest.mark.slow
 @given(data_=st.data())
 def test_drawn_shapes(data_):
     size = st.integers(1, 70)
@@ -107,6 +110,7 @@ def test_drawn_shapes(data_):
     check(case, norm=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "case",

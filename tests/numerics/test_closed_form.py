@@ -8,6 +8,8 @@ import quadgate as qg
 from support import bounds
 from support.cases import DTYPES, data, model, plain, same_bits
 
+pytestmark = pytest.mark.numbers
+
 
 def gates_by_bias(lstm, i=None, f=None, o=None, suffix="_l0"):
     """Drive gates to exactly 0 or 1 by biases of -1000 or 1000, without regard to their input."""

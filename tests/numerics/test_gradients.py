@@ -10,6 +10,8 @@ import quadgate as qg
 from support import bounds
 from support.cases import DTYPES, data, model, plain, run, same_bits
 
+pytestmark = pytest.mark.numbers
+
 GIVEN = list(itertools.product((True, False), repeat=3))
 
 
@@ -18,6 +20,7 @@ def loss(lstm, x, state, lengths, dy, dstate):
     return float((y * dy).sum() + (h * dstate[0]).sum() + (c * dstate[1]).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [None, (2, 0, 4, 1)], ids=["full", "lengths"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("layers", "hidden", "bias"), [(1, 1, True), (1, 9, False), (2, 3, True), (3, 5, True)])

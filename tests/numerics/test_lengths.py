@@ -10,6 +10,8 @@ import quadgate as qg
 from support import bounds
 from support.cases import DTYPES, data, from_layout, model, plain, run, same_bits, to_layout
 
+pytestmark = pytest.mark.numbers
+
 LENGTHS = [
     [4, 4, 4, 4, 4],
     [4, 3, 2, 1, 0],  # sorted

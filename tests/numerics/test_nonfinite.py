@@ -8,6 +8,8 @@ from support import bounds
 from support.cases import DTYPES, data, model, plain, run, same_bits
 from support.verdicts import judge
 
+pytestmark = pytest.mark.numbers
+
 SIZES = [1, 4, 17, 40]
 every_size = pytest.mark.parametrize("hidden", SIZES)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

@@ -12,6 +12,8 @@ from support.cases import Case, data, model, same_bits, train
 from support.options import random_options, seeded
 from support.verdicts import check
 
+pytestmark = pytest.mark.numbers
+
 NETS = {
     "plain": {},
     "reverse": {"reverse": True},
@@ -159,6 +161,7 @@ def test_layouts():
         assert same_bits(np.ascontiguousarray(got[key]), value), key
 
 
+@pytest.mark.slow
 def test_episodes_of_different_lengths():
     """What recurrent reinforcement learning does: each row restarts when its episode ends, in every option's way."""
     for seed in range(25):

@@ -5,30 +5,28 @@ Inference and training, the latter with the masks that the network says it drew,
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import quadgate as qg
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from support.cases import DTYPES, SIZES, Case, data, infer, model, same_bits, train
+from support.examples import examples
 from support.options import SINGLE, random_options, seeded, single
 from support.verdicts import Unclear, check, compare, judge, verdict
 
-TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.numbers
+
 BATCHES = (1, 2, 3, 6, 7, 13, 33)
-NUMERIC = (
-    "numerics/test_variants.py",
-    "bits/test_variants_bitwise.py",
-    "stream/test_variants_stream.py",
-    "numerics/test_resets.py",
-)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SINGLE)
+def test_each_option(name, dtype):
+    check(single(name, 17, lengths=dtype == "float64", dtype=dtype, seed=len(name)))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 def test_each_option_at_every_tail(name):
     """Every H in both types, every second for an activation; B and what the call is given change beside it."""
@@ -78,7 +76,8 @@ def drawn(pick, hidden, batch, dtype, seed):
     )
 
 
-@settings(max_examples=100)
+@pytest.mark.slow
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_drawn_combinations(source):
     def pick(sequence):
@@ -91,6 +90,7 @@ def test_drawn_combinations(source):
         reject()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "name", ["peephole", "proj_size", "layer_norm_pre", "layer_norm_carried", "zoneout", "highway"]
@@ -187,26 +187,3 @@ def test_nothing_to_do(steps):
             assert found[name].shape == value.shape
             assert not found[name].any()
         assert all(same_bits(value, found[name]) for name, value in infer(v, net, d, cells=True).items())
-
-
-@pytest.mark.skipif("QUADGATE_ISA" in os.environ, reason="this is a run on a chosen instruction set")
-def test_numbers_on_every_other_instruction_set():
-    """Everything about numbers once more on each of the others that this machine has, side by side."""
-    info = qg.cpu_info()
-    others = [isa for isa in info["supported"] if isa != info["isa"]]
-    if not others:
-        pytest.skip(f"this machine has {info['isa']} only")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(TESTS / f) for f in NUMERIC)]
-    running = []
-    for isa in others:
-        env = {**os.environ, "QUADGATE_ISA": isa}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        running.append(subprocess.Popen(command, env=env, cwd=TESTS.parent, **pipes))
-    try:
-        said = [process.communicate(timeout=600)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    for isa, process, text in zip(others, running, said, strict=True):
-        assert process.returncode == 0, f"{isa}: {text[-6000:]}"
-        assert " passed" in text

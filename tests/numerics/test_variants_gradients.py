@@ -92,6 +92,7 @@ def test_every_element_of_every_gradient(name):
     assert_slopes(v, *prepared(v), each_element)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("seed", range(40))
 def test_combinations(seed, lengths):

@@ -12,6 +12,7 @@ import pytest
 import quadgate as qg
 from support import bounds, verdicts
 from support.cases import DTYPES, SIZES, Case, Data, Found, data, model, plain, run, train
+from support.examples import examples
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing is compared with it: install torch")
 
@@ -148,6 +149,7 @@ def check_variant(v: Case) -> None:
 no_onednn = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
+@pytest.mark.slow
 @no_onednn
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -189,8 +191,9 @@ def test_state_dicts_of_a_projection_and_an_rnn_go_both_ways():
             bounds.assert_norm(ours(x)[0], theirs(torch.tensor(x))[0].numpy().astype(np.float64), relative, "ours")
 
 
+@pytest.mark.slow
 @no_onednn
-@hypothesis.settings(max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=examples(60), derandomize=True)
 @hypothesis.given(st.data())
 def test_drawn(draws):
     """Projections, layers, directions and packed rows as they come, at every tail."""

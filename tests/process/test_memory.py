@@ -29,6 +29,7 @@ MB = 2**20
 """
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("threads", [1, 2])
 def test_flat_over_10000_calls(run_script, threads):

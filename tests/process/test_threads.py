@@ -201,6 +201,7 @@ def test_lengths_that_another_thread_writes_to():
 HOLD_THE_GIL = "import atexit; atexit.register(sum, range(20_000_000))"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("at_exit", ["", HOLD_THE_GIL], ids=["plain", "overtaken"])
 def test_the_process_may_end_during_a_call(run_script, threads, at_exit):

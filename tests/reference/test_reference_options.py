@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from quadgate import reference
+from support.examples import examples
 from support.reference_cases import CLOSE, EXTENDED, Case
 
 ACTIVATIONS = [
@@ -73,6 +74,7 @@ ALONE += [{"activations": (name, ("leaky_relu", 0.3), name)} for name in ACTIVAT
 ALONE += [{"activations": ("sigmoid", name, "tanh")} for name in ACTIVATIONS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ALONE, ids=str)
 def test_gradient_of_one_option(options):
     Case(7, **options).check_gradients()
@@ -130,7 +132,8 @@ def cases(draw):
     return {"seed": seed, "train": draw(st.booleans()), **sizes, **options}
 
 
-@hypothesis.settings(max_examples=60, derandomize=not EXTENDED)
+@pytest.mark.slow
+@hypothesis.settings(max_examples=examples(60), derandomize=not EXTENDED)
 @hypothesis.given(cases())
 def test_gradient_of_combinations(options):
     case = Case(**options)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import quadgate as qg
 from support.cases import data, infer, model, same_bits
-from support.options import SINGLE
-from test_variants_bitwise import COMBINED, NAMES, variant
+from support.options import COMBINED, NAMES, SINGLE, variant
+
+pytestmark = pytest.mark.numbers
 
 ONE_WAY = [n for n in NAMES if not {"bidirectional", "reverse"} & SINGLE[n].keys()]
 every_variant = pytest.mark.parametrize("name", ONE_WAY + COMBINED)

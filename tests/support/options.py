@@ -102,3 +102,18 @@ def random_options(pick: Pick, hidden: int, inputs: int = 4) -> Options:
 def seeded(seed: int) -> Pick:
     rng = np.random.default_rng(seed)
     return lambda sequence: sequence[int(rng.integers(len(sequence)))]
+
+
+# Activations differ in a function of single numbers only: two of them stand for the rest.
+NAMES = [n for n in SINGLE if "activations" not in SINGLE[n]] + ["gate_hard_sigmoid", "output_relu"]
+COMBINED = [f"random_{seed}" for seed in range(12)]
+
+
+def variant(name: str, **call: Any) -> Case:
+    """One of NAMES or COMBINED, of some size that `call` may change."""
+    if not name.startswith("random"):
+        return single(name, **{"hidden": 18, **call})
+    seed = int(name[7:])
+    hidden = call.pop("hidden", 18)
+    shape = {"steps": 5, "batch": 3, "inputs": 6, "seed": seed, "dtype": ("float32", "float64")[seed % 2]}
+    return Case(**{**shape, "hidden": hidden, "options": random_options(seeded(seed), hidden), **call})
