@@ -1,4 +1,4 @@
-"""The examples of the docstrings and of the README run as they stand, and give what they say."""
+"""The examples of the docstrings, the README and the pages of docs run as they stand, and give what they say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import quadgate as qg
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if blocks(page)]
 
 
 def modules():
@@ -72,11 +79,14 @@ def test_there_are_examples():
     assert {"quadgate", "quadgate.lstm.LSTM", "quadgate.rnn.RNN"} <= set(found)
 
 
-def test_readme(tmp_path, monkeypatch):
-    """One block goes on from the one before it."""
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_pages(page, tmp_path, monkeypatch):
+    """One block goes on from the one before it. A block that cannot be run says so: ```python no-run."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
-    assert len(blocks) >= 2
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), names)
+    for number, block in enumerate(blocks(page), 1):
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+def test_there_are_blocks():
+    assert "README.md" in [page.name for page in PAGES]
