@@ -10,8 +10,8 @@ Where onnxruntime 1.31 does something else than the operator's definition says, 
 - Softplus is infinite where exp(x) is, from an argument of 89 on;
 - layout=1, clip=0, a missing hidden_size and float64 are refused.
 
-`onnx_cases.judge` has the operator's own equations in float64. It judges every call; onnxruntime judges those which it
-understands the same. Its version is not pinned, so a difference is allowed for, not demanded: one that is gone is a
+`onnx_cases.judge_call` has the operator's own equations in float64. It judges every call; onnxruntime judges those which
+it understands the same. Its version is not pinned, so a difference is allowed for, not demanded: one that is gone is a
 warning, after which the allowance can go.
 """
 
@@ -28,7 +28,7 @@ import quadgate.onnx
 from hypothesis import strategies as st
 from support import onnx_cases
 from support.examples import examples
-from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
+from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, call_data, conditions, judge_call, node_model
 
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason="nothing is compared with onnxruntime: install it")
 pytest.importorskip("onnx", reason="models for onnxruntime are made with onnx: install it")
@@ -103,8 +103,8 @@ def near_a_jump(call: Call, judged: onnx_cases.Judged, margin: float) -> bool:
 
 def judgeable(call: Call) -> bool:
     """Whether float32 can be expected to come near to the exact result."""
-    inputs = data(call)
-    judged = judge(call, inputs)
+    inputs = call_data(call)
+    judged = judge_call(call, inputs)
     # Functions without bounds, multiplied with each other at every step, can leave the range of float32.
     if not all((np.abs(w) < 1e9).all() for w in judged.outputs):
         return False
@@ -120,13 +120,13 @@ def run_onnxruntime(call: Call, inputs: onnx_cases.Inputs) -> list[np.ndarray]:
         del attributes["layout"]
         for name in ("X", "initial_h", "initial_c"):
             turned[name] = None if inputs[name] is None else np.ascontiguousarray(inputs[name].swapaxes(0, 1))
-    y, h, c = by_onnxruntime(model("LSTM", turned, attributes), turned)
+    y, h, c = by_onnxruntime(node_model("LSTM", turned, attributes), turned)
     return [y.transpose(2, 0, 1, 3), h.swapaxes(0, 1), c.swapaxes(0, 1)] if call.layout else [y, h, c]
 
 
 def check(call: Call) -> None:
-    inputs = data(call)
-    judged = judge(call, inputs)
+    inputs = call_data(call)
+    judged = judge_call(call, inputs)
     want, relative, condition = judged.outputs, onnx_cases.error(call), conditions(call, inputs)
     got = quadgate.onnx.lstm(*inputs.values(), **call.attributes)
     assert all(g.dtype == call.dtype for g in got)
@@ -144,7 +144,7 @@ def check(call: Call) -> None:
             rows[empty] = mine[empty]  # on which the judge has spoken
     if call.clip is not None and judged.largest_cell > call.clip:
         # Held against either reading of clip, which shows that nothing else differs.
-        unclipped = judge(call, inputs, clip_output=False).outputs
+        unclipped = judge_call(call, inputs, clip_output=False).outputs
         loose = conditions(call, inputs, clip_output=False, absolute=bool(lossy))
         try:
             onnx_cases.assert_near(call, theirs, unclipped, [relative * c for c in loose])
@@ -185,18 +185,18 @@ def test_every_function_in_every_place(name: str, place: int) -> None:
 
 
 def refuses(call: Call, attributes: dict[str, Any]) -> bool:
-    inputs = data(call)
+    inputs = call_data(call)
     try:
-        by_onnxruntime(model("LSTM", inputs, attributes), inputs)
+        by_onnxruntime(node_model("LSTM", inputs, attributes), inputs)
     except Exception:  # of whatever kind onnxruntime has
         return True
     return False
 
 
 def differs(call: Call, place: int, inputs: onnx_cases.Inputs | None = None) -> bool:
-    inputs = data(call) if inputs is None else inputs
-    theirs = by_onnxruntime(model("LSTM", inputs, call.attributes), inputs)
-    return not np.abs(theirs[place] - judge(call, inputs).outputs[place]).max() <= 0.01
+    inputs = call_data(call) if inputs is None else inputs
+    theirs = by_onnxruntime(node_model("LSTM", inputs, call.attributes), inputs)
+    return not np.abs(theirs[place] - judge_call(call, inputs).outputs[place]).max() <= 0.01
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
@@ -211,12 +211,12 @@ def test_known_differences() -> None:
     for name in NO_DEFAULT:
         silent = replace(call, activations=("Sigmoid", name, "Tanh"), given=frozenset())
         seen[f"{name} has no defaults"] = differs(silent, 2)
-    inputs = data(call)
+    inputs = call_data(call)
     inputs["initial_c"] = inputs["initial_c"] * np.float32(1000)
     large = replace(call, activations=("Sigmoid", "Tanh", "Softplus"), given=frozenset({"initial_c"}))
-    assert np.isfinite(judge(large, inputs).outputs[0]).all()
+    assert np.isfinite(judge_call(large, inputs).outputs[0]).all()
     seen["Softplus overflows"] = differs(large, 0, inputs)
-    empty = data(replace(call, seed=3)) | {"sequence_lens": np.zeros(2, np.int32)}
+    empty = call_data(replace(call, seed=3)) | {"sequence_lens": np.zeros(2, np.int32)}
     seen["a row of length 0 ends in zeros"] = differs(call, 1, empty)
     seen["clip leaves the output's argument alone"] = differs(
         replace(call, clip=0.25, given=frozenset(OPTIONAL) - {"sequence_lens"}), 0
