@@ -92,6 +92,7 @@ def assert_good(x, got, off, size, allowed=ULPS):
     assert ulps[worst] <= allowed, f"{x[worst]!r} gives {got[worst]!r}: off by {ulps[worst]} ULP"
 
 
+@pytest.mark.slow
 @every_function
 def test_float32_densely(name):
     """Every 997th float32 there is, and every 61st between 2^-14 and 128; float64 is exact enough to judge."""
@@ -107,6 +108,7 @@ def test_float32_densely(name):
         assert_good(x, got, got - want, ulp(want, np.float32))
 
 
+@pytest.mark.slow
 @every_function
 def test_float64_densely(name):
     """Random bit patterns and uniform draws against long double."""

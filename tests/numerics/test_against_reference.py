@@ -20,6 +20,7 @@ from support.verdicts import judge
 
 pytestmark = pytest.mark.numbers
 
+double_slowly = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 GIVEN = [(*given, False) for given in itertools.product((True, False), repeat=3)]  # dcells is for test_variants.py
 
 
@@ -55,7 +56,7 @@ def test_the_instruction_set_asked_for_is_the_one_in_use():
         assert info["isa"] == os.environ["QUADGATE_ISA"]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@double_slowly
 @pytest.mark.parametrize("row", range(len(SIZES)), ids=[f"H{h}" for h in SIZES])
 def test_every_pair_of_tail_sizes(row, dtype):
     """A Latin square: with B from the sum of the other two's places, every pair of (I, H), (B, H) and (B, I) occurs."""
@@ -66,7 +67,7 @@ def test_every_pair_of_tail_sizes(row, dtype):
         check(plain(1 + n % 5, batch, inputs, SIZES[row], dtype=dtype, seed=n, **options))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@double_slowly
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_every_combination_of_options(layers, bidirectional, dtype):

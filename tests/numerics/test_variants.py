@@ -39,6 +39,7 @@ def test_each_option_at_every_tail(name):
             check(single(name, hidden, steps=1 + at % 4, batch=batch, dtype=dtype, seed=at, **call))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["proj_size", "proj_clip"])
 def test_every_tail_of_a_projection(name, dtype):
@@ -49,7 +50,7 @@ def test_every_tail_of_a_projection(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", [b if b < 10 else pytest.param(b, marks=pytest.mark.slow) for b in BATCHES])
 def test_combinations_at_every_batch(batch, dtype):
     for seed in range(12):
         pick = seeded(1000 * batch + seed)

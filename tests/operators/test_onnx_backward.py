@@ -120,6 +120,7 @@ def test_directions_with_functions_of_their_own():
         assert_slopes(call, each_element)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_combinations(seed):
     """Random attributes, functions and absent inputs; along random directions, each of which takes in every element."""

@@ -10,8 +10,8 @@ Where onnxruntime 1.31 does something else than the operator's definition says, 
 - Softplus is infinite where exp(x) is, from an argument of 89 on;
 - layout=1, clip=0, a missing hidden_size and float64 are refused.
 
-`onnx_cases.judge_call` has the operator's own equations in float64. It judges every call; onnxruntime judges those which
-it understands the same. Its version is not pinned, so a difference is allowed for, not demanded: one that is gone is a
+`onnx_cases.judge_call` has the operator's own equations in float64. It judges every call, onnxruntime those which it
+understands the same. Its version is not pinned, so a difference is allowed for, not demanded: one that is gone is a
 warning, after which the allowance can go.
 """
 

@@ -100,6 +100,7 @@ assert lstm.backward(short_tape, y).params["weight_hh_l0"].tobytes() == want_gra
     )
 
 
+@pytest.mark.slow
 @threads
 def test_a_stream_keeps_the_state_from_before_the_call(run_script, threads):
     run_script(
