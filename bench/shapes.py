@@ -1,6 +1,7 @@
 """The shapes that the benchmarks run: a table of small to large ones, and ones that programs in use have.
 
-`shapes.json` names for each of its shapes the program that it was taken from.
+`shapes.json` names for each of its shapes the program that it was taken from. Another list is read only when it is
+asked for, by `compare.py --shapes-file`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODES = ("inference", "training", "stream")
-_HERE = Path(__file__).resolve().parent
-# A newer list beside the repository goes before the copy in it.
-DEFAULT_FILE = next(
-    (p for p in (_HERE.parents[1] / "shared/shapes/shapes.json", _HERE / "shapes.json") if p.is_file()),
-    _HERE / "shapes.json",
-)
+DEFAULT_FILE = Path(__file__).resolve().parent / "shapes.json"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What all tests share: the number of threads is put back, and scripts run in processes of their own."""
+"""Shared by all tests: threads are put back, scripts run in processes of their own, skipped comparisons are named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from typing import Any
 
 # The judges' small products are many times slower, not faster, with BLAS threads; must be set before NumPy is loaded.
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -15,15 +16,54 @@ for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import quadgate as qg  # noqa: E402
+from support.examples import examples  # noqa: E402
 
-hypothesis.settings.register_profile("quadgate", deadline=None, print_blob=True, max_examples=60)
+hypothesis.settings.register_profile("quadgate", deadline=None, print_blob=True, max_examples=examples(60))
 hypothesis.settings.load_profile("quadgate")
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+# Folders of tests that compare with other packages, and skip where those are not installed.
+PEERS = ("tests/peers/", "tests/operators/")
+skipped_peers: dict[str, str] = {}
+
+
 def pytest_report_header() -> str:
     return f"quadgate: {qg.cpu_info()}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-peers", action="store_true", help="fail if a comparison with another package is skipped"
+    )
+
+
+def note_skipped(report: Any) -> None:
+    if report.skipped and report.nodeid.startswith(PEERS):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped_peers[report.nodeid] = reason.removeprefix("Skipped: ")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    note_skipped(report)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    note_skipped(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if skipped_peers and session.config.getoption("--require-peers") and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if skipped_peers:
+        bad = config.getoption("--require-peers")
+        terminalreporter.section("comparisons that were not made", red=bad, yellow=not bad)
+        for name, reason in skipped_peers.items():
+            terminalreporter.line(f"{name}: {reason}")
 
 
 @pytest.fixture(autouse=True)

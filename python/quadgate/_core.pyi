@@ -1,6 +1,6 @@
 """The compiled core. Arguments must be plain arrays (see `quadgate._check`); None is returned for others, unread."""
 
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ _Array = NDArray[Any]
 _State = tuple[_Array, _Array]
 _Mask = NDArray[np.bool_]
 
+@type_check_only
 class CpuInfo(TypedDict):
     isa: str
     supported: list[str]

@@ -23,9 +23,12 @@ def set_num_threads(n: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        If n is not a positive int.
+        If n is not a positive int that 31 bits hold.
     """
-    _core.set_num_threads(_check.size(n, "n"))
+    n = _check.size(n, "n")
+    if n >= 2**31:
+        raise ValueError(f"n must be below 2**31, got {n}")
+    _core.set_num_threads(n)
 
 
 def get_num_threads() -> int:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import quadgate as qg
-from support.cases import same_bits
-from support.options import CHANCE, SINGLE, Variant, data, infer, keywords, model, random_options, seeded, single
-from support.options import train as both_ways
+from support.cases import CHANCE, data, infer, keywords, model, same_bits
+from support.cases import train as both_ways
+from support.options import COMBINED, NAMES, SINGLE, variant
 
-# Activations differ in a function of single numbers only: two of them stand for the rest.
-NAMES = [n for n in SINGLE if "activations" not in SINGLE[n]] + ["gate_hard_sigmoid", "output_relu"]
-COMBINED = [f"random_{seed}" for seed in range(12)]
+pytestmark = pytest.mark.numbers
+
 every_variant = pytest.mark.parametrize("name", NAMES + COMBINED)
-
-
-def variant(name, **call):
-    if not name.startswith("random"):
-        return single(name, **{"hidden": 18, **call})
-    seed = int(name[7:])
-    hidden = call.pop("hidden", 18)
-    shape = {"steps": 5, "batch": 3, "inputs": 6, "seed": seed, "dtype": ("float32", "float64")[seed % 2]}
-    return Variant(**{**shape, "hidden": hidden, "options": random_options(seeded(seed), hidden), **call})
 
 
 def assert_same(got, want, what=""):
@@ -56,12 +47,12 @@ def test_calls(name):
     v = variant(name)
     net, d = model(v), data(v)
     want, _ = both_ways(v, net, d)
-    alone = infer(v, net, d)
+    alone = infer(v, net, d, cells=True)
     if not v.chance:
         assert_same(alone, {key: want[key] for key in alone})
     for other in (replace(v, steps=2, batch=5), replace(v, steps=30, batch=2)):
         both_ways(other, net, data(other))
-    assert_same(infer(v, net, d), alone)
+    assert_same(infer(v, net, d, cells=True), alone)
     assert_same(both_ways(v, net, d)[0], want)
 
 
@@ -70,7 +61,7 @@ def test_a_row_is_the_same_in_every_batch(name):
     """In inference, where no masks of the batch's shape are drawn, and in training where there are none."""
     v = variant(name, batch=7, resets=True)
     net, d = model(v), data(v)
-    call = infer if v.chance else lambda *given: both_ways(*given)[0]
+    call = partial(infer, cells=True) if v.chance else lambda *given: both_ways(*given)[0]
     want = call(v, net, d)
     across = {key: value for key, value in want.items() if key not in net.params}
     for rows in ([0], [3], [6], [5, 1], [6, 5, 4, 3, 2, 1, 0]):
@@ -99,13 +90,13 @@ def test_a_sequence_is_the_same_in_chunks(name):
     if v.directions == 2:
         v = replace(v, options={k: value for k, value in v.options.items() if k not in ("bidirectional", "merge")})
     net, d = model(v), data(v)
-    whole = infer(v, net, d)
+    whole = infer(v, net, d, cells=True)
     for sizes in ([1] * 13, [12, 1], [1, 2, 3, 5, 2]):
         ends = np.cumsum([0, *sizes])
         chunks = list(itertools.pairwise(ends))
         state, parts = d.state, {}
         for first, last in chunks if v.one_way else chunks[::-1]:
-            part = infer(v, net, d._replace(x=d.x[first:last], state=state))
+            part = infer(v, net, d._replace(x=d.x[first:last], state=state), cells=True)
             state = (part["h"], part.get("c", d.state[1]))
             parts[first] = part
         joined = {key: np.concatenate([parts[k][key] for k in sorted(parts)]) for key in ("y", "cells") if key in whole}

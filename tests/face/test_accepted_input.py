@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import quadgate as qg
-from support.cases import DTYPES, Case, data, model, same_bits
+from support.cases import DTYPES, data, model, plain, same_bits
 
 
 class Foreign:
@@ -72,7 +72,7 @@ CHANGES = {
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_numbers_same_results(dtype, change):
     """Everywhere where an array goes in; what comes out is a plain array of the network's type."""
-    case = Case(4, 3, 5, 17, 2, dtype=dtype)
+    case = plain(4, 3, 5, 17, 2, dtype=dtype)
     lstm, d = model(case), data(case)
     want_y, want_state, tape = lstm.forward(d.x, d.state)
     want = lstm.backward(tape, d.dy, d.dstate)
@@ -100,14 +100,14 @@ def test_same_numbers_same_results(dtype, change):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float16])
 def test_small_numbers_of_any_type(dtype):
-    case = Case(4, 3, 5, 7)
+    case = plain(4, 3, 5, 7)
     lstm = model(case)
     x = np.random.default_rng(0).integers(0, 3, (4, 3, 5)).astype(dtype)
     assert same_bits(lstm(x)[0], lstm(x.astype(np.float32))[0])
 
 
 def test_the_state_may_be_a_list_and_may_be_what_came_out():
-    case = Case(4, 3, 5, 7)
+    case = plain(4, 3, 5, 7)
     lstm, d = model(case), data(case)
     want, _ = lstm(d.x, d.state)
     assert same_bits(lstm(d.x, list(d.state))[0], want)
@@ -120,7 +120,7 @@ def test_the_state_may_be_a_list_and_may_be_what_came_out():
 
 def test_the_same_array_twice():
     """h and c, dh and dc, x and out of earlier calls may be one array: inputs are only read."""
-    case = Case(4, 3, 7, 7)
+    case = plain(4, 3, 7, 7)
     lstm, d = model(case), data(case)
     s = d.state[0]
     y, _, tape = lstm.forward(d.x, (s, s))
@@ -133,7 +133,7 @@ def test_the_same_array_twice():
 
 def test_results_are_the_callers_own():
     """No later call changes an earlier result, and results do not share memory with each other or with the input."""
-    case = Case(4, 3, 7, 7)
+    case = plain(4, 3, 7, 7)
     lstm, d = model(case), data(case)
     y, (h, c) = lstm(d.x, d.state)
     kept = [a.copy() for a in (y, h, c)]

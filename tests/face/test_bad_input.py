@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 import quadgate as qg
-from support.cases import Case, data, infer, model, same_bits
+from support.cases import data, infer, model, plain, same_bits
 
-CASE = Case(4, 3, 5, 6, 2)
+CASE = plain(4, 3, 5, 6, 2)
 
 
 @pytest.fixture
@@ -42,6 +42,10 @@ NOT_NUMBERS = {
 }
 not_numbers = pytest.mark.parametrize("kind", NOT_NUMBERS)
 
+# Nor does a number of things take these: ints that are not positive or too large, and what is no int.
+NOT_COUNTS = [(0, ValueError), (-1, ValueError), (2**70, ValueError)]
+NOT_COUNTS += [(value, TypeError) for value in (2.0, 1.5, "3", None, True, np.nan)]
+
 
 def wrong(shape):
     """Every way to be of a wrong shape: one axis more, less, longer, shorter, or broadcastable."""
@@ -73,9 +77,12 @@ def test_type_of_x(lstm, call, kind):
         getattr(lstm, call)(make(4, 3, 5))
 
 
-@pytest.mark.parametrize("x", [None, "text", 3.5, [[1.0], [2.0, 3.0]], object()])
-def test_x_is_no_array(lstm, x):
-    with pytest.raises((TypeError, ValueError), match=r"^x "):
+@pytest.mark.parametrize(
+    ("x", "error"),
+    [(x, TypeError) for x in (None, "text", object())] + [(x, ValueError) for x in (3.5, [[1.0], [2.0, 3.0]])],
+)
+def test_x_is_no_array(lstm, x, error):
+    with pytest.raises(error, match=r"^x "):
         lstm(x)
 
 
@@ -98,7 +105,7 @@ def test_shape_of_the_state_of_an_unbatched_call(lstm, d):
 
 @pytest.mark.parametrize("state", [zeros(2, 3, 6), (zeros(2, 3, 6),), (zeros(2, 3, 6),) * 3, "hc", 1])
 def test_the_state_is_no_pair(lstm, d, state):
-    with pytest.raises((TypeError, ValueError), match=r"^state must be"):
+    with pytest.raises(TypeError, match=r"^state must be"):
         lstm(d.x, state)
 
 
@@ -111,7 +118,7 @@ def test_type_of_the_state(lstm, d, kind, place):
     with pytest.raises(error, match=rf"^state\[{place}\] "):
         lstm(d.x, tuple(state))
     state[place] = None
-    with pytest.raises((TypeError, ValueError), match=rf"^state\[{place}\] "):
+    with pytest.raises(TypeError, match=rf"^state\[{place}\] "):
         lstm(d.x, tuple(state))
 
 
@@ -163,7 +170,7 @@ def test_out_is_read_only(lstm, d):
 
 
 def test_out_overlaps_an_input():
-    case = Case(4, 3, 6, 6)
+    case = plain(4, 3, 6, 6)
     lstm, d = model(case), data(case)
     before = [a.copy() for a in (d.x, *d.state)]
     for place, name in ((0, "x"), (1, "state[0]"), (2, "state[1]")):
@@ -182,7 +189,7 @@ def test_out_overlaps_an_input():
     base = np.zeros(2 * 72, np.float32)
     base[:72] = d.x.ravel()
     y, _ = lstm(base[:72].reshape(4, 3, 6), d.state, out=base[72:].reshape(4, 3, 6))
-    assert same_bits(y, infer(case, lstm, d)[0])
+    assert same_bits(y, infer(case, lstm, d).y)
 
 
 @pytest.mark.parametrize("name", ["dy", "dstate[0]", "dstate[1]"])
@@ -207,7 +214,7 @@ def test_gradients(lstm, d, name):
 @pytest.mark.parametrize("dstate", [zeros(2, 3, 6), (None,), (None, None, None), 3])
 def test_dstate_is_no_pair(lstm, d, dstate):
     _, _, tape = lstm.forward(d.x)
-    with pytest.raises((TypeError, ValueError), match=r"^dstate must be"):
+    with pytest.raises(TypeError, match=r"^dstate must be"):
         lstm.backward(tape, d.dy, dstate)
 
 
@@ -221,7 +228,7 @@ def test_a_tape_of_another_network(lstm, d):
     """Of other sizes or of the same: the tape knows whose it is."""
     for other in (model(CASE), qg.LSTM(5, 7, 2), qg.LSTM(5, 6, 2, dtype=np.float64)):
         _, _, tape = other.forward(d.x)
-        with pytest.raises((ValueError, RuntimeError), match="tape"):
+        with pytest.raises(ValueError, match="tape"):
             lstm.backward(tape, d.dy)
 
 
@@ -232,14 +239,14 @@ def test_arrays_for_gradients(lstm, d):
         lstm.backward(tape, d.dy, accumulate=True)
     for name in good:
         without = {key: value for key, value in good.items() if key != name}
-        with pytest.raises((KeyError, ValueError), match=name):
+        with pytest.raises(ValueError, match=name):
             lstm.backward(tape, d.dy, out=without)
         fixed = np.zeros(good[name].shape, np.float32)
         fixed.flags.writeable = False
         for bad in (zeros(3), good[name].astype(np.float64), good[name].tolist(), fixed):
-            with pytest.raises((TypeError, ValueError), match=name):
+            with pytest.raises(TypeError if isinstance(bad, list) else ValueError, match=name):
                 lstm.backward(tape, d.dy, out={**good, name: bad})
-    with pytest.raises((KeyError, ValueError), match="weight_ih_l7"):
+    with pytest.raises(ValueError, match="weight_ih_l7"):
         lstm.backward(tape, d.dy, out={**good, "weight_ih_l7": zeros(3)})
     with pytest.raises(ValueError, match=says("bias_l1", "must not share memory with")):
         lstm.backward(tape, d.dy, out={**good, "bias_l1": good["bias_l0"]})
@@ -250,10 +257,10 @@ def test_arrays_for_gradients(lstm, d):
 
 
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
-@pytest.mark.parametrize("value", [0, -1, 2.0, "3", None, True, np.nan, 2**70])
-def test_sizes_of_a_network(name, value):
+@pytest.mark.parametrize(("value", "error"), NOT_COUNTS)
+def test_sizes_of_a_network(name, value, error):
     arguments = {"input_size": 2, "hidden_size": 3, "num_layers": 1, name: value}
-    with pytest.raises((TypeError, ValueError, MemoryError), match=name if value != 2**70 else None):
+    with pytest.raises(error, match=f"^{name} must be a positive int, got "):
         qg.LSTM(**arguments)
 
 
@@ -264,9 +271,13 @@ def test_flags_of_a_network(name, value):
         qg.LSTM(2, 3, **{name: value})
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, np.longdouble, "no type", bool, 7])
-def test_type_of_a_network(dtype):
-    with pytest.raises((TypeError, ValueError), match="dtype"):
+@pytest.mark.parametrize(
+    ("dtype", "error"),
+    [(t, ValueError) for t in (np.float16, np.int32, np.complex64, np.longdouble, bool)]
+    + [(t, TypeError) for t in ("no type", 7, None)],
+)
+def test_type_of_a_network(dtype, error):
+    with pytest.raises(error, match=r"^dtype must be float32 or float64, got "):
         qg.LSTM(2, 3, dtype=dtype)
 
 
@@ -328,14 +339,14 @@ def test_out_and_resets_share_memory():
 
 @pytest.mark.parametrize("rng", ["seed", 1.5, -1, True, np.random.RandomState(0)])
 def test_rng(rng):
-    with pytest.raises((TypeError, ValueError), match="rng"):
+    with pytest.raises(ValueError if rng == -1 else TypeError, match=r"^rng must"):
         qg.LSTM(2, 3, rng=rng)
 
 
-@pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True, 10**12])
-def test_number_of_threads(n):
+@pytest.mark.parametrize(("n", "error"), [*NOT_COUNTS, (10**12, ValueError)])
+def test_number_of_threads(n, error):
     before = qg.get_num_threads()
-    with pytest.raises((TypeError, ValueError, OverflowError), match=r"(?i)\bn\b|threads"):
+    with pytest.raises(error, match=r"^n must be "):
         qg.set_num_threads(n)
     assert qg.get_num_threads() == before
 
@@ -355,10 +366,10 @@ def test_nothing_is_lost_by_mistakes(lstm, d):
         lambda: lstm.load_state_dict({}),
     ]
     for attempt in attempts:
-        with pytest.raises((TypeError, ValueError)):
+        with pytest.raises(ValueError, match=r"must|does not fit"):
             attempt()
-        for got, value in zip(infer(CASE, lstm, d), want, strict=True):
-            assert same_bits(got, value)
+        for name, got in infer(CASE, lstm, d).items():
+            assert same_bits(got, want[name])
     assert same_bits(lstm.backward(tape, d.dy).x, grads.x)
 
 

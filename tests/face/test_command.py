@@ -102,6 +102,7 @@ def test_version():
     assert qg.__version__ == importlib.metadata.version("quadgate")
 
 
+@pytest.mark.slow
 def test_import_costs_less_than_15_ms_beyond_numpy(run_script, tmp_path):
     """The least of 9 imports, each in a fresh process that has NumPy already: noise only ever adds to it.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import quadgate as qg
 from numpy.lib.stride_tricks import as_strided
-from support.cases import DTYPES, Case, data, model, same_bits
+from support.cases import DTYPES, data, model, plain, same_bits
 
 EMPTY = [(0, 3), (4, 0), (0, 0)]
 
@@ -17,7 +17,7 @@ EMPTY = [(0, 3), (4, 0), (0, 0)]
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_empty(steps, batch, bidirectional, batch_first, dtype):
     """y is empty, states stay as they are, and gradients of the parameters are zeros."""
-    case = Case(steps, batch, 5, 7, 2, bidirectional, batch_first=batch_first, dtype=dtype)
+    case = plain(steps, batch, 5, 7, 2, bidirectional, batch_first=batch_first, dtype=dtype)
     lstm, d = model(case), data(case)
     leading = (batch, steps) if batch_first else (steps, batch)
     x = d.x.reshape(*leading, 5)

@@ -14,6 +14,8 @@ from quadgate import _core
 from support.bounds import ULPS
 from support.cases import DTYPES, same_bits
 
+pytestmark = pytest.mark.numbers
+
 FUNCTIONS = {"sigmoid": _core.sigmoid, "tanh": _core.tanh}
 # Of the nine others: alpha, beta, ULP. Those that only choose and round once have half an ULP.
 OTHERS = {
@@ -90,6 +92,7 @@ def assert_good(x, got, off, size, allowed=ULPS):
     assert ulps[worst] <= allowed, f"{x[worst]!r} gives {got[worst]!r}: off by {ulps[worst]} ULP"
 
 
+@pytest.mark.slow
 @every_function
 def test_float32_densely(name):
     """Every 997th float32 there is, and every 61st between 2^-14 and 128; float64 is exact enough to judge."""
@@ -105,6 +108,7 @@ def test_float32_densely(name):
         assert_good(x, got, got - want, ulp(want, np.float32))
 
 
+@pytest.mark.slow
 @every_function
 def test_float64_densely(name):
     """Random bit patterns and uniform draws against long double."""
@@ -132,6 +136,7 @@ def test_against_mpmath(name, dtype):
     assert_good(x, got, off, ulp(high, dtype))
 
 
+@pytest.mark.slow
 @every_other
 @every_dtype
 def test_others_against_mpmath(name, alpha, beta, allowed, dtype):

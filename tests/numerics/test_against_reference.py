@@ -1,6 +1,6 @@
 """Forward and backward agree with the float64 reference: every tail, every option, drawn shapes, large shapes.
 
-`test_instruction_sets.py` runs this file once more on every other instruction set of the machine.
+Inference, training forward and backward; see bounds.py for the judges.
 """
 
 from __future__ import annotations
@@ -15,9 +15,38 @@ import quadgate as qg
 from hypothesis import given
 from hypothesis import strategies as st
 from support import bounds
-from support.cases import DTYPES, SIZES, Case, check, data, judge, model, run
+from support.cases import DTYPES, SIZES, Case, data, infer, model, plain, run, same_bits
+from support.verdicts import judge
 
-GIVEN = list(itertools.product((True, False), repeat=3))
+pytestmark = pytest.mark.numbers
+
+double_slowly = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+GIVEN = [(*given, False) for given in itertools.product((True, False), repeat=3)]  # dcells is for test_variants.py
+
+
+def check(case: Case, *, running: bool = True, norm: bool = True) -> None:
+    """Hold inference, training forward and backward of one case against the reference."""
+    lstm, d = model(case), data(case)._replace(dcells=None)
+    without_tape, got = infer(case, lstm, d), run(case, lstm, d)
+    want, _ = judge(case, lstm.params, d)
+    for name, value in got.items():
+        assert value.dtype == case.dtype, f"{case}: {name} is {value.dtype}"
+    for name, value in without_tape.items():
+        assert same_bits(value, got[name]), f"{case}: {name} differs between inference and training"
+    if running:
+        weights = {name: np.asarray(value, np.float64) for name, value in lstm.params.items()}
+        y, (h, c), tapes = bounds.forward(case.dtype, weights, d.x, d.state, d.lengths, **case.kind)
+        dx, dh0, dc0, dparams = bounds.backward(case.dtype, weights, tapes, d.dy, d.dstate, **case.kind)
+        errors = {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0, **dparams}
+        assert list(got) == list(errors)
+        for name, value in got.items():
+            bounds.assert_within(value, want[name], errors[name].e, f"{case}: {name}")
+    if norm:
+        depth = case.steps * case.layers
+        ahead = bounds.norm_bound(case.dtype, case.inputs + case.hidden + 1, depth)
+        back = bounds.norm_bound(case.dtype, 9 * max(4 * case.hidden, case.batch), depth, backward=True)
+        for name, value in got.items():
+            bounds.assert_norm(value, want[name], ahead if name in without_tape else back, f"{case}: {name}")
 
 
 def test_the_instruction_set_asked_for_is_the_one_in_use():
@@ -27,7 +56,7 @@ def test_the_instruction_set_asked_for_is_the_one_in_use():
         assert info["isa"] == os.environ["QUADGATE_ISA"]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@double_slowly
 @pytest.mark.parametrize("row", range(len(SIZES)), ids=[f"H{h}" for h in SIZES])
 def test_every_pair_of_tail_sizes(row, dtype):
     """A Latin square: with B from the sum of the other two's places, every pair of (I, H), (B, H) and (B, I) occurs."""
@@ -35,17 +64,17 @@ def test_every_pair_of_tail_sizes(row, dtype):
         batch = SIZES[(row + column) % len(SIZES)]
         n = row * len(SIZES) + column
         options = {"bias": n % 3 != 0, "lengths": n % 4 == 1, "bidirectional": n % 5 == 2, "state": n % 7 != 3}
-        check(Case(1 + n % 5, batch, inputs, SIZES[row], dtype=dtype, seed=n, **options))
+        check(plain(1 + n % 5, batch, inputs, SIZES[row], dtype=dtype, seed=n, **options))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@double_slowly
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_every_combination_of_options(layers, bidirectional, dtype):
     flags = itertools.product((False, True), repeat=4)
     for n, (bias, batch_first, lengths, state) in enumerate(flags):
         some = {"bias": bias, "batch_first": batch_first, "lengths": lengths, "state": state}
-        check(Case(4, 7, 9, 11, layers, bidirectional, dtype=dtype, seed=n, given=GIVEN[n % 8], **some))
+        check(plain(4, 7, 9, 11, layers, bidirectional, dtype=dtype, seed=n, given=GIVEN[n % 8], **some))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,15 +82,16 @@ def test_every_combination_of_options(layers, bidirectional, dtype):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_unbatched(layers, bidirectional, dtype):
     for n, (batch_first, state, steps) in enumerate(itertools.product((False, True), (False, True), (1, 6))):
-        case = Case(steps, 1, 5, 18, layers, bidirectional, batch_first=batch_first, unbatched=True, state=state)
+        case = plain(steps, 1, 5, 18, layers, bidirectional, batch_first=batch_first, unbatched=True, state=state)
         check(dataclasses.replace(case, dtype=dtype, seed=n))
 
 
+@pytest.mark.slow
 @given(data_=st.data())
 def test_drawn_shapes(data_):
     size = st.integers(1, 70)
     flag = st.booleans()
-    case = Case(
+    case = plain(
         steps=data_.draw(st.integers(1, 8)),
         batch=data_.draw(st.integers(1, 40)),
         inputs=data_.draw(size),
@@ -81,16 +111,17 @@ def test_drawn_shapes(data_):
     check(case, norm=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "case",
     [
-        Case(40, 1, 130, 257),  # batch 1, two panels at a time, input projected ahead in chunks
-        Case(150, 2, 20, 33, dtype="float64"),  # many more steps than one chunk
-        Case(6, 64, 130, 257),  # large batch, input and state in one product
-        Case(6, 61, 64, 128, 2, True, lengths=True),
-        Case(30, 3, 40, 96, 3, True, dtype="float64"),
-        Case(300, 5, 3, 4, lengths=True),  # steps of no work to speak of
+        plain(40, 1, 130, 257),  # batch 1, two panels at a time, input projected ahead in chunks
+        plain(150, 2, 20, 33, dtype="float64"),  # many more steps than one chunk
+        plain(6, 64, 130, 257),  # large batch, input and state in one product
+        plain(6, 61, 64, 128, 2, True, lengths=True),
+        plain(30, 3, 40, 96, 3, True, dtype="float64"),
+        plain(300, 5, 3, 4, lengths=True),  # steps of no work to speak of
     ],
     ids=lambda case: f"T{case.steps}-B{case.batch}-I{case.inputs}-H{case.hidden}-{case.dtype}",
 )
@@ -103,9 +134,9 @@ def test_large(case, threads):
 @pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l1", "bias_l1_reverse"])
 def test_the_judges_notice_a_wrong_weight(name, dtype):
     """Both judges refuse a result computed with one weight that is 2 % off: they are not too wide to fail."""
-    case = Case(3, 4, 6, 10, 2, True, dtype=dtype)
+    case = plain(3, 4, 6, 10, 2, True, dtype=dtype)
     lstm, d = model(case), data(case)
-    want = judge(case, lstm, d)
+    want, _ = judge(case, lstm.params, d)
     weights = {key: np.asarray(value, np.float64) for key, value in lstm.params.items()}
     y, _, _ = bounds.forward(dtype, weights, d.x, d.state, d.lengths, **case.kind)
     np.testing.assert_allclose(y.v, want.y, rtol=1e-12, atol=1e-12)

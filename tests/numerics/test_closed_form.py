@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import quadgate as qg
 from support import bounds
-from support.cases import DTYPES, Case, data, model, same_bits
+from support.cases import DTYPES, data, model, plain, same_bits
+
+pytestmark = pytest.mark.numbers
 
 
 def gates_by_bias(lstm, i=None, f=None, o=None, suffix="_l0"):
@@ -25,7 +27,7 @@ def gates_by_bias(lstm, i=None, f=None, o=None, suffix="_l0"):
 @pytest.mark.parametrize("hidden", [1, 4, 17, 33])
 def test_forget_0_input_1_output_1(hidden, dtype):
     """h_t = tanh(tanh(W x_t + R h_{t-1} + b)), with the gates exactly 0 and 1."""
-    case = Case(5, 3, 6, hidden, dtype=dtype)
+    case = plain(5, 3, 6, hidden, dtype=dtype)
     lstm, d = model(case), data(case)
     gates_by_bias(lstm, i=1, f=0, o=1)
     y, (h, c) = lstm(d.x, d.state)
@@ -44,7 +46,7 @@ def test_forget_0_input_1_output_1(hidden, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_forget_1_input_0_keeps_the_cell_exactly(dtype):
-    case = Case(50, 4, 3, 19, 2, dtype=dtype)
+    case = plain(50, 4, 3, 19, 2, dtype=dtype)
     lstm, d = model(case), data(case)
     for suffix in ("_l0", "_l1"):
         gates_by_bias(lstm, i=0, f=1, suffix=suffix)
@@ -54,7 +56,7 @@ def test_forget_1_input_0_keeps_the_cell_exactly(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_output_0_is_silent(dtype):
-    case = Case(5, 4, 3, 19, 1, True, dtype=dtype)
+    case = plain(5, 4, 3, 19, 1, True, dtype=dtype)
     lstm, d = model(case), data(case)
     gates_by_bias(lstm, o=0)
     gates_by_bias(lstm, o=0, suffix="_l0_reverse")
@@ -80,7 +82,7 @@ def test_counting(dtype):
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_no_state_is_a_state_of_zeros(bidirectional, lengths):
-    case = Case(10, 32, 30, 20, 2, bidirectional, lengths=lengths)
+    case = plain(10, 32, 30, 20, 2, bidirectional, lengths=lengths)
     lstm, d = model(case), data(case)
     zeros = np.zeros_like(d.state[0])
     y, (h, c) = lstm(d.x, lengths=d.lengths)
@@ -91,7 +93,7 @@ def test_no_state_is_a_state_of_zeros(bidirectional, lengths):
 
 
 def test_the_reverse_direction_is_the_forward_one_on_the_reversed_sequence():
-    case = Case(7, 5, 6, 18, 1, True)
+    case = plain(7, 5, 6, 18, 1, True)
     both, d = model(case), data(case)
     one = qg.LSTM(6, 18)
     for suffix, part, flip in (("", 0, 1), ("_reverse", 1, -1)):
@@ -106,7 +108,7 @@ def test_the_reverse_direction_is_the_forward_one_on_the_reversed_sequence():
 
 
 def test_layers_are_networks_one_on_the_other():
-    case = Case(6, 5, 7, 18, 3)
+    case = plain(6, 5, 7, 18, 3)
     lstm, d = model(case), data(case)
     want, (h, c) = lstm(d.x, d.state)
     y = d.x
@@ -122,7 +124,7 @@ def test_layers_are_networks_one_on_the_other():
 
 
 def test_no_bias_is_a_bias_of_zeros():
-    case = Case(6, 5, 7, 18, 2, True, bias=False)
+    case = plain(6, 5, 7, 18, 2, True, bias=False)
     lstm, d = model(case), data(case)
     zeros = qg.LSTM(7, 18, 2, bidirectional=True)
     with zeros.writable() as params:
@@ -136,7 +138,7 @@ def test_number_of_parameters():
     lstm = qg.LSTM(64, 128)
     assert lstm.num_parameters == 98816
     assert 1000 * 64 + lstm.num_parameters + (128 + 1) * 10 == 164106
-    for case in (Case(1, 1, 3, 5, 2, True), Case(1, 1, 7, 2, 3, bias=False)):
+    for case in (plain(1, 1, 3, 5, 2, True), plain(1, 1, 7, 2, 3, bias=False)):
         lstm = model(case)
         assert lstm.num_parameters == sum(value.size for value in lstm.params.values())
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import quadgate as qg
 from support import bounds
-from support.cases import DTYPES, Case, data, model, run, same_bits
+from support.cases import DTYPES, data, model, plain, run, same_bits
+
+pytestmark = pytest.mark.numbers
 
 GIVEN = list(itertools.product((True, False), repeat=3))
 
@@ -18,6 +20,7 @@ def loss(lstm, x, state, lengths, dy, dstate):
     return float((y * dy).sum() + (h * dstate[0]).sum() + (c * dstate[1]).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [None, (2, 0, 4, 1)], ids=["full", "lengths"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("layers", "hidden", "bias"), [(1, 1, True), (1, 9, False), (2, 3, True), (3, 5, True)])
@@ -28,7 +31,7 @@ def test_central_differences(layers, hidden, bias, bidirectional, lengths):
     a sum of some 200 terms of size 1 whose derivatives are of the size of the gradients: with e = 1e-5 that is 2e-11
     times a derivative and 2e-16/1e-5 * 200 = 4e-9; 1e-7 leaves room for third derivatives of some thousands.
     """
-    case = Case(4, 4, 3, hidden, layers, bidirectional, bias, dtype="float64", seed=layers)
+    case = plain(4, 4, 3, hidden, layers, bidirectional, bias, dtype="float64", seed=layers)
     lstm, d = model(case), data(case)
     n = None if lengths is None else np.array(lengths)
     got = run(case, lstm, d._replace(lengths=n))
@@ -66,19 +69,18 @@ def test_central_differences(layers, hidden, bias, bidirectional, lengths):
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("given", GIVEN)
 def test_a_gradient_left_out_is_zeros(given, lengths):
-    case = Case(5, 3, 4, 18, 2, True, lengths=lengths)
+    case = plain(5, 3, 4, 18, 2, True, lengths=lengths)
     lstm, d = model(case), data(case)
     y, dh, dc = (use * g for use, g in zip(given, (d.dy, *d.dstate), strict=True))
-    zeros = run(case, lstm, d._replace(dy=y, dstate=(dh, dc))).named()
+    zeros = run(case, lstm, d._replace(dy=y, dstate=(dh, dc)))
     left_out = [g if use else None for use, g in zip(given, (d.dy, *d.dstate), strict=True)]
-    absent = run(case, lstm, d._replace(dy=left_out[0], dstate=(left_out[1], left_out[2]))).named()
+    absent = run(case, lstm, d._replace(dy=left_out[0], dstate=(left_out[1], left_out[2])))
     for name, value in absent.items():
-        if name != "params":
-            np.testing.assert_array_equal(value, zeros[name], err_msg=name)
+        np.testing.assert_array_equal(value, zeros[name], err_msg=name)
 
 
 def test_no_state_gradient_at_all():
-    case = Case(5, 3, 4, 6)
+    case = plain(5, 3, 4, 6)
     lstm, d = model(case), data(case)
     _, _, tape = lstm.forward(d.x, d.state)
     short, full = lstm.backward(tape, d.dy), lstm.backward(tape, d.dy, (None, None))
@@ -88,7 +90,7 @@ def test_no_state_gradient_at_all():
 
 
 def test_a_tape_serves_more_than_once():
-    case = Case(5, 3, 4, 18, 2, True)
+    case = plain(5, 3, 4, 18, 2, True)
     lstm, d = model(case), data(case)
     _, _, tape = lstm.forward(d.x, d.state)
     first, second = lstm.backward(tape, d.dy, d.dstate), lstm.backward(tape, d.dy, d.dstate)
@@ -100,9 +102,9 @@ def test_a_tape_serves_more_than_once():
 
 
 def test_tapes_do_not_disturb_each_other():
-    case = Case(6, 4, 5, 17)
+    case = plain(6, 4, 5, 17)
     lstm = model(case)
-    several = [data(Case(6, 4, 5, 17, seed=k)) for k in range(3)]
+    several = [data(plain(6, 4, 5, 17, seed=k)) for k in range(3)]
     alone = [run(case, lstm, d) for d in several]
     tapes = [lstm.forward(d.x, d.state)[2] for d in several]
     for want, d, tape in reversed(list(zip(alone, several, tapes, strict=True))):
@@ -110,7 +112,7 @@ def test_tapes_do_not_disturb_each_other():
 
 
 def test_backward_leaves_what_it_is_given_alone():
-    case = Case(5, 3, 4, 18, 2, True, lengths=True)
+    case = plain(5, 3, 4, 18, 2, True, lengths=True)
     lstm, d = model(case), data(case)
     before = [a.copy() for a in (d.x, *d.state, d.lengths, d.dy, *d.dstate)]
     run(case, lstm, d)
@@ -121,7 +123,7 @@ def test_backward_leaves_what_it_is_given_alone():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sequence_in_chunks_with_all_gradients_handed_back(dtype):
     """Forward over chunks with the state handed on, backward over them in reverse, is the gradient of the whole."""
-    case = Case(12, 5, 7, 18, 2, dtype=dtype)
+    case = plain(12, 5, 7, 18, 2, dtype=dtype)
     lstm, d = model(case), data(case)
     want = run(case, lstm, d)
     state, tapes = d.state, []
@@ -147,7 +149,7 @@ def test_a_sequence_in_chunks_with_all_gradients_handed_back(dtype):
 @pytest.mark.parametrize("bias", [True, False])
 def test_into_given_arrays(bias, dtype):
     """`out` is overwritten, whatever it holds, and its own arrays come back; with `accumulate` it is added to."""
-    case = Case(5, 3, 4, 18, 2, True, bias, dtype=dtype)
+    case = plain(5, 3, 4, 18, 2, True, bias, dtype=dtype)
     lstm, d = model(case), data(case)
     _, _, tape = lstm.forward(d.x, d.state)
     want = lstm.backward(tape, d.dy, d.dstate)
@@ -176,7 +178,7 @@ def test_into_given_arrays(bias, dtype):
 
 def test_accumulating_over_two_halves_of_a_batch():
     """Added up over two calls, gradients are those of the whole batch: what out= and accumulate= are for."""
-    case = Case(6, 8, 4, 9, dtype="float64")
+    case = plain(6, 8, 4, 9, dtype="float64")
     lstm, d = model(case), data(case)
     want = run(case, lstm, d)
     out = {name: np.zeros_like(value) for name, value in want.params.items()}
@@ -193,7 +195,7 @@ def test_accumulating_over_two_halves_of_a_batch():
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_without_the_gradient_of_x(bidirectional):
-    case = Case(5, 3, 4, 18, 2, bidirectional)
+    case = plain(5, 3, 4, 18, 2, bidirectional)
     lstm, d = model(case), data(case)
     _, _, tape = lstm.forward(d.x, d.state)
     want, got = lstm.backward(tape, d.dy, d.dstate), lstm.backward(tape, d.dy, d.dstate, need_x=False)

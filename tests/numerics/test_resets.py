@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import bounds, options
-from support.cases import same_bits
-from support.options import Variant, batched, data, model, train
+from support import bounds
+from support.cases import Case, data, model, same_bits, train
+from support.options import random_options, seeded
 from support.verdicts import check
+
+pytestmark = pytest.mark.numbers
 
 NETS = {
     "plain": {},
@@ -41,7 +43,7 @@ def backwards(v):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_reset_row_is_its_pieces(name, dtype, lengths):
     """Bit for bit what concerns the row alone; sums over all rows and pieces as exactly as any order gives them."""
-    v = Variant(9, 6, 4, 10, NETS[name], lengths=lengths, resets=True, dtype=dtype, seed=len(name))
+    v = Case(9, 6, 4, 10, NETS[name], lengths=lengths, resets=True, dtype=dtype, seed=len(name))
     net, d = model(v), data(v)
     d.resets[:, 0] = False
     d.resets[:, 1] = True
@@ -95,7 +97,7 @@ def test_a_reset_row_is_its_pieces(name, dtype, lengths):
 @every_net
 def test_no_gradient_crosses_a_cut(name):
     """A loss of the steps on one side of a cut does not depend on the other side, nor on the state before it."""
-    v = Variant(8, 3, 4, 10, NETS[name], seed=1)
+    v = Case(8, 3, 4, 10, NETS[name], seed=1)
     net, d = model(v), data(v)
     resets = np.zeros((8, 3), bool)
     resets[5] = True
@@ -116,7 +118,7 @@ def test_no_gradient_crosses_a_cut(name):
 @every_net
 def test_no_resets_are_no_resets(name):
     """An array of False, the first step's resets of zero states, and resets past the end change nothing at all."""
-    v = Variant(6, 4, 4, 10, NETS[name], lengths=True, state=False)
+    v = Case(6, 4, 4, 10, NETS[name], lengths=True, state=False)
     net, d = model(v), data(v)
     want, _ = train(v, net, d)
     past = np.arange(6)[:, None] >= d.lengths
@@ -133,7 +135,7 @@ def test_no_resets_are_no_resets(name):
 @pytest.mark.parametrize("lengths", [False, True])
 def test_steps_together_and_apart(name, lengths):
     """Many short steps are done at once, up to the end of what is projected ahead of a wide input; resets part them."""
-    v = Variant(150, 3, 600, 10, NETS[name], lengths=lengths)
+    v = Case(150, 3, 600, 10, NETS[name], lengths=lengths)
     net, d = model(v), data(v)
     want, _ = train(v, net, d)
     got, _ = train(v, net, d._replace(resets=np.zeros((150, 3), bool)))
@@ -143,14 +145,14 @@ def test_steps_together_and_apart(name, lengths):
 
 def test_layouts():
     """(T, B), (B, T) and (T,) say the same."""
-    v = Variant(6, 1, 4, 10, {"bidirectional": True, "num_layers": 2}, resets=True)
+    v = Case(6, 1, 4, 10, {"bidirectional": True, "num_layers": 2}, resets=True)
     d = data(v)
     want, _ = train(v, model(v), d)
     for layout in ({"batch_first": True}, {"unbatched": True}, {"batch_first": True, "unbatched": True}):
         other = replace(v, **layout)
         got, _ = train(other, model(other), d)
         for key, value in want.items():
-            assert same_bits(batched(v, got[key]), value), f"{layout}: {key}"
+            assert same_bits(got[key], value), f"{layout}: {key}"
     v = replace(v, batch=5)
     d = data(v)
     want, _ = train(v, model(v), d)
@@ -159,8 +161,9 @@ def test_layouts():
         assert same_bits(np.ascontiguousarray(got[key]), value), key
 
 
+@pytest.mark.slow
 def test_episodes_of_different_lengths():
     """What recurrent reinforcement learning does: each row restarts when its episode ends, in every option's way."""
     for seed in range(25):
-        chosen = options.random_options(options.seeded(seed), 9)
-        check(Variant(12, 4, 3, 9, chosen, resets=True, dtype="float64", seed=seed))
+        chosen = random_options(seeded(seed), 9)
+        check(Case(12, 4, 3, 9, chosen, resets=True, dtype="float64", seed=seed))

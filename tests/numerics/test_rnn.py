@@ -172,8 +172,8 @@ def test_streams(batch_first):
     stream.reset([True, False, True])
     assert not stream.state[:, [0, 2]].any()
     assert same_bits(stream.state[:, 1], h[:, 1])
-    for bad in (h0[:1], (h0, h0), None, h0 * 1j):
-        with pytest.raises((TypeError, ValueError), match=r"^state"):
+    for bad, error in ((h0[:1], ValueError), ((h0, h0), ValueError), (None, TypeError), (h0 * 1j, TypeError)):
+        with pytest.raises(error, match=r"^state must"):
             stream.state = bad
     one = rnn.stream()
     one.state = h0[:, 0]
@@ -204,7 +204,7 @@ def test_a_wrong_state(call):
     for bad in (np.zeros((1, B, H), bool), "text", object(), np.zeros((1, B, H), complex)):
         with pytest.raises(TypeError, match=r"^h0 "):
             getattr(rnn, call)(x, bad)
-    with pytest.raises((TypeError, ValueError), match=r"^h0 "):
+    with pytest.raises(ValueError, match=r"^h0 "):
         getattr(rnn, call)(x, (np.zeros((1, B, H)), np.zeros((1, B, 0))))
 
 
@@ -220,7 +220,7 @@ def test_wrong_gradients():
     with pytest.raises(TypeError, match=r"^tape must"):
         rnn.backward(None)
     other = qg.LSTM(IN, H)
-    with pytest.raises((ValueError, RuntimeError), match="tape"):
+    with pytest.raises(ValueError, match="tape"):
         rnn.backward(other.forward(normal(T, B, IN))[2])
 
 

@@ -5,31 +5,28 @@ Inference and training, the latter with the masks that the network says it drew,
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import quadgate as qg
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from support import options
-from support.cases import DTYPES, SIZES, same_bits
-from support.options import SINGLE, Variant, random_options, seeded, single
+from support.cases import DTYPES, SIZES, Case, data, infer, model, same_bits, train
+from support.examples import examples
+from support.options import SINGLE, random_options, seeded, single
 from support.verdicts import Unclear, check, compare, judge, verdict
 
-TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.numbers
+
 BATCHES = (1, 2, 3, 6, 7, 13, 33)
-NUMERIC = (
-    "numerics/test_variants.py",
-    "bits/test_variants_bitwise.py",
-    "stream/test_variants_stream.py",
-    "numerics/test_resets.py",
-)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SINGLE)
+def test_each_option(name, dtype):
+    check(single(name, 17, lengths=dtype == "float64", dtype=dtype, seed=len(name)))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 def test_each_option_at_every_tail(name):
     """Every H in both types, every second for an activation; B and what the call is given change beside it."""
@@ -42,6 +39,7 @@ def test_each_option_at_every_tail(name):
             check(single(name, hidden, steps=1 + at % 4, batch=batch, dtype=dtype, seed=at, **call))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["proj_size", "proj_clip"])
 def test_every_tail_of_a_projection(name, dtype):
@@ -52,7 +50,7 @@ def test_every_tail_of_a_projection(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", [b if b < 10 else pytest.param(b, marks=pytest.mark.slow) for b in BATCHES])
 def test_combinations_at_every_batch(batch, dtype):
     for seed in range(12):
         pick = seeded(1000 * batch + seed)
@@ -62,7 +60,7 @@ def test_combinations_at_every_batch(batch, dtype):
 
 def drawn(pick, hidden, batch, dtype, seed):
     flag, inputs = (False, True), pick((1, 3, 8, 17))
-    return Variant(
+    return Case(
         steps=pick((1, 2, 3, 5)),
         batch=batch,
         inputs=inputs,
@@ -79,7 +77,8 @@ def drawn(pick, hidden, batch, dtype, seed):
     )
 
 
-@settings(max_examples=100)
+@pytest.mark.slow
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_drawn_combinations(source):
     def pick(sequence):
@@ -92,6 +91,7 @@ def test_drawn_combinations(source):
         reject()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "name", ["peephole", "proj_size", "layer_norm_pre", "layer_norm_carried", "zoneout", "highway"]
@@ -107,15 +107,15 @@ def test_large(name, threads):
 def test_coupled_gates_leave_rows_unused():
     """The forget gate's weights, bias and peephole get no gradient, and their values do not matter."""
     v = single("coupled", 9, options={"coupled": True, "peephole": True})
-    net, d = options.model(v), options.data(v)
-    found, _ = options.train(v, net, d)
+    net, d = model(v), data(v)
+    found, _ = train(v, net, d)
     unused = {"weight_ih_l0": slice(9, 18), "weight_hh_l0": slice(9, 18), "bias_l0": slice(9, 18), "peephole_l0": 1}
     for name, rows in unused.items():
         assert not found[name][rows].any(), name
     with net.writable() as params:
         for name, rows in unused.items():
             params[name][rows] += 3
-    again, _ = options.train(v, net, d)
+    again, _ = train(v, net, d)
     for name, value in again.items():
         assert same_bits(value, found[name]), name
 
@@ -124,15 +124,15 @@ def test_padding_is_never_looked_at():
     """Whatever stands past the rows' ends in x, resets, dy and dcells."""
     for seed in range(20):
         pick = seeded(seed)
-        v = Variant(5, 6, 4, 9, random_options(pick, 9), lengths=True, resets=True, seed=seed)
-        net, d = options.model(v), options.data(v)
+        v = Case(5, 6, 4, 9, random_options(pick, 9), lengths=True, resets=True, seed=seed)
+        net, d = model(v), data(v)
         past = np.arange(v.steps)[:, None] >= d.lengths
-        want, _ = options.train(v, net, d)
+        want, _ = train(v, net, d)
         dirty = d._replace(x=d.x.copy(), resets=d.resets ^ past, dy=d.dy.copy())
         dirty.x[past] = dirty.dy[past] = np.nan
         if d.dcells is not None:
             dirty = dirty._replace(dcells=np.where(past[:, :, None], np.float32(np.nan), d.dcells))
-        got, _ = options.train(v, net, dirty)
+        got, _ = train(v, net, dirty)
         for name, value in want.items():
             assert same_bits(got[name], value), f"{v}: {name}"
             if name in ("y", "cells", "dx"):
@@ -147,13 +147,13 @@ KINDS = ["weight_hr_l0", "peephole_l1", "norm_ih_l1", "norm_hh_l0", "norm_c_l1",
 def test_the_judge_notices_a_wrong_parameter(name, dtype):
     """A result computed with one number that is a fifth off is refused: the bounds are not too wide to fail."""
     everything = {"num_layers": 2, "proj_size": 7, "peephole": True, "layer_norm": "pre", "shortcut": "highway"}
-    v = Variant(3, 4, 5, 11, everything, dtype=dtype)
-    net, d = options.model(v), options.data(v)
+    v = Case(3, 4, 5, 11, everything, dtype=dtype)
+    net, d = model(v), data(v)
     right = verdict(v, net, d)
     with net.writable() as params:
         largest = np.unravel_index(np.abs(params[name]).argmax(), params[name].shape)
         params[name][largest] *= 1.2
-    found, _ = options.train(v, net, d)
+    found, _ = train(v, net, d)
     for output in ("y", name):
         with pytest.raises(AssertionError, match=f"{output} is off by"):
             compare({output: found[output]}, right, v)
@@ -161,11 +161,11 @@ def test_the_judge_notices_a_wrong_parameter(name, dtype):
 
 @pytest.mark.parametrize("change", [{"peephole": True}, {"cell_clip": 0.4}, {"layer_norm": "pre"}, {"coupled": True}])
 def test_the_judge_notices_an_option_left_out(change):
-    v = Variant(3, 4, 5, 11, change)
-    net, d = options.model(v), options.data(v)
-    found, _ = options.train(v, net, d)
-    plain = {name: value for name, value in net.params.items() if name[:6] in ("weight", "bias_l")}
-    want, _ = judge(Variant(3, 4, 5, 11), plain, d)
+    v = Case(3, 4, 5, 11, change)
+    net, d = model(v), data(v)
+    found, _ = train(v, net, d)
+    weights = {name: value for name, value in net.params.items() if name[:6] in ("weight", "bias_l")}
+    want, _ = judge(Case(3, 4, 5, 11), weights, d)
     wrong = verdict(v, net, d)._replace(want=want)
     with pytest.raises(AssertionError, match="y is off by"):
         compare({"y": found["y"]}, wrong, v)
@@ -176,9 +176,9 @@ def test_nothing_to_do(steps):
     """No steps or no rows: empty results, states as they were, gradients of zeros."""
     for seed in range(30):
         pick = seeded(seed)
-        v = Variant(steps, 0 if steps else 2, 4, 9, random_options(pick, 9), resets=pick((False, True)), seed=seed)
-        net, d = options.model(v), options.data(v)
-        found, _ = options.train(v, net, d)
+        v = Case(steps, 0 if steps else 2, 4, 9, random_options(pick, 9), resets=pick((False, True)), seed=seed)
+        net, d = model(v), data(v)
+        found, _ = train(v, net, d)
         assert found["y"].shape == (v.steps, v.batch, v.outputs)
         assert found["dx"].shape == d.x.shape
         for k, name in enumerate(("h", "c")[: 1 if v.rnn else 2]):
@@ -187,27 +187,4 @@ def test_nothing_to_do(steps):
         for name, value in net.params.items():
             assert found[name].shape == value.shape
             assert not found[name].any()
-        assert all(same_bits(value, found[name]) for name, value in options.infer(v, net, d).items())
-
-
-@pytest.mark.skipif("QUADGATE_ISA" in os.environ, reason="this is a run on a chosen instruction set")
-def test_numbers_on_every_other_instruction_set():
-    """Everything about numbers once more on each of the others that this machine has, side by side."""
-    info = qg.cpu_info()
-    others = [isa for isa in info["supported"] if isa != info["isa"]]
-    if not others:
-        pytest.skip(f"this machine has {info['isa']} only")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(TESTS / f) for f in NUMERIC)]
-    running = []
-    for isa in others:
-        env = {**os.environ, "QUADGATE_ISA": isa}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        running.append(subprocess.Popen(command, env=env, cwd=TESTS.parent, **pipes))
-    try:
-        said = [process.communicate(timeout=600)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    for isa, process, text in zip(others, running, said, strict=True):
-        assert process.returncode == 0, f"{isa}: {text[-6000:]}"
-        assert " passed" in text
+        assert all(same_bits(value, found[name]) for name, value in infer(v, net, d, cells=True).items())

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import options
-from support.cases import same_bits
-from support.options import SINGLE, Variant, data, model, random_options, seeded, single, train
+from support.cases import Case, data, keywords, model, same_bits, train
+from support.options import SINGLE, random_options, seeded, single
 from support.verdicts import compare, judge, kinks, verdict
 
 E = 3e-6
@@ -39,9 +38,9 @@ def prepared(v):
 def loss(v, net, d):
     """The sum of y, h, c and the last layer's cells, each weighted by what backward is given as its gradient."""
     if v.rnn:
-        y, h, _ = net.forward(d.x, d.state[0], rng=v.seed, **options.keywords(v, d))
+        y, h, _ = net.forward(d.x, d.state[0], rng=v.seed, **keywords(v, d))
         return float((y * d.dy).sum() + (h * d.dstate[0]).sum())
-    y, (h, c), cells, _ = net.forward(d.x, d.state, return_cells=True, rng=v.seed, **options.keywords(v, d))
+    y, (h, c), cells, _ = net.forward(d.x, d.state, return_cells=True, rng=v.seed, **keywords(v, d))
     terms = ((y, d.dy), (h, d.dstate[0]), (c, d.dstate[1]), (cells, d.dcells))
     return float(sum((value * weight).sum() for value, weight in terms))
 
@@ -93,12 +92,13 @@ def test_every_element_of_every_gradient(name):
     assert_slopes(v, *prepared(v), each_element)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("seed", range(40))
 def test_combinations(seed, lengths):
     """Along random directions: each takes in every element of an array."""
     chosen = random_options(seeded(seed), 6)
-    v = Variant(4, 3, 3, 6, chosen, lengths=lengths, resets=seed % 3 == 1, dtype="float64", seed=seed)
+    v = Case(4, 3, 3, 6, chosen, lengths=lengths, resets=seed % 3 == 1, dtype="float64", seed=seed)
     rng = np.random.default_rng(seed)
 
     def two_at_random(shape):

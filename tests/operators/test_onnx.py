@@ -12,7 +12,7 @@ import quadgate as qg
 import quadgate.onnx
 from quadgate.onnx import lstm, lstm_backward, lstm_grad, lstm_training
 from support import onnx_cases
-from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, conditions, data, judge
+from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, call_data, conditions, judge_call
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 DTYPES = ("float32", "float64")
@@ -20,11 +20,11 @@ DTYPES = ("float32", "float64")
 
 def check(call: Call) -> tuple[Any, ...]:
     """Inference and training both, against the operator's equations in float64."""
-    inputs = data(call)
+    inputs = call_data(call)
     got = lstm(*inputs.values(), **call.attributes)
     # The judge's roundings are of the size of those of a float64 call, hence twice.
     allowed = [2 * onnx_cases.error(call) * c for c in conditions(call, inputs)]
-    onnx_cases.assert_near(call, got, judge(call, inputs).outputs, allowed)
+    onnx_cases.assert_near(call, got, judge_call(call, inputs).outputs, allowed)
     *training, _ = lstm_training(*inputs.values(), **call.attributes)
     for a, b in zip(got, training, strict=True):
         assert a.dtype == call.dtype
@@ -48,16 +48,16 @@ def test_directions_and_layouts(direction, layout, dtype):
 def test_absent_inputs(direction, absent):
     call = Call(direction=direction, given=frozenset(OPTIONAL) - absent, dtype="float64")
     outputs = check(call)
-    present = data(replace(call, given=frozenset(OPTIONAL)))
+    present = call_data(replace(call, given=frozenset(OPTIONAL)))
     zeros = {name: np.zeros_like(present[name]) for name in absent - {"sequence_lens"}}
     if "sequence_lens" in absent:
         zeros["sequence_lens"] = np.full(call.batch, call.steps)
-    same = lstm(*(data(call) | zeros).values(), **call.attributes)
+    same = lstm(*(call_data(call) | zeros).values(), **call.attributes)
     onnx_cases.assert_near(call, outputs, same, [1e-14] * 3)  # a 0 more in a sum of ten terms of size 1
 
 
 def test_only_what_must_be_given():
-    inputs = data(Call(given=frozenset()))
+    inputs = call_data(Call(given=frozenset()))
     y, y_h, y_c = lstm(inputs["X"], inputs["W"], inputs["R"])
     assert y.shape == (5, 1, 3, 6)
     assert y_h.shape == y_c.shape == (1, 3, 6)
@@ -69,7 +69,7 @@ def test_only_what_must_be_given():
 def test_lengths(direction, layout):
     """Y is 0 behind a row's end whatever X has there; Y_h is Y at its last step; length 0 leaves the state alone."""
     call = Call(direction=direction, layout=layout, batch=4)
-    inputs = data(call)
+    inputs = call_data(call)
     lens = np.array([5, 0, 2, 1], np.int32)
     inputs["sequence_lens"] = lens
     x = inputs["X"] if layout == 0 else inputs["X"].swapaxes(0, 1)
@@ -102,11 +102,11 @@ def test_nothing_to_do(direction, layout, steps, batch):
     call = Call(steps, batch, direction=direction, layout=layout)
     _, y_h, y_c = check(call)
     if steps == 0:
-        np.testing.assert_array_equal(y_h, data(call)["initial_h"])
-        np.testing.assert_array_equal(y_c, data(call)["initial_c"])
-    *outputs, tape = lstm_training(*data(call).values(), **call.attributes)
+        np.testing.assert_array_equal(y_h, call_data(call)["initial_h"])
+        np.testing.assert_array_equal(y_c, call_data(call)["initial_c"])
+    *outputs, tape = lstm_training(*call_data(call).values(), **call.attributes)
     grads = lstm_backward(tape, *outputs)
-    assert grads.X.shape == data(call)["X"].shape
+    assert grads.X.shape == call_data(call)["X"].shape
     if steps * batch == 0:
         assert not any(g.any() for g in (grads.W, grads.R, grads.B, grads.P))
 
@@ -130,7 +130,7 @@ def test_alpha_and_beta_go_to_those_that_take_them():
     names = ("Sigmoid", "Elu", "ScaledTanh", "HardSigmoid", "Tanh", "LeakyRelu")
     call = Call(direction="bidirectional", activations=names, alpha=(0.5, 0.75, 0.3, 0.05), beta=(1.25, 0.4))
     together = check(replace(call, dtype="float64"))
-    inputs = data(replace(call, dtype="float64"))
+    inputs = call_data(replace(call, dtype="float64"))
     separate = []
     for d, (alpha, beta) in enumerate([([0.5, 0.75], [1.25]), ([0.3, 0.05], [0.4])]):
         part = [a if name in ("X", "sequence_lens") else a[d : d + 1] for name, a in inputs.items()]
@@ -143,20 +143,20 @@ def test_alpha_and_beta_go_to_those_that_take_them():
 def test_too_few_numbers_leave_the_defaults():
     names = ("HardSigmoid", "Elu", "LeakyRelu")
     check(Call(activations=names, alpha=(0.3,), dtype="float64"))
-    inputs = list(data(Call()).values())
+    inputs = list(call_data(Call()).values())
     full = lstm(*inputs, activations=names, activation_alpha=[0.3, 1.0, 0.01], activation_beta=[0.5])
     for a, b in zip(lstm(*inputs, activations=names, activation_alpha=[0.3]), full, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_numbers_that_no_function_takes_say_nothing():
-    inputs = list(data(Call()).values())
+    inputs = list(call_data(Call()).values())
     for a, b in zip(lstm(*inputs, activation_alpha=[0.0] * 3, activation_beta=[1]), lstm(*inputs), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_names_in_any_case_and_what_stands_for_absent():
-    inputs = list(data(Call()).values())
+    inputs = list(call_data(Call()).values())
     want = lstm(*inputs, activations=["HardSigmoid", "Tanh", "ScaledTanh"])
     got = lstm(*inputs, activations=("HARDSIGMOID", "tanh", "scaledTanh"), clip=0, hidden_size=np.int64(6))
     for a, b in zip(got, want, strict=True):
@@ -170,7 +170,7 @@ def test_clip_is_that_of_every_function(direction):
     """Each function's argument is cut off, the output's too: with Affine functions one sees it in the numbers."""
     call = Call(direction=direction, activations=("Sigmoid", "Affine", "Affine") * (2 if direction[0] == "b" else 1))
     call = replace(call, alpha=(1.0,) * 2 * call.directions, beta=(0.0,) * 2 * call.directions, clip=0.125, scale=3.0)
-    judged = judge(call, data(call))
+    judged = judge_call(call, call_data(call))
     assert judged.largest_cell > 0.25  # it does something to the output
     y, _, _ = check(call)
     assert np.abs(y).max() <= 0.125
@@ -179,7 +179,7 @@ def test_clip_is_that_of_every_function(direction):
 
 def test_coupled_gates_do_not_read_the_rows_of_f():
     call = Call(input_forget=1)
-    inputs = data(call)
+    inputs = call_data(call)
     want = lstm(*inputs.values(), **call.attributes)
     inputs["W"][:, 12:18] = inputs["R"][:, 12:18] = 5
     inputs["B"][:, 12:18] = inputs["B"][:, 36:42] = 7
@@ -197,7 +197,7 @@ def test_types_of_16_bits(small):
     else:
         dtype = np.dtype(small)
     call = Call(direction="bidirectional", clip=1.0)
-    narrow = {k: v if k == "sequence_lens" else v.astype(dtype) for k, v in data(call).items()}
+    narrow = {k: v if k == "sequence_lens" else v.astype(dtype) for k, v in call_data(call).items()}
     wide = {k: v if k == "sequence_lens" else v.astype(np.float32) for k, v in narrow.items()}
     want, got = (lstm(*inputs.values(), **call.attributes) for inputs in (wide, narrow))
     for a, b in zip(got, want, strict=True):
@@ -221,7 +221,7 @@ def test_float16_overflows_to_infinity():
 def test_arrays_of_other_kinds():
     """Lists, other types, byte orders and strides; nothing that is given is written to."""
     call = Call(direction="bidirectional")
-    inputs = data(call)
+    inputs = call_data(call)
     want = lstm(*inputs.values(), **call.attributes)
     swapped = {k: v.astype(v.dtype.newbyteorder(">")) for k, v in inputs.items()}
     strided = {k: np.repeat(v, 2, axis=-1)[..., ::2] for k, v in inputs.items()}
@@ -240,7 +240,7 @@ def test_arrays_of_other_kinds():
 
 def test_results_belong_to_the_caller():
     """With no steps the final state is the initial one, in memory of its own."""
-    inputs = data(Call(steps=0))
+    inputs = call_data(Call(steps=0))
     _, y_h, y_c = lstm(*inputs.values())
     for result, given in ((y_h, inputs["initial_h"]), (y_c, inputs["initial_c"])):
         assert not np.shares_memory(result, given)
@@ -262,7 +262,7 @@ SHAPES = {
 @pytest.mark.parametrize(("name", "shape"), [(name, shape) for name, shapes in SHAPES.items() for shape in shapes])
 @pytest.mark.parametrize("function", [lstm, lstm_training])
 def test_wrong_shapes(function, name, shape):
-    inputs = data(Call())
+    inputs = call_data(Call())
     inputs[name] = np.ones(shape, inputs[name].dtype)
     # A wrong last axis of X shows in W, which does not fit it.
     blamed = "W" if name == "X" and shape[-1] == 7 else name
@@ -271,7 +271,7 @@ def test_wrong_shapes(function, name, shape):
 
 
 def test_wrong_shapes_in_the_other_layout():
-    inputs = data(Call())
+    inputs = call_data(Call())
     with pytest.raises(ValueError, match=r"^initial_h must have shape \(5, 1, 6\).*\(1, 3, 6\)"):
         lstm(*(inputs | {"sequence_lens": None}).values(), layout=1)
     with pytest.raises(ValueError, match=r"^R must have shape \(2, 24, 6\)"):
@@ -283,7 +283,7 @@ def test_hidden_size_that_does_not_fit(hidden_size):
     with pytest.raises(
         ValueError, match=rf"^R must have shape \(1, {4 * hidden_size}, {hidden_size}\).*4\*hidden_size"
     ):
-        lstm(*data(Call()).values(), hidden_size=hidden_size)
+        lstm(*call_data(Call()).values(), hidden_size=hidden_size)
 
 
 @pytest.mark.parametrize(
@@ -292,20 +292,20 @@ def test_hidden_size_that_does_not_fit(hidden_size):
 )
 def test_wrong_lengths(lens, error):
     with pytest.raises(error, match=r"^sequence_lens must"):
-        lstm(*(data(Call()) | {"sequence_lens": np.array(lens)}).values())
+        lstm(*(call_data(Call()) | {"sequence_lens": np.array(lens)}).values())
 
 
 @pytest.mark.parametrize("name", ["X", "W", "R", "B", "initial_h", "initial_c", "P"])
 def test_wrong_types(name):
-    for value in (np.ones(data(Call())[name].shape, complex), "text", object()):
+    for value in (np.ones(call_data(Call())[name].shape, complex), "text", object()):
         with pytest.raises(TypeError, match=f"^{name} "):
-            lstm(*(data(Call()) | {name: value}).values())
+            lstm(*(call_data(Call()) | {name: value}).values())
 
 
 def test_x_decides_on_the_type_and_must_have_one():
     for dtype in (np.int64, np.bool_, np.longdouble, np.dtype("V4")):
         with pytest.raises(TypeError, match=r"^X must"):
-            lstm(*(data(Call()) | {"X": np.zeros((5, 3, 4), dtype)}).values())
+            lstm(*(call_data(Call()) | {"X": np.zeros((5, 3, 4), dtype)}).values())
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
@@ -339,7 +339,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
 def test_wrong_attributes(attributes, error):
     name = list(attributes)[-1]
     with pytest.raises(error, match=f"^{name} "):
-        lstm(*data(Call()).values(), **attributes)
+        lstm(*call_data(Call()).values(), **attributes)
 
 
 def test_what_the_module_offers():

@@ -16,7 +16,7 @@ import pytest
 import quadgate as qg
 from quadgate.onnx import Gradients, lstm, lstm_backward, lstm_grad, lstm_training
 from support import bounds, onnx_cases
-from support.onnx_cases import FUNCTIONS, INPUTS, OPTIONAL, Call, data, judge, kinks
+from support.onnx_cases import FUNCTIONS, INPUTS, OPTIONAL, Call, call_data, call_kinks, judge_call
 
 E = 1e-5
 FAR = 1e-3
@@ -26,10 +26,10 @@ REAL = [name for name in INPUTS if name != "sequence_lens"]
 
 def clear(call: Call) -> bool:
     """Whether no argument is near a kink. Exactly on one lies what another function keeps at 0, moved or not."""
-    places = kinks(call)
+    places = call_kinks(call)
     return all(
         (np.abs(v - kink)[v != kink] > FAR).all()
-        for d, k, v in judge(call, data(call)).arguments
+        for d, k, v in judge_call(call, call_data(call)).arguments
         for kink in places[d, k]
     )
 
@@ -41,7 +41,7 @@ def prepared(call: Call) -> Call:
 
 def weights_of_outputs(call: Call) -> list[Any]:
     rng = np.random.default_rng([call.seed, 9])
-    return [rng.normal(size=a.shape).astype(call.dtype) for a in judge(call, data(call)).outputs]
+    return [rng.normal(size=a.shape).astype(call.dtype) for a in judge_call(call, call_data(call)).outputs]
 
 
 def loss(call: Call, inputs: onnx_cases.Inputs, weights: list[Any]) -> float:
@@ -57,7 +57,7 @@ def backward(call: Call, inputs: onnx_cases.Inputs, weights: list[Any]) -> Gradi
 def assert_slopes(call: Call, directions: Any) -> None:
     """Derivatives of the loss along directions of length 1, against the gradients."""
     call = prepared(replace(call, dtype="float64"))
-    inputs, weights = data(call), weights_of_outputs(call)
+    inputs, weights = call_data(call), weights_of_outputs(call)
     grads = backward(call, inputs, weights)._asdict()
     for name in REAL:
         value, grad = inputs[name], grads[name]
@@ -102,6 +102,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [0, 1])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -119,6 +120,7 @@ def test_directions_with_functions_of_their_own():
         assert_slopes(call, each_element)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_combinations(seed):
     """Random attributes, functions and absent inputs; along random directions, each of which takes in every element."""
@@ -153,7 +155,7 @@ def test_combinations(seed):
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_gradients_left_out_are_zeros(direction):
     call = Call(direction=direction, dtype="float64")
-    inputs, weights = data(call), weights_of_outputs(call)
+    inputs, weights = call_data(call), weights_of_outputs(call)
     *_, tape = lstm_training(*inputs.values(), **call.attributes)
     for k in range(4):  # each alone, then none
         only = [w if k == n else None for n, w in enumerate(weights)]
@@ -165,7 +167,7 @@ def test_gradients_left_out_are_zeros(direction):
 
 def test_a_tape_serves_more_than_once():
     call = Call(direction="bidirectional")
-    inputs, weights = data(call), weights_of_outputs(call)
+    inputs, weights = call_data(call), weights_of_outputs(call)
     *_, tape = lstm_training(*inputs.values(), **call.attributes)
     assert tape.nbytes > 5 * 3 * 2 * 6 * 4
     first = lstm_backward(tape, *weights)
@@ -179,7 +181,7 @@ def test_a_tape_serves_more_than_once():
 def test_float32_is_near_float64(direction):
     """The gradients' types and their rounding, at a size with whole vectors and tails."""
     call = Call(6, 5, 9, 37, direction=direction, clip=1.0)
-    inputs, weights = data(call), weights_of_outputs(call)
+    inputs, weights = call_data(call), weights_of_outputs(call)
     wide = {k: v if k == "sequence_lens" else v.astype(np.float64) for k, v in inputs.items()}
     want = backward(call, wide, [w.astype(np.float64) for w in weights])
     got = backward(call, inputs, weights)
@@ -191,13 +193,13 @@ def test_float32_is_near_float64(direction):
 
 def test_both_biases_have_the_gradient_of_their_sum():
     call = Call(direction="bidirectional")
-    grads = backward(call, data(call), weights_of_outputs(call))
+    grads = backward(call, call_data(call), weights_of_outputs(call))
     np.testing.assert_array_equal(grads.B[:, :24], grads.B[:, 24:])
 
 
 def test_rows_of_f_have_no_gradient_when_coupled():
     call = Call(input_forget=1)
-    grads = backward(call, data(call), weights_of_outputs(call))
+    grads = backward(call, call_data(call), weights_of_outputs(call))
     for rows in (grads.W[:, 12:18], grads.R[:, 12:18], grads.B[:, 12:18], grads.P[:, 12:18]):
         assert not rows.any()
     assert grads.W.any()
@@ -208,7 +210,7 @@ def test_descent():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 32, 3)).astype(np.float32)
     want = np.tanh(np.cumsum(x[:, :, 0], axis=0) / 2) * np.float32(0.9)
-    inputs = data(Call(8, 32, 3, 16, given=frozenset({"B", "P"}))) | {"X": x}
+    inputs = call_data(Call(8, 32, 3, 16, given=frozenset({"B", "P"}))) | {"X": x}
     losses = []
     for _ in range(200):
         y, _, _, tape = lstm_training(*inputs.values())
@@ -247,7 +249,7 @@ def saved_by_another_program(call: Call, inputs: onnx_cases.Inputs) -> tuple[Any
 def test_gradients_from_saved_values(state, dtype):
     """Equal to those of this package's own training, whoever saved the values."""
     call = Call(6, 5, 9, 19, given=frozenset({"B", *state}), dtype=dtype)
-    inputs, weights = data(call), weights_of_outputs(call)
+    inputs, weights = call_data(call), weights_of_outputs(call)
     want = backward(call, inputs, weights)
     saved = saved_by_another_program(call, inputs)
     starts = {name: inputs[name] for name in state}
@@ -270,7 +272,7 @@ def test_gradients_from_saved_values(state, dtype):
 
 def test_wrong_arguments_of_backward():
     call = Call(layout=1)
-    *outputs, tape = lstm_training(*data(call).values(), **call.attributes)
+    *outputs, tape = lstm_training(*call_data(call).values(), **call.attributes)
     y, y_h, y_c = outputs
     with pytest.raises(TypeError, match=r"^tape must"):
         lstm_backward(y)
@@ -286,7 +288,7 @@ def test_wrong_arguments_of_backward():
 
 def test_wrong_arguments_of_grad():
     call = Call(given=frozenset({"B"}))
-    inputs = data(call)
+    inputs = call_data(call)
     right = dict(zip(("H_all", "C_all", "iofc"), saved_by_another_program(call, inputs), strict=True))
     right |= {name: inputs[name] for name in ("X", "W", "R")}
     state = np.zeros((1, 3, 6), np.float32)

@@ -12,7 +12,7 @@ import pytest
 import quadgate as qg
 import quadgate.onnx
 from support import bounds, onnx_cases
-from support.onnx_cases import OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
+from support.onnx_cases import OPTIONAL, Call, by_onnxruntime, call_data, conditions, judge_call, node_model
 
 onnx: Any = pytest.importorskip("onnx", reason="there are no models to run without onnx: install onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -84,9 +84,9 @@ EVERYTHING = {
 def test_every_attribute_reaches_the_operator(opset):
     """A model that onnx's own evaluator, which passes over most attributes and the lengths, gets wrong."""
     call = Call(direction="bidirectional", clip=0.75, input_forget=1, layout=int(opset >= 14), **EVERYTHING)
-    inputs = data(call)
-    made = model("LSTM", inputs, call.attributes, opset)
-    want = judge(call, inputs).outputs
+    inputs = call_data(call)
+    made = node_model("LSTM", inputs, call.attributes, opset)
+    want = judge_call(call, inputs).outputs
     allowed = [onnx_cases.error(call) * c for c in conditions(call, inputs)]
     onnx_cases.assert_near(call, run(made, inputs), want, allowed)
     wrong = ReferenceEvaluator(made).run(None, inputs)[0]
@@ -96,18 +96,18 @@ def test_every_attribute_reaches_the_operator(opset):
 @pytest.mark.parametrize("absent", [{"B"}, {"sequence_lens", "initial_c"}, {"P"}, set(OPTIONAL)])
 def test_inputs_without_a_name(absent):
     call = Call(given=frozenset(OPTIONAL) - absent)
-    inputs = data(call)
+    inputs = call_data(call)
     allowed = [onnx_cases.error(call) * c for c in conditions(call, inputs)]
     onnx_cases.assert_near(
-        call, run(model("LSTM", inputs, call.attributes), inputs), judge(call, inputs).outputs, allowed
+        call, run(node_model("LSTM", inputs, call.attributes), inputs), judge_call(call, inputs).outputs, allowed
     )
 
 
 @pytest.mark.parametrize("wanted", [("Y",), ("", "Y_h"), ("", "", "Y_c"), ("Y", "", "Y_c"), ("Y", "Y_h")])
 def test_some_outputs(wanted):
     call = Call()
-    inputs = data(call)
-    made = model("LSTM", inputs, call.attributes)
+    inputs = call_data(call)
+    made = node_model("LSTM", inputs, call.attributes)
     whole = dict(zip(onnx_cases.OUTPUTS, run(made, inputs), strict=True))
     del made.graph.node[0].output[:]
     made.graph.node[0].output.extend(wanted)
@@ -124,8 +124,8 @@ def test_some_outputs(wanted):
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_types(dtype):
     call = Call(direction="bidirectional", dtype=dtype)
-    inputs = data(call)
-    results = run(model("LSTM", inputs, call.attributes), inputs)
+    inputs = call_data(call)
+    results = run(node_model("LSTM", inputs, call.attributes), inputs)
     for got, want in zip(results, quadgate.onnx.lstm(*inputs.values(), **call.attributes), strict=True):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, want)
@@ -134,8 +134,8 @@ def test_other_types(dtype):
 def test_weights_that_change_between_runs():
     """The network of the run before is used again for the same weights only, even if they are in the same array."""
     call = Call(given=frozenset({"B", "P", "initial_h"}))
-    first, second = data(call), data(replace(call, seed=1))
-    session = evaluator(model("LSTM", first, {}))
+    first, second = call_data(call), call_data(replace(call, seed=1))
+    session = evaluator(node_model("LSTM", first, {}))
     inputs = {name: a.copy() for name, a in first.items() if a is not None}
     for name in (None, "W", "R", "B", "P", "X", None):
         if name is not None:
@@ -144,7 +144,7 @@ def test_weights_that_change_between_runs():
         for got, want in zip(session.run(None, inputs), quadgate.onnx.lstm(*whole.values()), strict=True):
             np.testing.assert_array_equal(got, want)
     for other in (replace(call, hidden=3), replace(call, dtype="float64"), replace(call, inputs=5)):
-        inputs = data(other)
+        inputs = call_data(other)
         results = session.run(None, {name: a for name, a in inputs.items() if a is not None})
         for got, want in zip(results, quadgate.onnx.lstm(*inputs.values()), strict=True):
             np.testing.assert_array_equal(got, want)
@@ -161,10 +161,10 @@ def test_the_same_weights_make_one_network(monkeypatch):
 
     monkeypatch.setattr(_operator, "LSTM", counted)
     call = Call(given=frozenset({"B"}), direction="bidirectional")  # both directions of which are one network
-    session = evaluator(model("LSTM", data(call), call.attributes))
+    session = evaluator(node_model("LSTM", call_data(call), call.attributes))
     for seed in range(3):  # other sequences
-        inputs = {name: a.copy() for name, a in data(call).items() if a is not None}
-        inputs["X"] = data(replace(call, seed=seed, steps=3 + seed))["X"]
+        inputs = {name: a.copy() for name, a in call_data(call).items() if a is not None}
+        inputs["X"] = call_data(replace(call, seed=seed, steps=3 + seed))["X"]
         session.run(None, inputs)
     assert made == [(4, 6)]
 
@@ -248,7 +248,7 @@ def test_a_model_of_many_nodes():
 def test_a_node_in_a_subgraph():
     """In the branch of an If, where the weights are the outer graph's."""
     call = Call(given=frozenset({"B"}))
-    inputs = {name: a for name, a in data(call).items() if a is not None}
+    inputs = {name: a for name, a in call_data(call).items() if a is not None}
     y = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)]
     run_it = helper.make_graph([helper.make_node("LSTM", list(inputs), ["y"], **call.attributes)], "then", [], y)
     node = helper.make_node("Constant", [], ["y"], value=numpy_helper.from_array(np.zeros((1, 1, 1, 1), np.float32)))
@@ -273,7 +273,7 @@ def test_a_node_in_a_subgraph():
 def test_a_node_in_a_function_of_the_model():
     """Whose attributes come from the call of the function, another at each of two calls."""
     call = Call(given=frozenset({"B"}))
-    inputs = {name: a for name, a in data(call).items() if a is not None}
+    inputs = {name: a for name, a in call_data(call).items() if a is not None}
     inner = helper.make_node("LSTM", list(inputs), ["y"])
     for name, kind in (("direction", onnx.AttributeProto.STRING), ("clip", onnx.AttributeProto.FLOAT)):
         attribute = inner.attribute.add()
@@ -306,20 +306,20 @@ def test_an_operator_of_ones_own_comes_first():
         def _run(self, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
             return (np.zeros(1), np.zeros(2), np.zeros(3))
 
-    inputs = data(Call(given=frozenset()))
-    session = quadgate.onnx.ReferenceEvaluator(model("LSTM", inputs, {"hidden_size": 6}), new_ops=[LSTM])
+    inputs = call_data(Call(given=frozenset()))
+    session = quadgate.onnx.ReferenceEvaluator(node_model("LSTM", inputs, {"hidden_size": 6}), new_ops=[LSTM])
     assert [a.shape for a in session.run(None, inputs)] == [(1,), (2,), (3,)]
 
 
 def test_a_wrong_model_says_what_is_wrong():
     call = Call()
-    inputs = data(call)
-    made = model("LSTM", inputs, call.attributes)
+    inputs = call_data(call)
+    made = node_model("LSTM", inputs, call.attributes)
     made.graph.node[0].attribute.append(helper.make_attribute("clip", -1.0))
     with pytest.raises(ValueError, match="clip"):
         run(made, inputs)
     with pytest.raises(ValueError, match="initial_c must have shape"):
-        run(model("LSTM", inputs, call.attributes), inputs | {"initial_c": np.zeros((1, 3, 7), np.float32)})
+        run(node_model("LSTM", inputs, call.attributes), inputs | {"initial_c": np.zeros((1, 3, 7), np.float32)})
 
 
 def test_a_model_exported_by_torch():

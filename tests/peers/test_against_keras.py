@@ -16,6 +16,7 @@ import pytest
 import quadgate as qg
 from support import bounds
 from support.cases import SIZES
+from support.examples import examples
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, Keras has no backend: install torch")
 os.environ["KERAS_BACKEND"] = "torch"
@@ -206,7 +207,8 @@ def test_simple_rnn():
         agree(rnn(x)[0], numbers(layer(x)), activation)
 
 
-@hypothesis.settings(max_examples=40, derandomize=True)
+@pytest.mark.slow
+@hypothesis.settings(max_examples=examples(40), derandomize=True)
 @hypothesis.given(st.data())
 def test_drawn(draws):
     """Masks, merges, the forget gate's first bias and dropout at inference as they come, at every tail."""

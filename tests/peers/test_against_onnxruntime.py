@@ -1,6 +1,6 @@
 """`quadgate.onnx.lstm` and onnxruntime's LSTM, run live, agree on random calls; where they must not, the spec decides.
 
-Where onnxruntime 1.31 does something else than the operator's definition says, found by experiment and held fast below:
+Where onnxruntime 1.31 does something else than the operator's definition says, found by experiment:
 
 - clip is not applied to the argument of the output's function (the definition: "to the input of activations"; its
   tracker's issue 27224 says the same);
@@ -10,12 +10,14 @@ Where onnxruntime 1.31 does something else than the operator's definition says, 
 - Softplus is infinite where exp(x) is, from an argument of 89 on;
 - layout=1, clip=0, a missing hidden_size and float64 are refused.
 
-`onnx_cases.judge` has the operator's own equations in float64. It judges every call; onnxruntime judges those which it
-understands the same, and is itself held against its own reading of the others.
+`onnx_cases.judge_call` has the operator's own equations in float64. It judges every call, onnxruntime those which it
+understands the same. Its version is not pinned, so a difference is allowed for, not demanded: one that is gone is a
+warning, after which the allowance can go.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +27,8 @@ import pytest
 import quadgate.onnx
 from hypothesis import strategies as st
 from support import onnx_cases
-from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, conditions, data, judge, model
+from support.examples import examples
+from support.onnx_cases import FUNCTIONS, OPTIONAL, Call, by_onnxruntime, call_data, conditions, judge_call, node_model
 
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason="nothing is compared with onnxruntime: install it")
 pytest.importorskip("onnx", reason="models for onnxruntime are made with onnx: install it")
@@ -100,8 +103,8 @@ def near_a_jump(call: Call, judged: onnx_cases.Judged, margin: float) -> bool:
 
 def judgeable(call: Call) -> bool:
     """Whether float32 can be expected to come near to the exact result."""
-    inputs = data(call)
-    judged = judge(call, inputs)
+    inputs = call_data(call)
+    judged = judge_call(call, inputs)
     # Functions without bounds, multiplied with each other at every step, can leave the range of float32.
     if not all((np.abs(w) < 1e9).all() for w in judged.outputs):
         return False
@@ -117,13 +120,13 @@ def run_onnxruntime(call: Call, inputs: onnx_cases.Inputs) -> list[np.ndarray]:
         del attributes["layout"]
         for name in ("X", "initial_h", "initial_c"):
             turned[name] = None if inputs[name] is None else np.ascontiguousarray(inputs[name].swapaxes(0, 1))
-    y, h, c = by_onnxruntime(model("LSTM", turned, attributes), turned)
+    y, h, c = by_onnxruntime(node_model("LSTM", turned, attributes), turned)
     return [y.transpose(2, 0, 1, 3), h.swapaxes(0, 1), c.swapaxes(0, 1)] if call.layout else [y, h, c]
 
 
 def check(call: Call) -> None:
-    inputs = data(call)
-    judged = judge(call, inputs)
+    inputs = call_data(call)
+    judged = judge_call(call, inputs)
     want, relative, condition = judged.outputs, onnx_cases.error(call), conditions(call, inputs)
     got = quadgate.onnx.lstm(*inputs.values(), **call.attributes)
     assert all(g.dtype == call.dtype for g in got)
@@ -138,19 +141,22 @@ def check(call: Call) -> None:
         empty = inputs["sequence_lens"] == 0
         for k in (1, 2):
             rows, mine = (a[k] if call.layout else a[k].swapaxes(0, 1) for a in (theirs, got))
-            assert not rows[empty].any(), "onnxruntime does not end rows of length 0 in zeros any more"
             rows[empty] = mine[empty]  # on which the judge has spoken
     if call.clip is not None and judged.largest_cell > call.clip:
-        # Held against its own reading of clip, which shows that nothing else differs.
-        unclipped = judge(call, inputs, clip_output=False).outputs
-        condition = conditions(call, inputs, clip_output=False, absolute=bool(lossy))
-        onnx_cases.assert_near(call, theirs, unclipped, [relative * c for c in condition])
+        # Held against either reading of clip, which shows that nothing else differs.
+        unclipped = judge_call(call, inputs, clip_output=False).outputs
+        loose = conditions(call, inputs, clip_output=False, absolute=bool(lossy))
+        try:
+            onnx_cases.assert_near(call, theirs, unclipped, [relative * c for c in loose])
+        except AssertionError:
+            onnx_cases.assert_near(call, theirs, want, [relative * c for c in condition])
         return
     # Two programs of the same precision: each may be as far off as the bound says.
     onnx_cases.assert_near(call, got, [t.astype(np.float64) for t in theirs], [2 * relative * c for c in condition])
 
 
-@hypothesis.settings(max_examples=200)
+@pytest.mark.slow
+@hypothesis.settings(max_examples=examples(200))
 @hypothesis.given(calls())
 def test_random_calls(call: Call) -> None:
     hypothesis.assume(judgeable(call))
@@ -178,36 +184,43 @@ def test_every_function_in_every_place(name: str, place: int) -> None:
             check(next(filter(judgeable, tries)))
 
 
-def test_what_onnxruntime_does_otherwise() -> None:
-    """The differences that this file makes allowance for: when one is gone, so should the allowance be."""
-    call = Call(3, 2, 3, 4)
-    inputs = data(call)
-    for attributes in ({"layout": 1}, {"clip": 0.0}, {"hidden_size": 0}):
-        with pytest.raises(Exception, match=next(iter(attributes))):
-            by_onnxruntime(model("LSTM", inputs, call.attributes | attributes), inputs)
-    wide = data(replace(call, dtype="float64"))
-    with pytest.raises(Exception, match="double"):
-        by_onnxruntime(model("LSTM", wide, call.attributes), wide)
+def refuses(call: Call, attributes: dict[str, Any]) -> bool:
+    inputs = call_data(call)
+    try:
+        by_onnxruntime(node_model("LSTM", inputs, attributes), inputs)
+    except Exception:  # of whatever kind onnxruntime has
+        return True
+    return False
 
+
+def differs(call: Call, place: int, inputs: onnx_cases.Inputs | None = None) -> bool:
+    inputs = call_data(call) if inputs is None else inputs
+    theirs = by_onnxruntime(node_model("LSTM", inputs, call.attributes), inputs)
+    return not np.abs(theirs[place] - judge_call(call, inputs).outputs[place]).max() <= 0.01
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_known_differences() -> None:
+    """Each difference that this file makes allowance for, looked for: a warning names those that are gone."""
+    call = Call(3, 2, 3, 4)
+    seen = {
+        f"{name} is refused": refuses(call, call.attributes | {name: value})
+        for name, value in (("layout", 1), ("clip", 0.0), ("hidden_size", 0))
+    }
+    seen["float64 is refused"] = refuses(replace(call, dtype="float64"), call.attributes)
     for name in NO_DEFAULT:
         silent = replace(call, activations=("Sigmoid", name, "Tanh"), given=frozenset())
-        numbers = {"alpha": (0.0,), "beta": (0.0,) if len(FUNCTIONS[name][1]) > 1 else None}
-        theirs = by_onnxruntime(model("LSTM", data(silent), silent.attributes), data(silent))
-        want = judge(replace(silent, **numbers), data(silent)).outputs
-        onnx_cases.assert_near(silent, theirs, want, [onnx_cases.error(call)] * 3)
-        assert np.abs(theirs[2] - judge(silent, data(silent)).outputs[2]).max() > 0.01, name
-
-    large = replace(call, activations=("Sigmoid", "Tanh", "Softplus"), given=frozenset({"initial_c"}))
+        seen[f"{name} has no defaults"] = differs(silent, 2)
+    inputs = call_data(call)
     inputs["initial_c"] = inputs["initial_c"] * np.float32(1000)
-    assert np.isinf(by_onnxruntime(model("LSTM", inputs, large.attributes), inputs)[0]).any()
-    assert np.isfinite(judge(large, inputs).outputs[0]).all()
-
-    empty = data(replace(call, seed=3)) | {"sequence_lens": np.zeros(2, np.int32)}
-    assert not any(a.any() for a in by_onnxruntime(model("LSTM", empty, call.attributes), empty))
-
-    clipped = replace(call, clip=0.25, given=frozenset(OPTIONAL) - {"sequence_lens"})
-    inputs = data(clipped)
-    theirs = by_onnxruntime(model("LSTM", inputs, clipped.attributes), inputs)
-    want = judge(clipped, inputs, clip_output=False).outputs
-    onnx_cases.assert_near(clipped, theirs, want, [onnx_cases.error(call) * c for c in conditions(clipped, inputs)])
-    assert np.abs(theirs[0] - judge(clipped, inputs).outputs[0]).max() > 0.01
+    large = replace(call, activations=("Sigmoid", "Tanh", "Softplus"), given=frozenset({"initial_c"}))
+    assert np.isfinite(judge_call(large, inputs).outputs[0]).all()
+    seen["Softplus overflows"] = differs(large, 0, inputs)
+    empty = call_data(replace(call, seed=3)) | {"sequence_lens": np.zeros(2, np.int32)}
+    seen["a row of length 0 ends in zeros"] = differs(call, 1, empty)
+    seen["clip leaves the output's argument alone"] = differs(
+        replace(call, clip=0.25, given=frozenset(OPTIONAL) - {"sequence_lens"}), 0
+    )
+    for name, there in seen.items():
+        if not there:
+            warnings.warn(f"onnxruntime {onnxruntime.__version__} is different here no more: {name}", stacklevel=1)

@@ -10,13 +10,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import quadgate as qg
-from support import bounds, options, verdicts
-from support.cases import DTYPES, SIZES, Case, Data, Result, data, model, run
+from support import bounds, verdicts
+from support.cases import DTYPES, SIZES, Case, Data, Found, data, model, plain, run, train
+from support.examples import examples
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing is compared with it: install torch")
 
 
-def by_torch(case: Case, weights: dict[str, Any], d: Data) -> Result:
+def by_torch(case: Case, weights: dict[str, Any], d: Data) -> Found:
     """The same call by torch; rows of length 0, which packed sequences refuse, must not occur."""
     dtype = getattr(torch, case.dtype)
     kind = {"bias": case.bias, "bidirectional": case.bidirectional, "dtype": dtype}
@@ -41,15 +42,16 @@ def by_torch(case: Case, weights: dict[str, Any], d: Data) -> Result:
     grads = [t.detach() * 0 if t.grad is None else t.grad for t in (x, h0, c0)]
     by_name = {name: p.grad.numpy() for name, p in net.named_parameters()}
     params = {name: by_name[name.replace("bias", "bias_ih")] for name in weights}
-    return Result(*(t.detach().numpy() for t in (y, h, c, *grads)), params)
+    names = ("y", "h", "c", "dx", "dh0", "dc0")
+    found = {name: t.detach().numpy() for name, t in zip(names, (y, h, c, *grads), strict=True)}
+    return Found(found | params)
 
 
 def check(case: Case) -> None:
     lstm, d = model(case), data(case)
     if d.lengths is not None:
         d = d._replace(lengths=np.maximum(d.lengths, 1))
-    got, want = run(case, lstm, d).named(), by_torch(case, lstm.params, d).named()
-    del got["params"], want["params"]
+    got, want = run(case, lstm, d), by_torch(case, lstm.params, d)
     # Two programs of the same precision: each may be as far off as the bound says.
     ahead = 2 * bounds.norm_bound(case.dtype, case.inputs + case.hidden + 1, case.steps * case.layers)
     length = 9 * max(4 * case.hidden, case.batch)
@@ -67,26 +69,26 @@ def test_every_combination(layers, bidirectional, dtype):
     flags = itertools.product((False, True), repeat=4)
     for n, (bias, batch_first, lengths, state) in enumerate(flags):
         some = {"bias": bias, "batch_first": batch_first, "lengths": lengths, "state": state}
-        check(Case(7, 6, 10, 17, layers, bidirectional, dtype=dtype, seed=n, **some))
+        check(plain(7, 6, 10, 17, layers, bidirectional, dtype=dtype, seed=n, **some))
 
 
-@pytest.mark.parametrize("given", [g for g in itertools.product((True, False), repeat=3) if any(g)])
+@pytest.mark.parametrize("given", [(*g, False) for g in itertools.product((True, False), repeat=3) if any(g)])
 def test_only_some_gradients(given):
-    check(Case(5, 4, 6, 9, 2, True, given=given, dtype="float64"))
-    check(Case(5, 4, 6, 9, 2, True, given=given, lengths=True))
+    check(plain(5, 4, 6, 9, 2, True, given=given, dtype="float64"))
+    check(plain(5, 4, 6, 9, 2, True, given=given, lengths=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large(dtype):
-    check(Case(20, 32, 64, 128, 2, True, dtype=dtype, lengths=True))
-    check(Case(60, 1, 40, 33, dtype=dtype))
+    check(plain(20, 32, 64, 128, 2, True, dtype=dtype, lengths=True))
+    check(plain(60, 1, 40, 33, dtype=dtype))
 
 
 def test_state_dicts_go_both_ways():
     """torch's own state dict, both biases random, gives torch's output; ours loads into torch and gives ours."""
     torch.manual_seed(3)
     net = torch.nn.LSTM(5, 12, 2, bidirectional=True)
-    case = Case(6, 3, 5, 12, 2, True, state=False)
+    case = plain(6, 3, 5, 12, 2, True, state=False)
     lstm, d = model(case), data(case)
     relative = 2 * bounds.norm_bound("float32", 5 + 12 + 2, 12)
     lstm.load_state_dict({name: value.numpy() for name, value in net.state_dict().items()})
@@ -94,7 +96,7 @@ def test_state_dicts_go_both_ways():
         want, _ = net(torch.tensor(d.x))
     bounds.assert_norm(lstm(d.x)[0], want.numpy().astype(np.float64), relative, "torch's weights")
 
-    other = model(Case(6, 3, 5, 12, 2, True, seed=9))
+    other = model(plain(6, 3, 5, 12, 2, True, seed=9))
     net.load_state_dict({name: torch.tensor(value) for name, value in other.state_dict().items()})
     with torch.no_grad():
         got, _ = net(torch.tensor(d.x))
@@ -103,13 +105,13 @@ def test_state_dicts_go_both_ways():
 
 def test_tensors_are_arrays_enough():
     """A tensor that needs no gradient can be passed as it is."""
-    case = Case(4, 2, 3, 5, state=False)
+    case = plain(4, 2, 3, 5, state=False)
     lstm, d = model(case), data(case)
     np.testing.assert_array_equal(lstm(torch.tensor(d.x))[0], lstm(d.x)[0])
 
 
-def torch_of(v: options.Variant, net: Any, d: options.Data) -> dict[str, Any]:
-    """One training call of a projected LSTM or an RNN by torch, by the names of `options.train`."""
+def torch_of(v: Case, net: Any, d: Data) -> dict[str, Any]:
+    """One training call of a projected LSTM or an RNN by torch, by the names of `train`."""
     chosen = {name: value for name, value in v.options.items() if name in ("bias", "bidirectional", "proj_size")}
     chosen |= {"nonlinearity": v.options["nonlinearity"]} if v.rnn else {}
     kind = torch.nn.RNN if v.rnn else torch.nn.LSTM
@@ -132,11 +134,11 @@ def torch_of(v: options.Variant, net: Any, d: options.Data) -> dict[str, Any]:
     return found | {name: t.grad.numpy() for name, t in zip(("dx", "dh0", "dc0"), (x, *start), strict=False)}
 
 
-def check_variant(v: options.Variant) -> None:
-    net, d = options.model(v), options.data(v)._replace(dcells=None)
+def check_variant(v: Case) -> None:
+    net, d = model(v), data(v)._replace(dcells=None)
     if d.lengths is not None:
         d = d._replace(lengths=np.maximum(d.lengths, 1))
-    found, _ = options.train(v, net, d)
+    found, _ = train(v, net, d)
     want, allowed = torch_of(v, net, d), verdicts.verdict(v, net, d).allowed
     for name, value in want.items():
         off = np.abs(found[name].astype(np.float64) - value).max()
@@ -147,6 +149,7 @@ def check_variant(v: options.Variant) -> None:
 no_onednn = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
+@pytest.mark.slow
 @no_onednn
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -155,7 +158,7 @@ def test_projection(layers, bidirectional, dtype):
     for n, (bias, lengths) in enumerate(itertools.product((False, True), repeat=2)):
         for hidden, columns in ((17, 5), (12, 11)) if n % 3 else ((33, 16), (9, 1)):
             chosen = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, "proj_size": columns}
-            check_variant(options.Variant(6, 5, 7, hidden, chosen, lengths=lengths, dtype=dtype, seed=n))
+            check_variant(Case(6, 5, 7, hidden, chosen, lengths=lengths, dtype=dtype, seed=n))
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
@@ -166,13 +169,13 @@ def test_rnn(layers, bidirectional, nonlinearity):
     for dtype in DTYPES if nonlinearity == "tanh" else DTYPES[1:]:
         for n, (bias, lengths) in enumerate(itertools.product((False, True), repeat=2)):
             chosen = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, "nonlinearity": nonlinearity}
-            check_variant(options.Variant(6, 5, 7, 18, chosen, lengths=lengths, dtype=dtype, seed=n))
+            check_variant(Case(6, 5, 7, 18, chosen, lengths=lengths, dtype=dtype, seed=n))
 
 
 @no_onednn
 def test_state_dicts_of_a_projection_and_an_rnn_go_both_ways():
     torch.manual_seed(5)
-    x = options.data(options.Variant(5, 3, 4, 9)).x
+    x = data(Case(5, 3, 4, 9)).x
     sizes = {"num_layers": 2, "bidirectional": True}
     for theirs, ours in (
         (torch.nn.LSTM(4, 9, proj_size=3, **sizes), qg.LSTM(4, 9, proj_size=3, rng=1, **sizes)),
@@ -188,8 +191,9 @@ def test_state_dicts_of_a_projection_and_an_rnn_go_both_ways():
             bounds.assert_norm(ours(x)[0], theirs(torch.tensor(x))[0].numpy().astype(np.float64), relative, "ours")
 
 
+@pytest.mark.slow
 @no_onednn
-@hypothesis.settings(max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=examples(60), derandomize=True)
 @hypothesis.given(st.data())
 def test_drawn(draws):
     """Projections, layers, directions and packed rows as they come, at every tail."""
@@ -203,4 +207,4 @@ def test_drawn(draws):
     sizes = (draws.draw(st.integers(1, 5)), draws.draw(st.integers(1, 14)), draws.draw(st.sampled_from(SIZES)))
     dtype, lengths = draws.draw(st.sampled_from(DTYPES)), draws.draw(st.booleans())
     seed = draws.draw(st.integers(0, 999))
-    check_variant(options.Variant(*sizes, hidden, chosen, lengths=lengths, dtype=dtype, seed=seed))
+    check_variant(Case(*sizes, hidden, chosen, lengths=lengths, dtype=dtype, seed=seed))

@@ -76,6 +76,7 @@ interrupted(lambda: small(x))
     )
 
 
+@pytest.mark.slow
 @threads
 def test_training(run_script, threads):
     """Forward with a tape and backward; arrays that gradients are added to stay as they were."""
@@ -99,6 +100,7 @@ assert lstm.backward(short_tape, y).params["weight_hh_l0"].tobytes() == want_gra
     )
 
 
+@pytest.mark.slow
 @threads
 def test_a_stream_keeps_the_state_from_before_the_call(run_script, threads):
     run_script(
@@ -117,6 +119,7 @@ assert stream.run(short[20:]).tobytes() == lstm(short)[0][20:].tobytes()
     )
 
 
+@pytest.mark.slow
 def test_a_handler_that_does_not_raise_lets_the_call_go_on(run_script):
     """What a signal does is for its Python handler to say."""
     run_script(
@@ -136,6 +139,7 @@ assert count == [1]
     )
 
 
+@pytest.mark.slow
 def test_a_signal_handler_may_use_the_network_but_not_the_running_stream(run_script):
     run_script(
         START.format(threads=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quadgate as qg
-from support.cases import DTYPES, Case, data, model
+from support.cases import DTYPES, data, model, plain
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 
@@ -29,6 +29,7 @@ MB = 2**20
 """
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("threads", [1, 2])
 def test_flat_over_10000_calls(run_script, threads):
@@ -108,7 +109,7 @@ assert grown < buffer / 10, f"grown by {{grown}} bytes, where the gates of all s
 @pytest.mark.parametrize("hidden", [33, 128])
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (1, True), (3, False), (2, True)])
 def test_a_tape_is_at_most_6_H_numbers_a_step_and_row_and_the_inputs(layers, bidirectional, hidden, dtype):
-    case = Case(50, 4, 20, hidden, layers, bidirectional, lengths=True, dtype=dtype)
+    case = plain(50, 4, 20, hidden, layers, bidirectional, lengths=True, dtype=dtype)
     lstm, d = model(case), data(case)
     _, _, tape = lstm.forward(d.x, d.state, lengths=d.lengths)
     cells = layers * case.directions

@@ -106,6 +106,7 @@ def test_absent_gradients_are_zeros(given):
         np.testing.assert_array_equal(some.params[name], full.params[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients_by_central_differences(bidirectional, bias):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from quadgate import reference
-from support.reference_cases import CLOSE, EXTENDED, Case
+from support.examples import examples
+from support.reference_cases import CLOSE, EXTENDED, Problem
 
 ACTIVATIONS = [
     "sigmoid",
@@ -73,9 +74,10 @@ ALONE += [{"activations": (name, ("leaky_relu", 0.3), name)} for name in ACTIVAT
 ALONE += [{"activations": ("sigmoid", name, "tanh")} for name in ACTIVATIONS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ALONE, ids=str)
 def test_gradient_of_one_option(options):
-    Case(7, **options).check_gradients()
+    Problem(7, **options).check_gradients()
 
 
 @st.composite
@@ -130,10 +132,11 @@ def cases(draw):
     return {"seed": seed, "train": draw(st.booleans()), **sizes, **options}
 
 
-@hypothesis.settings(max_examples=60, derandomize=not EXTENDED)
+@pytest.mark.slow
+@hypothesis.settings(max_examples=examples(60), derandomize=not EXTENDED)
 @hypothesis.given(cases())
 def test_gradient_of_combinations(options):
-    case = Case(**options)
+    case = Problem(**options)
     hypothesis.assume(case.size() < 1e5)  # some activations make some networks explode, and every step cross a kink
     case.check_gradients(directions=2)
 
@@ -151,7 +154,7 @@ def packed(torch, net, x, state, lengths):
 def test_projection_and_elman_equal_torch(kind, layers, bidirectional, lengths):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
     size = {"steps": 5, "batch": 3, "units": 4}
-    case = Case(3, num_layers=layers, bidirectional=bidirectional, lengths=lengths, **size, **kind)
+    case = Problem(3, num_layers=layers, bidirectional=bidirectional, lengths=lengths, **size, **kind)
     case.dcells[:] = 0
     y, (h, c), _ = case.forward()
     grads = case.backward()
@@ -179,8 +182,8 @@ def test_projection_and_elman_equal_torch(kind, layers, bidirectional, lengths):
 
 
 def test_reverse_is_forward_on_the_sequence_reversed():
-    case = Case(4, reverse=True, peephole=True)
-    turned = Case(4, peephole=True)
+    case = Problem(4, reverse=True, peephole=True)
+    turned = Problem(4, peephole=True)
     turned.x, turned.dy, turned.dcells = case.x[::-1], case.dy[::-1], case.dcells[::-1]
     (y, end, tape), (y2, end2, tape2) = case.forward(), turned.forward()
     grads, grads2 = case.backward(), turned.backward()
@@ -208,7 +211,7 @@ def alone(case, k, x, suffix=""):
 def test_layers_are_put_together(merge, shortcut):
     """Merge, shortcut and dropout over layers that were run one by one; the end of a padded row is 0 everywhere."""
     kind = {"bidirectional": True, "merge": merge, "shortcut": shortcut, "num_layers": 3, "dropout": 0.5}
-    case = Case(8, lengths=np.array([1, 3]), **kind)
+    case = Problem(8, lengths=np.array([1, 3]), **kind)
     below = case.x
     for k in range(3):
         a, b = alone(case, k, below), alone(case, k, below, "_reverse")
@@ -244,7 +247,7 @@ def test_resets_are_separate_calls(reverse, padded):
     resets = np.random.default_rng(2).random((steps, batch)) < 0.4
     resets[0], resets[:, 3] = [True, False, True, False], False
     lengths = np.array([5, 3, 6, 6]) if padded else None
-    case = Case(5, steps=steps, batch=batch, reverse=reverse, resets=resets, lengths=lengths, zoneout=(0.2, 0.3))
+    case = Problem(5, steps=steps, batch=batch, reverse=reverse, resets=resets, lengths=lengths, zoneout=(0.2, 0.3))
     y, (h, c), tape = case.forward()
     grads = case.backward()
     total = {name: np.zeros_like(value) for name, value in case.params.items()}
@@ -285,7 +288,7 @@ def test_norms_along_the_way(options):
 
     What follows the cell in its own step is o * tanh(n), and nothing of it reaches an h that is kept.
     """
-    case = Case(6, steps=4, **options)
+    case = Problem(6, steps=4, **options)
     tape, grads = case.forward()[2], case.backward()
     for t in range(4):
         dh, dc = (d[0] for d in case.dstate)
@@ -312,7 +315,7 @@ def test_norms_along_the_way(options):
 @pytest.mark.parametrize("shortcut", ["residual", "highway", "dense"])
 def test_what_lies_past_a_row_is_not_looked_at(shortcut):
     def run(filling):
-        case = Case(9, num_layers=2, shortcut=shortcut, inputs=3, lengths=np.array([1, 3]))
+        case = Problem(9, num_layers=2, shortcut=shortcut, inputs=3, lengths=np.array([1, 3]))
         for array in (case.x, case.dy, case.dcells):
             array[1:, 0] = filling
         y, end, _ = case.forward()
@@ -324,7 +327,7 @@ def test_what_lies_past_a_row_is_not_looked_at(shortcut):
 
 
 def test_traces_end_with_the_rows():
-    case = Case(6, steps=4, batch=3, lengths=np.array([2, 0, 4]), num_layers=2, bidirectional=True, peephole=True)
+    case = Problem(6, steps=4, batch=3, lengths=np.array([2, 0, 4]), num_layers=2, bidirectional=True, peephole=True)
     tape, grads = case.forward()[2], case.backward()
     for kept, dh_norm, dc_norm in zip(tape.layers, grads.dh_norm, grads.dc_norm, strict=True):
         on = np.arange(4)[:, None] < case.lengths
@@ -336,7 +339,7 @@ def test_traces_end_with_the_rows():
 
 
 def test_what_cannot_be_meant():
-    case = Case(0, zoneout=(0.5, 0.0))
+    case = Problem(0, zoneout=(0.5, 0.0))
     for masks in ({}, {"zoneout_h_l0": np.zeros((3, 2, 2), bool)}, case.masks | {"dropout_l0": np.zeros((3, 2, 3))}):
         case.masks = masks
         with pytest.raises(ValueError, match="mask"):
@@ -348,7 +351,7 @@ def test_what_cannot_be_meant():
 
 
 def test_long_double_stays_with_every_option():
-    case = Case(2, peephole=True, proj_size=2, layer_norm="carried", cell_clip=0.5, zoneout=(0.3, 0.3), coupled=True)
+    case = Problem(2, peephole=True, proj_size=2, layer_norm="carried", cell_clip=0.5, zoneout=(0.3, 0.3), coupled=True)
     case.x = case.x.astype(np.longdouble)
     y, (h, c), _ = case.forward()
     grads = case.backward()

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import quadgate as qg
-from support.cases import same_bits
-from support.options import SINGLE, data, infer, model
-from test_variants_bitwise import COMBINED, NAMES, variant
+from support.cases import data, infer, model, same_bits
+from support.options import COMBINED, NAMES, SINGLE, variant
+
+pytestmark = pytest.mark.numbers
 
 ONE_WAY = [n for n in NAMES if not {"bidirectional", "reverse"} & SINGLE[n].keys()]
 every_variant = pytest.mark.parametrize("name", ONE_WAY + COMBINED)
@@ -40,7 +41,7 @@ def test_steps_and_runs(name, threads):
     for batch in (1, 6):
         v = one_way(name, steps=9, batch=batch)
         net, d = model(v), data(v)
-        whole = infer(v, net, d)
+        whole = infer(v, net, d, cells=True)
         stream = net.stream(batch)
         for cuts in ([1] * 9, [9], [2, 1, 1, 5]):
             stream.reset()
@@ -59,7 +60,7 @@ def test_resets(name):
     """`run` with resets, and `reset` of the same rows before each step, are the call with resets."""
     v = one_way(name, steps=8, batch=4, resets=True)
     net, d = model(v), data(v)
-    whole = infer(v, net, d)
+    whole = infer(v, net, d, cells=True)
     stream = net.stream(4)
     stream.state = state_of(v, d)
     y = [stream.run(d.x[:5], resets=d.resets[:5]), stream.run(d.x[5:], resets=d.resets[5:])]

@@ -1,49 +1,99 @@
-"""Random networks and data, and the comparison of one of them with the float64 reference."""
+"""Networks and data for them, and one call by the core: what all tests of numbers share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import quadgate as qg
 from numpy.typing import NDArray
-from quadgate import reference
-from support import bounds
 
 Array = NDArray[Any]
+Options = dict[str, Any]
 
 # Every tail: 4, 8 and 16 lanes, register tiles of up to 6 rows, groups of 4 blocks, each with one less and one more.
 SIZES = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 63, 65, 100)
 DTYPES = ("float32", "float64")
+CHANCE = ("dropout", "recurrent_dropout", "weight_drop", "zoneout")  # options that draw masks
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network and one call of it; `given` tells which of dy, dh, dc the backward pass receives."""
+    """One network, given by the constructor's keywords, and one call; `given` is for dy, dh, dc and dcells."""
 
     steps: int
     batch: int
     inputs: int
     hidden: int
-    layers: int = 1
-    bidirectional: bool = False
-    bias: bool = True
+    options: Options = field(default_factory=dict)
+    lengths: bool = False
+    resets: bool = False
+    state: bool = True
     batch_first: bool = False
     unbatched: bool = False
-    lengths: bool = False
-    state: bool = True
-    given: tuple[bool, bool, bool] = (True, True, True)
+    given: tuple[bool, bool, bool, bool] = (True, True, True, True)
     dtype: str = "float32"
     seed: int = 0
+
+    @property
+    def rnn(self) -> bool:
+        return "nonlinearity" in self.options
+
+    @property
+    def layers(self) -> int:
+        return int(self.options.get("num_layers", 1))
+
+    @property
+    def bidirectional(self) -> bool:
+        return bool(self.options.get("bidirectional"))
 
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
     @property
-    def kind(self) -> dict[str, Any]:
+    def bias(self) -> bool:
+        return bool(self.options.get("bias", True))
+
+    @property
+    def kind(self) -> Options:
+        """The options that `bounds` knows of."""
         return {"num_layers": self.layers, "bidirectional": self.bidirectional}
+
+    @property
+    def columns(self) -> int:
+        """Of h, in one direction."""
+        return self.options.get("proj_size") or self.hidden
+
+    @property
+    def outputs(self) -> int:
+        return self.columns * (self.directions if self.options.get("merge", "concat") == "concat" else 1)
+
+    @property
+    def chance(self) -> bool:
+        return any(np.any(self.options.get(name, 0)) for name in CHANCE)
+
+    @property
+    def one_way(self) -> bool:
+        """Whether a stream and chunks in the order of time make sense."""
+        return self.directions == 1 and not self.options.get("reverse")
+
+
+def plain(
+    steps: int,
+    batch: int,
+    inputs: int,
+    hidden: int,
+    layers: int = 1,
+    bidirectional: bool = False,
+    bias: bool = True,
+    **call: Any,
+) -> Case:
+    """A case of the plain LSTM, whose layers, directions and biases are all there is to choose."""
+    return Case(
+        steps, batch, inputs, hidden, {"num_layers": layers, "bidirectional": bidirectional, "bias": bias}, **call
+    )
 
 
 class Data(NamedTuple):
@@ -52,63 +102,72 @@ class Data(NamedTuple):
     x: Array
     state: tuple[Array, Array] | None
     lengths: Array | None
+    resets: Array | None
     dy: Array | None
     dstate: tuple[Array | None, Array | None]
+    dcells: Array | None
 
 
-class Result(NamedTuple):
-    """Time-major and batched."""
+class Found(dict[str, Array]):
+    """Arrays by name, time-major and batched: y, h, c, dx, dh0, dc0 and so on, then the parameters' gradients."""
 
-    y: Array
-    h: Array
-    c: Array
-    dx: Array
-    dh0: Array
-    dc0: Array
-    params: dict[str, Array]
+    def __getattr__(self, name: str) -> Array:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
-    def named(self) -> dict[str, Array]:
-        return {**self._asdict(), **self.params}
+    @property
+    def params(self) -> dict[str, Array]:
+        """The gradients of the parameters alone: their names end in _l and a number."""
+        return {name: value for name, value in self.items() if "_l" in name}
 
 
-def model(case: Case) -> qg.LSTM:
-    """A network with every parameter, biases too, uniform in +-1/sqrt(H)."""
-    lstm = qg.LSTM(
-        case.inputs,
-        case.hidden,
-        case.layers,
-        bias=case.bias,
-        batch_first=case.batch_first,
-        bidirectional=case.bidirectional,
-        dtype=np.dtype(case.dtype),
-    )
+def model(case: Case) -> Any:
+    """The network, all parameters random: gains around 1, peepholes of up to 1/2, all else uniform as by default."""
+    make: Any = qg.RNN if case.rnn else qg.LSTM
+    options = {"batch_first": case.batch_first, "dtype": np.dtype(case.dtype), "rng": case.seed, **case.options}
+    net = make(case.inputs, case.hidden, **options)
     rng = np.random.default_rng([case.seed, 1])
-    with lstm.writable() as params:
-        for value in params.values():
-            value[...] = rng.uniform(-1, 1, value.shape) / np.sqrt(case.hidden)
-    return lstm
+    with net.writable() as params:
+        for name, value in params.items():
+            near = 1.0 if name.startswith("norm_") else 0.0
+            end = 0.5 if name.startswith(("norm_", "peephole")) else 1 / np.sqrt(case.hidden)
+            value[...] = near + rng.uniform(-end, end, value.shape)
+            if name.startswith("norm_c"):
+                value[1] -= 1
+    return net
 
 
-def data(case: Case) -> Data:
-    rng = np.random.default_rng([case.seed, 2])
-    states = (case.layers * case.directions, case.batch, case.hidden)
+def data(case: Case, attempt: int = 0) -> Data:
+    """Normal numbers; `attempt` gives others for the same case."""
+    rng = np.random.default_rng([case.seed, 2, attempt])
+    rows = case.layers * case.directions
 
     def normal(*shape: int) -> Array:
         return rng.normal(size=shape).astype(case.dtype)
 
+    states = [(rows, case.batch, case.columns), (rows, case.batch, 0 if case.rnn else case.hidden)]
     x = normal(case.steps, case.batch, case.inputs)
-    state = (normal(*states), normal(*states)) if case.state else None
-    lengths = None
-    if case.lengths and not case.unbatched:
-        lengths = rng.integers(0, case.steps + 1, case.batch)
-    dy = normal(case.steps, case.batch, case.directions * case.hidden)
-    grads = (dy, normal(*states), normal(*states))
-    dy_, dh, dc = (g if use else None for g, use in zip(grads, case.given, strict=True))
-    return Data(x, state, lengths, dy_, (dh, dc))
+    state = tuple(normal(*shape) / 2 for shape in states)
+    lengths = rng.integers(0, case.steps + 1, case.batch)
+    resets = rng.random((case.steps, case.batch)) < 0.3
+    grads = [normal(case.steps, case.batch, case.outputs), *(normal(*shape) for shape in states)]
+    grads.append(normal(case.steps, case.batch, 0 if case.rnn else case.directions * case.hidden))
+    dy, dh, dc, dcells = (g if use else None for g, use in zip(grads, case.given, strict=True))
+    return Data(
+        x,
+        (state[0], state[1]) if case.state else None,
+        lengths if case.lengths and not case.unbatched else None,
+        resets if case.resets else None,
+        dy,
+        (dh, dc),
+        None if case.rnn else dcells,
+    )
 
 
-def to_layout(case: Case, a: Array | None) -> Array | None:
-    """A time-major (T, B, ...) array as the case's network wants or gives it; its own inverse but for `unbatched`."""
+def to_layout(case: Case, a: Array | None) -> Any:
+    """A time-major (T, B, ...) array in the layout of the case's network."""
     if a is None:
         return None
     if case.unbatched:
@@ -119,75 +178,82 @@ def to_layout(case: Case, a: Array | None) -> Array | None:
 def from_layout(case: Case, a: Array) -> Array:
     if case.unbatched:
         return a[:, None]
-    return a.swapaxes(0, 1) if case.batch_first else a
+    return np.ascontiguousarray(a.swapaxes(0, 1)) if case.batch_first else a
 
 
-def states_to_layout(case: Case, pair: Any) -> Any:
-    if pair is None or not case.unbatched:
-        return pair
-    return tuple(None if s is None else s[:, 0] for s in pair)
+def states_to_layout(case: Case, states: Any) -> Any:
+    """A pair of states as the network wants it; an RNN has only the first."""
+    if states is None:
+        return None
+    parts = tuple(None if s is None else s[:, 0] if case.unbatched else s for s in states)
+    return parts[0] if case.rnn else parts
 
 
 def state_from_layout(case: Case, a: Array) -> Array:
     return a[:, None] if case.unbatched else a
 
 
-def run(case: Case, lstm: qg.LSTM, d: Data) -> Result:
-    """Forward with a tape and backward; results back in the order of `Data`."""
-    keywords = {} if d.lengths is None else {"lengths": d.lengths}
-    y, (h, c), tape = lstm.forward(to_layout(case, d.x), states_to_layout(case, d.state), **keywords)
-    grads = lstm.backward(tape, to_layout(case, d.dy), states_to_layout(case, d.dstate))
-    return Result(
-        from_layout(case, y),
-        state_from_layout(case, h),
-        state_from_layout(case, c),
-        from_layout(case, grads.x),
-        state_from_layout(case, grads.h0),
-        state_from_layout(case, grads.c0),
-        dict(grads.params),
+def keywords(case: Case, d: Data) -> Options:
+    some = {"lengths": d.lengths, "resets": to_layout(case, d.resets)}
+    return {name: value for name, value in some.items() if value is not None}
+
+
+def outputs(case: Case, y: Array, state: Any, cells: Array | None = None) -> Found:
+    found = Found(y=from_layout(case, y))
+    for name, value in zip("hc", (state,) if case.rnn else state, strict=False):
+        found[name] = state_from_layout(case, value)
+    if cells is not None:
+        found["cells"] = from_layout(case, cells)
+    return found
+
+
+def gradients(case: Case, grads: Any) -> Found:
+    found = Found(dx=from_layout(case, grads.x), dh0=state_from_layout(case, grads.h0))
+    if not case.rnn:
+        found["dc0"] = state_from_layout(case, grads.c0)
+    return found
+
+
+def run(case: Case, net: Any, d: Data) -> Found:
+    """Forward with a tape and backward, with none of the extras that a call may be asked for; dcells is not used."""
+    y, state, tape = net.forward(
+        to_layout(case, d.x), states_to_layout(case, d.state), rng=case.seed, **keywords(case, d)
     )
+    grads = net.backward(tape, to_layout(case, d.dy), states_to_layout(case, d.dstate))
+    return Found(outputs(case, y, state) | gradients(case, grads) | grads.params)
 
 
-def infer(case: Case, lstm: qg.LSTM, d: Data) -> tuple[Array, Array, Array]:
-    """The call without a tape; results back in the order of `Data`."""
-    keywords = {} if d.lengths is None else {"lengths": d.lengths}
-    y, (h, c) = lstm(to_layout(case, d.x), states_to_layout(case, d.state), **keywords)
-    return from_layout(case, y), state_from_layout(case, h), state_from_layout(case, c)
+def train(case: Case, net: Any, d: Data, rng: Any = None) -> tuple[Found, Any]:
+    """Forward and backward with cells, dcells and the trace, where there are any; the tape as well."""
+    if case.rnn:
+        y, state, tape = net.forward(
+            to_layout(case, d.x),
+            states_to_layout(case, d.state),
+            rng=case.seed if rng is None else rng,
+            **keywords(case, d),
+        )
+        grads = net.backward(tape, to_layout(case, d.dy), states_to_layout(case, d.dstate))
+        return Found(outputs(case, y, state) | gradients(case, grads) | grads.params), tape
+    y, state, cells, tape = net.forward(
+        to_layout(case, d.x),
+        states_to_layout(case, d.state),
+        return_cells=True,
+        trace=True,
+        rng=case.seed if rng is None else rng,
+        **keywords(case, d),
+    )
+    dcells = to_layout(case, d.dcells)
+    grads = net.backward(tape, to_layout(case, d.dy), states_to_layout(case, d.dstate), dcells=dcells)
+    trace = {"dh_norm": tape.trace.dh_norm, "dc_norm": tape.trace.dc_norm}
+    trace |= {f"trace_{name}": getattr(tape.trace, name) for name in "ifgoc"}
+    return Found(outputs(case, y, state, cells) | gradients(case, grads) | trace | grads.params), tape
 
 
-def judge(case: Case, lstm: qg.LSTM, d: Data) -> Result:
-    """What `quadgate.reference` says."""
-    params = {name: np.asarray(value) for name, value in lstm.params.items()}
-    y, (h, c), tape = reference.forward(params, d.x, d.state, d.lengths, **case.kind)
-    grads = reference.backward(params, tape, d.dy, d.dstate)
-    return Result(y, h, c, grads.x, grads.h0, grads.c0, grads.params)
-
-
-def check(case: Case, *, running: bool = True, norm: bool = True) -> None:
-    """Hold inference, training forward and backward of one case against the reference; see bounds.py for the judges."""
-    lstm, d = model(case), data(case)
-    got, want = run(case, lstm, d), judge(case, lstm, d)
-    without_tape = dict(zip(("y", "h", "c"), infer(case, lstm, d), strict=True))
-    named, expected = got.named(), want.named()
-    del named["params"], expected["params"]
-    assert list(named) == list(expected)
-    for name, value in named.items():
-        assert value.dtype == case.dtype, f"{case}: {name} is {value.dtype}"
-    for name, value in without_tape.items():
-        assert same_bits(value, named[name]), f"{case}: {name} differs between inference and training"
-    if running:
-        weights = {name: np.asarray(value, np.float64) for name, value in lstm.params.items()}
-        y, (h, c), tapes = bounds.forward(case.dtype, weights, d.x, d.state, d.lengths, **case.kind)
-        dx, dh0, dc0, dparams = bounds.backward(case.dtype, weights, tapes, d.dy, d.dstate, **case.kind)
-        errors = {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0, **dparams}
-        for name, value in named.items():
-            bounds.assert_within(value, expected[name], errors[name].e, f"{case}: {name}")
-    if norm:
-        depth = case.steps * case.layers
-        ahead = bounds.norm_bound(case.dtype, case.inputs + case.hidden + 1, depth)
-        back = bounds.norm_bound(case.dtype, 9 * max(4 * case.hidden, case.batch), depth, backward=True)
-        for name, value in named.items():
-            bounds.assert_norm(value, expected[name], ahead if name in without_tape else back, f"{case}: {name}")
+def infer(case: Case, net: Any, d: Data, *, cells: bool = False) -> Found:
+    """The call without a tape; with the last layer's cells if asked, which an RNN has not."""
+    more = {"return_cells": True} if cells and not case.rnn else {}
+    result = net(to_layout(case, d.x), states_to_layout(case, d.state), **more, **keywords(case, d))
+    return outputs(case, *result)
 
 
 def same_bits(a: Any, b: Any) -> bool:

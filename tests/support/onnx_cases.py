@@ -86,7 +86,7 @@ class Call:
         return found
 
 
-def data(call: Call) -> Inputs:
+def call_data(call: Call) -> Inputs:
     """The eight inputs in order, None where absent."""
     rng = np.random.default_rng(call.seed)
     d, hidden = call.directions, call.hidden
@@ -113,7 +113,7 @@ class Judged:
     )  # direction, which of the three functions, values
 
 
-def kinks(call: Call) -> dict[tuple[int, int], list[float]]:
+def call_kinks(call: Call) -> dict[tuple[int, int], list[float]]:
     """Where a function of a direction, the first to third, has no derivative: the bounds of the clip among them."""
     places = {}
     for at, (name, numbers) in enumerate(call.functions()):
@@ -125,7 +125,7 @@ def kinks(call: Call) -> dict[tuple[int, int], list[float]]:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # functions without bounds, multiplied at every step, can leave it all
-def judge(
+def judge_call(
     call: Call, inputs: Mapping[str, Array | None], *, clip_output: bool = True, shake: Shake | None = None
 ) -> Judged:
     """The operator's equations. `clip_output` tells whether clip is applied before the output's function too; `shake`
@@ -184,7 +184,7 @@ def judge(
     return found
 
 
-def model(op_type: str, inputs: Mapping[str, Array | None], attributes: Mapping[str, Any], opset: int = 22) -> Any:
+def node_model(op_type: str, inputs: Mapping[str, Array | None], attributes: Mapping[str, Any], opset: int = 22) -> Any:
     """A model of one node, with an empty name for each absent input that stands before a present one."""
     import onnx
     from onnx import helper
@@ -229,7 +229,7 @@ def conditions(
     for a program that computes Elu by exp(x) - 1 and Softplus by log(1 + exp(x)), which loses all digits but those
     after 1.
     """
-    want = judge(call, inputs, clip_output=clip_output).outputs
+    want = judge_call(call, inputs, clip_output=clip_output).outputs
     worst = [float(np.abs(w).max(initial=0)) for w in want]
     rng = np.random.default_rng(call.seed)
     d = 1e-7
@@ -244,7 +244,7 @@ def conditions(
         near: Inputs = {}
         for name, a in inputs.items():
             near[name] = a if a is None or name == "sequence_lens" else moved(a.astype(np.float64), np.abs(a))
-        outputs = judge(call, near, clip_output=clip_output, shake=shake if absolute else None).outputs
+        outputs = judge_call(call, near, clip_output=clip_output, shake=shake if absolute else None).outputs
         for k, (v, w) in enumerate(zip(outputs, want, strict=True)):
             worst[k] = max(worst[k], float(np.abs(v - w).max(initial=0)) / d)
     return worst

@@ -13,7 +13,7 @@ STEP = 1e-8 if EXTENDED else 1e-5
 CLOSE = {"rtol": 0, "atol": 1e-13}  # two float64 computations of some hundred terms of size 1, which round by 1e-16
 
 
-class Case:
+class Problem:
     """A network with its data, gradients for everything that comes out, and masks for training, all of size about 1."""
 
     def __init__(

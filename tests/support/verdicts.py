@@ -22,16 +22,16 @@ import numpy as np
 from quadgate import reference
 from quadgate.reference import cell
 from support import bounds
-from support.cases import same_bits
-from support.options import DEFAULT_ACTIVATIONS, Array, Data, Variant, data, infer, model, train
+from support.cases import Array, Case, Data, Found, data, infer, model, same_bits, train
+from support.options import DEFAULT_ACTIVATIONS
 
 FORWARD = ("y", "h", "c", "cells", *(f"trace_{name}" for name in "ifgoc"))
 
 
-def judge(v: Variant, params: Mapping[str, Array], d: Data, masks: Any = None, backward: bool = True) -> Any:
-    """What `quadgate.reference` says, with the names of `train`, and its tape."""
+def judge(v: Case, params: Mapping[str, Array], d: Data, masks: Any = None, backward: bool = True) -> tuple[Found, Any]:
+    """The answer of `quadgate.reference`, with the names of `train`, and its tape."""
     y, (h, c), tape = reference.forward(params, d.x, d.state, d.lengths, resets=d.resets, masks=masks, **v.options)
-    result = {"y": y, "h": h, "c": c, "cells": tape.cells}
+    result = Found(y=y, h=h, c=c, cells=tape.cells)
     if not v.rnn:
         result |= {
             f"trace_{name}": np.stack([layer.gates[k] for layer in tape.layers]) for k, name in enumerate("ifgo")
@@ -44,7 +44,7 @@ def judge(v: Variant, params: Mapping[str, Array], d: Data, masks: Any = None, b
     return result, tape
 
 
-def kinks(v: Variant, tape: Any) -> Iterator[tuple[Array, list[float]]]:
+def kinks(v: Case, tape: Any) -> Iterator[tuple[Array, list[float]]]:
     """Arrays of which a derivative jumps at some values, and these values; the arrays in a fixed order."""
     at = {"relu": (0.0,), "leaky_relu": (0.0,), "elu": (0.0,), "thresholded_relu": (1.0,), "hard_sigmoid": (-2.5, 2.5)}
 
@@ -102,7 +102,7 @@ def moved_slopes(by: float, rng: np.random.Generator) -> Iterator[None]:
         cell.slope = exact
 
 
-def verdict(v: Variant, net: Any, d: Data, masks: Any = None, backward: bool = True) -> Verdict:
+def verdict(v: Case, net: Any, d: Data, masks: Any = None, backward: bool = True) -> Verdict:
     params = {name: np.asarray(value, np.float64) for name, value in net.params.items()}
     want, tape = judge(v, params, d, masks, backward)
     length = v.inputs + v.layers * v.outputs + v.columns + 2
@@ -151,7 +151,7 @@ def compare(found: Mapping[str, Array], right: Verdict, what: object) -> None:
         assert off <= allowed, f"{what}: {name} is off by {off:.3g} where {allowed:.3g} is allowed"
 
 
-def check(v: Variant, attempts: int = 60) -> None:
+def check(v: Case, attempts: int = 60) -> None:
     """Hold training and inference of one variant against the reference."""
     net = model(v)
     for attempt in range(attempts):
@@ -162,7 +162,7 @@ def check(v: Variant, attempts: int = 60) -> None:
             continue
         compare(found, right, v)
         assert all(value.dtype == v.dtype for value in found.values())
-        without = infer(v, net, d)
+        without = infer(v, net, d, cells=True)
         if v.chance:
             compare(without, verdict(v, net, d, None, backward=False), f"{v}, inference")
             assert v.steps * v.batch == 0 or tape.masks

@@ -1,0 +1,116 @@
+# The steps of .ci/run and .ci/full, one function each. Sourced by both; needs $work, an empty folder.
+# Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler and the emulator itself.
+
+WHEEL_LIMIT_MB=1.0
+TORCH=torch==2.13.0
+
+# step TITLE COMMAND...: run a function of this file, and note how long it took.
+step() {
+  local title=$1 start=$SECONDS
+  shift
+  printf '\n== %s (%d s so far)\n' "$title" "$SECONDS"
+  "$@"
+  times_taken+=("$(printf '%5d s  %s' $((SECONDS - start)) "$title")")
+}
+
+# finish MINUTES: print the seconds of each step; fail if all of them took longer than that.
+finish() {
+  printf '\n== seconds per step\n'
+  printf '%s\n' "${times_taken[@]}"
+  printf '%5d s  in total, of %d allowed\n' "$SECONDS" $(($1 * 60))
+  [ "$SECONDS" -le $(($1 * 60)) ] || { echo "that is too long: move something to .ci/full" >&2; exit 1; }
+}
+
+tools() {
+  if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+      echo "install g++-aarch64-linux-gnu and qemu-user first" >&2
+      exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user >/dev/null
+  fi
+  python3 -m venv "$work/venv"
+  export PATH="$work/venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1
+}
+
+# As the README says, then everything that is compared with.
+install() {
+  pip install -q -e ".[test]"
+  # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
+  pip install -q "quadgate[examples,bench,dev]==$(python -c 'import quadgate; print(quadgate.__version__)')" cmake ninja
+  pip install -q "$TORCH" keras
+  export CMAKE_GENERATOR=Ninja
+}
+
+style() {
+  ruff check .
+  ruff format --check .
+  mypy --strict
+  python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist .ci/stubtest.txt quadgate._core
+  git ls-files '*.cpp' '*.h' '*.inl' | xargs clang-format --dry-run -Werror
+}
+
+headers() { tools/check_headers.sh; }
+
+wheel() {
+  pip wheel -q --no-deps -w "$work/wheel" .
+  python - "$work"/wheel/*.whl "$WHEEL_LIMIT_MB" <<'PY'
+import sys
+import zipfile
+from pathlib import Path
+
+wheel, limit = Path(sys.argv[1]), float(sys.argv[2])
+size = wheel.stat().st_size / 1e6
+names = {Path(n).name.split(".")[0] + Path(n).suffix for n in zipfile.ZipFile(wheel).namelist()}
+missing = {"_core.so", "_core.pyi", "py.typed", "LICENSE"} - names
+print(f"{wheel.name}: {size:.2f} MB")
+if size >= limit or missing:
+    sys.exit(f"the wheel must be below {limit} MB and hold everything; missing: {sorted(missing)}")
+PY
+}
+
+native() {
+  cmake -S . -B "$work/native" -DQUADGATE_NATIVE_TESTS=ON -DCMAKE_CXX_FLAGS=-Werror >/dev/null
+  cmake --build "$work/native" --parallel "$(nproc)"
+  ctest --test-dir "$work/native" --parallel "$(nproc)" --output-on-failure
+}
+
+sanitizers() { tests/native/run_sanitizers.sh "$work/sanitizers"; }
+
+emulation() { tests/native/run_neon.sh "$work/neon"; }
+
+example() { python examples/write_python.py --seconds 5; }
+
+bench() {
+  pytest bench/test_bench.py -q
+  pytest bench --benchmark-only --benchmark-min-rounds=1 --benchmark-max-time=0.05 --benchmark-warmup=off -q
+}
+
+tests() { pytest -n auto --require-peers --durations=10 "$@"; }
+
+# The promises about numbers once more for each instruction set that the other tests did not run on.
+instruction_sets() {
+  local isa
+  for isa in $(python -c 'import quadgate as qg; i = qg.cpu_info(); print(*({*i["supported"]} - {i["isa"]}))'); do
+    echo "-- $isa"
+    QUADGATE_ISA=$isa pytest -q -n auto -m numbers "$@"
+  done
+}
+
+# Everything that protects main, in the order in which mistakes are cheapest to find.
+all_of_run() {
+  step "tools" tools
+  step "install, as the README says" install
+  step "style, types and the core's stub" style
+  step "every header alone" headers
+  step "tests" tests
+  step "numbers on the other instruction sets" instruction_sets
+  step "wheel" wheel
+  step "native tests" native
+  step "native tests under sanitizers" sanitizers
+  step "NEON kernels and native tests under emulation" emulation
+  step "the example" example
+  step "bench: its own arithmetic and the peers, one quick round each" bench
+}

@@ -1,0 +1,92 @@
+"""The examples of the docstrings, the README and the pages of docs run as they stand, and give what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quadgate as qg
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if blocks(page)]
+
+
+def modules():
+    """All of the package but what runs as a program."""
+    found = [qg.__name__, *(m.name for m in pkgutil.walk_packages(qg.__path__, f"{qg.__name__}."))]
+    return [name for name in found if not name.endswith("__main__")]
+
+
+def examples(name):
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:  # an optional package
+        pytest.skip(f"{name} cannot be imported: {error}")
+    tests = doctest.DocTestFinder(exclude_empty=True).find(module, name)
+    return [test for test in tests if test.examples]
+
+
+def namespace():
+    """The names that examples take for granted: the modules, a network, its gradients, and data that fit it."""
+    rng = np.random.default_rng(0)
+    lstm, x = qg.LSTM(64, 128, rng=0), rng.standard_normal((10, 1, 64)).astype(np.float32)
+    y, _, tape = lstm.forward(x)
+    names = {"np": np, "qg": qg, "quadgate": qg, "lstm": lstm, "x": x, "grads": lstm.backward(tape, y)}
+    # ONNX: two directions, 5 units.
+    names |= {"X": x, "B": np.zeros((2, 40), np.float32)}
+    return names | {"W": np.ones((2, 20, 64), np.float32), "R": np.ones((2, 20, 5), np.float32)}
+
+
+def write_model(path):
+    """A model of one LSTM node whose input is called x."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed, its examples are not run: install onnx")
+    weights = [onnx.numpy_helper.from_array(np.ones((1, 20, n), np.float32), name) for n, name in ((64, "W"), (5, "R"))]
+    value = onnx.helper.make_tensor_value_info
+    x = value("x", onnx.TensorProto.FLOAT, ("T", "B", 64))
+    y = value("y", onnx.TensorProto.FLOAT, ("T", 1, "B", 5))
+    node = onnx.helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=5)
+    graph = onnx.helper.make_graph([node], "graph", [x], [y], weights)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)]), path)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstrings(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for test in examples(name):
+        if "model.onnx" in test.docstring:
+            write_model("model.onnx")
+        said: list[str] = []
+        test.globs = namespace()
+        failed, attempted = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+        assert attempted == len(test.examples)
+        assert not failed, "".join(said)
+
+
+def test_there_are_examples():
+    """The search finds those of the classes, not only those of modules."""
+    found = [test.name for name in ("quadgate", "quadgate.lstm", "quadgate.rnn") for test in examples(name)]
+    assert {"quadgate", "quadgate.lstm.LSTM", "quadgate.rnn.RNN"} <= set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_pages(page, tmp_path, monkeypatch):
+    """One block goes on from the one before it. A block that cannot be run says so: ```python no-run."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks(page), 1):
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+def test_there_are_blocks():
+    assert "README.md" in [page.name for page in PAGES]
