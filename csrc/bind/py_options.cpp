@@ -57,7 +57,9 @@ Options read_options(py::handle given) {
     o.cell.zoneout_c = rates[1].cast<double>();
   }
   flag("coupled", o.cell.coupled);
-  flag("elman", o.cell.elman);
+  bool elman = false;
+  flag("elman", elman);
+  if (elman) o.cell.type = CellType::elman;
   flag("peephole", o.peephole);
   flag("reverse", o.reverse);
   choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "pre", "carried"});

@@ -115,7 +115,7 @@ py::object gates_of(const Tape<Real>& tape, size_t k) {
   py::object result = new_array<Real>(4, shape);
   Real* to = View<Real>(result).data();
   const Real* from = tape.gates[k].data();
-  const CellKind<Real>* kind = tape.weights->kind();
+  const CellOptions<Real>* kind = tape.weights->kind();
   const RowOrder order(tape.steps, B, tape.ragged ? tape.lengths.data() : nullptr);
   const Unlocked unlocked;
   std::fill(to, to + tape.steps * B * 4 * H, Real(0));

@@ -16,7 +16,8 @@ struct Options {
   static constexpr double kNone = std::numeric_limits<double>::infinity();  // no clip
 
   size_t projection = 0;  // columns of h behind a projection; 0: none
-  CellKind<double> cell = {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, kNone, kNone, 0, 0, false, false};
+  CellOptions<double> cell = {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, kNone, kNone, 0, 0, false,
+                              CellType::lstm};
   double proj_clip = kNone;
   bool peephole = false;
   LayerNorm layer_norm = LayerNorm::none;
@@ -29,7 +30,7 @@ struct Options {
   bool plain_cell() const {
     return cell.gate.function == kSigmoid && cell.cell.function == kTanh && cell.output.function == kTanh &&
            cell.gate_clip == kNone && cell.cell_clip == kNone && cell.zoneout_h == 0 && cell.zoneout_c == 0 &&
-           !cell.coupled && !cell.elman && !peephole && layer_norm == LayerNorm::none;
+           !cell.coupled && cell.type == CellType::lstm && !peephole && layer_norm == LayerNorm::none;
   }
 };
 
@@ -38,9 +39,9 @@ struct Sizes {
   bool bias;
   Options options;
 
-  size_t gates() const { return options.cell.elman ? 1 : 4; }
+  size_t gates() const { return options.cell.type == CellType::elman ? 1 : 4; }
   size_t recurrent() const { return options.projection ? options.projection : hidden; }  // R, the columns of h
-  size_t cell() const { return options.cell.elman ? 0 : hidden; }                        // the columns of c
+  size_t cell() const { return options.cell.type == CellType::elman ? 0 : hidden; }      // the columns of c
   size_t raw() const { return recurrent() * directions; }  // both directions' h side by side
   size_t output() const { return options.merge == Merge::concat ? raw() : recurrent(); }
   size_t input_of(size_t layer) const {

@@ -53,7 +53,7 @@ class Weights {
   size_t blocks() const { return blocks_; }  // of a layer's panels
   const PackedLayer<Real>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
   const Packed<Real>& highway(size_t l) const { return highways_[l]; }
-  const CellKind<Real>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
+  const CellOptions<Real>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
 
   size_t bytes() const { return (panels_.capacity() + back_panels_.capacity()) * sizeof(Real); }
   // Makes the back panels; the first call works, concurrent ones wait for it.
@@ -64,7 +64,7 @@ class Weights {
   template <class F>
   void each_packed(F&& f) const;
 
-  CellKind<Real> kind_;
+  CellOptions<Real> kind_;
   bool plain_;
   size_t blocks_;
   Buffer<Real> panels_;

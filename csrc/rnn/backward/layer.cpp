@@ -62,7 +62,7 @@ void BackwardPass<Real>::set_row(const Block& b, size_t s, size_t r, bool contin
   row.dy = b.dy ? b.dy.at(t, i) : nullptr;
   row.dg = dg_ + at * G;
   row.dg_panel = panels_ + at * 4 * W;
-  if (s_.options.cell.elman) {
+  if (s_.options.cell.type == CellType::elman) {
     row.gates = tape_.y[b.l].data() + (t * B + i) * s_.raw() + b.d * R;
     row.c_prev = row.c = nullptr;
     row.dc = nullptr;
@@ -92,7 +92,7 @@ void BackwardPass<Real>::set_extra(const Block& b, size_t s, size_t r, size_t i)
   if (call_.dcells && b.l + 1 == s_.layers) cell.dcell = call_.dcells.at(t, at) + b.d * H;
   if (!tape_.masks.zoneout_c.empty()) cell.keep_c = tape_.masks.zoneout_c[id] + dense * H;
   if (dc_total_) cell.dc_total = dc_total_ + at * H;
-  if (fresh_) cell.fresh = fresh_ + row_in_block(b, s, r) * H;
+  if (fresh_) cell.c_new = fresh_ + row_in_block(b, s, r) * H;
 }
 
 // What the products over the block's rows take: the row of [x, h, 1], and m.
@@ -129,7 +129,7 @@ void BackwardPass<Real>::run_rows(const Team& units, const Block& b, size_t s, s
   step.n_rows = r1 - r0;
   step.panel_stride = block_rows_ * 4 * W;
   step.descending = s % 2;
-  step.kind = w_.kind();
+  step.options = w_.kind();
   step.peephole = layer.peephole;
   step.extra = extra_ ? extra_ + first : nullptr;
   const double flops = 2.0 * double(s_.gates() * H) * double(4 * W) * double(step.n_rows);

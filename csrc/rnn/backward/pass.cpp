@@ -28,7 +28,7 @@ bool BackwardPass<Real>::run() {
     if (at) std::memset(static_cast<void*>(at), 0, n * sizeof(Real));
   };
   // Panels without gates end in vectors that no row has, which are multiplied all the same.
-  if (s_.options.cell.elman) zero(panels_, block_rows_ * panel_width());
+  if (s_.options.cell.type == CellType::elman) zero(panels_, block_rows_ * panel_width());
   if (s_.options.projection) zero(dz_panels_, block_rows_ * w_.layer(0, 0).hr.shape.blocks() * W4);
   zero(zeros_, std::max(s_.gates() * H, s_.recurrent()));
   for (size_t id = 0; id < s_.states(); ++id) {

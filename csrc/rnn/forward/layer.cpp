@@ -119,9 +119,9 @@ class Loop {
   const LayerSteps<Real>& task_;
   const Scratch<Real>& scratch_;
   const size_t R_, H_;
-  // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y2 are its.
+  // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y_copy are its.
   struct Strides {
-    ptrdiff_t y, y2, dense;
+    ptrdiff_t y, y_copy, dense;
   };
   Strides strides_ = {};
   size_t n_ = 0;  // rows alive
@@ -141,14 +141,15 @@ void Loop<Real>::begin() {
     row.h = t.h + b * R_;
     row.pre = nullptr;  // `project` says where
     row.y = t.out.at(at, b);
-    row.y2 = t.copy ? t.copy.at(at, b) : nullptr;
+    row.y_copy = t.copy ? t.copy.at(at, b) : nullptr;
     row.c_prev = t.c + b * w_.sizes.cell();
     row.c = t.cells ? t.cells.at(at, b) : t.c + b * w_.sizes.cell();
     row.gates = tape ? tape->gates[t.state].data() + dense * 4 * w_.sizes.cell() : nullptr;
     if (scratch_.projected) {
-      scratch_.projected[i] = {scratch_.z + i * w_.layer(0, 0).hr.shape.blocks() * 4 * w_.kernels.width, row.y, row.y2};
+      scratch_.projected[i] = {scratch_.z + i * w_.layer(0, 0).hr.shape.blocks() * 4 * w_.kernels.width, row.y,
+                               row.y_copy};
       row.y = tape ? tape->m[t.state].data() + dense * H_ : scratch_.m + i * H_;
-      row.y2 = nullptr;
+      row.y_copy = nullptr;
     }
     if (scratch_.norm) {
       NormRow<Real>& norm = scratch_.norm[i];
@@ -285,7 +286,7 @@ void Loop<Real>::advance_rest(size_t s, size_t i) {
     ProjectedRow<Real>& projected = scratch_.projected[i];
     row.h = projected.y;
     projected.y += d.y;
-    projected.y2 += d.y2;
+    projected.y_copy += d.y_copy;
   }
   if (scratch_.norm && task_.tape) {
     NormRow<Real>& norm = scratch_.norm[i];
@@ -328,12 +329,12 @@ bool Loop<Real>::run() {
   step_.next = {sign * ptrdiff_t(t.in.step),
                 0,
                 strides_.y,
-                strides_.y2,
+                strides_.y_copy,
                 t.cells ? sign * ptrdiff_t(t.cells.step) : 0,
                 t.tape ? dense * ptrdiff_t(4 * w_.sizes.cell()) : 0};
   if (scratch_.projected) {
     step_.next.y = t.tape ? dense * ptrdiff_t(H_) : 0;
-    step_.next.y2 = 0;
+    step_.next.y_copy = 0;
   }
   plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
   n_ = alive(t.s0);
@@ -350,7 +351,7 @@ bool Loop<Real>::run() {
   step_.recurrent_size = R_;
   step_.rows = scratch_.rows;
   step_.use_pre = ahead_;
-  step_.kind = w_.kind();
+  step_.options = w_.kind();
   step_.peephole = t.weights->peephole;
   step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
   // What L2 could keep for the backward pass is not worth a detour through memory; 16 MB is past it on any machine.
