@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured by `ceilings/ceilings.cpp`.
+"""Peak rates of this machine, measured by `ceilings/ceilings.cpp`.
 
 python bench/ceilings.py            prints the figures as JSON
 """
@@ -19,18 +19,21 @@ Ceilings = dict[str, Any]
 
 
 def measure(threads: int = 2, largest_mib: int = 256) -> Ceilings:
-    """Build the program if need be, run it, and return its figures.
-
-    The keys are "isa"; "caches" with l1d, l2 and l3 in bytes (0: unknown); "gflop_per_s" by dtype and then by number of
-    threads (as a string), all threads together; "read", a list of threads, bytes (of each thread) and gb_per_s (of all
-    together); and "round_trip_ns" between two cores (0 where only one was asked for).
+    """Build the program if necessary, run it, and return its figures.
 
     Parameters
     ----------
-    threads
-        Measured beside one thread; cut to the number of cores that this process may use.
-    largest_mib
-        Size of the largest array read, of each thread.
+    threads : int
+        Number of threads measured in addition to one; at most the number of cores that this process may use.
+    largest_mib : int
+        Size of the largest array that each thread reads.
+
+    Returns
+    -------
+    dict
+        "isa"; "caches" with l1d, l2 and l3 in bytes (0: unknown); "gflop_per_s" by dtype and number of threads (a
+        string), the sum of all threads; "read", a list with threads, bytes (of each thread) and gb_per_s (the sum of
+        all threads); "round_trip_ns" between two cores (0 for one thread).
     """
     threads = max(1, min(threads, len(os.sched_getaffinity(0))))
     program = build(Path(__file__).resolve().parent / "ceilings" / "ceilings.cpp", "", ["-pthread"])
@@ -40,7 +43,7 @@ def measure(threads: int = 2, largest_mib: int = 256) -> Ceilings:
 
 
 def best(one: Ceilings, other: Ceilings) -> Ceilings:
-    """Join two runs: the larger of each pair of rates, the smaller of the times."""
+    """Merge two runs: the larger of each pair of rates, the smaller of the two times."""
     rates = {
         dtype: {n: max(rate, other["gflop_per_s"][dtype][n]) for n, rate in by_threads.items()}
         for dtype, by_threads in one["gflop_per_s"].items()
@@ -53,13 +56,13 @@ def best(one: Ceilings, other: Ceilings) -> Ceilings:
 
 
 def fma_peak(ceilings: Ceilings, threads: int, dtype: str = "float32") -> float:
-    """Return GFLOP/s of all threads; where that number was not measured, scaled from one thread."""
+    """Return GFLOP/s of all threads, scaled from one thread if that number of threads was not measured."""
     by_threads: dict[str, float] = ceilings["gflop_per_s"][dtype]
     return by_threads.get(str(threads), by_threads["1"] * threads)
 
 
 def read_bandwidth(ceilings: Ceilings, total_bytes: float, threads: int) -> float:
-    """Return GB/s of all threads reading `total_bytes` together, each its share, again and again."""
+    """Return GB/s of all threads that read `total_bytes` together, an equal part each, repeatedly."""
     count = threads if any(r["threads"] == threads for r in ceilings["read"]) else 1
     points = [(r["bytes"] * count, r["gb_per_s"]) for r in ceilings["read"] if r["threads"] == count]
     scale = threads / count

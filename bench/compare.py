@@ -1,12 +1,16 @@
-"""Compares quadgate with its peers on this machine.
+"""Comparison of quadgate with its peers on this machine.
 
-    python bench/compare.py                                  the table's shapes, 1 and 2 threads
+    python bench/compare.py                                   the table's shapes, 1 and 2 threads
+    python bench/compare.py --shapes 200,16,12,96             one shape T,B,I,H (steps, batch, input, hidden size)
+    python bench/compare.py --shapes 200,16,12,96 --mode inference training --layers 2 --directions 2 --threads 1
+    python bench/compare.py --shapes 1,8,64,128 --mode stream --peers quadgate quadgate_step torch
     python bench/compare.py --shapes all --markdown out.md --plot out.png --json out.json
-    python bench/compare.py --shapes 100,1,40,32 --threads 1 --peers quadgate onednn
-    python bench/compare.py --read out.json --plot out.png   renders an earlier run again
+    python bench/compare.py --grid 40 --seed 7 --json b.json --earlier a.json
+    python bench/compare.py --read out.json --plot out.png    renders an earlier run again
 
-Every peer runs in a process of its own, is checked against the float64 reference, and is stopped while another one is
-timed. A peer that is not installed is left out, and that is said. Linux only.
+Every peer runs in its own process, is checked against the float64 reference, and is stopped while another one is timed.
+Peers that are not installed are skipped with a message. Beside each figure stand its 10th and 90th percentile over
+rounds. The report ends with the shapes whose ratio to the best peer is below 1.00. Linux only.
 """
 
 from __future__ import annotations
@@ -21,16 +25,17 @@ import time
 from pathlib import Path
 
 import ceilings as machine
+import grid
 import numpy as np
 import readme
 import report
 from measure import Result, Runner
 from peers.client import PEERS
-from shapes import DEFAULT_FILE, Shape, choose
+from shapes import DEFAULT_FILE, MODES, Shape, choose
 
 
 def cpu_model() -> str:
-    """Return the processor's name as the system gives it."""
+    """Return the name of the processor as the system reports it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = found.get("model name") or f"{platform.machine()} part {found.get('CPU part', 'unknown')}"
@@ -40,21 +45,20 @@ def cpu_model() -> str:
 def run(
     shapes: list[Shape], threads: list[int], peers: list[str], rounds: int, quick: bool
 ) -> tuple[report.Run, list[Result]]:
-    """Measure everything and return the report's head and the results."""
+    """Measure all shapes; return the report's head and the results."""
     load = [os.getloadavg()[0]]
     if load[0] > 0.5:
-        print(f"The machine is busy (load average {load[0]:.2f}): expect figures of little worth.", file=sys.stderr)
+        print(f"The machine is busy (load average {load[0]:.2f}): figures are unreliable.", file=sys.stderr)
     largest = 32 if quick else 256
     figures = machine.measure(max(threads), largest)
     results: list[Result] = []
     with Runner(peers, lambda text: print(text, file=sys.stderr)) as runner:
         for k, shape in enumerate(shapes):
             begin = time.perf_counter()
-            for result in runner.measure(shape, threads, rounds):
-                results.append(result)
-                times = "  ".join(f"{peer} {1e6 * result.median(peer):.4g}" for peer in result.samples)
-                print(f"[{k + 1}/{len(shapes)}] {shape.mode} {shape.label}, {result.threads} threads: {times} us")
-            print(f"    {time.perf_counter() - begin:.1f} s", flush=True)
+            measured = runner.measure(shape, threads, rounds)
+            results += measured
+            print(f"[{k + 1}/{len(shapes)}] {time.perf_counter() - begin:.1f} s")
+            print("\n".join(line for result in measured for line in report.progress(result)), flush=True)
         versions = dict(runner.versions)
     figures = machine.best(figures, machine.measure(max(threads), largest))
     load.append(os.getloadavg()[0])
@@ -72,39 +76,71 @@ def run(
 
 
 def read(path: Path) -> tuple[report.Run, list[Result]]:
-    """Read what an earlier run wrote with --json."""
+    """Read the results of an earlier run, from the file of --json."""
     content = json.loads(path.read_text())
     results = [Result(Shape(**r["shape"]), r["threads"], r["samples"], r["errors"]) for r in content.pop("results")]
     return content, results
 
 
-def main() -> None:
-    """Read the command line, measure, and write what was asked for."""
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--shapes", nargs="+", default=["table"], help='"table", "all", names, parts of names, or T,B,I,H')
-    add("--shapes-file", type=Path, default=DEFAULT_FILE, help="more shapes (JSON)")
+    add("--shapes", nargs="+", default=[], metavar="SHAPE", help='T,B,I,H, "table" (default), "all", or parts of names')
+    add("--mode", nargs="+", choices=MODES, default=["inference"], help="modes of the shapes given as T,B,I,H")
+    add("--layers", type=int, default=1, help="number of layers of these shapes")
+    add("--directions", type=int, choices=(1, 2), default=1, help="number of directions of these shapes")
+    add("--grid", type=int, default=0, metavar="N", help="draw N shapes of at most 5 GFLOP, half of them training")
+    add("--seed", type=int, default=0, help="seed of --grid: the same seed draws the same shapes")
+    add("--shapes-file", type=Path, default=DEFAULT_FILE, help="list of named shapes (JSON)")
     add("--threads", nargs="+", type=int, default=[1, 2])
     add("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     add("--rounds", type=int, default=15, help="samples of each peer, shape and number of threads")
     add("--quick", action="store_true", help="read arrays of at most 32 MiB when measuring the machine")
     add("--read", type=Path, help="measure nothing, render this earlier --json")
+    add("--earlier", type=Path, help="list only the shapes below 1.00 in this earlier --json, too")
     add("--json", type=Path, help="write every sample")
-    add("--markdown", type=Path, help="write the report here rather than to standard output")
+    add("--markdown", type=Path, help="write the report to this file instead of standard output")
     add("--plot", type=Path, help="write a PNG")
-    add("--readme", type=Path, help="rewrite the table in this file")
+    add("--readme", type=Path, help="rewrite the table in this file (docs/benchmarks.md)")
+    return parser
+
+
+def selected(args: argparse.Namespace) -> list[Shape]:
+    """Return the shapes that the command line selects.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, sizes are not valid, or the grid has fewer shapes.
+    """
+    names = args.shapes or ([] if args.grid else ["table"])
+    result: list[Shape] = []
+    for name in names:
+        if grid.is_sizes(name):
+            found = [grid.parse(name, mode, args.layers, args.directions) for mode in args.mode]
+        else:
+            found = choose([name], args.shapes_file)
+        result += [shape for shape in found if shape not in result]
+    return result + [shape for shape in grid.draw(args.grid, args.seed) if shape not in result]
+
+
+def main() -> None:
+    """Measure the selected shapes, and write the requested files."""
+    parser = arguments()
     args = parser.parse_args()
     if args.read is not None:
         content, results = read(args.read)
     else:
         try:
-            shapes = choose(args.shapes, args.shapes_file)
+            shapes = selected(args)
         except ValueError as error:
             parser.error(str(error))
         content, results = run(shapes, args.threads, args.peers, args.rounds, args.quick)
+        content["header"]["shapes"] = f"grid of {args.grid}, seed {args.seed}" if args.grid else ", ".join(args.shapes)
     if args.json is not None:
         args.json.write_text(json.dumps({**content, "results": [r.as_json() for r in results]}, indent=1) + "\n")
-    text = report.markdown(content, results)
+    text = report.markdown(content, results, read(args.earlier)[1] if args.earlier else None)
     if args.markdown is not None:
         args.markdown.write_text(text)
     else:

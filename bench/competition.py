@@ -1,9 +1,9 @@
-"""How much slower a call gets with one busy process beside it on every core.
+"""Slowdown of a call while one busy process runs on every core.
 
     python bench/competition.py [--threads 1 2] [--rounds 9] [--json out.json]
 
-Alone and disturbed samples take turns. With a fair scheduler and as many busy processes as cores, a call that uses
-every core gets half of each: 2 is what it costs at least, and up to 4 is allowed. Linux only.
+Undisturbed and disturbed samples alternate. With a fair scheduler and as many busy processes as cores, a call that uses
+every core gets half of each, so a slowdown of 2 is the minimum; up to 4 is allowed. Linux only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _burn() -> None:
 
 @contextmanager
 def _running(pids: list[int]) -> Iterator[None]:
-    """Let the stopped processes run inside the block."""
+    """Continue the stopped processes inside the block."""
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     time.sleep(0.02)
@@ -66,7 +66,7 @@ def _call(shape: Shape) -> Callable[[], object]:
 
 
 def _sample(call: Callable[[], object]) -> list[float]:
-    """Return the seconds of each of the calls that a sample has room for."""
+    """Return the seconds of each call; a sample has as many calls as fit into SAMPLE_SECONDS."""
     times: list[float] = []
     begin = last = time.perf_counter()
     while last - begin < SAMPLE_SECONDS:
@@ -78,7 +78,7 @@ def _sample(call: Callable[[], object]) -> list[float]:
 
 
 def measure(shape: Shape, threads: int, rounds: int, pids: list[int]) -> dict[str, object]:
-    """Return the mean time of a call alone and disturbed, by rounds, and the ratios."""
+    """Return the mean time of a call without busy processes, and the slowdown with them, over rounds."""
     qg.set_num_threads(threads)
     call = _call(shape)
     call()
@@ -115,7 +115,7 @@ def main() -> None:
     try:
         for process in busy:
             process.start()
-        time.sleep(1)  # until they are past their imports
+        time.sleep(1)  # until their imports are done
         pids = [process.pid for process in busy if process.pid is not None]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

@@ -1,13 +1,13 @@
-"""Derives the constants in csrc/kernels/math.h: run it and compare (needs mpmath).
+"""Derivation of the constants in csrc/kernels/math.h (needs mpmath).
 
-Both activations need exp(-r) for |r| <= ln(2)/2, written so that no accuracy is lost near zero:
+Both activations need exp(-r) for |r| <= ln(2)/2, in a form that loses no accuracy near zero:
 
     sigmoid  exp(-r) = 1 - r h(r)
     tanh     (exp(2 r) - 1) / 2 = r + r^2 h(r),  |r| <= ln(2)/4
 
 softplus needs artanh(q) = q h(q^2) for 0 <= q <= 1/3.
 
-Remez exchange minimises the largest relative error of the result.
+The Remez exchange algorithm minimises the largest relative error of the result.
 """
 
 from __future__ import annotations
@@ -38,44 +38,47 @@ Function = Callable[[mpf], mpf]
 
 
 def sigmoid_h(r: mpf) -> mpf:
-    """(1 - exp(-r)) / r."""
+    """Return (1 - exp(-r)) / r."""
     return mpf(1) if r == 0 else -expm1(-r) / r
 
 
 def tanh_h(r: mpf) -> mpf:
-    """((exp(2 r) - 1) / 2 - r) / r^2."""
+    """Return ((exp(2 r) - 1) / 2 - r) / r^2."""
     if abs(r) < mpf(2) ** -60:
         return mpf(1)
     return (expm1(2 * r) / 2 - r) / r**2
 
 
 def sigmoid_weight(r: mpf) -> mpf:
-    """Relative error of exp(-r) for an error 1 of h; kept off zero, where it vanishes."""
+    """Return the relative error of exp(-r) for an error 1 of h, bounded away from zero near r = 0."""
     return max(abs(r), mpf("0.003")) * exp(r)
 
 
 def tanh_weight(r: mpf) -> mpf:
-    """Relative error of tanh for an error 1 of h: k = 0 below zero (tanh(r)), k = -1 above; kept off zero."""
+    """Return the relative error of tanh for an error 1 of h, bounded away from zero near r = 0.
+
+    For r < 0 the exponent k is 0 and the result tanh(r); for r > 0 the exponent is -1.
+    """
     r = r if abs(r) > mpf("0.002") else mpf("-0.002")
     return 4 * r**2 / -expm1(4 * r) if r < 0 else 2 * r**2 / (1 - exp(4 * r) / 4)
 
 
-MIDDLE = mpf(1) / 18  # of [0, 1/9], where the square of artanh's argument lies
+MIDDLE = mpf(1) / 18  # middle of [0, 1/9], the interval of the square of artanh's argument
 
 
 def artanh_h(s: mpf) -> mpf:
-    """artanh(q) / q for q^2 = s + MIDDLE."""
+    """Return artanh(q) / q for q^2 = s + MIDDLE."""
     q = sqrt(max(mpf(0), s + MIDDLE))
     return mpf(1) if q == 0 else atanh(q) / q
 
 
 def artanh_weight(s: mpf) -> mpf:
-    """Relative error of artanh for an error 1 of h."""
+    """Return the relative error of artanh for an error 1 of h."""
     return 1 / artanh_h(s)
 
 
 def from_middle(coefficients: list[mpf]) -> list[mpf]:
-    """The same polynomial in q^2."""
+    """Convert the coefficients of a polynomial in q^2 - MIDDLE to those of the same polynomial in q^2."""
     result = [mpf(0)] * len(coefficients)
     for j, c in enumerate(coefficients):
         for i in range(j + 1):
@@ -84,7 +87,10 @@ def from_middle(coefficients: list[mpf]) -> list[mpf]:
 
 
 def remez(f: Function, weight: Function, degree: int, bound: mpf) -> tuple[list[mpf], mpf]:
-    """Coefficients, lowest power first, of the polynomial with the smallest weighted error on [-bound, bound]."""
+    """Return the coefficients, lowest power first, of the polynomial of least weighted error on [-bound, bound].
+
+    The second result is that error.
+    """
     count = degree + 2
     points = [-bound * cos(pi * (2 * i + 1) / (2 * count)) for i in range(count)]
     grid = [-bound * cos(pi * i / 2000) for i in range(2001)]
@@ -94,7 +100,7 @@ def remez(f: Function, weight: Function, degree: int, bound: mpf) -> tuple[list[
         solution = lu_solve(matrix(rows), matrix([f(x) for x in points]))
         coefficients = list(solution)[:-1]
         errors = [(polyval(coefficients[::-1], x) - f(x)) * weight(x) for x in grid]
-        # one extremum from each run of equal sign
+        # The exchange keeps one extremum of each run of errors of equal sign.
         runs: list[list[int]] = []
         for i, e in enumerate(errors):
             if e == 0:
@@ -113,13 +119,13 @@ def remez(f: Function, weight: Function, degree: int, bound: mpf) -> tuple[list[
 
 
 def split_ln2(bits: int) -> tuple[mpf, mpf]:
-    """The logarithm of 2 as hi + lo, hi of so few bits that its product with an integer exponent is exact."""
+    """Return ln(2) as hi + lo; hi has few bits, so that its product with an integer exponent is exact."""
     hi = floor(ln(2) * 2**bits) / mpf(2) ** bits
     return hi, ln(2) - hi
 
 
 def main() -> None:
-    """Print every constant, and the error of each polynomial in units of the type's half ULP of 1."""
+    """Print every constant, and the error of each polynomial in units of half an ULP of 1."""
     half = ln(2) / 2
     for name, digits, bits, hi_bits, sigmoid_degree, tanh_degree, artanh_degree in (
         ("float", 10, 24, 16, 5, 4, 4),

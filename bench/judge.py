@@ -1,4 +1,4 @@
-"""Whether what a peer computed is right: quadgate.reference in float64 decides."""
+"""Comparison of a peer's outputs with quadgate.reference in float64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 def _reference() -> ModuleType:
-    """Import quadgate.reference; where quadgate is not installed, that one folder of the source tree."""
+    """Import quadgate.reference; if quadgate is not installed, from the source tree."""
     try:
         import quadgate.reference as installed
 
@@ -36,7 +36,7 @@ def _reference() -> ModuleType:
 
 
 def expected(shape: Shape, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Compute in float64 what a peer's `setup` returns."""
+    """Compute the results of a peer's `setup` in float64."""
     reference = _reference()
     params = {name: arrays[name] for name in parameter_names(shape)}
     x = np.repeat(arrays["x"], STREAM_STEPS, axis=0) if shape.mode == "stream" else arrays["x"]
@@ -50,10 +50,10 @@ def expected(shape: Shape, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def terms(shape: Shape, key: str) -> int:
-    """Return how many rounded terms the longest chain behind one element of an output has.
+    """Return the number of rounded terms in the longest sum that one element of an output depends on.
 
-    Forward: the products of one step and the cell's own dozen operations. A gradient adds the 4H products that carry it
-    a step back, and the gradient of a parameter the sum over all rows.
+    Forward, these are the products of one step and some twelve operations of the cell. A gradient adds the 4H products
+    of one step back, and the gradient of a parameter adds the sum over all rows.
     """
     forward = max(shape.widths) + shape.H + 16
     if key in ("y", "h", "c"):
@@ -62,11 +62,16 @@ def terms(shape: Shape, key: str) -> int:
 
 
 def check(shape: Shape, wanted: Mapping[str, Array], got: Mapping[str, Array]) -> float:
-    """Return the largest error of `got` in parts of what is allowed; raise AssertionError where that is above 1.
+    """Return the largest error of `got` as a fraction of the allowed error.
 
-    A float32 sum of n terms is off by at most n * eps in parts of its terms' sum; against the largest element of the
-    array that bound is generous for one step (errors grow as the root of n), and what it leaves is there for the errors
-    that earlier steps and layers pass on.
+    The relative error of a float32 sum of n terms is at most n * eps. Relative to the largest element of the array this
+    bound is loose for one step, since typical errors grow with the square root of n. The margin covers the errors that
+    earlier steps and layers propagate.
+
+    Raises
+    ------
+    AssertionError
+        If an output is missing, has a wrong shape, or exceeds the allowed error.
     """
     worst = 0.0
     eps = float(np.finfo(np.float32).eps)

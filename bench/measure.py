@@ -1,4 +1,4 @@
-"""Times the peers by turns, so that what disturbs the machine disturbs all of them alike."""
+"""Interleaved timing of the peers, so that disturbances of the machine affect all of them equally."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peers.client import PEERS, Client, PeerError
 from shapes import Shape
 
 SAMPLE_SECONDS = 0.004  # one sample lasts at least this long, or one call
-WARM_SECONDS = 0.001  # untimed calls ahead of each sample, where a call is short
+WARM_SECONDS = 0.001  # untimed calls before each sample, if a call is short
 
 
 @dataclass
@@ -31,21 +31,42 @@ class Result:
     shape: Shape
     threads: int
     samples: dict[str, list[float]] = field(default_factory=dict)  # seconds of one call, by peer
-    errors: dict[str, float] = field(default_factory=dict)  # largest error, in parts of the allowed one, by peer
+    errors: dict[str, float] = field(default_factory=dict)  # largest error as a fraction of the allowed one, by peer
+
+    def times(self, peer: str) -> list[float]:
+        """Return a peer's samples in seconds, with the drift of the machine removed.
+
+        The speed of the machine changes between rounds, while the samples of a round are neighbours. So each is divided
+        by the slowness of its round: the median over all peers of sample / median of the peer's samples. Quotients of
+        the medians of these times are then as robust as medians of each round's quotient, and agree with the times.
+        """
+        medians = {name: statistics.median(samples) for name, samples in self.samples.items()}
+        rounds = zip(*([s / medians[name] for s in samples] for name, samples in self.samples.items()), strict=True)
+        return [s / statistics.median(slowness) for s, slowness in zip(self.samples[peer], rounds, strict=True)]
 
     def median(self, peer: str) -> float:
-        """Return the median time of one call in seconds."""
-        return statistics.median(self.samples[peer])
+        """Return the median of `times`: the seconds of one call."""
+        return statistics.median(self.times(peer))
+
+    def spread(self, peer: str) -> tuple[float, float]:
+        """Return the 10th and 90th percentile of `times`."""
+        return percentiles(self.times(peer))
 
     def as_json(self) -> dict[str, object]:
-        """Return everything, with the medians in microseconds beside the samples."""
+        """Return all fields, and the medians in microseconds."""
         medians = {peer: 1e6 * self.median(peer) for peer in self.samples}
         return {**asdict(self), "median_us": medians}
 
 
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """Return the 10th and 90th percentile."""
+    low, high = np.percentile(values, (10, 90))
+    return float(low), float(high)
+
+
 @contextmanager
 def awake(client: Client) -> Iterator[None]:
-    """Let a peer's process run inside the block only: outside of it, it is stopped, spinning threads and all."""
+    """Continue a peer's process inside the block; otherwise it is stopped, including threads that spin."""
     os.kill(client.process.pid, signal.SIGCONT)
     try:
         yield
@@ -55,7 +76,7 @@ def awake(client: Client) -> Iterator[None]:
 
 
 class Runner:
-    """Keeps one process for each peer and number of threads, and measures shape after shape with them."""
+    """One process for each peer and number of threads, in which shape after shape is measured."""
 
     def __init__(self, peers: Iterable[str], say: Callable[[str], None]) -> None:
         self.peers, self.say = list(peers), say
@@ -75,7 +96,7 @@ class Runner:
         self.stack.close()
 
     def _client(self, peer: str, threads: int) -> Client | None:
-        """Start a peer, or give it up for the rest of the run, saying so."""
+        """Start a peer; if that fails, report it and skip the peer for the rest of the run."""
         if (peer, threads) not in self.clients:
             try:
                 self.clients[peer, threads] = Client(peer, threads)
@@ -87,7 +108,7 @@ class Runner:
         return self.clients[peer, threads]
 
     def measure(self, shape: Shape, threads: list[int], rounds: int) -> list[Result]:
-        """Check and time every peer on one shape, `rounds` samples of each, in an order drawn anew for each round."""
+        """Check every peer on one shape, then take `rounds` samples of each, in a new random order each round."""
         arrays = make_arrays(shape)
         path = self.folder / "arrays.npz"
         np.savez(path, **arrays)  # type: ignore[arg-type]
@@ -124,11 +145,11 @@ class Runner:
 
     @staticmethod
     def _calibrate(client: Client) -> tuple[int, int]:
-        """Return how many calls warm up and how many make a sample."""
+        """Return the number of warm-up calls and the number of timed calls of a sample."""
         calls, one, begin = 1, math.inf, time.perf_counter()
         while True:
             seconds = client.time(calls)
-            one = min(one, seconds / calls)  # the first calls may wait for threads to start
+            one = min(one, seconds / calls)  # the first calls may include the start of threads
             if calls * one >= SAMPLE_SECONDS / 2 or time.perf_counter() - begin > 1:
                 break
             calls *= 2

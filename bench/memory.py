@@ -1,10 +1,10 @@
-"""How much memory inference takes as T grows, and how large the tape of a training step is.
+"""Memory of an inference call as T grows, and of the tape of a training step.
 
     python bench/memory.py
 
-Peak resident memory is measured in a fresh process for each T, over what the process had with x and y in place and one
-step run: what is left is the workspace, which must not grow with T. The kernel counts in lots of 64 pages for each
-thread, so some hundred KiB to and fro mean nothing. Linux only (ru_maxrss in KiB).
+Peak resident memory is measured in a fresh process for each T, relative to its value after x and y were allocated and
+one step was run. The difference is the workspace, which must not grow with T. The kernel counts in units of 64 pages
+for each thread, so differences of some hundred KiB are noise. Linux only (ru_maxrss in KiB).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STEPS = (100, 1000, 4000)
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process ever had resident."""
+    """Return the peak resident memory of this process in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def workspace(steps: int, batch: int, inputs: int, hidden: int) -> int:
-    """Return by how much one call raises this process's peak, beyond x and y."""
+    """Return the bytes by which one call raises the peak of this process, without x and y."""
     lstm = qg.LSTM(inputs, hidden)
     x = np.ones((steps, batch, inputs), np.float32)
     y = np.ones((steps, batch, hidden), np.float32)
@@ -38,7 +38,7 @@ def workspace(steps: int, batch: int, inputs: int, hidden: int) -> int:
 
 
 def main() -> None:
-    """Print both tables; with four sizes, print the workspace of that one call only."""
+    """Print both tables; with four sizes as arguments, print the workspace of that call only."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="*", type=int, help="T B I H")
     sizes = parser.parse_args().sizes

@@ -1,4 +1,4 @@
-"""Builds the small native programs of the benchmarks, once for each version of their source."""
+"""Builds of the native programs of the benchmarks, cached by source and flags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder that keeps what was built: QUADGATE_BENCH_CACHE, or one in the user's cache."""
+    """Return the folder of the build results: QUADGATE_BENCH_CACHE, or a folder in the user's cache."""
     given = os.environ.get("QUADGATE_BENCH_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     folder = Path(given) if given else base / "quadgate-bench"
@@ -21,16 +21,21 @@ def cache_folder() -> Path:
 
 
 def build(source: Path, suffix: str, flags: list[str]) -> Path:
-    """Compile `source` with `flags` and return the path of the result, from the cache when nothing changed.
+    """Compile `source` with `flags` unless the cache has the result, and return its path.
 
     Parameters
     ----------
-    source
+    source : Path
         One C++ file.
-    suffix
-        How the name of the result ends ("" for a program).
-    flags
-        Further arguments of the compiler; libraries belong here too.
+    suffix : str
+        Suffix of the result's name ("" for a program).
+    flags : list of str
+        Further arguments of the compiler, libraries included.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If the compiler fails.
     """
     compiler = os.environ.get("CXX", "c++")
     command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wextra", str(source), *flags]
@@ -47,5 +52,5 @@ def build(source: Path, suffix: str, flags: list[str]) -> Path:
 
 
 def extension_suffix() -> str:
-    """Return how the name of an extension module ends on this Python."""
+    """Return the suffix of extension modules of this Python."""
     return str(sysconfig.get_config_var("EXT_SUFFIX"))

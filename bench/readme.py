@@ -1,4 +1,4 @@
-"""Writes what compare.py measured between the table marks of a README."""
+"""The table of docs/benchmarks.md, written between its marks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _cells(result: Result) -> list[str]:
 
 
 def _means(rows: list[Result], run: Run) -> list[str]:
-    """One line for each number of threads: geometric means of the ratios, and the room that the machine leaves."""
+    """Return the cells of a line of geometric means: for each number of threads the room and the two ratios."""
     cells = []
     for n in sorted({r.threads for r in rows}):
         here = [r for r in rows if r.threads == n]
@@ -48,18 +48,18 @@ def _means(rows: list[Result], run: Run) -> list[str]:
 
 
 def table(run: Run, results: Iterable[Result]) -> str:
-    """Return the text between the marks."""
+    """Return the text between the marks: the conditions of the run, and the table."""
     results, head = list(results), run["header"]
     versions = [f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p not in ("quadgate", "quadgate_step")]
     counts = sorted({r.threads for r in results})
     names = ["1 thread" if n == 1 else f"{n} threads" for n in counts]
     lines = [
-        f"{head['cpu']}, {head['cores']} virtual cores of {fma_peak(run['ceilings'], 1):.0f} GFLOP/s each, shared with",
-        f"strangers; {head['date'][:10]}; float32, against {', '.join(versions)}: how many times",
-        "faster than the best of them and than torch, on one thread and on two. Ratios are medians of",
-        f"{head['rounds']} interleaved rounds; 1.00 is a tie. The last line of each part has their geometric means",
-        'and, as "room", how far the best peer is from the FMA peak in the batched shapes (B >= 32, H >= 256): no',
-        "program could be faster than it by more there.",
+        f"{head['cpu']}, {head['cores']} virtual cores of {fma_peak(run['ceilings'], 1):.0f} GFLOP/s each, shared;",
+        f"{head['date'][:10]}; float32, against {', '.join(versions)}. Times are quadgate's. The other columns are",
+        "the time of the best peer and of torch divided by it; 1.00 is a tie. A ratio is the quotient of two medians",
+        f"over {head['rounds']} interleaved rounds, corrected for the machine's speed in each round. The last line of",
+        'each part has geometric means. "Room" is the time of the best peer divided by that of the multiply-adds at',
+        "the FMA peak in the batched shapes (B >= 32, H >= 256), an upper bound of the ratio for any program.",
         "",
         "| T, B, I, H | " + " | ".join(f"quadgate, {name} | best peer | torch" for name in names) + " |",
         "|---|" + "---:|" * (3 * len(counts)),
@@ -81,12 +81,12 @@ def table(run: Run, results: Iterable[Result]) -> str:
 
 
 def rewrite(path: Path, run: Run, results: Iterable[Result]) -> None:
-    """Put the table between its marks; the rest of the file stays as it is.
+    """Replace the text between the marks of a file by the table.
 
     Raises
     ------
     ValueError
-        If the marks are not there.
+        If the file has no marks.
     """
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)

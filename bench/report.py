@@ -1,15 +1,14 @@
-"""Renders what compare.py measured: Markdown tables and a plot."""
+"""Markdown tables and a plot of the results of compare.py."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ceilings import fma_peak, read_bandwidth
-from measure import Result
+from measure import Result, percentiles
 from peers.client import OURS
 from shapes import MODES
 
@@ -30,21 +29,26 @@ Run = dict[str, Any]
 
 
 def ours(result: Result) -> str | None:
-    """Return which of our calls the ratios are for: in a stream `stream.step`, else `lstm`."""
+    """Return the name of quadgate's call in the ratios: `stream.step` for a stream, otherwise `lstm`."""
     return next((name for name in reversed(OURS) if name in result.samples), None)
 
 
 def best_peer(result: Result) -> str | None:
-    """Return the fastest of the others."""
+    """Return the name of the fastest other program."""
     return min((name for name in result.samples if name not in OURS), key=result.median, default=None)
 
 
 def ratio(result: Result, other: str | None, mine: str | None) -> float | None:
-    """Return how many times faster `mine` is than `other`: the median over rounds, whose two samples are neighbours."""
+    """Return the quotient of two medians, above 1 if `mine` is faster; None if one of them was not measured."""
     if other not in result.samples or mine not in result.samples:
         return None
+    return result.median(other) / result.median(mine)
+
+
+def ratio_spread(result: Result, other: str, mine: str) -> tuple[float, float]:
+    """Return the 10th and 90th percentile over rounds of the quotient of the two samples of a round."""
     pairs = zip(result.samples[other], result.samples[mine], strict=True)
-    return statistics.median(theirs / our for theirs, our in pairs)
+    return percentiles([theirs / our for theirs, our in pairs])
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -55,8 +59,22 @@ def geometric_mean(values: Sequence[float]) -> float:
 def _time(result: Result, peer: str) -> str:
     if peer not in result.samples:
         return ""
-    microseconds = 1e6 * result.median(peer)
-    return f"{microseconds:.2f}" if microseconds < 10 else f"{microseconds:.{1 if microseconds < 1000 else 0}f}"
+    low, high = result.spread(peer)
+    return f"{microseconds(result.median(peer))} [{microseconds(low)}, {microseconds(high)}]"
+
+
+def microseconds(seconds: float) -> str:
+    """Return the text of a time with at least three significant digits."""
+    us = 1e6 * seconds
+    return f"{us:.{3 if us < 1 else 2 if us < 10 else 1 if us < 1000 else 0}f}"
+
+
+def _ratio(result: Result, other: str | None, mine: str | None) -> str:
+    value = ratio(result, other, mine)
+    if value is None or other is None or mine is None:
+        return ""
+    low, high = ratio_spread(result, other, mine)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -64,13 +82,13 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def gflop_per_s(result: Result) -> float | None:
-    """Return what our call reaches, or where it did not run, the best peer."""
+    """Return the rate of quadgate's call, or of the best peer if quadgate was not measured."""
     who = ours(result) or best_peer(result)
     return None if who is None else 1e-9 * result.shape.flops / result.median(who)
 
 
 def bandwidth_share(result: Result, ceilings: Run) -> float | None:
-    """Return, for batch 1, which part of the read bandwidth the reads of the weights alone come to."""
+    """Return, for batch 1, the bandwidth of the reads of weights as a fraction of the read bandwidth."""
     shape, who = result.shape, ours(result) or best_peer(result)
     if shape.B != 1 or shape.mode == "training" or who is None:
         return None
@@ -80,10 +98,10 @@ def bandwidth_share(result: Result, ceilings: Run) -> float | None:
 
 
 def floor(result: Result, ceilings: Run) -> float:
-    """Return the seconds that no program can stay below: its multiply-adds at the FMA peak, or its reads of weights.
+    """Return a lower bound in seconds for any program: its multiply-adds at the FMA peak, or its reads of weights.
 
-    Where there are many steps the input's product can be taken over all of them, and only a step's own product has to
-    read its weights anew. Latencies, activations, and what a call costs are left out.
+    With many steps, the input product can cover all of them at once; only the recurrent product must read its weights
+    in every step. Latencies, activations and the overhead of a call are not included.
     """
     s, peak = result.shape, 1e9 * fma_peak(ceilings, result.threads)
 
@@ -92,7 +110,7 @@ def floor(result: Result, ceilings: Run) -> float:
 
     if s.T == 1:
         return seconds(s.flops, 4 * s.weights)
-    passes = 2 if s.mode == "training" else 1  # that go from step to step
+    passes = 2 if s.mode == "training" else 1  # recurrent ones: forward, and backward
     step = passes * s.layers * s.directions * seconds(8 * s.B * s.H * s.H, 16 * s.H * s.H)
     rest = s.flops - passes * s.T * s.layers * s.directions * 8 * s.B * s.H * s.H
     return s.T * step + rest / peak
@@ -106,12 +124,13 @@ def _table(rows: list[Result], ceilings: Run) -> list[str]:
     heads += ["best peer / floor", "GFLOP/s", "% of FMA peak", "% of read bandwidth"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for r in rows:
-        name = r.shape.label if r.shape.listed else f"{r.shape.label} ({r.shape.name.removesuffix('/stream')})"
+        plain = r.shape.listed or r.shape.name == r.shape.label
+        name = r.shape.label if plain else f"{r.shape.label} ({r.shape.name.removesuffix('/stream')})"
         rate, share = gflop_per_s(r), bandwidth_share(r, ceilings)
         peak = None if rate is None or not r.shape.batched else 100 * rate / fma_peak(ceilings, r.threads)
         cells = [name, str(r.threads), *(_time(r, p) for p in peers)]
-        cells += [_number(ratio(r, best_peer(r), p)) for p in mine]
-        cells += [_number(ratio(r, "torch", p)) for p in mine[-1:]]
+        cells += [_ratio(r, best_peer(r), p) for p in mine]
+        cells += [_ratio(r, "torch", p) for p in mine[-1:]]
         best = best_peer(r)
         cells += [_number(None if best is None else r.median(best) / floor(r, ceilings))]
         cells += [_number(rate, 1), _number(peak, 0), _number(None if share is None else 100 * share, 0)]
@@ -127,10 +146,10 @@ def _means(rows: list[Result], ceilings: Run) -> list[str]:
         if not best:
             continue
         torch = [t for _, _, t in here if t is not None]
-        slower = [f"{r.shape.label} ({b:.2f})" for r, b, _ in here if b is not None and b < 0.97]
+        slower = sum(b < 1 for b in best)
         line = f"{n} thread{'s' if n > 1 else ''}: geometric mean of best peer / quadgate {geometric_mean(best):.2f}"
         line += f" (least {min(best):.2f})" + (f", of torch / quadgate {geometric_mean(torch):.2f}" if torch else "")
-        line += f", over {len(best)} shapes; below 0.97: {', '.join(slower) or 'none'}."
+        line += f", over {len(best)} shapes; below 1.00: {slower or 'none'}."
         room = [r.median(p) / floor(r, ceilings) for r, _, _ in here if r.shape.batched and (p := best_peer(r))]
         if room:
             line += f" Batched, the best peer is {geometric_mean(room):.2f} of the floor."
@@ -146,9 +165,39 @@ def _means(rows: list[Result], ceilings: Run) -> list[str]:
     return lines
 
 
-def markdown(run: Run, results: Iterable[Result]) -> str:
-    """Return the whole report."""
-    results, ceilings, head = list(results), run["ceilings"], run["header"]
+def losses(results: Iterable[Result]) -> list[tuple[Result, str, float]]:
+    """Return the results in which the best peer is faster than quadgate, its name, and the ratio, least first."""
+    found = [(r, peer, ratio(r, peer, ours(r))) for r in results if r.samples and (peer := best_peer(r)) is not None]
+    below = [(r, peer, value) for r, peer, value in found if value is not None and value < 1]
+    return sorted(below, key=lambda item: item[2])
+
+
+def below_one(results: Sequence[Result], earlier: Iterable[Result] | None = None) -> list[str]:
+    """Return the lines that list the shapes below 1.00; with an earlier run, those that were below 1.00 there, too."""
+    lost = losses(results)
+    if earlier is not None:
+        before = {(r.shape.mode, r.shape.label, r.threads): value for r, _, value in losses(earlier)}
+        lost = [item for item in lost if (item[0].shape.mode, item[0].shape.label, item[0].threads) in before]
+    lines = [f"**Below 1.00{' in both runs' if earlier is not None else ''}: {len(lost)} of {len(results)}**", ""]
+    for r, peer, _ in lost:
+        line = f"- {r.shape.mode} {r.shape.label}, {r.threads} thread{'s' if r.threads > 1 else ''}: "
+        lines.append(line + f"{_ratio(r, peer, ours(r))} against {TITLES[peer]}")
+    return lines if lost else lines[:1]
+
+
+def progress(result: Result) -> list[str]:
+    """Return the lines that show one result on a terminal: a program each, with its time and ratio."""
+    mine = ours(result)
+    lines = [f"{result.shape.mode} {result.shape.label}, {result.threads} thread{'s' if result.threads > 1 else ''}"]
+    for peer in result.samples:
+        line = f"    {TITLES[peer]:12} {_time(result, peer):>26} us"
+        lines.append(line + (f"   ratio {_ratio(result, peer, mine)}" if mine not in (peer, None) else ""))
+    return lines
+
+
+def markdown(run: Run, results: Iterable[Result], earlier: Iterable[Result] | None = None) -> str:
+    """Return the whole report; `earlier` has the results of an earlier run of the same shapes."""
+    results, ceilings, head = [r for r in results if r.samples], run["ceilings"], run["header"]
     versions = ", ".join(f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p != "quadgate_step")
     flops = ceilings["gflop_per_s"]["float32"]
     caches = ceilings["caches"]
@@ -163,17 +212,23 @@ def markdown(run: Run, results: Iterable[Result]) -> str:
         + f", {read_bandwidth(ceilings, 8 * max(caches['l2'], 1 << 20), 1):.0f} GB/s beyond; "
         f"one round trip between two cores {ceilings['round_trip_ns']:.0f} ns.",
         "",
-        f"Times are microseconds of one call, medians of {head['rounds']} rounds in which all take turns; float32; "
-        "every peer in its own process and its outputs checked against the float64 reference. A ratio is the median "
-        "over rounds of two neighbouring samples; above 1 means that quadgate is faster. The floor is what the "
-        "multiply-adds take at the FMA peak, or the reads of weights at the read bandwidth: a program that did "
-        "nothing else would be faster than the best peer by that ratio.",
+        f"Times are microseconds of one call in float32: the median and, in brackets, the 10th and 90th percentile of "
+        f"{head['rounds']} interleaved rounds, each divided by the relative slowness of the machine in that round (the "
+        "median over all programs of sample / median). Every peer runs in its own process, and its outputs are checked "
+        "against the float64 reference. A ratio is the quotient of the two medians beside it; its brackets are the "
+        "percentiles of each round's quotient. Above 1, quadgate is faster. The floor is the time of the "
+        "multiply-adds at the FMA peak, or of the reads of weights at the read bandwidth: a program that did nothing "
+        "else would be faster than the best peer by that ratio.",
     ]
+    if head.get("shapes"):
+        lines += ["", f"Shapes: {head['shapes']}."]
     for mode in MODES:
         rows = [r for r in results if r.shape.mode == mode and r.samples]
         if rows:
             lines += ["", f"**{ABOUT[mode]}**", "", *_table(rows, ceilings)]
             lines += ["", *means] if (means := _means(rows, ceilings)) else []
+    if any(ours(r) and best_peer(r) for r in results):
+        lines += ["", *below_one(results, earlier)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -217,7 +272,7 @@ def _plot_ratios(axes: Any, rows: list[Result]) -> None:
 
 
 def plot(run: Run, results: Iterable[Result], path: Path) -> None:
-    """Draw times over work, for the smallest number of threads, and below them how much faster quadgate is."""
+    """Draw times over work, for the smallest number of threads, and below them the ratios to the best peer."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,10 +1,13 @@
-"""The benchmarks' own arithmetic, and the peers against the reference at one small shape each: not timed."""
+"""Arithmetic of the benchmarks, and the peers against the reference at one small shape each; nothing is timed."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
+import compare
+import grid
 import judge
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from measure import Result
 from peers.base import make_arrays
 from peers.client import PEERS, Client, PeerError
 from readme import rewrite
-from report import floor, geometric_mean, markdown, plot, ratio
+from report import below_one, floor, geometric_mean, markdown, plot, ratio, ratio_spread
 from shapes import MODES, Shape, choose
 
 SMALL = [Shape(f"small_{mode}", 1 if mode == "stream" else 5, 3, 4, 7, mode, 2) for mode in MODES]
@@ -24,12 +27,22 @@ CEILINGS = {
     "read": [{"threads": 1, "bytes": size, "gb_per_s": rate} for size, rate in ((1 << 14, 400.0), (1 << 20, 100.0))],
     "round_trip_ns": 100.0,
 }
+HEADER = {
+    "cpu": "a cpu",
+    "cores": 2,
+    "date": "2000-01-01",
+    "load": [0.0, 0.0],
+    "versions": {"torch": "0"},
+    "python": "3",
+    "numpy": "2",
+    "rounds": 3,
+}
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=lambda s: s.mode)
 @pytest.mark.parametrize("peer", list(PEERS))
 def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
-    """Each peer gives the reference's outputs, in every mode that it has."""
+    """Outputs of each peer equal those of the reference, in all of its modes."""
     if shape.mode not in PEERS[peer]:
         pytest.skip(f"{peer} has no {shape.mode}")
     arrays = make_arrays(shape)
@@ -46,7 +59,7 @@ def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
 
 
 def test_check_finds_an_error() -> None:
-    """A wrong output, one of a wrong shape and a missing one are refused."""
+    """The check refuses a wrong output, one of a wrong shape and a missing one."""
     shape = SMALL[0]
     wanted = judge.expected(shape, make_arrays(shape))
     assert judge.check(shape, wanted, wanted) == 0
@@ -58,7 +71,7 @@ def test_check_finds_an_error() -> None:
 
 
 def test_shape_counts() -> None:
-    """Work and traffic of a shape that is easily counted by hand."""
+    """Work and memory traffic of a shape, counted by hand."""
     shape = Shape("by hand", T=10, B=1, I=3, H=2, layers=2, directions=2)
     assert shape.widths == [3, 4]
     assert shape.weights == 2 * 8 * (3 + 2) + 2 * 8 * (4 + 2)
@@ -70,15 +83,16 @@ def test_shape_counts() -> None:
 
 
 def test_report(tmp_path: Path) -> None:
-    """The ratios and shares in the tables, and that the plot is drawn."""
+    """Ratios and shares in the tables; the plot is a PNG."""
     shape = Shape("training_2_32_256_256", 2, 32, 256, 256, "training", listed=True)
     seconds = shape.flops / 50e9  # half of the peak
     samples = {"quadgate": [seconds] * 3, "torch": [3 * seconds] * 3, "onednn": [2 * seconds] * 3}
-    header = {"cpu": "a cpu", "cores": 2, "date": "2000-01-01", "load": [0.0, 0.0], "versions": {"torch": "0"}}
-    run = {"header": {**header, "python": "3", "numpy": "2", "rounds": 3}, "ceilings": CEILINGS}
+    run = {"header": HEADER, "ceilings": CEILINGS}
     text = markdown(run, [Result(shape, 1, samples)])
-    assert "| 2.00 | 3.00 | 4.00 | 50.0 | 50 |" in text
-    assert "best peer / quadgate 2.00 (least 2.00), of torch / quadgate 3.00, over 1 shapes; below 0.97: none" in text
+    assert "| 4027 [4027, 4027] | 12080 [12080, 12080] | 8053 [8053, 8053] |" in text
+    assert "| 2.00 [2.00, 2.00] | 3.00 [3.00, 3.00] | 4.00 | 50.0 | 50 |" in text
+    assert "best peer / quadgate 2.00 (least 2.00), of torch / quadgate 3.00, over 1 shapes; below 1.00: none" in text
+    assert text.endswith("**Below 1.00: 0 of 1**\n")
     plot(run, [Result(shape, 1, samples)], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
     page = tmp_path / "page.md"
@@ -94,18 +108,124 @@ def test_report(tmp_path: Path) -> None:
         rewrite(page, run, [Result(shape, 1, samples)])
 
 
-def test_ratios_are_of_neighbouring_samples() -> None:
-    """Where the machine is half as fast in every second round, the ratio is still that of the rounds."""
+def test_the_drift_of_the_machine_does_not_change_a_ratio() -> None:
+    """Rounds may be slower by any factor: times are those of the median round, and have no spread."""
     result = Result(Shape("by hand", 1, 1, 1, 1), 1, {"quadgate": [1, 2, 1, 4], "onednn": [3, 6, 3, 12]})
+    assert result.times("quadgate") == pytest.approx([1.5] * 4)
+    assert result.times("onednn") == pytest.approx([4.5] * 4)
+    assert ratio(result, "onednn", "quadgate") == pytest.approx(3)
+    assert result.spread("onednn") == pytest.approx((4.5, 4.5))
+    assert ratio_spread(result, "onednn", "quadgate") == (3, 3)
+
+
+def test_the_speed_of_a_round_is_that_of_most_programs() -> None:
+    """A slow sample of one program of three changes nothing for the others, and is an outlier in its own spread."""
+    result = Result(Shape("by hand", 1, 1, 1, 1), 1, {"quadgate": [1.0] * 5, "torch": [2.0] * 5, "onednn": [3.0] * 5})
+    result.samples["onednn"][2] = 30.0
+    assert result.times("quadgate") == [1.0] * 5
+    assert result.times("onednn") == [3, 3, 30, 3, 3]
+    assert result.spread("onednn") == pytest.approx((3, 19.2))  # 0.6 of the way from the second largest to the largest
     assert ratio(result, "onednn", "quadgate") == 3
-    assert result.median("onednn") / result.median("quadgate") == 3
-    result.samples["quadgate"] = [1, 2, 1, 2]
-    result.samples["onednn"] = [2, 3, 2, 2]
-    assert ratio(result, "onednn", "quadgate") == 1.75
+    assert ratio_spread(result, "onednn", "quadgate") == pytest.approx((3, 19.2))
+
+
+def test_ratios_agree_with_the_times_beside_them() -> None:
+    """Each ratio in the report is the quotient of the times in its row, up to their rounding."""
+    rng = np.random.default_rng(0)
+    means = {"quadgate": 0, "torch": 0.5, "onednn": 1.0}
+    samples = {name: list(rng.lognormal(mean, 0.3, 10) * 1e-3) for name, mean in means.items()}
+    result = Result(Shape("by hand", 1, 1, 1, 1, listed=True), 1, samples)
+    run = {"header": HEADER, "ceilings": CEILINGS}
+    (row,) = [line for line in markdown(run, [result]).splitlines() if line.startswith("| 1,1,1,1 |")]
+    mine, torch, _, best, against_torch = (float(cell.split()[0]) for cell in row.split("|")[3:8])
+    assert best == against_torch == pytest.approx(torch / mine, abs=0.006)
+
+
+def test_shapes_below_one_are_listed() -> None:
+    """The list has the slower shapes, the slowest first; with an earlier run, those that were slower in both."""
+    shapes = [Shape(f"s{k}", k, 1, 1, 1) for k in (1, 2, 3)]
+    now = [Result(s, 2, {"quadgate": [10.0], "torch": [t]}) for s, t in zip(shapes, (9.0, 8.0, 10.0), strict=True)]
+    assert below_one(now) == [
+        "**Below 1.00: 2 of 3**",
+        "",
+        "- inference 2,1,1,1, 2 threads: 0.80 [0.80, 0.80] against torch",
+        "- inference 1,1,1,1, 2 threads: 0.90 [0.90, 0.90] against torch",
+    ]
+    before = [Result(s, 2, {"quadgate": [10.0], "torch": [t]}) for s, t in zip(shapes, (9.0, 11.0, 9.0), strict=True)]
+    assert below_one(now, before)[0] == "**Below 1.00 in both runs: 1 of 3**"
+    assert "1,1,1,1" in below_one(now, before)[2]
+
+
+def test_grid_is_reproducible_and_within_limits() -> None:
+    """A grid depends on its seed alone; its sizes, work and modes are within the limits."""
+    shapes = grid.draw(51, seed=3)
+    assert shapes == grid.draw(51, seed=3)
+    assert shapes[:20] == grid.draw(20, seed=3)
+    assert shapes != grid.draw(51, seed=4)
+    assert len(set(shapes)) == 51
+    assert [s.mode for s in shapes] == ["inference", "training"] * 25 + ["inference"]
+    for s in shapes:
+        assert s.T in (1, 10, 100)
+        assert s.B in (1, 2, 4, 7, 10, 16, 20, 33, 64, 256, 640)
+        assert {s.I, s.H} <= {24, 40, 90, 128, 200, 256, 500, 512, 650, 1024, 2048}
+        assert s.flops == 2 * s.T * s.B * 4 * s.H * (s.I + s.H) * (3 if s.mode == "training" else 1) <= 5e9
+    generator = random.Random(3)  # its method random() is the same in all versions of Python
+    first = [min(grid.candidates(mode), key=lambda _: generator.random()) for mode in ("inference", "training")]
+    assert shapes[:2] == first
+    with pytest.raises(ValueError, match="a grid has 0 to"):
+        grid.draw(100_000, seed=0)
+
+
+def test_every_shape_of_the_grid_can_be_drawn() -> None:
+    """Candidates are all combinations whose work is within the limit; the largest are next to it."""
+    for mode in ("inference", "training"):
+        found = grid.candidates(mode)
+        assert len(set(found)) == len(found) > 1000
+        assert {s.T for s in found} == set(grid.STEPS)
+        assert {s.B for s in found} == set(grid.BATCHES)
+        assert {s.I for s in found} == {s.H for s in found} == set(grid.WIDTHS)
+        assert 4.5e9 < max(s.flops for s in found) <= 5e9
+
+
+def test_sizes_on_the_command_line() -> None:
+    """T,B,I,H is a shape of its own in each mode, whatever the table has; other words are names."""
+
+    def shapes(*words: str) -> list[Shape]:
+        return compare.selected(compare.arguments().parse_args(words))
+
+    both = shapes("--shapes", "200,16,12,96", "--mode", "inference", "training", "--layers", "2", "--directions", "2")
+    assert [(s.T, s.B, s.I, s.H, s.mode, s.layers, s.directions) for s in both] == [
+        (200, 16, 12, 96, "inference", 2, 2),
+        (200, 16, 12, 96, "training", 2, 2),
+    ]
+    assert both[0].label == both[0].name == "200,16,12,96 L2 bi"
+    assert [s.mode for s in shapes("--shapes", "100,1,40,32")] == ["inference"]
+    assert shapes("--shapes", "1,1,16,16", "--mode", "stream")[0].mode == "stream"
+    assert shapes() == shapes("--shapes", "table") == choose(["table"])
+    assert shapes("--grid", "6", "--seed", "1") == grid.draw(6, seed=1)
+    assert len(shapes("--grid", "6", "--shapes", "1,2,3,4")) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["1,2,3"], "four positive integers"),
+        (["1,2,3,4,5"], "four positive integers"),
+        (["1,2,0,4"], "four positive integers"),
+        (["1,-2,3,4"], "four positive integers"),
+        (["1,2,3,4", "--layers", "0"], "layers must be positive"),
+        (["2,1,3,4", "--mode", "stream"], "one step at a time"),
+        (["1,1,3,4", "--mode", "stream", "--directions", "2"], "one step at a time"),
+        (["no_such_shape"], "no shape named"),
+    ],
+)
+def test_wrong_sizes_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare.selected(compare.arguments().parse_args(["--shapes", *words]))
 
 
 def test_floor() -> None:
-    """A step at batch 1 reads its weights; one of a large batch multiplies; training does both three times."""
+    """Reads of weights bound a step at batch 1, multiply-adds a large batch; training has three times both."""
     one = Result(Shape("one step", 1, 1, 1024, 1024), 1)
     assert floor(one, CEILINGS) == pytest.approx(4 * 8 * 1024**2 / read_bandwidth(CEILINGS, 32 << 20, 1) * 1e-9)
     many = Result(Shape("many rows", 10, 64, 64, 64), 1)
@@ -119,7 +239,7 @@ def test_floor() -> None:
 
 
 def test_ceilings_are_read_between_their_points() -> None:
-    """The bandwidth is interpolated in the logarithm of the size; threads not measured scale from one."""
+    """Bandwidth is interpolated in the logarithm of the size; rates of other numbers of threads scale from one."""
     assert geometric_mean([1, 4]) == pytest.approx(2)
     assert fma_peak(CEILINGS, 2) == 190
     assert fma_peak(CEILINGS, 4) == 400

@@ -1,4 +1,4 @@
-"""Times of single calls: `pytest bench --benchmark-only`. The comparison with other libraries is compare.py."""
+"""Times of single calls: `pytest bench --benchmark-only`. compare.py compares with other libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from shapes import TABLE, Shape
 
 Array = NDArray[Any]
-SMALL_WORK = 1e9  # floating-point operations of one call: what is above takes too long for a smoke run
+SMALL_WORK = 1e9  # floating-point operations of one call; larger shapes take too long for a smoke run
 INFERENCE = [s for s in TABLE if s.mode == "inference" and s.flops < SMALL_WORK]
 TRAINING = [s for s in TABLE if s.mode == "training" and s.flops < SMALL_WORK]
 SMALLEST = Shape("smallest", 1, 1, 16, 16)
@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 
 def timed(benchmark: BenchmarkFixture, call: Callable[[], object], flops: int = 0) -> None:
-    """Time `call` for at most half a second or so."""
+    """Time `call` for about half a second at most."""
     benchmark._max_time = 0.4
     benchmark._min_rounds = 3
     if flops:
@@ -59,7 +59,7 @@ def test_inference(benchmark: BenchmarkFixture, shape: Shape, threads: int) -> N
 
 @pytest.mark.parametrize("shape", TRAINING, ids=lambda s: s.label)
 def test_training(benchmark: BenchmarkFixture, shape: Shape, threads: int) -> None:
-    """Forward with a tape, and backward to all gradients."""
+    """Forward with a tape, then backward to all gradients."""
     arrays = make_arrays(shape)
     lstm = network(shape, arrays)
 
@@ -73,7 +73,7 @@ def test_training(benchmark: BenchmarkFixture, shape: Shape, threads: int) -> No
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("given", ["out", "new"])
 def test_step_overhead(benchmark: BenchmarkFixture, given: str) -> None:
-    """`stream.step` where there is next to nothing to compute."""
+    """Overhead of `stream.step`: almost nothing is computed."""
     arrays = make_arrays(SMALLEST)
     stream = network(SMALLEST, arrays).stream(batch=1)
     x, out = np.array(arrays["x"][0]), np.zeros((1, SMALLEST.H), np.float32)
@@ -83,7 +83,7 @@ def test_step_overhead(benchmark: BenchmarkFixture, given: str) -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("given", ["x", "state", "list"])
 def test_call_overhead(benchmark: BenchmarkFixture, given: str) -> None:
-    """`lstm(x)` where there is next to nothing to compute; a list has to be made an array first."""
+    """Overhead of `lstm(x)`: almost nothing is computed; a list is converted first."""
     arrays = make_arrays(SMALLEST)
     lstm = network(SMALLEST, arrays)
     x: Any = arrays["x"].tolist() if given == "list" else arrays["x"]
@@ -94,7 +94,7 @@ def test_call_overhead(benchmark: BenchmarkFixture, given: str) -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("hidden", [32, 256, 512])
 def test_packing(benchmark: BenchmarkFixture, hidden: int) -> None:
-    """New parameters, and the first step with them, which packs them."""
+    """Change of a parameter, and the next call, which packs all parameters."""
     shape = Shape("packing", 1, 1, hidden, hidden)
     arrays = make_arrays(shape)
     lstm = network(shape, arrays)

@@ -1,10 +1,11 @@
-"""What each option of `quadgate.LSTM` costs: its time over the plain cell's, both in one interleaved run.
+"""Cost of each option of `quadgate.LSTM`: its time divided by the plain cell's, both in one interleaved run.
 
     python bench/variants.py                       # the shapes and options of the promise, one thread
     python bench/variants.py --threads 2 --rounds 15 --only peephole layer_norm
 
-For every option, network and mode (forward: one inference call; training: forward with a tape, then backward) the plain
-network and the variant take turns; printed is the median of the rounds' ratios, and what is promised.
+For every option, network and mode (forward: one inference call; training: forward with a tape, then backward) calls of
+the plain network and of the variant alternate. The output is the median of the rounds' ratios, beside the bound that
+the option was built to.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ OPTIONS = [
 
 
 def call(net: qg.LSTM, shape: tuple[int, ...], option: Option | None, training: bool) -> Callable[[], object]:
-    """Return a call of the network on data of its own."""
+    """Return a function that calls the network on random data."""
     steps, batch, inputs, hidden = shape
     rng = np.random.default_rng(1)
     x = rng.standard_normal((steps, batch, inputs), np.float32)
@@ -61,7 +62,7 @@ def call(net: qg.LSTM, shape: tuple[int, ...], option: Option | None, training: 
     if option and option.resets:
         more["resets"] = rng.random((steps, batch)) < 0.02
     if option and option.lengths:
-        more["lengths"] = np.full(batch, steps)  # the same work: what the bookkeeping costs
+        more["lengths"] = np.full(batch, steps)  # all steps: measures the bookkeeping alone
     if not training:
         return lambda: net(x, **more)
     dy = rng.standard_normal((steps, batch, net.proj_size or hidden), np.float32)
@@ -74,7 +75,7 @@ def call(net: qg.LSTM, shape: tuple[int, ...], option: Option | None, training: 
 
 
 def ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> float:
-    """Return the median over rounds of second's time over first's."""
+    """Return the median over rounds of the time of `second` divided by that of `first`."""
     calls = 1
     for f in (first, second):
         f()
@@ -95,7 +96,7 @@ def ratio(first: Callable[[], object], second: Callable[[], object], rounds: int
 
 
 def ragged(rounds: int) -> float:
-    """Return the time of a batch of mean length T/2 over that of the padded one, at (200, 32, 256, 256)."""
+    """Return the time of a batch of mean length T/2 divided by that of the padded one, at (200, 32, 256, 256)."""
     net = qg.LSTM(256, 256, rng=0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 32, 256), np.float32)

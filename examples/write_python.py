@@ -1,11 +1,11 @@
-"""Teach an LSTM to write Python: train it, letter by letter, on the source text of your own standard library.
+"""Character-level language model: train an LSTM on the source of the standard library, then sample Python from it.
 
     pip install ".[examples]"
     python examples/write_python.py                     # two minutes of training, then a page of text
     python examples/write_python.py --load write_python.safetensors --sample 3000
 
-Every tenth file is held out: the bits per character that are printed are those of files the network has never seen.
-Beside them stands a trigram model counted from the same training text, which is what looking two letters back gives.
+Every tenth file is held out, and the printed bits per character are those of held-out files. The baseline is a trigram
+model counted from the same training text; it predicts a letter from the previous two.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "enco
 
 
 def read_library() -> list[str]:
-    """Return the text of the standard library's files in the order of their names, in the letters of ALPHABET alone."""
+    """Return the texts of the standard library's files in the order of their names, restricted to ALPHABET."""
     texts = []
     root = Path(sysconfig.get_path("stdlib"))
     for folder, subfolders, names in os.walk(root):
@@ -52,17 +52,17 @@ def read_library() -> list[str]:
 
 
 def encode(text: str) -> np.ndarray:
-    """Return each letter's place in ALPHABET."""
+    """Return the index in ALPHABET of each letter, int64 (len(text),)."""
     places = np.zeros(128, np.int64)
     places[[ord(letter) for letter in ALPHABET]] = np.arange(len(ALPHABET))
     return places[np.frombuffer(text.encode("ascii"), np.uint8)]
 
 
 def trigram_bits(train: np.ndarray, test: np.ndarray) -> float:
-    """Return the bits per character of an interpolated trigram model (Witten and Bell, 1991).
+    """Return the bits per character of a trigram model with Witten-Bell interpolation (Witten and Bell, 1991).
 
-    What was seen n times after a context gets n parts, the model of the shorter context gets as many parts as different
-    letters were seen after it; below the single letter stands the uniform distribution.
+    A letter seen n times after a context has weight n. The model of the shorter context has the number
+    of distinct letters seen after the context as its weight. The shortest model is the uniform distribution.
     """
     size = len(ALPHABET)
     probability = np.full(len(test) - 2, 1.0 / size)
@@ -83,14 +83,14 @@ def trigram_bits(train: np.ndarray, test: np.ndarray) -> float:
 
 
 class Writer:
-    """Embedding, LSTM, and an output layer with softmax: quadgate's part is the LSTM, the rest is plain NumPy."""
+    """Embedding, LSTM, and an output layer with softmax; all but the LSTM is plain NumPy."""
 
     def __init__(self, hidden: int, layers: int, rng: np.random.Generator, embedding: int = 48) -> None:
         size = len(ALPHABET)
         self.lstm = qg.LSTM(embedding, hidden, layers, rng=rng)
         with self.lstm.writable() as params:
             for layer in range(layers):
-                params[f"bias_l{layer}"][hidden : 2 * hidden] = 1.0  # forget gates begin open, so that gradients last
+                params[f"bias_l{layer}"][hidden : 2 * hidden] = 1.0  # open forget gates: gradients do not vanish
         self.other = {
             "embedding": rng.normal(size=(size, embedding)).astype(np.float32),
             "output.weight": rng.normal(size=(hidden, size)).astype(np.float32) / np.float32(np.sqrt(hidden)),
@@ -98,14 +98,14 @@ class Writer:
         }
 
     def logits(self, y: np.ndarray) -> np.ndarray:
-        """Return scores of the next letter (..., letters) from y (..., H)."""
+        """Return the unnormalised log probabilities (..., letters) of the next letter from y (..., H)."""
         return y @ self.other["output.weight"] + self.other["output.bias"]
 
     def gradients(self, text: np.ndarray, state: tuple | None) -> tuple[float, tuple, dict[str, np.ndarray]]:
-        """Return the bits per character over text (T + 1, B), the final state, and the gradients of nats per character.
+        """Return the bits per character of text (T + 1, B), the final state, and the gradients of nats per character.
 
-        The gradient goes back through these T steps only; the state goes on to the next piece of text (truncated
-        backpropagation through time).
+        Backpropagation through time is truncated: the gradient covers these T steps, while the state carries over to
+        the next segment of text.
         """
         now, following = text[:-1], text[1:].ravel()
         y, state, tape = self.lstm.forward(self.other["embedding"][now], state)
@@ -127,7 +127,7 @@ class Writer:
         return float(bits), state, {**grads.params, **other}
 
     def bits(self, text: np.ndarray, rows: int = 32, piece: int = 256) -> float:
-        """Return the bits per character over all of a text, cut into rows that are read side by side."""
+        """Return the bits per character of a whole text, split into `rows` parallel sequences."""
         length = len(text) // rows
         columns = text[: length * rows].reshape(rows, length).T
         total, state = 0.0, None
@@ -139,7 +139,7 @@ class Writer:
         return float(total / ((length - 1) * rows))
 
     def write(self, start: str, count: int, temperature: float, rng: np.random.Generator) -> str:
-        """Return `start` and `count` more letters, each drawn from what the network expects after those before."""
+        """Return `start` and `count` more letters, each sampled from the predicted distribution."""
         stream = self.lstm.stream()
         y = stream.run(self.other["embedding"][encode(start)])[-1]
         letters = [start]
@@ -151,13 +151,13 @@ class Writer:
         return "".join(letters)
 
     def save(self, path: Path) -> None:
-        """Write all weights, under PyTorch's names for the LSTM's."""
+        """Write all weights; those of the LSTM have PyTorch's names."""
         sizes = {"hidden": str(self.lstm.hidden_size), "layers": str(self.lstm.num_layers)}
         save_file({**self.other, **self.lstm.state_dict(prefix="lstm.")}, path, metadata=sizes)
 
     @classmethod
     def load(cls, path: Path) -> Writer:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         with safe_open(path, framework="numpy") as file:
             sizes, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         embedding = tensors["embedding"].shape[1]
@@ -174,7 +174,7 @@ def softmax(a: np.ndarray) -> np.ndarray:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) with the gradient's norm clipped."""
+    """Adam (Kingma and Ba, 2015), with the norm of the gradient clipped."""
 
     def __init__(self, clip: float = 1.0) -> None:
         self.clip, self.count = clip, 0
@@ -182,7 +182,7 @@ class Adam:
         self.square: dict[str, np.ndarray] = {}
 
     def step(self, params: dict[str, np.ndarray], grads: dict[str, np.ndarray], rate: float) -> None:
-        """Change `params` in place."""
+        """Update `params` in place; `grads` is overwritten."""
         self.count += 1
         norm = np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
         scale = np.float32(min(1.0, self.clip / (norm + 1e-12)))
@@ -200,13 +200,13 @@ class Adam:
 
 
 def train(writer: Writer, text: np.ndarray, held_out: np.ndarray, args: argparse.Namespace) -> None:
-    """Train for `args.seconds`, with a rate that falls to nothing at the end."""
+    """Train for `args.seconds`, with a cosine schedule of the learning rate down to 0."""
     length = len(text) // args.batch
     columns = np.ascontiguousarray(text[: length * args.batch].reshape(args.batch, length).T)  # (steps, rows)
     adam, state, recent, letters = Adam(), None, None, 0
     begin, marks = time.perf_counter(), 0
     pieces = itertools.cycle(range(0, length - args.steps, args.steps))
-    glance = held_out[: len(held_out) // 32 * 32].reshape(32, -1)[:, :1024].ravel()  # pieces from all over
+    glance = held_out[: len(held_out) // 32 * 32].reshape(32, -1)[:, :1024].ravel()  # spread over all of it
     bar = tqdm(total=round(args.seconds), unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total} s {postfix}")
     while (spent := time.perf_counter() - begin) < args.seconds:
         at = next(pieces)
@@ -234,16 +234,16 @@ def train(writer: Writer, text: np.ndarray, held_out: np.ndarray, args: argparse
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, help="how long to train (120, or 0 with --load)")
-    parser.add_argument("--hidden", type=int, default=256, help="units of each layer (%(default)s)")
+    parser.add_argument("--seconds", type=float, help="training time (120, or 0 with --load)")
+    parser.add_argument("--hidden", type=int, default=256, help="hidden size of each layer (%(default)s)")
     parser.add_argument("--layers", type=int, default=1, help="(%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="pieces of text read side by side (%(default)s)")
-    parser.add_argument("--steps", type=int, default=50, help="letters that a gradient goes back through (%(default)s)")
-    parser.add_argument("--rate", type=float, default=4e-3, help="Adam's step size at its largest (%(default)s)")
-    parser.add_argument("--sample", type=int, default=2000, help="letters to write in the end (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.6, help="boldness in writing (%(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="batch size (%(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="time steps of truncated backpropagation (%(default)s)")
+    parser.add_argument("--rate", type=float, default=4e-3, help="largest learning rate of Adam (%(default)s)")
+    parser.add_argument("--sample", type=int, default=2000, help="letters to sample after training (%(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.6, help="sampling temperature (%(default)s)")
     parser.add_argument("--save", type=Path, default=Path("write_python.safetensors"), help="(%(default)s)")
-    parser.add_argument("--load", type=Path, help="begin with these weights; --hidden and --layers are theirs")
+    parser.add_argument("--load", type=Path, help="start from these weights, with their --hidden and --layers")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.seconds is None:
@@ -252,7 +252,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read, count, train, judge, save, reload, write."""
+    """Read the library, evaluate the trigram model, train, evaluate, save, reload and sample."""
     args = arguments()
     rng = np.random.default_rng(args.seed)
     files = read_library()
@@ -279,7 +279,7 @@ def main() -> None:
         if Writer.load(args.save).bits(piece) != writer.bits(piece):
             sys.exit(f"{args.save} does not give back the same network")
         print(f"saved to {args.save}, read back, and found equal")
-    print("\nand this is how it writes:\n")
+    print("\nsample:\n")
     print(writer.write('"""', args.sample, args.temperature, rng))
 
 

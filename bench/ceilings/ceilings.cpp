@@ -1,10 +1,10 @@
-// What this machine can do at most: fused multiply-adds per second, bytes read per second from each level of the memory
-// hierarchy, and the time of one round trip between two cores. Prints JSON.
+// Measures the peak rates of this machine: fused multiply-adds per second, bytes read per second from each level of the
+// memory hierarchy, and the time of one round trip between two cores. Prints JSON.
 //
 // usage: ceilings [threads] [largest array in MiB]
 //
-// Every figure is the best of several short runs, since a neighbour can only make a run slower. The instructions
-// measured are written out in assembly, so that no compiler can leave one out, add one, or spill a register.
+// Every figure is the best of several short runs, since other processes can only make a run slower. The measured
+// instructions are inline assembly, so that no compiler can remove one, add one, or spill a register.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -30,10 +30,10 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// Twelve sums hide the latency of two units of four to six cycles, and with two factors fit 16 registers.
+// Twelve sums hide the latency of two units (four to six cycles each); with two factors they fit into 16 registers.
 #define FOR_TWELVE(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
-// A function of `n` rounds of 12 multiply-adds on vectors of type V; S is the scalar.
+// Defines a function of `n` rounds of 12 multiply-adds on vectors of type V with scalars of type S.
 #define FMA_LOOP(NAME, TARGET, V, S, BROADCAST, CODE, KIND)                                                     \
   TARGET void NAME(long n) {                                                                                    \
     V b = BROADCAST(S(1)), c = BROADCAST(S(0.5));                                                               \
@@ -45,7 +45,8 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
                  KIND(a9), KIND(a10), KIND(a11));                                                               \
   }
 
-// Reads 512 bytes a round, `ahead` bytes further on by prefetch if it is not 0. `bytes` is a multiple of 512.
+// Defines a function that reads 512 bytes a round, and prefetches `ahead` bytes further if it is not 0. `bytes` is a
+// multiple of 512.
 #define READ_LOOP(NAME, TARGET, STEP, LOAD)                                            \
   TARGET void NAME(const char* p, size_t bytes, size_t ahead) {                        \
     for (size_t i = 0; i < bytes; i += 512) {                                          \
@@ -80,7 +81,7 @@ FMA_LOOP(fma_double_256, AVX2, __m256d, double, _mm256_set1_pd, PD, "x")
 FMA_LOOP(fma_float_128, SSE2, __m128, float, _mm_set1_ps, SSE_PS, "x")
 FMA_LOOP(fma_double_128, SSE2, __m128d, double, _mm_set1_pd, SSE_PD, "x")
 
-// A load into a register that nothing waits for.
+// Load into a register without a dependent instruction.
 #define LOAD_512(p) asm volatile("vmovaps %0, %%zmm16" ::"m"(*reinterpret_cast<const __m512*>(p)) : "xmm16")
 #define LOAD_256(p) asm volatile("vmovaps %0, %%ymm8" ::"m"(*reinterpret_cast<const __m256*>(p)) : "xmm8")
 #define LOAD_128(p) asm volatile("movaps %0, %%xmm8" ::"m"(*reinterpret_cast<const __m128*>(p)) : "xmm8")
@@ -111,7 +112,7 @@ Machine machine() { return {"neon", 4, fma_float_128, fma_double_128, read_128};
 
 #endif
 
-// Seconds from a common start until the last of `threads` threads has done its `work(index)`.
+// Returns the seconds from a common start until the last of `threads` threads has finished `work(index)`.
 template <class Work>
 double together(int threads, const Work& work) {
   std::atomic<int> waiting{threads};
@@ -135,7 +136,7 @@ double together(int threads, const Work& work) {
   return last - first;
 }
 
-// GFLOP/s of all threads together.
+// Returns GFLOP/s, the sum of all threads.
 double fma_peak(void (*loop)(long), int lanes, int threads) {
   const long rounds = 1 << 19;  // some milliseconds
   double best = 0;
@@ -146,7 +147,7 @@ double fma_peak(void (*loop)(long), int lanes, int threads) {
   return best;
 }
 
-// `bytes` of memory, aligned to and if possible made of 2 MiB pages; kept until the program ends.
+// Allocates `bytes` in 2 MiB pages if possible, aligned to 2 MiB; never freed.
 char* memory(size_t bytes) {
   const size_t page = size_t(2) << 20, whole = (bytes + 2 * page) / page * page;
   char* p = static_cast<char*>(std::aligned_alloc(page, whole));
@@ -161,7 +162,7 @@ char* memory(size_t bytes) {
   return p;
 }
 
-// GB/s of all threads together, each reading `bytes` of its own again and again.
+// Returns GB/s, the sum of all threads, each of which reads its own `bytes` repeatedly.
 double read_peak(const Machine& m, const std::vector<char*>& arrays, size_t bytes, int threads) {
   const long sweeps = static_cast<long>((size_t(96) << 20) / bytes) + 1;
   double best = 0;
@@ -178,7 +179,7 @@ double read_peak(const Machine& m, const std::vector<char*>& arrays, size_t byte
   return best;
 }
 
-// Nanoseconds that a number takes to another core and back.
+// Returns the nanoseconds of a round trip of a cache line between two cores.
 double round_trip() {
   const int rounds = 20000;
   double best = 1e9;
@@ -227,7 +228,7 @@ int main(int argc, char** argv) {
     floats += text;
     std::snprintf(text, sizeof text, "%s\"%d\": %.2f", comma, n, fma_peak(m.fma_double, m.lanes / 2, n));
     doubles += text;
-    // 16 KiB and then half as much again, and twice as much, up to the largest: bytes of each thread.
+    // Bytes of each thread: powers of two from 16 KiB, and 1.5 times each, up to the largest.
     for (size_t base = size_t(16) << 10; base <= largest; base *= 2) {
       for (const size_t bytes : {base, base / 2 * 3}) {
         if (bytes > largest) continue;

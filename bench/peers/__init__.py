@@ -1,1 +1,1 @@
-"""The libraries that quadgate is compared with, each run in a process of its own."""
+"""Libraries that quadgate is compared with, each in its own process."""

@@ -1,4 +1,4 @@
-"""What one peer must offer, and the numbers that all of them are given."""
+"""Interface of a peer, and the arrays that all peers receive."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from shapes import Shape
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
-# Steps that a stream is run for the comparison of its outputs: the second is the first with a state to carry.
+# Number of steps of a stream in the comparison of outputs; the second step is the first with a carried state.
 STREAM_STEPS = 3
 
 
 class Peer(Protocol):
-    """One library, set up for one shape."""
+    """One library, prepared for one shape."""
 
     version: str
 
     def setup(self, shape: Shape, threads: int, arrays: Arrays) -> dict[str, Array]:
-        """Build the network, run it once (a stream: STREAM_STEPS times) and return what it computed.
+        """Build the network, run it once (a stream: STREAM_STEPS times) and return its outputs.
 
-        The keys are "y" and, where the library gives them, "h" and "c" for inference and streams;
-        "y", "dx" and "d" + the name of each parameter for training.
+        The keys are "y" and, if the library returns them, "h" and "c" for inference and streams; "y", "dx" and "d" +
+        the name of each parameter for training.
         """
         ...
 
     def time(self, calls: int) -> float:
-        """Return the seconds that `calls` further runs take."""
+        """Return the seconds of `calls` further runs."""
         ...
 
 
@@ -63,7 +63,7 @@ def make_arrays(shape: Shape, seed: int = 1) -> dict[str, Array]:
 
 
 def repeat(run: Callable[[], object], calls: int) -> float:
-    """Return the seconds that `calls` calls of `run` take."""
+    """Return the seconds of `calls` calls of `run`."""
     begin = perf_counter()
     for _ in range(calls):
         run()

@@ -1,4 +1,4 @@
-"""Starts a peer's process and talks to it."""
+"""Client of a peer's process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shapes import Shape
 from .base import Array
 from .worker import receive, send
 
-# Which modes each peer has.
+# Modes of each peer.
 PEERS: dict[str, tuple[str, ...]] = {
     "quadgate": ("inference", "training", "stream"),
     "quadgate_step": ("stream",),
@@ -27,11 +27,11 @@ OURS = ("quadgate", "quadgate_step")
 
 
 class PeerError(RuntimeError):
-    """A peer could not be started, or failed."""
+    """Failure of a peer, at its start or later."""
 
 
 class Client:
-    """One peer in a process of its own, which has `threads` threads and ends with the `with` block."""
+    """One peer in its own process with `threads` threads, which ends with the `with` block."""
 
     def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
@@ -64,12 +64,12 @@ class Client:
         return self._reply()
 
     def setup(self, shape: Shape, path: Path) -> dict[str, Array]:
-        """Set the peer up with the arrays in the .npz file at `path`; return what it computed from them."""
+        """Prepare the peer with the arrays in the .npz file at `path`; return its outputs."""
         result: dict[str, Array] = self._ask("setup", shape, self.threads, str(path))
         return result
 
     def time(self, calls: int) -> float:
-        """Return the seconds that `calls` runs take."""
+        """Return the seconds of `calls` runs."""
         return float(self._ask("time", calls))
 
     def close(self) -> None:

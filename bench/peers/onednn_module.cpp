@@ -1,8 +1,8 @@
-// oneDNN's LSTM primitives, called directly: one float32 network, prepared once, run many times.
+// Direct calls of oneDNN's LSTM primitives: one float32 network, prepared once, run many times.
 //
-// Weights are given in PyTorch's layout and reordered ahead of timing into whatever format each primitive asks for
-// (format_tag::any), once for the forward and once for the backward primitive. A training step here therefore leaves
-// out the reorder that a real trainer would pay after each update: the peer is measured at its best.
+// Weights arrive in PyTorch's layout and are reordered before timing into the format that each primitive prefers
+// (format_tag::any), once for the forward and once for the backward primitive. A training step here therefore omits the
+// reorder that a real training loop needs after each update, which favours this peer.
 #include <omp.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -30,12 +30,13 @@ struct Sizes {
   int64_t steps, batch, input, hidden, layers, directions;
 };
 
-// One primitive: as many layers as oneDNN can take at once (all inputs of the layers equally wide).
+// One primitive, with as many layers as oneDNN can run at once (their inputs must be equally wide).
 struct Stage {
   int64_t input, layers;
   dnnl::lstm_forward forward;
   dnnl::lstm_backward backward;
-  // Two sets of arguments, used in turn when the state is carried: what one step writes, the next one reads.
+  // Two sets of arguments, which alternate if the state is carried: each step reads the state that the previous one
+  // wrote.
   Arguments forward_arguments[2], backward_arguments;
   dnnl::memory state_h[2], state_c[2], out;
   dnnl::memory diff_in, diff_weights_layer, diff_weights_iter, diff_bias;
@@ -70,7 +71,7 @@ class Lstm {
     }
   }
 
-  // Seconds that `calls` passes take, without Python in between.
+  // Returns the seconds of `calls` passes, without Python between them.
   double time(int64_t calls) {
     py::gil_scoped_release release;
     const auto begin = std::chrono::steady_clock::now();
@@ -81,7 +82,7 @@ class Lstm {
   py::array_t<float> y() { return copied(stages_.back().out, {s_.steps, s_.batch, s_.directions * s_.hidden}); }
   py::array_t<float> dx() { return copied(stages_.front().diff_in, {s_.steps, s_.batch, s_.input}); }
 
-  // For each primitive: (h, c), each (layers, D, B, H), after the last pass.
+  // Returns (h, c) of each primitive after the last pass, each (layers, D, B, H).
   std::vector<std::pair<py::array_t<float>, py::array_t<float>>> state() {
     std::vector<std::pair<py::array_t<float>, py::array_t<float>>> result;
     for (Stage& stage : stages_) {
@@ -91,7 +92,7 @@ class Lstm {
     return result;
   }
 
-  // The gradients in the order and layout of `params`.
+  // Returns the gradients in the order and layout of `params`.
   std::vector<py::array_t<float>> gradients() {
     std::vector<py::array_t<float>> result;
     for (Stage& stage : stages_) {
@@ -173,8 +174,8 @@ class Lstm {
     const dnnl::memory::desc none, any_ih = describe(ih, Tag::any), any_hh = describe(hh, Tag::any);
     const auto out = describe({s_.steps, s_.batch, dirs * hidden}, Tag::tnc);
     const auto state = describe({layers, dirs, s_.batch, hidden}, Tag::ldnc);
-    // The training step is asked for no state: only for y, and the gradients of x and of the parameters. It is given a
-    // zero one all the same, because without it 3.2 computes a wrong gradient of the recurrent weights.
+    // A training step returns y and the gradients of x and of the parameters, and needs no state. It gets a zero one
+    // all the same: without src_iter, oneDNN 3.2 computes a wrong gradient of the recurrent weights.
     const auto from_state = carry_ || training_ ? state : none, to_state = training_ ? none : state;
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::library);
@@ -217,8 +218,8 @@ class Lstm {
     const auto any_hh = describe(w_hh.get_desc().get_dims(), Tag::any);
     const auto in = hint.src_layer_desc(), out = hint.dst_layer_desc(), bias = hint.bias_desc();
     const auto state = hint.src_iter_desc();
-    // The C++ constructor has no room for the flag that lets the primitive overwrite the weights' gradients; without
-    // it they accumulate and would have to be cleared before every step.
+    // The C++ constructor lacks the flag with which the primitive overwrites the weights' gradients. Without the flag
+    // they accumulate and must be cleared before every step.
     dnnl_primitive_desc_t made = nullptr;
     const dnnl_status_t status = dnnl_lstm_backward_primitive_desc_create(
         &made, engine_.get(), dnnl_backward, static_cast<dnnl_rnn_direction_t>(direction), in.get(), state.get(),

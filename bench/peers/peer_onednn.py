@@ -1,4 +1,4 @@
-"""oneDNN's LSTM primitives, through a small module of our own (onednn_module.cpp)."""
+"""oneDNN's LSTM primitives, through a small extension module (onednn_module.cpp)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .base import STREAM_STEPS, Array, Arrays, parameter_names
 
 
 def _installed(package: str, ending: str) -> Path:
-    """Return the folder of the file of an installed package whose path ends so."""
+    """Return the folder of the first file of an installed package whose path ends with `ending`."""
     for file in importlib.metadata.files(package) or []:
         if str(file).endswith(ending):
             return Path(str(file.locate())).resolve().parent
@@ -26,7 +26,7 @@ def _installed(package: str, ending: str) -> Path:
 
 
 def load() -> ModuleType:
-    """Build the module if need be, and import it."""
+    """Build the module if necessary, and import it."""
     libraries = _installed("onednn-cpu-gomp", "libdnnl.so")
     headers = _installed("onednn-devel-cpu-gomp", "oneapi/dnnl/dnnl.hpp").parents[1]
     includes = [f"-I{headers}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
@@ -43,7 +43,7 @@ def load() -> ModuleType:
 
 
 class OneDnnPeer:
-    """Primitives and memory are made ahead; the timed loop runs in C++, without Python's part of a call."""
+    """LSTM primitives and memory prepared before timing; the timed loop is C++, without Python's overhead."""
 
     def __init__(self) -> None:
         self.module = load()
@@ -58,7 +58,7 @@ class OneDnnPeer:
         self.net.time(STREAM_STEPS if shape.mode == "stream" else 1)
         result: dict[str, Array] = {"y": self.net.y()}
         if shape.mode == "training":
-            self.net.time(1)  # gradients must overwrite, not add up
+            self.net.time(1)  # shows that gradients overwrite and do not accumulate
             result["dx"] = self.net.dx()
             result.update({"d" + n: g for n, g in zip(names, self.net.gradients(), strict=True)})
             return result

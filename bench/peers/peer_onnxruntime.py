@@ -1,4 +1,4 @@
-"""ONNX Runtime's LSTM node; it has no training on this path."""
+"""LSTM node of ONNX Runtime; inference only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _gates(array: Array) -> Array:
 
 
 def _model(shape: Shape, arrays: Arrays) -> bytes:
-    """A chain of LSTM nodes, their outputs (T, D, B, H) brought to (T, B, D*H) between and after them."""
+    """Return a chain of LSTM nodes, each output (T, D, B, H) converted to (T, B, D*H)."""
     suffixes = ("", "_reverse")[: shape.directions]
     nodes, constants, outputs = [], [], []
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [shape.T, shape.B, shape.I])]
@@ -69,7 +69,7 @@ def _model(shape: Shape, arrays: Arrays) -> bytes:
 
 
 class OnnxRuntimePeer:
-    """One session; the faster of `run` with arrays and of an input and output binding made ahead is timed."""
+    """One session, timed by the faster of `run` with arrays and a binding of inputs and outputs made beforehand."""
 
     version = str(onnxruntime.__version__)
 

@@ -1,4 +1,4 @@
-"""OpenVINO's LSTMSequence on the CPU; it has no training."""
+"""OpenVINO's LSTMSequence on the CPU; inference only."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _constant(value: Any) -> Any:
 
 
 def _model(shape: Shape, arrays: Arrays) -> Any:
-    """A chain of LSTMSequence nodes, which take (B, T, I) and give (B, D, T, H), between (T, B, I) and (T, B, D*H).
+    """Return a chain of LSTMSequence nodes from (T, B, I) to (T, B, D*H); a node maps (B, T, I) to (B, D, T, H).
 
-    In one direction the plugin takes these two transposes for a request to run time-major, and moves nothing.
-    A stream's state stays in the model, as two variables a layer; else the states after the last step are outputs.
+    With one direction the plugin recognises the two transposes as a time-major layout, and moves no data.
+    A stream's state stays in the model, as two variables a layer; otherwise the final states are outputs.
     """
     suffixes = ("", "_reverse")[: shape.directions]
     direction = "bidirectional" if shape.directions == 2 else "forward"
@@ -51,7 +51,7 @@ def _model(shape: Shape, arrays: Arrays) -> Any:
             source = ops.reshape(source, _constant([shape.T, shape.B, 2 * shape.H]), False)
         for name, end in zip("hc", (node.output(1), node.output(2)), strict=True):
             if shape.mode == "stream":
-                # `assign` takes a node, not one of its outputs: hence the reshape, which costs nothing
+                # The reshape costs nothing; `assign` requires a node, not one of its outputs.
                 sinks.append(ops.assign(ops.reshape(end, _constant(state), False), f"{name}{k}"))
             else:
                 outputs.append(ops.result(end))
@@ -60,7 +60,7 @@ def _model(shape: Shape, arrays: Arrays) -> Any:
 
 
 class OpenVinoPeer:
-    """One request made ahead, its input filled ahead; `infer` with outputs that are not copied is timed."""
+    """One request with its input, prepared before timing; timed is `infer` without a copy of the outputs."""
 
     version = str(openvino.__version__).split("-")[0]
 
@@ -72,7 +72,7 @@ class OpenVinoPeer:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16, where the processor has it
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 on processors that support it
             "ENABLE_CPU_PINNING": False,
         }
         request = self.core.compile_model(_model(shape, arrays), "CPU", options).create_infer_request()

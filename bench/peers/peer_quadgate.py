@@ -1,4 +1,4 @@
-"""quadgate itself, by the calls that its users make."""
+"""quadgate itself, through its public calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import STREAM_STEPS, Array, Arrays, parameter_names, repeat
 
 
 def network(shape: Shape, arrays: Arrays) -> qg.LSTM:
-    """Return an qg.LSTM with the parameters of `arrays`."""
+    """Return a qg.LSTM with the parameters of `arrays`."""
     lstm = qg.LSTM(shape.I, shape.H, shape.layers, bidirectional=shape.directions == 2)
     with lstm.writable() as params:
         for name in parameter_names(shape):
@@ -33,7 +33,7 @@ class QuadgatePeer:
         if shape.mode == "training":
             self.dy = np.array(arrays["dy"])
             self.run = self._train
-            # A training loop keeps the arrays of its gradients, as the oneDNN peer does.
+            # Gradient arrays are reused, as in a training loop and in the oneDNN peer.
             self.grads = {name: np.empty_like(value) for name, value in self.lstm.params.items()}
             y, grads = self._train()
             assert grads.x is not None

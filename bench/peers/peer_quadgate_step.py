@@ -1,4 +1,4 @@
-"""quadgate's stream: packed once, state inside."""
+"""quadgate's stream: weights packed once, state kept inside."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from .base import STREAM_STEPS, Array, Arrays, parameter_names, repeat
 
 
 class TorchPeer:
-    """PyTorch: inference under inference_mode, a training step with the gradients of x and of all parameters."""
+    """Inference under inference_mode, and a training step with the gradients of x and of all parameters."""
 
     version = str(torch.__version__)
 

@@ -1,7 +1,7 @@
-"""The process of one peer: `python worker.py NAME`.
+"""Process of one peer: `python worker.py NAME`.
 
-Requests and replies are pickles behind their length (8 bytes, little end first) on standard input and output. A request
-is a tuple of a word and its arguments; a reply is ("ok", value) or ("error", text).
+Requests and replies are pickles after their length (8 bytes, little-endian) on standard input and output. A request is
+a tuple of a word and its arguments; a reply is ("ok", value) or ("error", text).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def main() -> None:
-    """Answer requests until standard input ends."""
+    """Answer requests until the end of standard input."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get among the replies
+    os.dup2(2, 1)  # output of a library must not mix with the replies
     requests = sys.stdin.buffer
     try:
         peer = importlib.import_module(f"peers.peer_{sys.argv[1]}").Peer()

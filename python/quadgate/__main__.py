@@ -1,4 +1,4 @@
-"""``python -m quadgate``: what is installed on what machine, and whether it computes what it should."""
+"""``python -m quadgate``: version, machine and self-check; ``python -m quadgate bench``: time of a network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ SECONDS = 2.0
 
 
 def check(rng: np.random.Generator) -> tuple[float, str]:
-    """Draw one network and its data, run it forward, backward and as a stream, and compare with the reference.
+    """Run a random network forward, backward and as a stream, and compare the results with the reference.
 
-    Returns the largest error in units of its bound, infinity where two ways that must agree to the last bit do not, and
-    a description.
+    Returns
+    -------
+    error : float
+        Largest error in units of its bound; infinity if two results that must have the same bits differ.
+    description : str
+        Description of the case.
 
-    A pre-activation is a sum of I + H + 1 terms and rounds by at most as many eps of its terms' sizes; a layer damps
-    what it got from the step before (with fresh weights by a half or more), which doubles this at most, and hands it
-    on to the next layer. Going back, another 4H terms for each step, and T * B rows in the gradient of a weight. The
-    terms' sizes give another factor of 2. Sums are random walks, so that correct code stays far below.
+    Notes
+    -----
+    The bound: a pre-activation is a sum of I + H + 1 terms, and its rounding error is at most that many eps times the
+    size of the terms. A layer damps the error of the previous step (by half or more with initial weights), which
+    doubles the bound at most, and propagates it to the next layer. Backward adds 4H terms in each step, and T * B rows
+    in the gradient of a weight. The sizes of the terms add a factor of 2. Rounding errors are random walks, so the
+    errors of correct code are far below.
     """
     dtype = np.dtype(rng.choice(["float32", "float64"]))
     layers, steps, batch = (int(rng.integers(1, n)) for n in (4, 21, 10))
@@ -53,7 +60,7 @@ def check(rng: np.random.Generator) -> tuple[float, str]:
     state, dstate = (normal(rows, batch, hidden), normal(rows, batch, hidden)), (normal(rows, batch, hidden), None)
     lengths = rng.integers(0, steps + 1, batch) if padded else None
 
-    def order(a: Array) -> Array:  # between time-major and what the network takes
+    def order(a: Array) -> Array:  # between time-major and the layout of the network
         return a.swapaxes(0, 1) if batch_first else a
 
     y, (h, c), tape = lstm.forward(order(x), state, lengths=lengths)
@@ -95,8 +102,20 @@ def _bytes(n: int) -> str:
     return "unknown" if n == 0 else f"{n / 2**20:.4g} MiB" if n >= 2**20 else f"{n / 2**10:.4g} KiB"
 
 
-def main() -> int:
-    """Print it all; return the exit status."""
+def main(arguments: list[str]) -> int:
+    """Run a subcommand, or the self-check without one; return the exit status."""
+    if arguments[:1] == ["bench"]:
+        from quadgate import _bench
+
+        return _bench.main(arguments[1:])
+    if arguments:
+        print("usage: python -m quadgate [bench T,B,I,H ...]", file=sys.stderr)
+        return 2
+    return report()
+
+
+def report() -> int:
+    """Print version, machine and the result of the self-check; return the exit status."""
     info = qg.cpu_info()
     print(f"quadgate         {qg.__version__}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
     print(f"instruction set  {info['isa']} (works here: {', '.join(info['supported'])})")
@@ -121,4 +140,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

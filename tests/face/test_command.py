@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import re
 import subprocess
 import sys
 import time
 
+import numpy as np
+import pytest
 import quadgate as qg
+from quadgate import _bench
+from quadgate.__main__ import main
 
 
 def test_self_check():
@@ -22,6 +28,74 @@ def test_self_check():
     assert qg.cpu_info()["isa"] in done.stdout
     for word in ("thread", "cache"):
         assert word in done.stdout.lower()
+
+
+def bench(*words):
+    """Run ``python -m quadgate bench`` and return its status and output."""
+    command = [sys.executable, "-m", "quadgate", "bench", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_bench(mode):
+    """It times quadgate and each installed peer, whose results agree, and names the peers that are not installed."""
+    sizes = ("3,2,4,5", "--layers", "2", "--directions", "2", "--threads", "1", "--rounds", "2", "--mode", mode)
+    status, output = bench(*sizes)
+    assert status == 0, output
+    assert f"{mode} 3,2,4,5, 2 layers, both directions, 1 thread\n" in output
+    for name in ("quadgate", "torch", "onnxruntime")[: 2 if mode == "training" else 3]:
+        (line,) = [line for line in output.splitlines() if line.startswith(f"    {name} ")]
+        if importlib.util.find_spec(name) is None:
+            assert line == f"    {name} is not installed"
+        else:
+            assert re.search(r" \d+(\.\d+)? \[\d+(\.\d+)?, \d+(\.\d+)?\] us", line)
+            assert ("ratio" in line) == (name != "quadgate")
+
+
+def test_bench_needs_no_peer(run_script):
+    source = """
+        import sys
+        sys.modules["torch"] = sys.modules["onnxruntime"] = None
+        from quadgate.__main__ import main
+        assert main(["bench", "3,2,4,5", "--threads", "1", "2", "--rounds", "1"]) == 0
+    """
+    output = run_script(source).stdout
+    assert "inference 3,2,4,5, 1 thread\n" in output
+    assert "inference 3,2,4,5, 2 threads\n" in output
+    assert output.count("torch is not installed") == output.count("onnxruntime is not installed") == 2
+
+
+def test_bench_reports_wrong_results(monkeypatch, capsys):
+    """A program whose result differs is marked, and the status is 1; the number of threads is restored."""
+    wrong = dict(_bench.PROGRAMS, torch=lambda shape, data, threads: lambda: np.full((3, 2, 5), 0.5))
+    del wrong["onnxruntime"]
+    monkeypatch.setattr(_bench, "PROGRAMS", wrong)
+    before = qg.get_num_threads()
+    assert _bench.main(["3,2,4,5", "--threads", "3", "--rounds", "2"]) == 1
+    assert qg.get_num_threads() == before
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "RESULTS DIFFER" in line] == ["torch"]
+
+
+def test_bench_removes_the_drift_of_the_machine():
+    """A round that is slower by a factor for all programs is like the others; each round's quotient is unchanged."""
+    times = _bench.settled({"quadgate": [1.0, 2.0, 1.0, 4.0], "torch": [3.0, 6.0, 3.0, 12.0]})
+    np.testing.assert_allclose(times["quadgate"], [1.5] * 4)
+    np.testing.assert_allclose(times["torch"], [4.5] * 4)
+
+
+@pytest.mark.parametrize("words", [("1,2,3",), ("1,2,3,0",), ("1,2,3,x",), ("1,2,3,4", "--threads", "0"), ()])
+def test_bench_refuses_wrong_arguments(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _bench.main(words)
+    assert caught.value.code == 2
+    assert "usage: python -m quadgate bench" in capsys.readouterr().err
+
+
+def test_unknown_command(capsys):
+    assert main(["no_such_command"]) == 2
+    assert "usage: python -m quadgate" in capsys.readouterr().err
 
 
 def test_version():

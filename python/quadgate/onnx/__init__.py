@@ -1,11 +1,12 @@
-"""The operator LSTM of ONNX on quadgate, all of it: forward, backward, and as a part of whole models.
+"""The ONNX operator LSTM computed by quadgate: forward, backward, and as a node of whole models.
 
 >>> import quadgate.onnx
 >>> Y, Y_h, Y_c = quadgate.onnx.lstm(X, W, R, B, direction="bidirectional")
 
-`lstm` has the inputs and attributes of the operator; `lstm_training` and `lstm_backward` train it; `lstm_grad` goes
-backward from what another program saved. `ReferenceEvaluator` runs whole models with quadgate for their LSTM nodes, as
-onnx's own does with `LSTM` among its ``new_ops``: these two need the package onnx, and import it when first asked for.
+`lstm` takes the inputs and attributes of the operator. `lstm_training` and `lstm_backward` compute its gradients.
+`lstm_grad` computes them from values that another program saved in its forward pass. `ReferenceEvaluator` runs whole
+models with quadgate as the implementation of LSTM; onnx's own evaluator does so with `LSTM` among its ``new_ops``.
+These two classes need the package onnx, which is imported on their first use.
 """
 
 from __future__ import annotations

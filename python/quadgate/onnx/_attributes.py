@@ -1,4 +1,4 @@
-"""The attributes of the ONNX operator LSTM, from what a model may say to what `quadgate.LSTM` takes."""
+"""Validation of the attributes of the ONNX operator LSTM, and their conversion to options of `quadgate.LSTM`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 from .. import _check
 from .._options import ACTIVATIONS
 
-Activation = tuple[str] | tuple[str, float] | tuple[str, float, float]  # a name, then alpha, then beta where it has one
+Activation = tuple[str] | tuple[str, float] | tuple[str, float, float]  # (name, alpha, beta), without absent parameters
 
-# ONNX's name in lower case -> ours, then the defaults of alpha and beta, for those that the function takes.
+# ONNX's name in lower case -> (quadgate's name, default alpha, default beta), without absent parameters.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {name.replace("_", ""): (name, *of) for name, of in ACTIVATIONS.items()}
 _PLAIN = ("Sigmoid", "Tanh", "Tanh")
 
 
 class Attributes(NamedTuple):
-    """One node's attributes, checked.
+    """Validated attributes of one node.
 
     Attributes
     ----------
+    hidden_size : int or None
+        None if the node does not have the attribute.
     directions : tuple of bool
-        For each direction whether it reads from the end.
+        For each direction, True if it reads the sequence from its end.
     activations : tuple
-        For each direction the functions of the gates, of the cell's input and of the output.
+        For each direction, the activations of the gates, the cell candidate and the output.
     clip : float or None
-        None where nothing is clipped.
+        Bound of the activations' arguments; None for no clip.
+    coupled : bool
+        True if the forget gate is 1 - i.
+    batch_first : bool
+        True for ``layout=1``.
     """
 
     hidden_size: int | None
@@ -48,7 +54,13 @@ def parse(
     input_forget: SupportsIndex = 0,
     layout: SupportsIndex = 0,
 ) -> Attributes:
-    """Check the attributes; None stands for one that is absent."""
+    """Validate the attributes of a node; None for an absent attribute.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an attribute has a wrong type or value; the message names it.
+    """
     known = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     if not isinstance(direction, str):
         raise TypeError(f"direction must be one of {', '.join(known)}, got {direction!r}")
@@ -70,7 +82,7 @@ def parse(
 
 
 def _activations(names: Any, alpha: Any, beta: Any, directions: int) -> tuple[tuple[Activation, ...], ...]:
-    """Hand out alpha and beta, each list in the order of the functions, to those functions that have the parameter."""
+    """Assign the values of alpha and beta, in the order of the functions, to the functions that have the parameter."""
     if names is None or (isinstance(names, Sequence) and len(names) == 0):
         names = _PLAIN * directions
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
@@ -98,8 +110,8 @@ def _activations(names: Any, alpha: Any, beta: Any, directions: int) -> tuple[tu
 def _numbers(values: Any, name: str, functions: Sequence[str], taken: list[bool]) -> Any:
     """Return an iterator over the values of an attribute.
 
-    A list that no function has a use for says nothing and is passed over, as onnxruntime does. More numbers than uses
-    are refused: such a list may have been meant to have one number for each function, whether it takes it or not.
+    A list that no function takes values from is ignored, as in onnxruntime. A list with more values than functions that
+    take one raises ValueError: its author may have meant one value for each function, which would shift all values.
     """
     if values is None or not any(taken):
         return iter(())
@@ -112,7 +124,7 @@ def _numbers(values: Any, name: str, functions: Sequence[str], taken: list[bool]
 
 
 def _clip(value: Any) -> float | None:
-    """Return the bound. 0, which would leave nothing of any number, is what exporters write for no clip at all."""
+    """Return the bound, None for no clip. Exporters write 0 for no clip, since a bound of 0 would be meaningless."""
     if value is None or value == 0 or value == math.inf:
         return None
     return _check.positive(value, "clip")

@@ -1,4 +1,4 @@
-"""LSTM nodes of whole models, in onnx's own evaluator; the only module here that imports onnx."""
+"""LSTM nodes of whole models in onnx's own evaluator. No other module of this package imports onnx."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ._operator import Operator
 
 
 class LSTM(OpRun):
-    """The operator LSTM of a model, computed by quadgate: one of the ``new_ops`` of an evaluator of onnx.
+    """Implementation of the operator LSTM by quadgate, for the argument ``new_ops`` of onnx's evaluator.
 
-    onnx's own implementation reads neither sequence_lens nor activations, clip and input_forget; this one reads all.
-    The network made of a node's weights is kept, and used again as long as they are the same.
+    onnx's own implementation ignores sequence_lens, activations, clip and input_forget; this one supports all inputs
+    and attributes. The network built from a node's weights is reused as long as the weights are unchanged.
 
     Notes
     -----
-    onnx does not pass ``new_ops`` on to functions that a model defines: `quadgate.onnx.ReferenceEvaluator` does.
+    onnx does not pass ``new_ops`` to functions that a model defines; `quadgate.onnx.ReferenceEvaluator` does.
 
     Examples
     --------
@@ -36,10 +36,10 @@ class LSTM(OpRun):
         self._operator: Operator | None = None
 
     def _run(self, *inputs: Any, output_sequence: Any = None, **attributes: Any) -> tuple[Any, ...]:
-        # output_sequence, of version 1 of the operator, says whether Y is wanted: the node's outputs say so too.
+        # Version 1 of the operator requests Y with output_sequence; the node's list of outputs implies it.
         found = parse(**{name: value for name, value in attributes.items() if value is not None})
         node = self._operator
-        # Within a function of the model the attributes may differ from call to call.
+        # Attributes of a node inside a function of the model may change between calls.
         if node is None or node.attributes != found:
             node = self._operator = Operator(found)
         args = [*inputs, *[None] * (8 - len(inputs))]
@@ -47,16 +47,16 @@ class LSTM(OpRun):
 
 
 class ReferenceEvaluator(onnx.reference.ReferenceEvaluator):
-    """``onnx.reference.ReferenceEvaluator`` in which quadgate computes every LSTM, wherever in the model it is.
+    """``onnx.reference.ReferenceEvaluator`` in which quadgate computes every LSTM, including those inside functions.
 
     Parameters
     ----------
     proto : onnx.ModelProto, str, bytes, or another proto
-        The model, or its file's name or contents.
+        A model, or the name or contents of its file.
     new_ops : list of OpRun classes, optional
-        More operators of one's own. One named LSTM is used instead of quadgate's.
+        Further operators. One named LSTM replaces quadgate's.
     **keywords
-        As ``onnx.reference.ReferenceEvaluator`` has them.
+        Further arguments of ``onnx.reference.ReferenceEvaluator``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The inputs of the ONNX operator LSTM as plain arrays in quadgate's order, or an error that names the input."""
+"""Validation of the inputs of the ONNX operator LSTM, and their conversion to plain arrays in quadgate's gate order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_TO_OURS = (0, 2, 3, 1)  # ONNX keeps the gates i, o, f, c; quadgate i, f, g (ONNX's c), o
+_TO_OURS = (0, 2, 3, 1)  # from ONNX's gate order i, o, f, c to quadgate's i, f, g (ONNX's c), o
 _TO_ONNX = (0, 3, 1, 2)
-_PEEPHOLES = (0, 2, 1)  # i, o, f against i, f, o: its own inverse
+_PEEPHOLES = (0, 2, 1)  # between i, o, f and i, f, o; its own inverse
 
 
 class Weights(NamedTuple):
-    """W, R, B and P as the operator has them, of one floating type."""
+    """W, R, B and P in the operator's layout, of one floating dtype."""
 
     W: Array
     R: Array
@@ -30,7 +30,7 @@ class Weights(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """What changes from call to call, in the layout of the operator but for the states, which are (D, B, H)."""
+    """Inputs other than parameters: X (T, B, I), or (B, T, I) with ``layout=1``; lengths (B,); states (D, B, H)."""
 
     X: Array
     lengths: Array | None
@@ -39,7 +39,7 @@ class Sequences(NamedTuple):
 
 
 def real(value: object, name: str) -> Array:
-    """Return an array of real numbers; bfloat16, which NumPy itself does not know, comes back as float32."""
+    """Return an array of real numbers; bfloat16, which is not a dtype of NumPy itself, is converted to float32."""
     result = _check.array(value, name, kinds="fiuV")
     if result.dtype.kind == "V":
         if result.dtype.name != "bfloat16":
@@ -49,7 +49,7 @@ def real(value: object, name: str) -> Array:
 
 
 def read_x(value: object) -> tuple[Array, np.dtype[Any]]:
-    """Return X as a plain array of the type to compute in, and the type of the results, which is X's own."""
+    """Return X as a plain array of the dtype of the arithmetic, and the dtype of the results, which is X's own."""
     given = _check.array(value, "X", kinds="fiuV")
     if given.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise TypeError(f"X must be float16, bfloat16, float32 or float64, got {given.dtype}")
@@ -60,7 +60,7 @@ def read_x(value: object) -> tuple[Array, np.dtype[Any]]:
 
 
 def shaped(value: object, name: str, shape: tuple[int, ...], meaning: str, dtype: np.dtype[Any]) -> Array:
-    """Return a plain array; `meaning` spells the shape out for the message."""
+    """Return a plain array of that shape and dtype; `meaning` names the axes in the error message."""
     result = real(value, name)
     if result.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, which is ({meaning}), got {result.shape}")
@@ -68,7 +68,7 @@ def shaped(value: object, name: str, shape: tuple[int, ...], meaning: str, dtype
 
 
 def weights(inputs: int, W: object, R: object, B: object, P: object, attributes: Attributes, dtype: Any) -> Weights:
-    """Check and convert the parameters of an operator with that many input features."""
+    """Validate and convert the parameters of an operator with `inputs` input features."""
     directions, hidden = len(attributes.directions), attributes.hidden_size
     if hidden is None:
         shape = real(R, "R").shape
@@ -76,7 +76,7 @@ def weights(inputs: int, W: object, R: object, B: object, P: object, attributes:
             raise ValueError(f"R must have shape (num_directions, 4*hidden_size, hidden_size), got {shape}")
         hidden = shape[2]
     d = "num_directions"
-    # R first: it may be what says how large the others must be.
+    # R first: without the attribute hidden_size, it determines the shapes of the others.
     recurrent = shaped(R, "R", (directions, 4 * hidden, hidden), f"{d}, 4*hidden_size, hidden_size", dtype)
     return Weights(
         shaped(W, "W", (directions, 4 * hidden, inputs), f"{d}, 4*hidden_size, input_size", dtype),
@@ -89,11 +89,11 @@ def weights(inputs: int, W: object, R: object, B: object, P: object, attributes:
 def sequences(
     x: Array, sequence_lens: object, initial_h: object, initial_c: object, hidden: int, attributes: Attributes
 ) -> Sequences:
-    """Check and convert what is not a parameter; x is from `read_x`."""
+    """Validate and convert the inputs other than parameters; `x` is the result of `read_x`."""
     batch, steps = x.shape[:2] if attributes.batch_first else x.shape[1::-1]
     lengths = None
     if sequence_lens is not None:
-        # A copy, which nobody else can write to once it is checked.
+        # A copy, so that no other thread can change it after the check.
         lengths = np.array(_check.array(sequence_lens, "sequence_lens", "integers", "iu"))
         if lengths.shape != (batch,):
             raise ValueError(f"sequence_lens must have shape ({batch},), which is (batch_size,), got {lengths.shape}")
@@ -112,7 +112,7 @@ def sequences(
 
 
 def state(value: object, name: str, shape: tuple[int, int, int], batch_first: bool, dtype: Any) -> Array | None:
-    """Return a state (D, B, H), or None where there is none; with `batch_first` it comes as (B, D, H)."""
+    """Return a state as (D, B, H), None for None; with `batch_first` the given one is (B, D, H)."""
     if value is None:
         return None
     if not batch_first:
@@ -123,7 +123,7 @@ def state(value: object, name: str, shape: tuple[int, int, int], batch_first: bo
 
 
 def parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
-    """Return one direction's parameters under quadgate's names."""
+    """Return the parameters of direction d by quadgate's names."""
     found = {f"weight_ih_l0{suffix}": _ordered(w.W[d], _TO_OURS), f"weight_hh_l0{suffix}": _ordered(w.R[d], _TO_OURS)}
     if w.B is not None:
         ours, recurrent = w.B[d].reshape(2, -1)
@@ -134,7 +134,7 @@ def parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
 
 
 def from_parameters(grads: dict[str, Array], suffix: str) -> Weights:
-    """Return one direction's gradients as the operator orders its inputs; B's two halves both get the sum's."""
+    """Return one direction's gradients in the operator's layout; both halves of B have the gradient of their sum."""
     bias, peephole = grads.get(f"bias_l0{suffix}"), grads.get(f"peephole_l0{suffix}")
     return Weights(
         _ordered(grads[f"weight_ih_l0{suffix}"], _TO_ONNX),
@@ -145,7 +145,7 @@ def from_parameters(grads: dict[str, Array], suffix: str) -> Weights:
 
 
 def our_gates(iofc: Array) -> Array:
-    """Return activated gates (T, B, 4H) in ONNX's order as (T, B, 4, H) in ours."""
+    """Convert activated gates (T, B, 4H) in ONNX's order to (T, B, 4, H) in quadgate's order."""
     return np.ascontiguousarray(iofc.reshape(*iofc.shape[:2], 4, iofc.shape[2] // 4)[:, :, list(_TO_OURS)])
 
 

@@ -1,4 +1,4 @@
-"""The ONNX operator LSTM on `quadgate.LSTM`: its networks, and the forward pass."""
+"""Forward pass of the ONNX operator LSTM, and the networks of `quadgate.LSTM` that compute it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """A network and the directions of the operator that it computes: both, or one."""
+    """A network, and the directions of the operator that it computes: all, or one."""
 
     net: LSTM
     directions: slice
@@ -26,30 +26,30 @@ class Part(NamedTuple):
 
     @property
     def width(self) -> int:
-        """The columns of the network's y."""
+        """Number of columns of the network's y."""
         return self.net.hidden_size * len(self.suffixes)
 
 
 class Operator:
-    """One LSTM node: its attributes, and the networks made of the weights that it met last."""
+    """One LSTM node: its attributes, and the networks built from the last weights."""
 
     def __init__(self, attributes: Attributes) -> None:
         self.attributes = attributes
         self._last: tuple[_inputs.Weights, list[Part]] | None = None
 
     def parts(self, weights: _inputs.Weights, *, keep: bool = False) -> list[Part]:
-        """Return networks with these weights; with `keep` those of the call before, if it had the same."""
+        """Return networks with these weights; with `keep`, those of the previous call if its weights were equal."""
         last = self._last
         if keep and last is not None and all(map(_same, last[0], weights)):
             return last[1]
         made = networks(weights, self.attributes)
-        if keep:  # of copies, since whoever owns the arrays may write to them
+        if keep:  # copies, since the owner of the arrays may change them
             copies = _inputs.Weights(*(None if a is None else a.copy() for a in weights))  # type: ignore[arg-type]
             self._last = copies, made
         return made
 
     def read(self, args: Sequence[Any], *, keep: bool = False) -> tuple[list[Part], _inputs.Sequences, np.dtype[Any]]:
-        """Check the eight inputs, in the operator's order, and return what there is to run."""
+        """Validate the eight inputs, in the operator's order; return networks, their inputs and the results' dtype."""
         X, W, R, B, sequence_lens, initial_h, initial_c, P = args
         x, dtype = _inputs.read_x(X)
         weights = _inputs.weights(x.shape[2], W, R, B, P, self.attributes, x.dtype)
@@ -58,7 +58,7 @@ class Operator:
         return self.parts(weights, keep=keep), sequences, dtype
 
     def run(self, args: Sequence[Any], *, keep: bool = False) -> tuple[Array, Array, Array]:
-        """Compute the operator's three outputs."""
+        """Return the operator's outputs Y, Y_h and Y_c."""
         parts, given, dtype = self.read(args, keep=keep)
         results = [part.net(given.X, state_of(part, given), lengths=given.lengths) for part in parts]
         return outputs([y for y, _ in results], [s for _, s in results], self.attributes.batch_first, dtype)
@@ -83,52 +83,53 @@ def lstm(
     input_forget: SupportsIndex = 0,
     layout: SupportsIndex = 0,
 ) -> tuple[Array, Array, Array]:
-    """Compute ONNX's operator LSTM, as versions 7, 14 and 22 of the operator define it.
+    """Compute the ONNX operator LSTM.
 
-    T, B, I, H are time steps, batch, input size and hidden size; D is 2 if `direction` is "bidirectional", else 1.
+    The definition is that of versions 7, 14 and 22 of the operator. T, B, I and H are time steps, batch size, input
+    size and hidden size; D is 2 if `direction` is "bidirectional", otherwise 1.
 
     Parameters
     ----------
-    X : array (T, B, I), or (B, T, I) with ``layout=1``
-        Its type, float16, bfloat16, float32 or float64, is that of the results. The two of 16 bits are computed in
-        float32. All other inputs are converted to the type of the arithmetic.
-    W : array (D, 4H, I)
-        Weights of the input; the gates in ONNX's order i, o, f, c.
-    R : array (D, 4H, H)
+    X : array_like (T, B, I), or (B, T, I) with ``layout=1``
+        Input. The results have its dtype: float16, bfloat16, float32 or float64. Arithmetic is float32 for the first
+        three. All other inputs are converted to the dtype of the arithmetic.
+    W : array_like (D, 4H, I)
+        Input weights, in ONNX's gate order i, o, f, c.
+    R : array_like (D, 4H, H)
         Recurrent weights.
-    B : array (D, 8H), optional
-        Biases: 4H that belong to W, 4H that belong to R. The two are added.
-    sequence_lens : array of int (B,), optional
-        How many steps of each row count, 0 to T. Y is 0 behind them. A row of length 0 ends in its initial state.
-    initial_h, initial_c : array (D, B, H), or (B, D, H) with ``layout=1``; optional
-        The initial state; each is zeros where it is not given.
-    P : array (D, 3H), optional
-        Peepholes, in the order i, o, f.
-    direction : "forward", "reverse" or "bidirectional"
-        Reverse directions start at each row's last step that counts.
+    B : array_like (D, 8H), optional
+        Biases: 4H of W, then 4H of R. The two are added.
+    sequence_lens : array_like of int (B,), optional
+        Number of active steps of each row, 0 to T. Y is 0 past them. The final state of a row of length 0 is its
+        initial state.
+    initial_h, initial_c : array_like (D, B, H), or (B, D, H) with ``layout=1``; optional
+        Initial state. Default: zeros, for either.
+    P : array_like (D, 3H), optional
+        Peephole weights, in the order i, o, f.
+    direction : {"forward", "reverse", "bidirectional"}
+        Reverse directions start at each row's last active step.
     hidden_size : int, optional
-        H. Without it, it is taken from R.
+        H. Default: derived from the shape of R.
     activations : list of 3 D str, optional
-        For each direction the functions of the gates, of the cell's input and of the output; Sigmoid, Tanh, Tanh if
-        not given. Capital letters do not matter. The others are Relu, LeakyRelu, ThresholdedRelu, Elu, HardSigmoid,
-        Affine, ScaledTanh, Softsign and Softplus.
+        For each direction the activations of the gates, the cell candidate and the output. Default: Sigmoid, Tanh,
+        Tanh. Further names are Relu, LeakyRelu, ThresholdedRelu, Elu, HardSigmoid, Affine, ScaledTanh, Softsign and
+        Softplus. Case is ignored.
     activation_alpha, activation_beta : list of float, optional
-        Parameters of the functions, in their order; functions without the parameter take none from the list. Those for
-        which nothing is left have the default of the ONNX operator of their name.
+        Parameters of the activations, in their order. Activations without the parameter take no value from the list.
+        Activations beyond the end of the list use the default of the ONNX operator of the same name.
     clip : float, optional
-        The argument of every function is cut off at plus and minus this bound, that of the output's function too. 0 is
-        no clip.
+        Bound to which the argument of every activation is clipped, including that of the output. 0 for no clip.
     input_forget : int
-        1 if the forget gate is 1 - i, instead of a gate of its own.
+        1 to use 1 - i as the forget gate.
     layout : int
-        1 if the batch is the first axis of X, of the states, and of all results.
+        1 to have the batch as the first axis of X, of the states, and of all results.
 
     Returns
     -------
-    Y : array (T, D, B, H), or (B, T, D, H) with ``layout=1``
-        h at every step.
-    Y_h, Y_c : array (D, B, H), or (B, D, H) with ``layout=1``
-        The final state.
+    Y : ndarray (T, D, B, H), or (B, T, D, H) with ``layout=1``
+        h after every step.
+    Y_h, Y_c : ndarray (D, B, H), or (B, D, H) with ``layout=1``
+        Final state.
 
     Raises
     ------
@@ -137,12 +138,11 @@ def lstm(
 
     Notes
     -----
-    onnxruntime 1.31 differs from this definition: it does not clip the argument of the output's function, ends rows of
-    length 0 in zeros, takes 0 for the alpha and beta of Affine, ScaledTanh and ThresholdedRelu where they are not
-    given, returns infinity from Softplus above 88, and refuses ``layout=1``, ``clip=0`` and float64.
+    onnxruntime 1.31 differs from this definition. It does not clip the argument of the output's activation. It returns
+    zeros as the final state of rows of length 0. It uses 0 as the default alpha and beta of Affine, ScaledTanh and
+    ThresholdedRelu. It returns infinity from Softplus above 88. It rejects ``layout=1``, ``clip=0`` and float64.
 
-    Every call makes a network of the weights first. Where the same weights are used again and again, and time matters,
-    `quadgate.LSTM` itself is for that.
+    Every call builds a network from the weights. For repeated calls with the same weights, `quadgate.LSTM` is faster.
     """
     args = (X, W, R, B, sequence_lens, initial_h, initial_c, P)
     numbers = (activation_alpha, activation_beta)
@@ -150,7 +150,7 @@ def lstm(
 
 
 def networks(weights: _inputs.Weights, attributes: Attributes) -> list[Part]:
-    """Return one network for all directions, or one for each where their activations differ."""
+    """Return one network for all directions, or one for each direction if their activations differ."""
     cells, directions = attributes.activations, len(attributes.directions)
     one = all(cell == cells[0] for cell in cells)
     parts = []
@@ -180,7 +180,7 @@ def networks(weights: _inputs.Weights, attributes: Attributes) -> list[Part]:
 
 
 def state_of(part: Part, given: _inputs.Sequences) -> tuple[Array, Array] | None:
-    """Return the initial state of one network, zeros for one of the two where only the other is given."""
+    """Return the initial state of one network; if only one of h and c is given, the other is zeros."""
     h, c = given.initial_h, given.initial_c
     if h is None and c is None:
         return None
@@ -190,7 +190,7 @@ def state_of(part: Part, given: _inputs.Sequences) -> tuple[Array, Array] | None
 
 
 def outputs(ys: list[Array], states: list[Any], batch_first: bool, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
-    """Join what the networks returned into Y, Y_h and Y_c."""
+    """Join the results of the networks to Y, Y_h and Y_c."""
     hidden = states[0][0].shape[2]
     y = join([y.reshape(*y.shape[:2], y.shape[2] // hidden, hidden) for y in ys], 2)
     h, c = (join([state[k] for state in states], 0) for k in (0, 1))
@@ -206,13 +206,13 @@ def join(parts: list[Array], axis: int) -> Array:
 
 
 def returned(value: Array, dtype: np.dtype[Any]) -> Array:
-    """Return a C-contiguous array of the results' type; what float16 cannot hold becomes infinite, as elsewhere."""
+    """Return a C-contiguous array of the results' dtype; values beyond the range of float16 become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(value, dtype)
 
 
 def _same(a: Array | None, b: Array | None) -> bool:
-    """Whether two plain arrays have the same bits."""
+    """Return True if two plain arrays have the same dtype and bits, or both are None."""
     if a is None or b is None:
         return a is b
     bits = f"u{a.itemsize}"

@@ -1,4 +1,4 @@
-"""The backward pass of the ONNX operator LSTM."""
+"""Backward pass of the ONNX operator LSTM."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 class Gradients(NamedTuple):
-    """What `lstm_backward` and `lstm_grad` return: a gradient for each input, of its shape, in X's type.
+    """Gradients of the operator's inputs, as `lstm_backward` and `lstm_grad` return them.
 
     Attributes
     ----------
-    X, W, R : array
-    B, initial_h, initial_c, P : array or None
-        None where the input was absent.
+    X, W, R : ndarray
+        Gradients, of the shapes of the inputs and the dtype of X.
+    B, initial_h, initial_c, P : ndarray or None
+        The same; None for an absent input.
     """
 
     X: Array
@@ -39,7 +40,13 @@ class Gradients(NamedTuple):
 
 
 class Tape:
-    """What `lstm_training` keeps for `lstm_backward`, which may be called with it any number of times."""
+    """Values that `lstm_training` keeps for any number of calls of `lstm_backward`.
+
+    Attributes
+    ----------
+    nbytes : int
+        Memory in bytes, without the weights.
+    """
 
     __slots__ = ("_attributes", "_given", "_parts", "_tapes", "_type", "_y_shape")
 
@@ -57,7 +64,7 @@ class Tape:
 
     @property
     def nbytes(self) -> int:
-        """The memory it holds, without the weights."""
+        """Memory in bytes, without the weights."""
         return sum(tape.nbytes for tape in self._tapes)
 
 
@@ -80,7 +87,7 @@ def lstm_training(
     input_forget: SupportsIndex = 0,
     layout: SupportsIndex = 0,
 ) -> tuple[Array, Array, Array, Tape]:
-    """Compute what `lstm` does, and keep what `lstm_backward` needs.
+    """Compute the results of `lstm`, and a tape for `lstm_backward`.
 
     Parameters
     ----------
@@ -91,10 +98,10 @@ def lstm_training(
 
     Returns
     -------
-    Y, Y_h, Y_c : array
-        As in `lstm`, and equal to what that returns.
+    Y, Y_h, Y_c : ndarray
+        The same bits as those of `lstm`.
     tape : Tape
-        For `lstm_backward`. ``tape.nbytes`` is the memory it holds.
+        Argument of `lstm_backward`.
 
     Raises
     ------
@@ -115,18 +122,19 @@ def lstm_training(
 def lstm_backward(
     tape: Tape, dY: ArrayLike | None = None, dY_h: ArrayLike | None = None, dY_c: ArrayLike | None = None
 ) -> Gradients:
-    """Return the gradients of a loss with respect to the operator's inputs from those with respect to its outputs.
+    """Compute the gradients of a loss with respect to the operator's inputs from those with respect to its outputs.
 
     Parameters
     ----------
     tape : Tape
         From `lstm_training`.
-    dY, dY_h, dY_c : arrays of the shapes of Y, Y_h and Y_c, optional
-        Gradients of the outputs; zeros where they are not given.
+    dY, dY_h, dY_c : array_like of the shapes of Y, Y_h and Y_c, optional
+        Gradients of the outputs. Default: zeros.
 
     Returns
     -------
     Gradients
+        In the dtype of X.
 
     Raises
     ------
@@ -135,7 +143,7 @@ def lstm_backward(
 
     Notes
     -----
-    A number that a clip cut off has the gradient 0.
+    The gradient of a clipped value is 0.
     """
     if not isinstance(tape, Tape):
         raise TypeError(f"tape must be what lstm_training returned last, got {type(tape).__name__}")
@@ -169,30 +177,30 @@ def lstm_grad(
     initial_h: ArrayLike | None = None,
     initial_c: ArrayLike | None = None,
 ) -> Gradients:
-    """Go backward from values that another program saved in its forward pass, as ONNX Runtime's LSTMGrad does.
+    """Compute gradients from values that another program saved in its forward pass, as ONNX Runtime's LSTMGrad does.
 
-    For one forward direction with the functions Sigmoid, Tanh, Tanh, and neither peepholes nor clip.
+    The network has one forward direction, the activations Sigmoid, Tanh, Tanh, and neither peepholes nor clip.
 
     Parameters
     ----------
-    X : array (T, B, I)
-    W, R : array (1, 4H, I) and (1, 4H, H)
+    X : array_like (T, B, I)
+    W, R : array_like (1, 4H, I) and (1, 4H, H)
         As in `lstm`.
-    H_all, C_all : array (T, 1, B, H)
-        h and c at every step.
-    iofc : array (T, 1, B, 4H)
-        Values of the gates after their functions, in ONNX's order i, o, f, c.
-    dH_all : array (T, 1, B, H), optional
-        Gradient of h at every step; zeros where it is not given.
-    dY_h, dY_c : array (1, B, H), optional
-        Gradients of the final state; zeros where they are not given.
-    initial_h, initial_c : array (1, B, H), optional
-        The initial state of that forward pass; zeros where it is not given.
+    H_all, C_all : array_like (T, 1, B, H)
+        h and c after every step.
+    iofc : array_like (T, 1, B, 4H)
+        Activated gates, in ONNX's order i, o, f, c.
+    dH_all : array_like (T, 1, B, H), optional
+        Gradient of h after every step. Default: zeros.
+    dY_h, dY_c : array_like (1, B, H), optional
+        Gradients of the final state. Default: zeros.
+    initial_h, initial_c : array_like (1, B, H), optional
+        Initial state of that forward pass. Default: zeros.
 
     Returns
     -------
     Gradients
-        The gradient of B is there too, since it does not depend on B; that of P is None.
+        Includes the gradient of B, which does not depend on B; that of P is None.
 
     Raises
     ------
@@ -224,7 +232,7 @@ def lstm_grad(
 def _gradients(
     parts: list[Part], found: list[Grads], has_state: tuple[bool, bool], batch_first: bool, dtype: np.dtype[Any]
 ) -> Gradients:
-    """Join the gradients of the networks' parameters, and add up those of X, which all of them read."""
+    """Join the gradients of the networks' parameters, and add their gradients of X."""
     x = found[0].x
     for grads in found[1:]:
         x = x + grads.x  # type: ignore[operator]

@@ -1,41 +1,42 @@
-"""The whole LSTM family in plain NumPy float64: the specification of quadgate, and the judge of its tests.
+"""The LSTM family in plain NumPy float64: the specification of quadgate, and the reference of its tests.
 
 **The cell.** One step of one layer, for one row (``s`` is the logistic function, ``*`` between vectors is
 elementwise)::
 
-    i = s(W_i x + R_i h' + b_i)          input gate           h', c': the previous step's h and c
-    f = s(W_f x + R_f h' + b_f)          forget gate
-    g = tanh(W_g x + R_g h' + b_g)       cell candidate
-    o = s(W_o x + R_o h' + b_o)          output gate
+    i = s(W_i x + U_i h' + b_i)          input gate           h', c': the previous step's h and c
+    f = s(W_f x + U_f h' + b_f)          forget gate
+    g = tanh(W_g x + U_g h' + b_g)       cell candidate
+    o = s(W_o x + U_o h' + b_o)          output gate
     c = f * c' + i * g
     h = o * tanh(c)
 
-W_i, W_f, W_g, W_o lie one below the other in ``weight_ih`` (4H, I), R_* in ``weight_hh`` (4H, H), b_* in ``bias``
-(4H,). This is the cell of Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the
-forget gate of Gers, Schmidhuber and Cummins, "Learning to Forget: Continual Prediction with LSTM", Neural Computation
-12(10), 2000. The gradient is the full one through all time steps, as in Graves and Schmidhuber, "Framewise Phoneme
-Classification with Bidirectional LSTM", Neural Networks 18(5-6), 2005, not the truncated one of 1997.
+``weight_ih`` (4H, I) stacks W_i, W_f, W_g and W_o along its first axis, ``weight_hh`` (4H, H) the U_*, and ``bias``
+(4H,) the b_*. This is the cell of Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997,
+with the forget gate of Gers, Schmidhuber and Cummins, "Learning to Forget: Continual Prediction with LSTM", Neural
+Computation 12(10), 2000. The gradient is exact, through all time steps, as in Graves and Schmidhuber, "Framewise
+Phoneme Classification with Bidirectional LSTM", Neural Networks 18(5-6), 2005. It is not the truncated one of 1997.
 
-**The cell with every option.** h has R columns, H without a projection. ``s, t, u`` are the three activations; k_gate,
-k_cell, k_proj hold a value between -clip and clip, or are not there; N takes the mean off a row and divides by
-sqrt(var + eps), var being the mean of the squares; what a network does not have is left out of its equations::
+**The cell with every option.** h has R columns: P with a projection, otherwise H. ``s, t, u`` are the three
+activations. k_gate, k_cell and k_proj clip a value to [-clip, clip]. N subtracts the mean of a row and divides by
+sqrt(var + eps), where var is the mean of the squared deviations. A network leaves the terms of options that it does not
+use out of its equations::
 
-    q = W x        r = (R * dw) (h' * dr)               dr, dw: multipliers by recurrent dropout and weight drop
+    q = W x        r = (U * dw) (h' * dr)               dr, dw: multipliers of recurrent dropout and weight drop
     q = norm_ih * N(q)    r = norm_hh * N(r)            layer norm, over all 4H together
     a = q + r + b = (a_i, a_f, a_g, a_o)
     a_i += p_i * c'       a_f += p_f * c'               peepholes
     i = s(k_gate(a_i))    f = s(k_gate(a_f))  or, coupled, 1 - i    g = t(k_gate(a_g))
-    n = k_cell(f * c' + i * g)
-    n = norm_c[0] * N(n) + norm_c[1]                    layer norm "carried", over H
-    a_o += p_o * n        o = s(k_gate(a_o))
-    v = n, or for layer norm "pre" norm_c[0] * N(n) + norm_c[1]
+    c_new = k_cell(f * c' + i * g)
+    c_new = norm_c[0] * N(c_new) + norm_c[1]            layer norm "carried", over H
+    a_o += p_o * c_new        o = s(k_gate(a_o))
+    v = c_new, or for layer norm "pre" norm_c[0] * N(c_new) + norm_c[1]
     m = o * u(k_gate(v))
     z = k_proj(W_hr m), or m without a projection
-    h = zh * h' + (1 - zh) * z    c = zc * c' + (1 - zc) * n        zoneout
+    h = zh * h' + (1 - zh) * z    c = zc * c' + (1 - zc) * c_new    zoneout
 
-In training zh and zc are masks, 1 where the old value is kept, and dr and dw are 0 where something was dropped and
-1 / (1 - p) elsewhere; for inference zh and zc are the probabilities, dr and dw are 1. An Elman network is one line,
-h = s(a), with one gate instead of four; its c has no columns.
+In training, zh and zc are masks (1 keeps the old value), and dr and dw are 0 for dropped elements and 1 / (1 - p) for
+the others. In inference, zh and zc are the probabilities, and dr and dw are 1. An Elman network has a single gate,
+h = s(a), and its c has no columns.
 
 - Peepholes: Gers and Schmidhuber, "Recurrent Nets that Time and Count", IJCNN 2000.
 - Projection: Sak, Senior and Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale
@@ -49,42 +50,45 @@ h = s(a), with one gate instead of four; its c has no columns.
 - Highway: Srivastava, Greff and Schmidhuber, "Highway Networks", 2015.
 - Elman, "Finding Structure in Time", Cognitive Science 14(2), 1990.
 
-**Backward** of the cell, from the gradients ``dh`` and ``dc`` that reach a step (an ``a`` is the argument of the gate's
-function)::
+**Backward** of the cell, from the gradients ``dh`` and ``dc`` of the h and c that a step returns; a_* are the arguments
+of the gates' activations::
 
     do = dh * tanh(c)                    dc = dc + dh * o * (1 - tanh(c)^2)
     di = dc * g      df = dc * c'      dg = dc * i
     da_i = di * i (1 - i)    da_f = df * f (1 - f)    da_g = dg * (1 - g^2)    da_o = do * o (1 - o)
-    dx = W^T da      dh' = R^T da      dc' = dc * f
-    dW = sum over steps and rows of da x^T,    dR = the same of da h'^T,    db = the same of da
+    dx = W^T da      dh' = U^T da      dc' = dc * f
+    dW = sum over steps and rows of da x^T,    dU = the same of da h'^T,    db = the same of da
 
-With the options each line of the step forward has one that mirrors it. A clip lets no gradient through where the value
-lies outside (on the bound it does, but for proj_clip); relu, hard_sigmoid and thresholded_relu have slope 0 at their
-kinks, leaky_relu and elu alpha. Coupled gates leave the f rows of the weights without a part in f, and with a gradient
-of 0; but with layer norm those rows still count in the mean and variance of all 4H, and get the gradient of that.
+With options, each line of the forward step has a mirrored line in the backward step. A clip passes no gradient to
+values outside its bounds; it passes the gradient of values on a bound, except for proj_clip. At their kinks relu,
+hard_sigmoid and thresholded_relu have slope 0, leaky_relu and elu slope alpha. With coupled gates the f rows of the
+weights do not influence f, and their gradient is 0. With layer norm those rows still enter the mean and variance over
+all 4H, and receive the gradient of both.
 
 **Sequences.** Arrays are batched and time-major: x (T, B, I), y (T, B, O), states h (L*D, B, R) and c (L*D, B, H).
-Layers and directions are named and ordered as in PyTorch: row ``layer * D + direction`` of a state, ``_reverse`` behind
-the names of the second direction (a network that only runs backwards has names without it).
-A row of length n takes part in steps 0 .. n-1 only: elsewhere its output is 0 and its state stays as it is, so that the
-reverse direction starts at step n-1, and a row of length 0 ends in its initial state.
-A reset at (t, b) cuts row b between t - 1 and t, for h and for c: forward, step t starts from zeros, t = 0 included, so
-that the initial state is not used; backwards, step t - 1 starts from zeros, and nothing happens at t = 0 or where
-step t lies past the row's end. The final state is never cut. No gradient crosses a cut.
+Layers and directions are named and ordered as in PyTorch: row ``layer * D + direction`` of a state, and the suffix
+``_reverse`` for the parameters of the second direction. A network with ``reverse=True`` has one direction and no
+suffix. A row of length n is active in steps 0 .. n-1 only. In other steps its output is 0 and its state does not
+change. So the reverse direction starts at step n-1, and the final state of a row of length 0 is its initial state. A
+reset at (t, b) separates steps t - 1 and t of row b, for h and for c. In the forward direction step t starts from
+zeros; at t = 0 the initial state is not used. In the reverse direction step t - 1 starts from zeros; a reset at t = 0,
+or at a step past the row's end, has no effect. A reset never changes the final state. No gradient crosses a reset.
 
 **Layers.** A layer merges its directions' outputs a and b: concat(a, b), a + b, a * b or (a + b) / 2. With a shortcut,
-layers from the second on (input in, output out) hand on: residual, out + in; highway, t * out + (1 - t) * in with
-t = s(W in + b); dense, concat(in, out), which is the next layer's input but not y. Dropout, in training only, stands
-between layers: out of layer k, shortcut included, is set to 0 where its mask is True and divided by 1 - p elsewhere;
-``in`` is what came out of that, and in a dense network the part of ``in`` that is handed on is not dropped again.
+every layer from the second on (input in, output out) returns: residual, out + in; highway, t * out + (1 - t) * in with
+t = s(W in + b); dense, concat(in, out), which is the next layer's input but not y. Dropout acts between layers, in
+training only: the output of layer k, after its shortcut, is 0 where the mask is True and divided by 1 - p elsewhere.
+The result is the next layer's ``in``. In a dense network the part of ``in`` that is passed on is not dropped again.
 
-**On the way.** ``tape.cells`` are the last layer's c at every step, after zoneout, and have a gradient. ``Grads`` has
-the norms of the gradients at every step, 0 past a row's length: ``dh_norm`` that of the h which a step leaves, y's part
-included; ``dc_norm`` that of the c which it leaves (of everything that follows, whether zoneout kept c or not,
-``dcells`` included) plus what reaches n through m, by way of v and of o's peephole. Without zoneout that is the
-gradient of n, after the carried norm; in the plain cell dc + dh * o * (1 - tanh(c)^2). An Elman network's is 0.
+**Intermediate values.** ``tape.cells`` is the last layer's c at every step, after zoneout; `backward` accepts its
+gradient as ``dcells``. ``Grads`` has the Euclidean norms of the gradients at every step, 0 past a row's length.
+``dh_norm`` is the norm of the gradient of the h that a step returns, including the part from y. ``dc_norm`` is the norm
+of the gradient of the c that a step returns (from later steps, with or without zoneout, and from ``dcells``) plus the
+gradient that reaches c_new through m, by way of v and of the peephole of o. Without zoneout this sum is the gradient of
+c_new after the "carried" norm; in the plain cell it is dc + dh * o * (1 - tanh(c)^2). For an Elman network ``dc_norm``
+is 0.
 
-Everything is computed in float64, or in NumPy's ``longdouble`` where an argument is of that type.
+Arithmetic is float64, or NumPy's ``longdouble`` if an argument has that type.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# name: alpha and beta where they are not given. A name that is missing here is no activation.
+# Default alpha and beta of every activation, by name. Other names are invalid.
 DEFAULTS: dict[str, tuple[float, ...]] = {
     "sigmoid": (),
     "tanh": (),
@@ -27,7 +27,15 @@ DEFAULTS: dict[str, tuple[float, ...]] = {
 
 
 class Activation(NamedTuple):
-    """One of the activation functions, with its parameters."""
+    """An activation function and its parameters.
+
+    Attributes
+    ----------
+    name : str
+        A key of `DEFAULTS`.
+    alpha, beta : float
+        Parameters; 0 for a function that has none.
+    """
 
     name: str
     alpha: float = 0.0
@@ -35,7 +43,13 @@ class Activation(NamedTuple):
 
     @classmethod
     def read(cls, given: str | Sequence[Any]) -> Activation:
-        """Return what a name, (name, alpha) or (name, alpha, beta) stands for."""
+        """Make an activation of a name, (name, alpha) or (name, alpha, beta).
+
+        Raises
+        ------
+        ValueError
+            If the name is unknown, or more parameters are given than the function has.
+        """
         name, *values = (given,) if isinstance(given, str) else tuple(given)
         if name not in DEFAULTS or len(values) > max(2, len(DEFAULTS[name])):
             raise ValueError(f"unknown activation {given!r}")
@@ -43,13 +57,25 @@ class Activation(NamedTuple):
 
 
 def sigmoid(a: Array) -> Array:
-    """Return 1 / (1 + exp(-a)), to full relative accuracy on both sides and without overflow."""
+    """Return 1 / (1 + exp(-a)) elementwise, to full relative accuracy for both signs and without overflow."""
     e = np.exp(-np.abs(a))
     return np.asarray(np.where(a >= 0, 1.0, e) / (1.0 + e))
 
 
 def activation(kind: Activation, a: Array) -> Array:
-    """Return an activation's value."""
+    """Return the value of an activation elementwise.
+
+    Parameters
+    ----------
+    kind : Activation
+    a : ndarray of float
+        Arguments, of any shape.
+
+    Returns
+    -------
+    ndarray
+        Values, of the shape and dtype of `a`.
+    """
     name, alpha, beta = kind
     below = np.minimum(a, 0.0)
     if name == "sigmoid":
@@ -78,7 +104,21 @@ def activation(kind: Activation, a: Array) -> Array:
 
 
 def slope(kind: Activation, a: Array) -> Array:
-    """Return an activation's derivative; at a kink the one from the left, and at those of hard_sigmoid 0."""
+    """Return the derivative of an activation elementwise.
+
+    At a kink it is the derivative from the left, and for hard_sigmoid 0.
+
+    Parameters
+    ----------
+    kind : Activation
+    a : ndarray of float
+        Arguments of the activation (not its values), of any shape.
+
+    Returns
+    -------
+    ndarray
+        Derivatives, of the shape and dtype of `a`.
+    """
     name, alpha, beta = kind
     one, below = np.ones_like(a), np.minimum(a, 0.0)
     if name == "sigmoid":

@@ -1,4 +1,4 @@
-"""One step of the cell and the step back, for the rows that take part in it; the equations are in the package."""
+"""One forward and one backward step of the cell, for the active rows; the package docstring has the equations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 class Options(NamedTuple):
-    """What the cell is, of the constructor's options."""
+    """Options of the constructor that change the cell."""
 
     activations: tuple[Activation, Activation, Activation] = (
         Activation("sigmoid"),
@@ -30,7 +30,7 @@ class Options(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The parameters of one layer and direction; None for what the network does not have."""
+    """Parameters of one layer and direction; None for those that the network does not have."""
 
     weight_ih: Array
     weight_hh: Array
@@ -43,10 +43,15 @@ class Weights(NamedTuple):
 
 
 class Chance(NamedTuple):
-    """What dropout and zoneout make of one step, each broadcastable to (B, R) or, for ``c``, to (B, H).
+    """Effect of dropout and zoneout on one step.
 
-    ``recurrent`` multiplies h' before the product; ``h`` and ``c`` are the shares of the old values in the new: 0 or 1
-    from masks, the probabilities themselves without.
+    Attributes
+    ----------
+    recurrent : ndarray, broadcastable to (B, R)
+        Multiplier of h' ahead of the recurrent product.
+    h : ndarray, broadcastable to (B, R)
+    c : ndarray, broadcastable to (B, H)
+        Weight of the old value in the new one: 0 or 1 from a mask, or the probability in inference.
     """
 
     recurrent: Array
@@ -55,14 +60,14 @@ class Chance(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A normalised array, and 1 / sqrt(var + eps) of each row."""
+    """A normalised array, and the factor 1 / sqrt(var + eps) of each row."""
 
     value: Array
     scale: Array
 
 
 class Step(NamedTuple):
-    """What one step gives, and what the step back needs; the names are those of the equations, ``_old`` for a prime."""
+    """Results of one step and the values that its backward step needs, named as in the equations (``_old``: primed)."""
 
     x: Array
     h_old: Array
@@ -72,8 +77,8 @@ class Step(NamedTuple):
     args: tuple[Array, ...]
     gates: tuple[Array, ...]
     raw: Array
-    n_norm: Norm | None
-    n: Array
+    c_new_norm: Norm | None
+    c_new: Array
     v_norm: Norm | None
     v: Array
     m: Array
@@ -83,24 +88,24 @@ class Step(NamedTuple):
 
 
 def clip(a: Array, limit: float | None) -> Array:
-    """Return a, held between -limit and limit; None is no limit."""
+    """Return a clipped to [-limit, limit]; None for no limit."""
     return a if limit is None else np.clip(a, -limit, limit)
 
 
 def clip_back(da: Array, a: Array, limit: float | None) -> Array:
-    """Return the gradient of what was clipped: none where it lay outside."""
+    """Return the gradient of a clip's argument: 0 for values outside the bounds."""
     return da if limit is None else np.where(np.abs(a) > limit, 0.0, da)
 
 
 def normalise(a: Array, eps: float) -> Norm:
-    """Return N(a): each row with its mean taken off, over the root of its variance."""
+    """Return N(a): each row minus its mean, divided by sqrt(var + eps)."""
     centred = a - a.mean(axis=1, keepdims=True)
     scale = 1.0 / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps)
     return Norm(centred * scale, scale)
 
 
 def normalise_back(d: Array, norm: Norm) -> Array:
-    """Return the gradient of what was normalised."""
+    """Return the gradient of the argument of `normalise`."""
     mean: Array = d.mean(axis=1, keepdims=True)
     along: Array = (d * norm.value).mean(axis=1, keepdims=True)
     across: Array = d - mean - norm.value * along
@@ -108,23 +113,29 @@ def normalise_back(d: Array, norm: Norm) -> Array:
 
 
 def mix(share: Array, old: Array | float, new: Array | float) -> Array:
-    """Return share * old + (1 - share) * new; for a share of 1 or 0 one of the two, whatever is in the other."""
-    with np.errstate(invalid="ignore"):  # an infinity times a share of 0, which is not taken
+    """Return share * old + (1 - share) * new; for a share of exactly 1 or 0 one operand, even if the other is NaN."""
+    with np.errstate(invalid="ignore"):  # infinity times 0, in elements that are not selected
         return np.where(share == 1, old, np.where(share == 0, new, share * old + (1.0 - share) * new))
 
 
 def forward(w: Weights, o: Options, chance: Chance, x: Array, h_old: Array, c_old: Array) -> Step:
-    """Take one step.
+    """Compute one step.
 
     Parameters
     ----------
     w, o, chance
-        What the cell is, and what chance makes of this step.
-    x, h_old, c_old : array (B, I), (B, R), (B, H)
-        Input, and the state that the step before left.
+        Parameters and options of the cell, and the effect of dropout and zoneout on this step.
+    x : ndarray (B, I)
+        Input.
+    h_old, c_old : ndarray (B, R), (B, H)
+        State after the previous step.
+
+    Returns
+    -------
+    Step
     """
     s, t, u = o.activations
-    q_norm = r_norm = n_norm = v_norm = None
+    q_norm = r_norm = c_new_norm = v_norm = None
 
     q = x @ w.weight_ih.T
     r = (h_old * chance.recurrent) @ w.weight_hh.T
@@ -144,48 +155,49 @@ def forward(w: Weights, o: Options, chance: Chance, x: Array, h_old: Array, c_ol
     g = activation(t, clip(a_g, o.gate_clip))
 
     raw = f * c_old + i * g
-    n = clip(raw, o.cell_clip)
+    c_new = clip(raw, o.cell_clip)
     if o.layer_norm == "carried":
         assert w.norm_c is not None
-        n_norm = normalise(n, o.layer_norm_eps)
-        n = w.norm_c[0] * n_norm.value + w.norm_c[1]
+        c_new_norm = normalise(c_new, o.layer_norm_eps)
+        c_new = w.norm_c[0] * c_new_norm.value + w.norm_c[1]
 
     if w.peephole is not None:
-        a_o = a_o + w.peephole[2] * n
+        a_o = a_o + w.peephole[2] * c_new
     out = activation(s, clip(a_o, o.gate_clip))
-    v = n
+    v = c_new
     if o.layer_norm == "pre":
         assert w.norm_c is not None
-        v_norm = normalise(n, o.layer_norm_eps)
+        v_norm = normalise(c_new, o.layer_norm_eps)
         v = w.norm_c[0] * v_norm.value + w.norm_c[1]
     m = out * activation(u, clip(v, o.gate_clip))
     z = m if w.weight_hr is None else m @ w.weight_hr.T
 
     h = mix(chance.h, h_old, clip(z, o.proj_clip))
-    c = mix(chance.c, c_old, n)
+    c = mix(chance.c, c_old, c_new)
     args = (a_i, a_f, a_g, a_o)
-    return Step(x, h_old, c_old, q_norm, r_norm, args, (i, f, g, out), raw, n_norm, n, v_norm, v, m, z, h, c)
+    return Step(x, h_old, c_old, q_norm, r_norm, args, (i, f, g, out), raw, c_new_norm, c_new, v_norm, v, m, z, h, c)
 
 
 def backward(
     w: Weights, o: Options, chance: Chance, step: Step, dh: Array, dc: Array, grads: dict[str, Array]
 ) -> tuple[Array, Array, Array, Array]:
-    """Take the step back.
+    """Compute the gradients of one step.
 
     Parameters
     ----------
     w, o, chance, step
-        What the step forward was called with, and what it returned.
-    dh, dc : array (B, R), (B, H)
+        Arguments of `forward`, and its result.
+    dh, dc : ndarray (B, R), (B, H)
         Gradients of ``step.h`` and ``step.c``.
     grads : dict
-        Gradients of the parameters by the names of `Weights`, which are added to.
+        Gradients of the parameters by the names of `Weights`; this step's are added in place.
 
     Returns
     -------
-    dx, dh_old, dc_old : array (B, I), (B, R), (B, H)
-    dc_sum : array (B, H)
-        dc with what reaches the new cell value through m.
+    dx, dh_old, dc_old : ndarray (B, I), (B, R), (B, H)
+        Gradients of x, h_old and c_old.
+    dc_sum : ndarray (B, H)
+        dc plus the gradient that reaches the new cell value through m.
     """
     s, t, u = o.activations
     if o.elman:
@@ -196,11 +208,11 @@ def backward(
     a_i, a_f, a_g, a_o = step.args
     i, f, g, out = step.gates
     dh_old, dz = mix(chance.h, dh, 0.0), mix(chance.h, 0.0, dh)
-    dc_old, dn = mix(chance.c, dc, 0.0), mix(chance.c, 0.0, dc)
+    dc_old, dc_new = mix(chance.c, dc, 0.0), mix(chance.c, 0.0, dc)
 
     dm = dz
     if w.weight_hr is not None:
-        if o.proj_clip is not None:  # on the bound, too: what was clipped is known by lying there
+        if o.proj_clip is not None:  # also on the bound: a clipped z lies exactly there
             dz = np.where(np.abs(step.z) >= o.proj_clip, 0.0, dz)
         grads["weight_hr"] += dz.T @ step.m
         dm = dz @ w.weight_hr
@@ -210,15 +222,15 @@ def backward(
         through_m = _scale_back(w.norm_c, step.v_norm, through_m, grads)
     da_o = clip_back(do * slope(s, clip(a_o, o.gate_clip)), a_o, o.gate_clip)
     if w.peephole is not None:
-        grads["peephole"][2] += (da_o * step.n).sum(axis=0)
+        grads["peephole"][2] += (da_o * step.c_new).sum(axis=0)
         through_m = through_m + w.peephole[2] * da_o
-    dc_sum, dn = dc + through_m, dn + through_m
+    dc_sum, dc_new = dc + through_m, dc_new + through_m
 
-    if step.n_norm is not None:
-        dn = _scale_back(w.norm_c, step.n_norm, dn, grads)
-    dn = clip_back(dn, step.raw, o.cell_clip)
-    dc_old = dc_old + dn * f
-    di, df, dg = dn * g, dn * step.c_old, dn * i
+    if step.c_new_norm is not None:
+        dc_new = _scale_back(w.norm_c, step.c_new_norm, dc_new, grads)
+    dc_new = clip_back(dc_new, step.raw, o.cell_clip)
+    dc_old = dc_old + dc_new * f
+    di, df, dg = dc_new * g, dc_new * step.c_old, dc_new * i
     if o.coupled:
         di, df = di - df, np.zeros_like(df)
     da_i = clip_back(di * slope(s, clip(a_i, o.gate_clip)), a_i, o.gate_clip)
@@ -234,7 +246,7 @@ def backward(
 
 
 def _products_back(w: Weights, chance: Chance, step: Step, da: Array, grads: dict[str, Array]) -> tuple[Array, Array]:
-    """Go back from the gates' arguments to x and h'."""
+    """Return the gradients of x and h' from those of the gates' arguments; add those of the parameters to `grads`."""
     dq = dr = da
     if w.bias is not None:
         grads["bias"] += da.sum(axis=0)
@@ -248,7 +260,7 @@ def _products_back(w: Weights, chance: Chance, step: Step, da: Array, grads: dic
 
 
 def _scale_back(norm_c: Array | None, norm: Norm, d: Array, grads: dict[str, Array]) -> Array:
-    """Go back through norm_c[0] * N(n) + norm_c[1]."""
+    """Return the gradient of a in norm_c[0] * N(a) + norm_c[1]; add that of norm_c to `grads`."""
     assert norm_c is not None
     grads["norm_c"][0] += (d * norm.value).sum(axis=0)
     grads["norm_c"][1] += d.sum(axis=0)

@@ -1,4 +1,4 @@
-"""One layer in one direction: the cell over time, with lengths and resets."""
+"""One layer in one direction: the time loop, with lengths and resets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ Array = NDArray[Any]
 
 
 class Masks(NamedTuple):
-    """What dropout and zoneout make of one layer in one direction.
+    """Effect of dropout and zoneout on one layer in one direction.
 
-    ``weight`` multiplies W_hh, ``recurrent`` (B, R) multiplies h' in every step; ``h`` (T, B, R) and ``c`` (T, B, H)
-    are the shares of the old values in the new, as in `cell.Chance`.
+    Attributes
+    ----------
+    weight : ndarray (G*H, R)
+        Multiplier of weight_hh.
+    recurrent : ndarray (B, R)
+        Multiplier of h' in every step.
+    h, c : ndarray (T, B, R), (T, B, H)
+        Weights of the old values in the new ones, as in `cell.Chance`.
     """
 
     weight: Array
@@ -25,18 +31,29 @@ class Masks(NamedTuple):
     c: Array
 
     def at(self, t: int, rows: Array) -> cell.Chance:
-        """Return what they make of some rows at one step."""
+        """Return the effect on the given rows at step t."""
         return cell.Chance(self.recurrent[rows], self.h[t, rows], self.c[t, rows])
 
 
 class LayerTape(NamedTuple):
-    """What one layer in one direction keeps for its backward pass; the first axis of each array but gates is time.
+    """Values that one layer in one direction keeps for its backward pass.
 
-    ``active`` (T, B) tells which rows take part in a step, ``restart`` (T, B) which of these begin it with a state of
-    zeros, whatever the step before left. ``weights`` are those that the steps used; ``steps`` has one entry for each
-    step, of the active rows alone. To be looked at: the activated ``gates`` (4, T, B, H), that is i, f, g, o (an Elman
-    network has one, h itself: (1, T, B, H)), and the cell state ``c`` (T, B, H) that each step left; zeros where a row
-    takes no part.
+    Attributes
+    ----------
+    weights, options, masks
+        Those that the steps used; weight drop is already applied to ``weights``.
+    active : ndarray of bool (T, B)
+        Rows that are active at each step.
+    restart : ndarray of bool (T, B)
+        Active rows whose state is set to zeros before the step.
+    reverse : bool
+        True if steps run from the last to the first.
+    steps : list of cell.Step
+        One for each step, with the active rows only.
+    gates : ndarray (4, T, B, H)
+        The activated gates i, f, g, o, zeros for inactive rows. An Elman network has one, h itself: (1, T, B, H).
+    c : ndarray (T, B, H)
+        The cell state after each step, zeros for inactive rows.
     """
 
     weights: cell.Weights
@@ -51,7 +68,7 @@ class LayerTape(NamedTuple):
 
 
 class LayerGrads(NamedTuple):
-    """Gradients of a layer: x, h0, c0, the parameters, and of h and c after each step their norms (T, B)."""
+    """Gradients of x, h0, c0 and the parameters, and the norms (T, B) of the gradients of h and c after each step."""
 
     x: Array
     h0: Array
@@ -77,28 +94,29 @@ def forward(
     Parameters
     ----------
     w, o, masks
-        What the cell is, and what chance makes of this call.
-    x : array (T, B, I)
-    h0, c0 : array (B, R), (B, H)
-        The state before the first step; for ``reverse`` that is the step with the largest t.
-    active : array of bool (T, B)
-        Which rows take part in which steps.
-    resets : array of bool (T, B)
-        Where a row is cut between t - 1 and t.
+        Parameters and options of the cell, and the effect of dropout and zoneout on this call.
+    x : ndarray (T, B, I)
+        Input.
+    h0, c0 : ndarray (B, R), (B, H)
+        State ahead of the first step; with `reverse` the first step is the one with the largest t.
+    active : ndarray of bool (T, B)
+        Rows that are active at each step.
+    resets : ndarray of bool (T, B)
+        True separates steps t - 1 and t of a row.
     reverse : bool
-        Go through the steps from the last to the first.
+        Run the steps from the last to the first.
 
     Returns
     -------
-    y : array (T, B, R)
-        h of every step, 0 where a row takes no part.
-    h, c : array (B, R), (B, H)
-        The state after the last step taken.
+    y : ndarray (T, B, R)
+        h after every step, 0 for inactive rows.
+    h, c : ndarray (B, R), (B, H)
+        State after each row's last active step.
     tape : LayerTape
     """
     w = w._replace(weight_hh=w.weight_hh * masks.weight)
     restart = resets & active
-    if reverse:  # a cut before t + 1 is one after t, and stands between the two only if both are taken
+    if reverse:  # a reset at t + 1 restarts step t, provided that the row is active at t + 1
         restart = np.concatenate([restart[1:], np.zeros_like(restart[:1])])
     h, c = h0.copy(), c0.copy()
     y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
@@ -107,7 +125,7 @@ def forward(
     steps: dict[int, cell.Step] = {}
     for t in times(len(x), reverse):
         h[restart[t]], c[restart[t]] = 0.0, 0.0
-        rows = np.flatnonzero(active[t])  # padding may be anything, even NaN, and must not reach a gradient
+        rows = np.flatnonzero(active[t])  # padding may hold NaN, which must not reach a gradient
         step = cell.forward(w, o, masks.at(t, rows), x[t, rows], h[rows], c[rows])
         h[rows], c[rows] = step.h, step.c
         y[t, rows], cells[t, rows], gates[:, t, rows], steps[t] = step.h, step.c, step.gates, step
@@ -116,16 +134,20 @@ def forward(
 
 
 def backward(tape: LayerTape, dy: Array, dcells: Array, dh: Array, dc: Array) -> LayerGrads:
-    """Go back through one layer in one direction.
+    """Compute the gradients of one layer in one direction.
 
     Parameters
     ----------
     tape : LayerTape
         From `forward`.
-    dy, dcells : array (T, B, R), (T, B, H)
-        Gradients of y, and of c after each step; ignored where a row takes no part.
-    dh, dc : array (B, R), (B, H)
+    dy, dcells : ndarray (T, B, R), (T, B, H)
+        Gradients of y, and of c after each step; ignored for inactive rows.
+    dh, dc : ndarray (B, R), (B, H)
         Gradients of the final state.
+
+    Returns
+    -------
+    LayerGrads
     """
     w, o, masks = tape.weights, tape.options, tape.masks
     dh, dc = dh.copy(), dc.copy()
@@ -145,5 +167,5 @@ def backward(tape: LayerTape, dy: Array, dcells: Array, dh: Array, dc: Array) ->
 
 
 def times(steps: int, reverse: bool) -> range:
-    """Return the steps in the order in which they are taken."""
+    """Return the step indices in the order of execution."""
     return range(steps - 1, -1, -1) if reverse else range(steps)

@@ -1,4 +1,4 @@
-"""Layers and directions put together: merges, shortcuts, dropout between layers."""
+"""The whole network: layers, directions, merges, shortcuts, and dropout between layers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,20 @@ State = tuple[ArrayLike | None, ArrayLike | None]
 
 
 class Join(NamedTuple):
-    """What a layer made of its directions' outputs: ``inner`` without and ``out`` with the shortcut, ``gate`` its t.
+    """Merge and shortcut of one layer.
 
-    ``kept`` are the multipliers of the dropout behind it.
+    Attributes
+    ----------
+    x : ndarray (T, B, I)
+        Input of the layer.
+    raw : list of ndarray (T, B, R)
+        Output of each direction.
+    inner, out : ndarray (T, B, O)
+        Merged output, without and with the shortcut.
+    gate : ndarray (T, B, O)
+        t of a highway; otherwise a zero of no axes.
+    kept : ndarray (T, B, O)
+        Multipliers of the dropout that follows the layer.
     """
 
     x: Array
@@ -31,13 +42,19 @@ class Join(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` keeps for `backward`.
+    """Values that `forward` keeps for `backward`.
 
     Attributes
     ----------
+    options : Options
+        Options of the network.
+    active : ndarray of bool (T, B)
+        Rows that are active at each step.
     layers : list of LayerTape
         One for each layer and direction, in the order of the states.
-    cells : array (T, B, D*H)
+    joins : list of Join
+        One for each layer.
+    cells : ndarray (T, B, D*H)
         The last layer's c after every step, 0 past a row's length; forward direction first.
     """
 
@@ -49,10 +66,17 @@ class Tape(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of everything that went in, and how long they were on the way.
+    """Gradients of all inputs and parameters, and their norms at every step.
 
-    ``x`` (T, B, I), ``h0`` (L*D, B, R), ``c0`` (L*D, B, H), ``params`` by name, each of its parameter's shape.
-    ``dh_norm`` and ``dc_norm`` (L*D, T, B) are the Euclidean norms of each row's gradients of h and c after each step.
+    Attributes
+    ----------
+    x : ndarray (T, B, I)
+    h0, c0 : ndarray (L*D, B, R), (L*D, B, H)
+        Gradients of the initial states.
+    params : dict of str to ndarray
+        By the parameters' names, each of its parameter's shape.
+    dh_norm, dc_norm : ndarray (L*D, T, B)
+        Euclidean norms of each row's gradients of h and c after each step; the package docstring defines them.
     """
 
     x: Array
@@ -75,39 +99,48 @@ def forward(
     masks: Mapping[str, ArrayLike] | None = None,
     **options: Any,
 ) -> tuple[Array, tuple[Array, Array], Tape]:
-    """Run the whole network.
+    """Run the network forward. The package docstring has the equations.
 
     Parameters
     ----------
-    params : mapping
-        By the constructor's names: ``weight_ih_l{k}`` and so on for each layer k, with ``_reverse`` behind them for the
-        second direction. What is not there (bias, weight_hr, peephole) is not in the network.
-    x : array (T, B, I)
-    state : (h0, c0), array (L*D, B, R) and (L*D, B, H), optional
-        None stands for zeros, for both or for one.
-    lengths : array of int (B,), optional
-        How many steps each row takes part in, 0 to T, in any order.
-    num_layers, bidirectional
-        L, and whether D is 2.
-    resets : array of bool (T, B), optional
-        Where a row is cut between t - 1 and t.
-    masks : mapping from name to array of bool, optional
-        What training drew, exactly those whose probability is above 0: ``weight_drop_l{k}`` (G*H, R),
+    params : mapping of str to array_like
+        Parameters by the constructor's names: ``weight_ih_l{k}`` and so on for each layer k, with the suffix
+        ``_reverse`` for the second direction. Absent ones (bias, weight_hr, peephole) are not part of the network.
+    x : array_like (T, B, I)
+        Input.
+    state : (h0, c0), array_like (L*D, B, R) and (L*D, B, H), optional
+        Initial state; None for zeros, in place of the pair or of one array.
+    lengths : array_like of int (B,), optional
+        Number of active steps of each row, 0 to T, in any order. Default: T.
+    num_layers : int
+        L.
+    bidirectional : bool
+        True if D is 2.
+    resets : array_like of bool (T, B), optional
+        True separates steps t - 1 and t of a row.
+    masks : mapping of str to array_like of bool, optional
+        Masks of a training call, one for each option whose probability is above 0: ``weight_drop_l{k}`` (G*H, R),
         ``recurrent_dropout_l{k}`` (B, R), ``zoneout_h_l{k}`` (T, B, R), ``zoneout_c_l{k}`` (T, B, H) for each layer and
-        direction, ``dropout_l{k}`` (T, B, O) for all layers but the last. None stands for inference.
+        direction, ``dropout_l{k}`` (T, B, O) for all layers but the last. None for inference.
     **options
-        The constructor's options, and ``nonlinearity`` ("tanh" or "relu"), which makes it an Elman network. Those that
-        show in the parameters or change nothing here are accepted and ignored; that includes ``batch_first``, since
+        Options of the constructor, and ``nonlinearity`` ("tanh" or "relu"), which selects an Elman network. Options
+        that the parameters imply or that have no effect here are ignored; ``batch_first`` is one of these, since
         arrays are always time-major.
 
     Returns
     -------
-    y : array (T, B, O)
+    y : ndarray of float64 (T, B, O)
         Output of the last layer.
-    (h, c) : arrays (L*D, B, R), (L*D, B, H)
+    (h, c) : ndarray (L*D, B, R), (L*D, B, H)
         Final states; an Elman network's c has no columns.
     tape : Tape
-        For `backward`.
+        Argument of `backward`.
+
+    Raises
+    ------
+    ValueError
+        If masks are missing, superfluous or of a wrong shape, or an activation is unknown. Other arguments are not
+        checked.
     """
     opts = parse(options, num_layers, bidirectional)
     dtype = _float_type([x, *params.values(), *(state or ())])
@@ -151,19 +184,19 @@ def backward(
     *,
     dcells: ArrayLike | None = None,
 ) -> Grads:
-    """Go back through the whole network.
+    """Compute the gradients of a loss with respect to all inputs and parameters.
 
     Parameters
     ----------
-    params : mapping
-        What `forward` was called with.
+    params : mapping of str to array_like
+        Parameters that `forward` was called with.
     tape : Tape
-        What it returned.
-    dy : array (T, B, O), optional
-        Gradient of y; None stands for zeros, here and below.
-    dstate : (dh, dc), array (L*D, B, R) or None, array (L*D, B, H) or None
+        Tape that `forward` returned.
+    dy : array_like (T, B, O), optional
+        Gradient of y; None for zeros, here and below.
+    dstate : (dh, dc), array_like (L*D, B, R) or None, array_like (L*D, B, H) or None
         Gradients of the final states.
-    dcells : array (T, B, D*H), optional
+    dcells : array_like (T, B, D*H), optional
         Gradient of ``tape.cells``.
 
     Returns
@@ -212,7 +245,7 @@ def backward(
 
 
 def _float_type(values: Iterable[ArrayLike | None]) -> np.dtype[Any]:
-    """Return the type to compute in: float64 at least."""
+    """Return the dtype of the arithmetic: at least float64."""
     return np.result_type(np.float64, *(np.asarray(value).dtype for value in values if value is not None))
 
 
@@ -222,12 +255,12 @@ def _sizes(opts: Options, weights: Mapping[str, Array]) -> tuple[int, int]:
 
 
 def _weights(weights: Mapping[str, Array], suffix: str) -> cell.Weights:
-    """Return one layer's and direction's."""
+    """Return the parameters of one layer and direction."""
     return cell.Weights(**{name: weights[name + suffix] for name in cell.Weights._fields if name + suffix in weights})
 
 
 def _pair(state: State | None, h: tuple[int, ...], c: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
-    """Return a state or its gradient, with zeros for what is not given."""
+    """Return a state or its gradient, with zeros for None."""
     given = state or (None, None)
     return (
         np.zeros(h, dtype) if given[0] is None else np.asarray(given[0], dtype),
@@ -238,7 +271,7 @@ def _pair(state: State | None, h: tuple[int, ...], c: tuple[int, ...], dtype: An
 def _drawn(
     opts: Options, masks: dict[str, Array] | None, suffix: str, w: cell.Weights, steps: int, batch: int
 ) -> layer.Masks:
-    """Return what chance makes of one layer and direction: of masks, or what is expected without."""
+    """Return the effect of the masks on one layer and direction, or in inference its expectation."""
     columns, units = w.weight_hh.shape[1], len(w.weight_hh) // 4
     drawn = masks or {}
     return layer.Masks(
@@ -250,7 +283,7 @@ def _drawn(
 
 
 def _multiplier(dropped: Array | None, p: float, shape: tuple[int, ...]) -> Array:
-    """Return 0 where something was dropped and 1 / (1 - p) elsewhere; ones without a mask."""
+    """Return 0 for dropped elements and 1 / (1 - p) for the others; ones without a mask."""
     if dropped is None:
         return np.ones(shape)
     _check_shape(dropped, shape)
@@ -258,7 +291,7 @@ def _multiplier(dropped: Array | None, p: float, shape: tuple[int, ...]) -> Arra
 
 
 def _share(kept: Array | None, p: float, shape: tuple[int, ...]) -> Array:
-    """Return 1 where an old value was kept and 0 elsewhere; the probability without a mask."""
+    """Return 1 for elements that keep the old value and 0 for the others; the probability without a mask."""
     if kept is None:
         return np.full(shape, float(p))
     _check_shape(kept, shape)
@@ -273,7 +306,7 @@ def _check_shape(mask: Array, shape: tuple[int, ...]) -> None:
 def _join(
     opts: Options, weights: Mapping[str, Array], k: int, x: Array, raw: list[Array], masks: dict[str, Array] | None
 ) -> Join:
-    """Merge a layer's directions, and add its shortcut."""
+    """Merge the directions of layer k, and apply its shortcut."""
     if opts.merge == "concat":
         inner = np.concatenate(raw, axis=2)
     elif opts.merge == "mul":
@@ -297,7 +330,7 @@ def _input_above(opts: Options, join: Join) -> Array:
 def _join_back(
     opts: Options, weights: Mapping[str, Array], k: int, join: Join, dout: Array, grads: dict[str, Array]
 ) -> tuple[list[Array], Array]:
-    """Return the gradients of the directions' outputs, and what reaches the layer's input past them."""
+    """Return the gradients of the directions' outputs, and the part of dx that comes through the shortcut."""
     dinner, dx = dout, np.zeros_like(join.x)
     if k > 0 and opts.shortcut == "residual":
         dx = dout

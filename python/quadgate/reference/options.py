@@ -13,12 +13,12 @@ from .activations import Activation
 
 Array = NDArray[Any]
 
-# Options of the constructor that change nothing here, or that show in the parameters.
+# Options of the constructor that have no effect here, or that the parameters imply.
 IGNORED = {"bias", "batch_first", "proj_size", "peephole", "initialization", "forget_bias", "dtype", "rng"}
 
 
 class Options(NamedTuple):
-    """What a network is: its options by the constructor's names."""
+    """Options of a network, by the constructor's names."""
 
     cell: cell.Options
     num_layers: int = 1
@@ -33,7 +33,7 @@ class Options(NamedTuple):
 
 
 def parse(options: Mapping[str, Any], num_layers: int, bidirectional: bool) -> Options:
-    """Read the constructor's options."""
+    """Return the constructor's options as `Options`; those in `IGNORED` are dropped."""
     rest = {name: value for name, value in options.items() if name not in IGNORED}
     own: dict[str, Any] = {"num_layers": num_layers, "bidirectional": bidirectional}
     own |= {name: rest.pop(name) for name in Options._fields if name in rest and name != "cell"}
@@ -46,13 +46,19 @@ def parse(options: Mapping[str, Any], num_layers: int, bidirectional: bool) -> O
 
 
 def layers(opts: Options) -> Iterator[tuple[int, list[str]]]:
-    """Give each layer's number and the endings of its parameters' names, one for each direction."""
+    """Yield each layer's index and the suffixes of its parameters' names, one for each direction."""
     for k in range(opts.num_layers):
         yield k, [f"_l{k}", f"_l{k}_reverse"] if opts.bidirectional else [f"_l{k}"]
 
 
 def check_masks(opts: Options, masks: Mapping[str, ArrayLike] | None) -> dict[str, Array] | None:
-    """Check that exactly those masks are there that should have been drawn."""
+    """Return the masks as arrays of bool, None for inference.
+
+    Raises
+    ------
+    ValueError
+        If the names are not exactly those of the options whose probability is above 0.
+    """
     if masks is None:
         return None
     chances = (opts.weight_drop, opts.recurrent_dropout, *opts.zoneout)
