@@ -120,12 +120,11 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
     const CoreCall core(net.flops(steps * batch));
     call.interrupted = core.interrupted();
     if (a.training) {
-      const auto whole = weights;
-      if (!masks.weight.empty())
-        weights = std::make_shared<const Weights<Real>>(*whole, masks.weight, s.options.weight_drop);
+      const bool dropping = !masks.weight.empty();
+      if (dropping) weights = std::make_shared<const Weights<Real>>(*weights, masks.weight, s.options.weight_drop);
       tape = std::make_unique<Tape<Real>>(weights, net.family().spare<Real>(), steps, batch, call.lengths, call.resets,
                                           masks);
-      tape->made_of = whole;
+      tape->own_weights = dropping;
     }
     call.tape = tape.get();
     call.weights = weights.get();
@@ -163,6 +162,25 @@ py::object train(Network& net, py::handle x, py::handle state, py::handle length
 py::object successor(Network& net, py::handle list) { return Object<Network>::make(net.successor(list)); }
 
 py::object network_id(const Network& net) { return number(net.family().id); }
+
+// Sets an attribute if it still is the expected object. One call, in which no other thread and no signal handler runs;
+// a lock in Python could be left behind by an interrupt.
+bool replace(py::handle object, py::handle name, py::handle expected, py::handle value) {
+  bool same = false;
+  int error = 0;
+#ifdef Py_GIL_DISABLED
+  Py_BEGIN_CRITICAL_SECTION(object.ptr());
+#endif
+  const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(object.ptr(), name.ptr()));
+  error = now ? 0 : -1;
+  same = now.is(expected);
+  if (same) error = PyObject_SetAttr(object.ptr(), name.ptr(), value.ptr());
+#ifdef Py_GIL_DISABLED
+  Py_END_CRITICAL_SECTION();
+#endif
+  if (error) throw py::error_already_set();
+  return same;
+}
 
 // Network(dtype, input_size, hidden_size, num_layers, directions, bias, options, batch_first): without parameters.
 PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
@@ -236,6 +254,7 @@ void register_network(py::module_& m) {
                                   Method<&make_tape>::entry("make_tape"), {}};
   static PyGetSetDef properties[] = {property<Network, &network_id>("id"), {}};
   Object<Network>::define(m, "quadgate._core.Network", &create, methods, properties);
+  m.def("replace", &replace);
 }
 
 }  // namespace quadgate

@@ -136,9 +136,8 @@ py::object make_tape_as(const Network& net, py::handle x_, py::handle state_, py
   if (!state.ok || !y || !gates || !c || !y.contiguous() || !gates.contiguous() || !c.contiguous() ||
       !y.has_shape(steps, B, H) || !gates.has_shape(steps, B, size_t(4), H) || !c.has_shape(steps, B, H))
     return none();
-  const auto weights = net.weights<Real>();
-  auto tape = std::make_unique<Tape<Real>>(weights, net.family().spare<Real>(), steps, B, nullptr, nullptr, Masks());
-  tape->made_of = weights;
+  auto tape = std::make_unique<Tape<Real>>(net.weights<Real>(), net.family().spare<Real>(), steps, B, nullptr, nullptr,
+                                           Masks());
   tape->fill(x.data(), y.data(), gates.data(), c.data(), state.h_data(), state.c_data());
   return Object<PyTape>::make(PyTape{std::move(tape), net.family().id, true, false, {steps, B, s.input}, {}});
 }

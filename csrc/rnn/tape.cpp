@@ -71,7 +71,7 @@ size_t Tape<Real>::bytes() const {
   const size_t bytes = masks.weight.size() * s.gates() * s.hidden * R + masks.recurrent.size() * batch * R +
                        masks.zoneout_h.size() * rows * R + masks.zoneout_c.size() * rows * s.hidden +
                        masks.dropout.size() * rows * s.output();
-  const size_t own = made_of && made_of != weights ? weights->bytes() : 0;
+  const size_t own = own_weights ? weights->bytes() : 0;
   return n * sizeof(Real) + lengths.size() * sizeof(int64_t) + resets.size() + bytes + own;
 }
 

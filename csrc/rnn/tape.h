@@ -69,7 +69,7 @@ struct Masks {
 template <class Real>
 struct Tape : TapeBuffers<Real> {
   std::shared_ptr<const Weights<Real>> weights;
-  std::shared_ptr<const Weights<Real>> made_of;  // the same, unless a part of them was dropped for this tape
+  bool own_weights = false;  // made for this tape alone, with a part of them dropped
   size_t steps = 0, batch = 0;
   bool ragged = false;
   std::vector<int64_t> lengths;       // (B) when ragged

@@ -136,14 +136,14 @@ def test_a_signal_handler_cannot_change_the_bits_of_the_call_it_interrupts(run_s
         + """
 import signal
 model = qg.LSTM(1, 512, rng=0)
-x = np.random.default_rng(0).normal(size=(6000, 1, 1)).astype(np.float32)
+x = np.random.default_rng(0).normal(size=(1500, 1, 1)).astype(np.float32)
 want = model(x)[0].tobytes()
 seen = []
 def handler(*_):
     seen.append(1)
     set_control(ENVIRONMENTS["up"])
 signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.05)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
 got = model(x)[0].tobytes()
 while not seen:
     pass
