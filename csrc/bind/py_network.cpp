@@ -92,7 +92,7 @@ struct ForwardArguments {
 };
 
 template <class Real>
-py::object forward_as(Network& net, const ForwardArguments& a) {
+py::object forward_as(const Network& net, const ForwardArguments& a) {
   const Sizes& s = net.sizes;
   const View<Real> x(a.x);
   if (!x || (x.ndim() != 3 && x.ndim() != 2) || x.shape(x.ndim() - 1) != s.input || !x.has_rows()) return py::none();
@@ -158,14 +158,12 @@ py::object forward_as(Network& net, const ForwardArguments& a) {
   kept->batch_axes = batched;
   kept->batch_first = swapped;
   for (int i = 0; i < x.ndim(); ++i) kept->x_shape.push_back(x.shape(i));
-  kept->masks = a.masks.is_none() ? py::dict() : py::reinterpret_borrow<py::object>(a.masks);
   kept->held = std::move(held);
-  kept->trace = py::none();
   py::object tape = py::cast(std::move(kept));
   return a.cells ? py::tuple(py::make_tuple(y, end, cells, tape)) : py::tuple(py::make_tuple(y, end, tape));
 }
 
-py::object forward_any(Network& net, ForwardArguments a, py::handle cells) {
+py::object forward_any(const Network& net, ForwardArguments a, py::handle cells) {
   if (!PyBool_Check(cells.ptr())) return py::none();
   a.cells = cells.is(py_true());
   return net.is_double ? forward_as<double>(net, a) : forward_as<float>(net, a);
@@ -181,17 +179,45 @@ py::object train(Network& net, py::handle x, py::handle state, py::handle length
   return forward_any(net, {x, state, lengths, Py_None, resets, masks, true, false}, cells);
 }
 
+// Sets an attribute if it still is the expected object. One call, in which no other thread and no signal handler runs;
+// a lock in Python could be left behind by an interrupt.
+bool replace(py::handle object, py::handle name, py::handle expected, py::handle value) {
+  bool same = false;
+  int error = 0;
+#ifdef Py_GIL_DISABLED
+  Py_BEGIN_CRITICAL_SECTION(object.ptr());
+#endif
+  const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(object.ptr(), name.ptr()));
+  error = now ? 0 : -1;
+  same = now.is(expected);
+  if (same) error = PyObject_SetAttr(object.ptr(), name.ptr(), value.ptr());
+#ifdef Py_GIL_DISABLED
+  Py_END_CRITICAL_SECTION();
+#endif
+  if (error) throw py::error_already_set();
+  return same;
+}
+
+PyTypeObject* network_type = nullptr;  // set when the module is imported
+
 }  // namespace
+
+const Network& network_of(py::handle object) {
+  if (Py_TYPE(object.ptr()) == network_type) {  // which is final: the object holds a Network and nothing else
+    void* network = reinterpret_cast<py::detail::instance*>(object.ptr())->get_value_and_holder().value_ptr();
+    if (network) return *static_cast<const Network*>(network);
+  }
+  throw py::type_error("expected a network");
+}
 
 void register_network(py::module_& m) {
   py::class_<Network, std::shared_ptr<Network>> type(m, "Network", py::is_final());
+  network_type = reinterpret_cast<PyTypeObject*>(type.ptr());
   type.def(py::init<const std::string&, size_t, size_t, size_t, size_t, bool, py::handle, bool>())
-      .def("set_parameters",
-           [](Network& n, const py::list& params) {
-             n.is_double ? n.set_parameters<double>(params) : n.set_parameters<float>(params);
-           })
+      .def("successor", &Network::successor)
       .def("make_tape", &make_tape)
       .def("backward", &backward);
+  m.def("replace", &replace);
   Method<&infer>::define(type, "forward");
   Method<&train>::define(type, "forward_tape");
 }

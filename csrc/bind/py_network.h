@@ -68,7 +68,7 @@ inline void require_done(bool done) {
   if (!done) throw py::error_already_set();
 }
 
-// One network of either type. Its weights are replaced as a whole, so that running calls keep theirs.
+// One network of either type with its parameters, which never change: an update makes a successor.
 class Network {
  public:
   Network(const std::string& dtype, size_t input, size_t hidden, size_t layers, size_t directions, bool bias,
@@ -82,8 +82,7 @@ class Network {
   }
 
   template <class Real>
-  std::shared_ptr<const Weights<Real>> weights() const {
-    std::lock_guard<std::mutex> lock(mutex_);
+  const std::shared_ptr<const Weights<Real>>& weights() const {
     auto& w = std::get<std::shared_ptr<const Weights<Real>>>(weights_);
     if (!w) throw std::runtime_error("the network has no parameters yet");
     return w;
@@ -94,11 +93,26 @@ class Network {
     return std::get<std::shared_ptr<SpareTape<Real>>>(spares_);
   }
 
+  // The same network with other parameters. The two share their id and the spare tape, so that each can go backward
+  // through the other's tapes.
+  std::shared_ptr<Network> successor(const py::list& params) const {
+    std::shared_ptr<Network> result(new Network(*this));
+    is_double ? result->pack<double>(params) : result->pack<float>(params);
+    return result;
+  }
+
+  const Sizes sizes;
+  const bool is_double, batch_first;
+  const uint64_t id = next_id();  // an address could come back for another network
+
+ private:
+  Network(const Network&) = default;
+
   template <class Real>
-  void set_parameters(const py::list& list) {
+  void pack(const py::list& list) {
     std::vector<LayerParameters<const Real*>> layers(sizes.states());
     std::vector<HighwayParameters<const Real*>> highways(sizes.layers);
-    std::vector<py::object> held;  // whatever happens to the list meanwhile
+    std::vector<py::object> held;  // the list may change while the GIL is released
     for (py::handle item : list) held.push_back(py::reinterpret_borrow<py::object>(item));
     size_t used = 0;
     each_parameter<const Real*>(
@@ -109,32 +123,24 @@ class Network {
           slot = v.data();
         });
     if (used != held.size()) throw py::value_error("wrong number of parameters");
-    std::shared_ptr<const Weights<Real>> fresh;
-    {
-      Unlocked unlocked;
-      fresh = std::make_shared<const Weights<Real>>(sizes, layers.data(), highways.data());
-      std::lock_guard<std::mutex> lock(mutex_);
-      weights_ = fresh;
-    }
+    Unlocked unlocked;
+    weights_ = std::make_shared<const Weights<Real>>(sizes, layers.data(), highways.data());
   }
 
-  const Sizes sizes;
-  const bool is_double, batch_first;
-  const uint64_t id = next_id();  // an address could come back for another network
-
- private:
   static uint64_t next_id() {
     static std::atomic<uint64_t> last{0};
     return ++last;
   }
 
-  const std::tuple<std::shared_ptr<SpareTape<float>>, std::shared_ptr<SpareTape<double>>> spares_{
+  std::tuple<std::shared_ptr<SpareTape<float>>, std::shared_ptr<SpareTape<double>>> spares_{
       std::make_shared<SpareTape<float>>(), std::make_shared<SpareTape<double>>()};
-  mutable std::mutex mutex_;
   std::variant<std::shared_ptr<const Weights<float>>, std::shared_ptr<const Weights<double>>> weights_ =
       is_double ? decltype(weights_)(std::shared_ptr<const Weights<double>>())
                 : decltype(weights_)(std::shared_ptr<const Weights<float>>());
 };
+
+// The network that a Python object is. Throws TypeError for any other object.
+const Network& network_of(py::handle object);
 
 // Multiply-adds of a forward pass, times two.
 inline double flops_of(const Sizes& s, size_t rows) {
@@ -185,9 +191,7 @@ struct PyTape {
   size_t batch_axes;  // 1, or 0 for an unbatched x
   bool batch_first;
   std::vector<size_t> x_shape;
-  // Set once the GIL is held.
-  py::object masks, trace;
-  std::vector<py::object> held;  // the masks' arrays, whatever becomes of the dictionary
+  std::vector<py::object> held;  // the masks' arrays; set once the GIL is held
 };
 
 inline py::handle py_true() { return Py_True; }
@@ -203,9 +207,9 @@ inline py::tuple pair(py::object a, py::object b) {
 void register_network(py::module_& m);
 void register_tape(py::module_& m);
 // The rest of Network's methods.
-py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x,
+py::object backward(const Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x,
                     py::handle into, bool accumulate, py::handle dcells, py::handle norms);
-py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c);
+py::object make_tape(const Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c);
 void register_stream(py::module_& m);
 
 }  // namespace quadgate

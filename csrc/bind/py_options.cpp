@@ -60,7 +60,7 @@ Options read_options(py::handle given) {
   flag("elman", o.cell.elman);
   flag("peephole", o.peephole);
   flag("reverse", o.reverse);
-  choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "pre", "carried"});
+  choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "output", "cell"});
   choice("merge", o.merge, std::array<const char*, 4>{"concat", "sum", "mul", "mean"});
   choice("shortcut", o.shortcut, std::array<const char*, 4>{"none", "residual", "highway", "dense"});
   number("layer_norm_eps", o.epsilon);

@@ -15,27 +15,31 @@ namespace {
 // not use that stream.
 class PyStream {
  public:
-  PyStream(std::shared_ptr<Network> net, size_t batch) : net_(std::move(net)) {
-    if (net_->sizes.directions != 1 || net_->sizes.options.reverse)
+  // Keeps nothing of the network but its numbers: each call is given the parameters of that moment.
+  PyStream(const Network& net, size_t batch) : sizes_(net.sizes), is_double_(net.is_double), id_(net.id) {
+    if (sizes_.directions != 1 || sizes_.options.reverse)
       throw py::value_error("a stream needs a network that reads forwards only");
     if (batch == 0) throw py::value_error("batch must be at least 1");
-    if (net_->is_double)
-      stream_.emplace<Stream<double>>(net_->sizes, batch);
+    if (is_double_)
+      stream_.emplace<Stream<double>>(sizes_, batch);
     else
-      stream_.emplace<Stream<float>>(net_->sizes, batch);
+      stream_.emplace<Stream<float>>(sizes_, batch);
   }
 
-  py::object step(py::handle x, py::handle out) {
-    return net_->is_double ? step_as<double>(x, out) : step_as<float>(x, out);
+  // net: the stream's own network or one of its successors.
+  py::object step(py::handle x, py::handle out, const Network& net) {
+    require_related(net);
+    return is_double_ ? step_as<double>(x, out, net) : step_as<float>(x, out, net);
   }
-  py::object run(py::handle x, py::handle out, py::handle resets, py::handle cells_) {
+  py::object run(py::handle x, py::handle out, py::handle resets, py::handle cells_, const Network& net) {
+    require_related(net);
     if (!PyBool_Check(cells_.ptr())) return py::none();
     const bool cells = cells_.is(py_true());
-    return net_->is_double ? run_as<double>(x, out, resets, cells) : run_as<float>(x, out, resets, cells);
+    return is_double_ ? run_as<double>(x, out, resets, cells, net) : run_as<float>(x, out, resets, cells, net);
   }
-  void reset(py::handle mask) { net_->is_double ? reset_as<double>(mask) : reset_as<float>(mask); }
-  py::tuple get_state() { return net_->is_double ? get_as<double>() : get_as<float>(); }
-  void set_state(py::handle h, py::handle c) { net_->is_double ? set_as<double>(h, c) : set_as<float>(h, c); }
+  void reset(py::handle mask) { is_double_ ? reset_as<double>(mask) : reset_as<float>(mask); }
+  py::tuple get_state() { return is_double_ ? get_as<double>() : get_as<float>(); }
+  void set_state(py::handle h, py::handle c) { is_double_ ? set_as<double>(h, c) : set_as<float>(h, c); }
 
  private:
   // A call's turn. It comes before the arguments are looked at: while it waits, other threads run, and could change
@@ -62,6 +66,10 @@ class PyStream {
     PyStream& stream_;
   };
 
+  void require_related(const Network& net) const {
+    if (net.id != id_) throw py::value_error("this stream belongs to another network");
+  }
+
   template <class Real>
   py::object output(const View<Real>& x, int ndim, const Py_intptr_t* shape, py::handle out_) {
     if (out_.is_none()) return new_array<Real>(ndim, shape);
@@ -73,10 +81,10 @@ class PyStream {
   }
 
   template <class Real>
-  py::object step_as(py::handle x_, py::handle out_) {
+  py::object step_as(py::handle x_, py::handle out_, const Network& net) {
     const Turn turn(*this);
     Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
+    const Sizes& s = sizes_;
     const View<Real> x(x_);
     const bool flat = x && x.ndim() == 1 && stream.batch() == 1;
     if (!x || !x.has_rows() || !(flat ? x.has_shape(s.input) : x.has_shape(stream.batch(), s.input))) return py::none();
@@ -87,7 +95,7 @@ class PyStream {
     const Real* from = x.data();
     Real* to = v.data();
     const size_t x_row = flat ? 0 : x.stride(0), y_row = flat ? 0 : v.stride(0);
-    auto weights = net_->weights<Real>();
+    const auto weights = net.weights<Real>();
     bool done;
     {
       Unlocked unlocked(flops_of(s, stream.batch()));
@@ -98,10 +106,10 @@ class PyStream {
   }
 
   template <class Real>
-  py::object run_as(py::handle x_, py::handle out_, py::handle resets_, bool return_cells) {
+  py::object run_as(py::handle x_, py::handle out_, py::handle resets_, bool return_cells, const Network& net) {
     const Turn turn(*this);
     Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
+    const Sizes& s = sizes_;
     const View<Real> x(x_);
     const bool flat = x && x.ndim() == 2 && stream.batch() == 1;
     if (!x || (x.ndim() != 3 && !flat) || !x.has_rows()) return py::none();
@@ -128,7 +136,7 @@ class PyStream {
     const size_t steps = x.shape(0);
     const Plane<const Real> from = x.template plane<const Real>(false);
     const Plane<Real> to = View<Real>(y).template plane<Real>(false);
-    auto weights = net_->weights<Real>();
+    const auto weights = net.weights<Real>();
     bool done;
     {
       Unlocked unlocked(flops_of(s, steps * stream.batch()));
@@ -146,7 +154,7 @@ class PyStream {
     if (!mask.is_none()) {
       const View<bool> v(mask);
       if (!v || !v.contiguous() || !v.has_shape(stream.batch()))
-        throw py::value_error("mask must be a bool array (batch,)");
+        throw py::value_error("rows must be a bool array (batch_size,)");
       rows = v.data();
     }
     stream.reset(rows);
@@ -156,7 +164,7 @@ class PyStream {
   py::tuple get_as() {
     const Turn turn(*this);
     Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
+    const Sizes& s = sizes_;
     py::object h = new_state<Real>(s, s.recurrent(), true, stream.batch());
     py::object c = new_state<Real>(s, s.cell(), true, stream.batch());
     std::copy(stream.h(), stream.h() + stream.h_size(), data_of<Real>(h));
@@ -168,7 +176,7 @@ class PyStream {
   void set_as(py::handle h_, py::handle c_) {
     const Turn turn(*this);
     Stream<Real>& stream = std::get<Stream<Real>>(stream_);
-    const Sizes& s = net_->sizes;
+    const Sizes& s = sizes_;
     const View<Real> h(h_), c(c_);
     if (!h || !c || !h.contiguous() || !c.contiguous() || !h.has_shape(s.layers, stream.batch(), s.recurrent()) ||
         !c.has_shape(s.layers, stream.batch(), s.cell()))
@@ -176,23 +184,27 @@ class PyStream {
     stream.set(h.data(), c.data());
   }
 
-  std::shared_ptr<Network> net_;
+  const Sizes sizes_;
+  const bool is_double_;
+  const uint64_t id_;
   std::variant<std::monostate, Stream<float>, Stream<double>> stream_;
   std::mutex mutex_;
   std::atomic<std::thread::id> owner_{};
 };
 
-py::object step(PyStream& stream, py::handle x, py::handle out) { return stream.step(x, out); }
+py::object step(PyStream& stream, py::handle x, py::handle out, py::handle net) {
+  return stream.step(x, out, network_of(net));
+}
 
-py::object run(PyStream& stream, py::handle x, py::handle out, py::handle resets, py::handle cells) {
-  return stream.run(x, out, resets, cells);
+py::object run(PyStream& stream, py::handle x, py::handle out, py::handle resets, py::handle cells, py::handle net) {
+  return stream.run(x, out, resets, cells, network_of(net));
 }
 
 }  // namespace
 
 void register_stream(py::module_& m) {
   py::class_<PyStream> type(m, "Stream", py::is_final());
-  type.def(py::init<std::shared_ptr<Network>, size_t>())
+  type.def(py::init<const Network&, size_t>())
       .def("reset", &PyStream::reset)
       .def("get_state", &PyStream::get_state)
       .def("set_state", &PyStream::set_state);

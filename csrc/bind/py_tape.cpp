@@ -38,12 +38,10 @@ bool gradient_targets(const Sizes& s, py::handle into, std::vector<View<Real>>& 
 }
 
 template <class Real>
-py::object backward_as(Network& net, const PyTape& kept, py::handle dy_, py::handle dstate_, bool need_x,
+py::object backward_as(const Network& net, const PyTape& kept, py::handle dy_, py::handle dstate_, bool need_x,
                        py::handle into, bool accumulate, py::handle dcells_, py::handle norms) {
   const Sizes& s = net.sizes;
   const Tape<Real>& tape = *std::get<std::unique_ptr<Tape<Real>>>(kept.tape);
-  if (tape.made_of != net.weights<Real>())
-    throw std::runtime_error("the parameters have changed since this tape was recorded: run forward again");
   const bool batched = kept.batch_axes == 1;
   const int ndim = int(kept.x_shape.size());
   std::vector<View<Real>> used;  // arrays that results may not share memory with
@@ -153,7 +151,7 @@ py::object cells_of(const Tape<Real>& tape, size_t k) {
 }
 
 template <class Real>
-py::object make_tape_as(Network& net, py::handle x_, py::handle state_, py::handle y_, py::handle gates_,
+py::object make_tape_as(const Network& net, py::handle x_, py::handle state_, py::handle y_, py::handle gates_,
                         py::handle c_) {
   const Sizes& s = net.sizes;
   const size_t H = s.hidden;
@@ -168,7 +166,6 @@ py::object make_tape_as(Network& net, py::handle x_, py::handle state_, py::hand
     return py::none();
   const auto weights = net.weights<Real>();
   auto tape = std::make_unique<Tape<Real>>(weights, net.spare<Real>(), T_, B, nullptr, nullptr, Masks());
-  tape->made_of = weights;
   std::copy(x.data(), x.data() + rows * s.input, tape->x.data());
   std::copy(y.data(), y.data() + rows * H, tape->y[0].data());
   std::copy(gates.data(), gates.data() + rows * 4 * H, tape->gates[0].data());
@@ -181,14 +178,12 @@ py::object make_tape_as(Network& net, py::handle x_, py::handle state_, py::hand
   kept->batch_axes = 1;
   kept->batch_first = false;
   kept->x_shape = {T_, B, s.input};
-  kept->masks = py::dict();
-  kept->trace = py::none();
   return py::cast(std::move(kept));
 }
 
 }  // namespace
 
-py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x_,
+py::object backward(const Network& net, const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_x_,
                     py::handle into, bool accumulate, py::handle dcells, py::handle norms) {
   if (!PyBool_Check(need_x_.ptr())) return py::none();
   const bool need_x = need_x_.is(py_true());
@@ -197,7 +192,7 @@ py::object backward(Network& net, const PyTape& tape, py::handle dy, py::handle 
                        : backward_as<float>(net, tape, dy, dstate, need_x, into, accumulate, dcells, norms);
 }
 
-py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c) {
+py::object make_tape(const Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c) {
   return net.is_double ? make_tape_as<double>(net, x, state, y, gates, c)
                        : make_tape_as<float>(net, x, state, y, gates, c);
 }
@@ -215,9 +210,7 @@ void register_tape(py::module_& m) {
       .def("gates",
            [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return gates_of(*p, k); }, t.tape); })
       .def("cells",
-           [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return cells_of(*p, k); }, t.tape); })
-      .def_property_readonly("masks", [](const PyTape& t) { return t.masks; })
-      .def_readwrite("trace", &PyTape::trace);
+           [](const PyTape& t, size_t k) { return std::visit([&](auto& p) { return cells_of(*p, k); }, t.tape); });
 }
 
 }  // namespace quadgate

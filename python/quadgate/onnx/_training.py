@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, SupportsIndex
 import numpy as np
 
 from .. import _check
-from ..lstm import Grads
+from .._results import LSTMGrads
+from .._results import Tape as LSTMTape
 from . import _inputs
 from ._attributes import Attributes, parse
 from ._operator import Operator, Part, join, networks, outputs, returned, state_of
@@ -224,13 +225,13 @@ def lstm_grad(
     (part,) = networks(weights._replace(B=zeros), attributes)
     start = state_of(part, given) or (np.zeros((1, batch, hidden), x.dtype),) * 2
     plain = [_check.plain(a, x.dtype) for a in (h, _inputs.our_gates(gates[:, 0]), c)]
-    tape = _check.computed(part.net._net.make_tape(x, start, *plain))
-    found = part.net.backward(tape, dy, (ends[0], ends[1]))
+    tape = _check.computed(part.net._snapshot.core.make_tape(x, start, *plain))
+    found = part.net.backward(LSTMTape(tape), dy, (ends[0], ends[1]))
     return _gradients([part], [found], (initial_h is not None, initial_c is not None), False, dtype)
 
 
 def _gradients(
-    parts: list[Part], found: list[Grads], has_state: tuple[bool, bool], batch_first: bool, dtype: np.dtype[Any]
+    parts: list[Part], found: list[LSTMGrads], has_state: tuple[bool, bool], batch_first: bool, dtype: np.dtype[Any]
 ) -> Gradients:
     """Join the gradients of the networks' parameters, and add their gradients of X."""
     x = found[0].x
