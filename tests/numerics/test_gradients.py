@@ -12,7 +12,7 @@ from support.cases import DTYPES, data, model, plain, run, same_bits
 
 pytestmark = pytest.mark.numbers
 
-GIVEN = list(itertools.product((True, False), repeat=3))
+GIVEN = list(itertools.product((True, False), repeat=3))[:-1]  # at least one of them
 
 
 def loss(lstm, x, state, lengths, dy, dstate):

@@ -60,6 +60,8 @@ def test_combinations_at_every_batch(batch, dtype):
 
 def drawn(pick, hidden, batch, dtype, seed):
     flag, inputs = (False, True), pick((1, 3, 8, 17))
+    given = [pick((True, True, False)) for _ in range(4)]
+    given[0] |= not given[1]  # an RNN has no others, and backward needs one
     return Case(
         steps=pick((1, 2, 3, 5)),
         batch=batch,
@@ -71,7 +73,7 @@ def drawn(pick, hidden, batch, dtype, seed):
         state=pick((True, False)),
         batch_first=pick(flag),
         unbatched=batch == 1 and pick(flag),
-        given=tuple(pick((True, True, False)) for _ in range(4)),
+        given=tuple(given),
         dtype=dtype,
         seed=seed,
     )

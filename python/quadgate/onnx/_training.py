@@ -156,6 +156,8 @@ def lstm_backward(
         dy = dy if batch_first else dy.transpose(0, 2, 1, 3)  # now (T, B, D, H), or (B, T, D, H)
     rows = len(tape._attributes.directions), tape._y_shape[0 if batch_first else 2], tape._y_shape[3]
     ends = [_inputs.state(s, name, rows, batch_first, compute) for s, name in ((dY_h, "dY_h"), (dY_c, "dY_c"))]
+    if dy is None and all(end is None for end in ends):  # which the operator allows, and a network does not
+        ends[0] = np.zeros(rows, compute)
     found = []
     for part, kept in zip(parts, tape._tapes, strict=True):
         dy_part = None if dy is None else dy[:, :, part.directions].reshape(*dy.shape[:2], part.width)
@@ -221,6 +223,8 @@ def lstm_grad(
     gates = _inputs.shaped(iofc, "iofc", wide, "seq_length, 1, batch_size, 4*hidden_size", x.dtype)
     dy = None if dH_all is None else _inputs.shaped(dH_all, "dH_all", saved, meaning, x.dtype)[:, 0]
     ends = [_inputs.state(s, n, (1, batch, hidden), False, x.dtype) for s, n in ((dY_h, "dY_h"), (dY_c, "dY_c"))]
+    if dy is None and all(end is None for end in ends):
+        ends[0] = np.zeros((1, batch, hidden), x.dtype)
     zeros = np.zeros((1, 8 * hidden), x.dtype)
     (part,) = networks(weights._replace(B=zeros), attributes)
     start = state_of(part, given) or (np.zeros((1, batch, hidden), x.dtype),) * 2
