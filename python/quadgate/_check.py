@@ -139,7 +139,7 @@ def array(value: object, name: str, what: str = FLOATS, kinds: str = "fiu") -> A
 
 
 def _foreign(value: Any, name: str) -> Array:
-    """Read an array of another library, or whatever else NumPy makes an array of."""
+    """Read an array of another library, or any other object that NumPy can read."""
     ma = sys.modules.get("numpy.ma")  # a masked array exists only if this module was imported
     if ma is not None and isinstance(value, ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: fill its gaps first, for example by .filled(0)")

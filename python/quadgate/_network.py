@@ -37,7 +37,7 @@ class Snapshot:
 
 
 class Network:
-    """What `quadgate.LSTM` and `quadgate.RNN` share, except for calls."""
+    """Base of `quadgate.LSTM` and `quadgate.RNN`: options, parameters, state dicts and pickles."""
 
     __slots__ = (
         "__weakref__",
@@ -72,7 +72,7 @@ class Network:
     dtype = Option["np.dtype[Any]"]("Type of the parameters and results: float32 or float64.")
 
     def __new__(cls: type[Net], *_: Any, **keywords: Any) -> Net:
-        # Only to say more of a misspelt keyword than __init__ would. A subclass may take what it likes.
+        # Only to suggest the right spelling of a keyword. A subclass may have others.
         init: Any = cls.__init__
         if keywords and init.__module__.startswith(f"{__package__}."):
             code = init.__code__

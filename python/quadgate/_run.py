@@ -184,7 +184,7 @@ def _backward_converted(
 
 
 def _arguments(net: Network, x: object, state: object, lengths: object, resets: object, alone: str | None) -> Arguments:
-    """Convert the arguments of a forward pass, each of them once, or raise what is wrong with them."""
+    """Convert the arguments of a forward pass, each of them once, or raise an error that names the wrong one."""
     o = net._options
     x_ = _check.sequence(x, o.input_size, net._batch_first)
     shapes = _state_shapes(net, x_.shape)

@@ -75,7 +75,7 @@ class LSTM(Network):
     reverse : bool
         True if the one direction reads the sequence backwards; y stays in the order of x.
     merge : "concat", "sum", "mul" or "mean"
-        How the two directions are joined in y and in the next layer's input.
+        Way to join the two directions in y and in the next layer's input.
     shortcut : "residual", "highway" or "dense", optional
         Connection past every layer but the first: its input is added to its output (He et al. 2016), or mixed in by a
         learned gate (Srivastava et al. 2015), or the layer above reads both, side by side (Huang et al. 2017).

@@ -49,7 +49,7 @@ class RNN(Network):
 
     Notes
     -----
-    What `LSTM` says of its arrays and results holds here too. The state is h alone.
+    The notes of `LSTM` on arrays and results hold here too. The state is h alone.
 
     Examples
     --------
