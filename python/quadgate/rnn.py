@@ -38,12 +38,12 @@ class RNN(Network):
     bias, batch_first, bidirectional, dropout, recurrent_dropout, weight_drop, reverse, merge, shortcut, dtype, rng
         As in `LSTM`.
     initialization : "pytorch" or "keras"
-        As in `LSTM`, where Keras begins with a bias of zeros.
+        As in `LSTM`; the bias of Keras begins as zeros.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what is described above; the message names it.
+        If an argument is none of the above; the message names it.
     MemoryError
         If the network is too large.
 
@@ -100,21 +100,21 @@ class RNN(Network):
         resets: ArrayLike | None = None,
         out: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Run the network, for inference.
+        """Run the network for inference.
 
         Parameters
         ----------
         x : array (T, B, I), (B, T, I) if ``batch_first``, or (T, I) without a batch
             The input sequences.
         h0 : array (L*D, B, H), or (L*D, H) without a batch; optional
-            The initial state; zeros where it is not given.
+            The initial state; zeros if it is not given.
         lengths, resets, out
             As in `LSTM.__call__`.
 
         Returns
         -------
         y : array (T, B, O), (B, T, O) or (T, O)
-            Last layer's output at every step; ``out`` itself if that was given. O is D*H, or H where ``merge`` joins
+            Last layer's output at every step; ``out`` itself if that was given. O is D*H, or H if ``merge`` joins
             the directions otherwise.
         h : array of h0's shape
             Final state. Passed on to the next call it continues the sequence.
@@ -140,7 +140,7 @@ class RNN(Network):
         resets: ArrayLike | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> tuple[Array, Array, Tape]:
-        """Run the network for training: keep what `backward` needs, and drop what is to be dropped.
+        """Run the network for training: draw masks, and record what `backward` needs on a tape.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class RNN(Network):
         Returns
         -------
         y, h
-            As in `__call__`, and equal to what that returns to the last bit where there are no masks.
+            As in `__call__`, and without masks equal to its results to the last bit.
         tape : Tape
             As from `LSTM.forward`.
 
@@ -187,9 +187,9 @@ class RNN(Network):
         tape : Tape
             From `forward`.
         dy : array of y's shape, optional
-            Gradient of y; zeros where it is not given.
+            Gradient of y; zeros if it is not given. One of the two gradients must be.
         dh : array of h0's shape, optional
-            Gradient of the final state; zeros where it is not given.
+            Gradient of the final state; zeros if it is not given.
         input_grad, out, accumulate
             As in `LSTM.backward`.
 
@@ -221,7 +221,7 @@ class RNN(Network):
         return RNNStream(self, batch_size)
 
     def _with_cells(self, h: Any) -> Any:
-        """Return (h, c) for the core, where c has no columns; what is no array is left for the core to refuse."""
+        """Return (h, c) for the core, with a c of no columns; other objects than arrays are left for it to refuse."""
         if h is None:
             return None
         return h, np.empty((*h.shape[:-1], 0), self._options.dtype) if type(h) is np.ndarray else None

@@ -159,7 +159,7 @@ def test_streams(batch_first):
     stream = rnn.stream(B)
     assert type(stream) is qg.RNNStream
     assert stream.rnn is rnn
-    assert repr(stream) == f"{rnn!r}.stream({B})"
+    assert repr(stream) == f"{rnn!r}.stream(batch_size={B})"
     assert not stream.state.any()
     stream.state = h0
     assert same_bits(stream.state, h0)
@@ -221,7 +221,7 @@ def test_wrong_gradients():
         rnn.backward(None)
     other = qg.LSTM(IN, H)
     with pytest.raises(ValueError, match="tape"):
-        rnn.backward(other.forward(normal(T, B, IN))[2])
+        rnn.backward(other.forward(normal(T, B, IN))[2], np.ones((T, B, H)))
 
 
 def test_out_and_state_share_memory():

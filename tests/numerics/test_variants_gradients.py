@@ -115,7 +115,7 @@ def test_a_gradient_left_out_is_zeros(name):
     """Each of dy, dh, dc and dcells alone, the others not given: as if they were zeros."""
     v = single(name, 9, steps=3, dtype="float64", lengths=True)
     net, d = model(v), data(v)
-    for k in range(4):
+    for k in range(2 if v.rnn else 4):
         only = [np.bool_(k == n) for n in range(4)]
         zeros = d._replace(
             dy=only[0] * d.dy,
