@@ -233,11 +233,17 @@ def resets(value: Array, leading: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def rows(value: object, batch: int) -> NDArray[np.bool_]:
-    """Return a plain array of bool (B,)."""
-    result = array(value, "rows", "bools, one for each row", "b")
-    if result.shape != (batch,):
-        raise ValueError(f"rows must have shape ({batch},), got {result.shape}")
-    return np.array(result)
+    """Return a plain array of bool (B,) from one, or from the numbers of rows."""
+    given = array(value, "rows", "bools, one for each row, or numbers of rows", "biu")
+    if given.dtype.kind == "b":
+        if given.shape != (batch,):
+            raise ValueError(f"rows must have shape ({batch},), got {given.shape}")
+        return np.array(given)
+    if given.ndim != 1 or ((given < 0) | (given >= batch)).any():
+        raise ValueError(f"rows must be a list of numbers from 0 to {batch - 1}, got {value!r}")
+    result = np.zeros(batch, np.bool_)
+    result[given.astype(np.intp)] = True
+    return result
 
 
 def buffer(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

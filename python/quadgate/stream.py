@@ -117,8 +117,8 @@ class BaseStream(Generic[Net]):
 
         Parameters
         ----------
-        rows : array of bool (B,), optional
-            True for the rows to reset; all if it is not given.
+        rows : array of bool (B,), or list of int, optional
+            True for the rows to reset, or their numbers; all if it is not given.
 
         Raises
         ------

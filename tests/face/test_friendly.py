@@ -95,6 +95,14 @@ def test_rows_of_a_stream(lstm):
     stream.reset(rows=[True, False, True])
     assert not stream.state[0][:, ::2].any()
     assert same_bits(stream.state[0][:, 1], before[:, 1])
+    for chosen in ([0, 2], np.array([2, 0], np.uint8), (2, 0, 2)):
+        stream.reset()
+        stream.run(X)
+        stream.reset(rows=chosen)
+        assert not stream.state[0][:, ::2].any()
+        assert same_bits(stream.state[0][:, 1], before[:, 1])
+    stream.reset(rows=[])
+    assert same_bits(stream.state[0][:, 1], before[:, 1])
 
 
 def test_masks_are_what_was_dropped():

@@ -225,8 +225,8 @@ def test_a_refused_out_leaves_the_state(lstm, d):
 
 @pytest.mark.parametrize(
     ("rows", "error"),
-    [(rows, ValueError) for rows in ([True], [True] * 4, [[True] * 3])]
-    + [(rows, TypeError) for rows in ([1, 0, 1], "yes", np.zeros(3), 3)],
+    [(rows, ValueError) for rows in ([True], [True] * 4, [[True] * 3], [3], [0, -1], [[1]], 3)]
+    + [(rows, TypeError) for rows in ("yes", np.zeros(3), [1.0, 0.0, 1.0])],
 )
 def test_refused_rows_leave_the_state(lstm, d, rows, error):
     stream = lstm.stream(3)
