@@ -31,17 +31,18 @@ __all__ = [
     "__version__",
     "cpu_info",
     "get_num_threads",
+    "io",
     "onnx",
     "reference",
     "set_num_threads",
 ]
 
 if TYPE_CHECKING:
-    from . import onnx, reference
+    from . import io, onnx, reference
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("onnx", "reference"):  # not what most programs need: an import need not pay for it
+    if name in ("io", "onnx", "reference"):  # not what most programs need: an import need not pay for it
         from importlib import import_module
 
         return import_module(f".{name}", __name__)
