@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from . import _builders, _gates, _hdf5, _keras, _npz, _pickle, _safetensors, _state_dict, _torch
 from ._zip import Archive
 
@@ -132,15 +134,24 @@ def networks(of: PathLike | Mapping[str, Any], unknown: str = "error") -> list[F
 
 def among(arrays: Mapping[str, Any], source: str) -> list[Found]:
     """Return the networks among arrays by name, PyTorch's, TensorFlow 1's or Keras's."""
-    import numpy as np
-
-    plain = {str(name): value if hasattr(value, "dtype") and hasattr(value, "ndim") else np.asarray(value)
-             for name, value in arrays.items()}  # fmt: skip
+    plain = {str(name): as_array(value) for name, value in arrays.items() if hasattr(value, "shape")}
     found = _state_dict.networks(plain, source)
     found += _gates.tensorflow1_networks(plain, source)
     if not found:
         found = _keras.networks(_keras.File(plain, {}, None, ""), source)
     return found
+
+
+def as_array(value: Any) -> Array:
+    """Return an array of NumPy; tensors of PyTorch also where they require gradients or are bfloat16."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+    result = np.asarray(value)
+    return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 
 
 def write(data: bytes, path: PathLike) -> None:

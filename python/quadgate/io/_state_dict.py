@@ -35,13 +35,22 @@ def networks(arrays: Mapping[str, Any], source: str = "the arrays") -> list[Foun
         groups.setdefault(match["prefix"], {})[match["kind"], int(match["k"] or 0), bool(match["reverse"])] = name
         if match["layer"] is None:
             cells.add(match["prefix"])
+    problems: dict[str, str] = {}
+    for name, text in broken.items():
+        match = _NAME.match(name)
+        if match is not None:
+            problems.setdefault(match["prefix"], text)
+            groups.setdefault(match["prefix"], {})
     result = []
     for prefix, names in groups.items():
+        problem = problems.get(prefix)
+        if problem is not None:
+            result.append(Found("LSTM", prefix.rstrip("."), 0, 0, source=source, problem=problem))
+            continue
         if ("weight_hh", 0, False) not in names or ("weight_ih", 0, False) not in names:
             continue
         more = [note for name, note in notes.items() if name in names.values()]
-        problem = next((text for name, text in broken.items() if name.startswith(prefix)), None)
-        result.append(_one(prefix, names, whole, tuple(more), problem, source))
+        result.append(_one(prefix, names, whole, tuple(more), source))
     return result
 
 
@@ -50,10 +59,10 @@ def _one(
     names: dict[tuple[str, int, bool], str],
     arrays: Mapping[str, Any],
     notes: tuple[str, ...],
-    problem: str | None,
     source: str,
 ) -> Found:
     """Return the network of one prefix, with a problem where its arrays do not fit together."""
+    problem: str | None = None
     layers = 1 + max(k for _, k, _ in names)
     directions = 1 + any(reverse for *_, reverse in names)
     ih, hh = arrays[names["weight_ih", 0, False]], arrays[names["weight_hh", 0, False]]
