@@ -110,5 +110,5 @@ for _core in CORES:
     NUMPY[f"{_core}.multiarray.scalar"] = scalar
     NUMPY[f"{_core}.numeric._frombuffer"] = buffered
 for _module in ("builtins", "__builtin__"):
-    NUMPY |= {f"{_module}.bytearray": byte_array, f"{_module}.dict": ordered}
+    NUMPY |= {f"{_module}.bytearray": byte_array, f"{_module}.bytes": byte_array, f"{_module}.dict": ordered}
     NUMPY |= {f"{_module}.list": lambda items=(): list(items), f"{_module}.set": lambda items=(): list(items)}

@@ -101,11 +101,17 @@ class Found:
         arrays = dict(self.arrays)
         if "forget_bias" in self.asks:
             arrays = add_to_forget(arrays, self.hidden_size, float(options.pop("forget_bias")))
+        from_file_alone = not options
         dtype = options.pop("dtype", None)
         if dtype is None:
             dtype = self.options.get("dtype") or dtype_of(arrays.values())
         merged = {k: v for k, v in shape.items() if k in known} | self.options | options
-        net = class_(**(merged | {"dtype": float_type(dtype)}))
+        try:
+            net = class_(**(merged | {"dtype": float_type(dtype)}))
+        except (TypeError, ValueError) as error:
+            if not from_file_alone:  # as likely the caller's mistake, which the message names
+                raise
+            raise ValueError(f"{where}: {error}") from error
         try:
             net.load_state_dict(arrays, prefix="")
         except ValueError as error:

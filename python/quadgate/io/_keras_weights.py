@@ -98,7 +98,7 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
     >>> lstm = qg.io.from_keras(layer.get_weights())
     >>> both = qg.io.from_keras([first.get_weights(), second.get_weights()], merge="concat")
     """
-    layers = [weights] if len(weights) and np.ndim(weights[0]) == 2 and hasattr(weights[0], "shape") else list(weights)
+    layers = [weights] if len(weights) and hasattr(weights[0], "shape") else list(weights)
     params: dict[str, Array] = {}
     kind, inputs, hidden, directions = "", 0, 0, 0
     for k, layer in enumerate(layers):
