@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
     """Give a node the parameters of a network that fits it."""
+    _refuse_shared(model, node.frame)
     old = [_place(node.frame, node.proto, k) for k in (1, 2, 3, 7) if _given(node.proto, k)]
     taken = _names(model)
     for k, (what, array) in enumerate(_weights(net, node.proto.op_type)):
@@ -30,6 +31,17 @@ def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
         _set(node.frame, node.proto, position, np.ascontiguousarray(array, dtype), taken)
     for frame, name in old:
         _drop(model, frame, name)
+
+
+def _refuse_shared(model: Any, frame: Frame) -> None:
+    """Raise ValueError for a node within a function that is called more than once: all calls share its body."""
+    while frame.outer is not None:
+        if frame.call is not None:
+            same = (frame.call.domain, frame.call.op_type)
+            calls = sum((n.domain, n.op_type) == same for _, nodes in _scopes(model) for n in nodes)
+            if calls > 1:
+                raise ValueError(f"the node is in the function {same[1]!r}, which is called {calls} times")
+        frame = frame.outer
 
 
 def _weights(net: Any, kind: str) -> list[tuple[str, Array | None]]:
@@ -138,5 +150,6 @@ def _drop(model: Any, frame: Frame, name: str) -> None:
     inputs = [inner for inner in node.input if inner]
     position = next(k for k, n in enumerate(frame.proto.node) if name in n.output)
     del frame.proto.node[position]
+    del frame.producers[name]
     for inner in inputs:
         _drop(model, frame, inner)
