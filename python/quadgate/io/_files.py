@@ -72,10 +72,10 @@ def _recognised(data: bytes, file: Path, inert: Callable[[str], bool]) -> Conten
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return Contents("safetensors", *_safetensors.read(data))
     if _torch.LEGACY in data[:16]:
-        return Contents("torch", _pickle.flatten(_torch.read_legacy(data, inert)))
+        return Contents("torch", _pickle.flatten(_torch.read_legacy(data, inert), len(data)))
     if data[:1] == b"\x80" or (data[:1] in b"(}]c" and b"." in data[-2:]):
         names = _torch.NAMES if b"torch" in data[:4096] else _builders.NUMPY
-        return Contents("pickle", _pickle.flatten(_pickle.Machine(io.BytesIO(data), names, None, inert).load()))
+        return Contents("pickle", _pickle.flatten(_pickle.Machine(io.BytesIO(data), names, None, inert).load(), len(data)))
     if data[:1] in (b"\x08", b"\x12", b"\x3a", b"\x42"):  # the first field of ONNX's message: ir_version, as a rule
         from ..onnx import _files
 
@@ -89,7 +89,7 @@ def _recognised(data: bytes, file: Path, inert: Callable[[str], bool]) -> Conten
 
 def _archive(archive: Archive, inert: Callable[[str], bool]) -> Contents:
     if _torch.is_zip(archive):
-        return Contents("torch", _pickle.flatten(_torch.read_zip(archive, inert)))
+        return Contents("torch", _pickle.flatten(_torch.read_zip(archive, inert), archive.size))
     if "model.weights.h5" in archive.entries:
         if "config.json" not in archive.entries:
             raise ValueError("the archive has model.weights.h5 without config.json")

@@ -19,6 +19,7 @@ FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
 RATIO = 1032  # no deflated stream grows by more
 MOST = 1 << 26  # nor may all of a file grow by more than this
 OBJECTS = 100_000
+ATTRIBUTES = ("keras_version", "model_config", "name")  # all that is needed; the others are not even read
 
 
 def read(data: bytes) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
@@ -76,7 +77,9 @@ class _Reader:
         if len(self._seen) > OBJECTS:
             raise ValueError(f"it has more than {OBJECTS} objects")
         attributes = {}
-        for name in thing.attrs:
+        for name in ATTRIBUTES:
+            if name not in thing.attrs:
+                continue
             identity = thing.attrs.get_id(name)
             size = math.prod(identity.shape or (0,)) * identity.dtype.itemsize
             if size > self._size:

@@ -36,7 +36,7 @@ def from_bytes(
     data: bytes, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], name: str, *, fortran: bool = False
 ) -> Array:
     """Return a view of bytes as an array, once its size is known to be there."""
-    if dtype.hasobject or dtype.itemsize == 0 or dtype.names is not None:
+    if dtype.hasobject or dtype.itemsize == 0 or dtype.kind == "V":
         raise ValueError(f"{name} has dtype {dtype}; numbers are needed")
     if any(type(n) is not int or n < 0 for n in shape) or len(shape) > 32:
         raise ValueError(f"{name} has the senseless shape {shape}")

@@ -292,18 +292,24 @@ _ACTIONS: dict[str, Callable[[Machine, Any], Any]] = {
 }
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+_LEAVES = (str, int, float, bytes, type(None))
+
+
+def flatten(value: Any, size: int) -> dict[str, Any]:
     """Return the arrays of nested dicts, lists and inert objects by dotted names; other leaves are left out.
 
-    Raises ValueError for containers that hold themselves, are nested too deeply, or unfold into too many entries.
+    Raises ValueError for containers that hold themselves, are nested too deeply, or unfold into many more entries than
+    `size`, the bytes of the file, can hold.
     """
     result: dict[str, Any] = {}
-    budget = [1_000_000]
+    budget = [100_000 + 2 * size]
 
     def visit(node: Any, name: str, depth: int) -> None:
         budget[0] -= 1
         if depth > 100 or budget[0] < 0:
             raise ValueError("its containers are nested without end")
+        if isinstance(node, _LEAVES):
+            return
         finished = node.finished() if hasattr(node, "finished") else node
         if hasattr(finished, "dtype"):
             result[name] = finished
@@ -325,7 +331,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
             inside = key in ("_parameters", "_buffers", "_modules")
             visit(inner, name if inside else _joined(name, key), depth + 1)
 
-    visit(value, prefix, 0)
+    visit(value, "", 0)
     return result
 
 

@@ -18,6 +18,7 @@ class Archive:
     """
 
     def __init__(self, data: bytes) -> None:
+        self.size = len(data)
         self._zip = zipfile.ZipFile(io.BytesIO(data))
         total = 0
         self.entries: dict[str, zipfile.ZipInfo] = {}
