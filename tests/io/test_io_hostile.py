@@ -146,10 +146,10 @@ def test_damaged_files_of_keras(tmp_path, run_script):
             sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
             from pathlib import Path
             import h5py
-            from test_io_hostile import TRIALS, attack
+            from test_io_hostile import attack
             data = Path({str(tmp_path / name)!r}).read_bytes()
             results = []
-            for seed in range(TRIALS):
+            for seed in range({TRIALS // 3}):
                 child = os.fork()
                 if child == 0:
                     status = 100  # our own failure
@@ -169,10 +169,10 @@ def test_damaged_files_of_keras(tmp_path, run_script):
             print(*results)
         """
         results = run_script(source, timeout=180).stdout.split()
-        assert len(results) == TRIALS
+        assert len(results) == TRIALS // 3
         assert "100" not in results, f"{name}: seed {results.index('100')}"
-        assert results.count("1") > TRIALS // 8
-        assert results.count("hung") + results.count("crashed") < TRIALS // 10, results
+        assert results.count("1") > TRIALS // 24
+        assert results.count("hung") + results.count("crashed") < TRIALS // 30, results
 
 
 class Evil:
