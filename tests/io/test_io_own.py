@@ -6,7 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,15 @@ def test_pickled_arrays_of_every_kind(tmp_path, protocol):
     for name, array in value.items():
         assert np.array_equal(arrays[name], array), name
         assert arrays[name].dtype == array.dtype, name
+
+
+def test_harmless_containers(tmp_path):
+    """defaultdict and Counter are read as the dicts that they are; an argument of another value is an error."""
+    value = defaultdict(list, w=draw(3)), Counter("abc"), frozenset({1}), (1 + 0j).real
+    (tmp_path / "p").write_bytes(pickle.dumps(value))
+    assert list(qg.io.read(tmp_path / "p")) == ["0.w"]
+    with pytest.raises(ValueError, match="unknown must be"):
+        qg.io.read(tmp_path / "p", unknown="ignore")
 
 
 def test_arrays_as_they_are():

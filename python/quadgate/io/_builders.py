@@ -103,6 +103,8 @@ NUMPY: dict[str, Any] = {
     "numpy.ndarray": Pickled,
     "numpy.dtype": Dtype,
     "collections.OrderedDict": ordered,
+    "collections.defaultdict": lambda *_: {},
+    "collections.Counter": ordered,
     "_codecs.encode": encode,
 }
 for _core in CORES:

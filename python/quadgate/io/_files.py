@@ -75,7 +75,9 @@ def _recognised(data: bytes, file: Path, inert: Callable[[str], bool]) -> Conten
         return Contents("torch", _pickle.flatten(_torch.read_legacy(data, inert), len(data)))
     if data[:1] == b"\x80" or (data[:1] in b"(}]c" and b"." in data[-2:]):
         names = _torch.NAMES if b"torch" in data[:4096] else _builders.NUMPY
-        return Contents("pickle", _pickle.flatten(_pickle.Machine(io.BytesIO(data), names, None, inert).load(), len(data)))
+        return Contents(
+            "pickle", _pickle.flatten(_pickle.Machine(io.BytesIO(data), names, None, inert).load(), len(data))
+        )
     if data[:1] in (b"\x08", b"\x12", b"\x3a", b"\x42"):  # the first field of ONNX's message: ir_version, as a rule
         from ..onnx import _files
 

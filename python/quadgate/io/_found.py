@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._check import float_type
 from ..lstm import LSTM
 from ..rnn import RNN
 
@@ -107,7 +106,7 @@ class Found:
             dtype = self.options.get("dtype") or dtype_of(arrays.values())
         merged = {k: v for k, v in shape.items() if k in known} | self.options | options
         try:
-            net = class_(**(merged | {"dtype": float_type(dtype)}))
+            net = class_(**(merged | {"dtype": dtype}))
         except (TypeError, ValueError) as error:
             if not from_file_alone:  # as likely the caller's mistake, which the message names
                 raise
