@@ -143,6 +143,20 @@ def test_arrays_that_do_not_fit(change, why):
         qg.io.from_gates(**arguments)
 
 
+def test_paddle():
+    """PyTorch's names and order, and every array a second time under the name of its cell."""
+    want = qg.LSTM(INPUTS, H, 2, bidirectional=True, rng=0)
+    arrays = want.state_dict(prefix="rnn.")
+    for name, value in list(arrays.items()):
+        kind, _, layer = name.removeprefix("rnn.").partition("_l")
+        side = "bw" if layer.endswith("_reverse") else "fw"
+        arrays[f"rnn.{layer[0]}.cell_{side}.{kind}"] = value
+    (found,) = qg.io.networks(arrays)
+    assert (found.name, found.num_layers, found.directions) == ("rnn", 2, 2)
+    got = found.build()
+    assert all(np.array_equal(got.params[name], value) for name, value in want.params.items())
+
+
 # Of other frameworks the formulas are stated here; docs/coming-from.md has the same import lines.
 
 

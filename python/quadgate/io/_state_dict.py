@@ -20,6 +20,7 @@ _NAME = re.compile(rf"^(?P<prefix>(?:.*\.)?)(?P<kind>{_KINDS})(?P<layer>_l(?P<k>
 _WEIGHT = r"(?P<base>(?:.*\.)?)(?P<weight>(?:weight|bias)_[a-z]+(?:_l\d+)?(?:_reverse)?)"
 _PARAMETRIZED = re.compile(r"^(?P<base>(?:.*\.)?)parametrizations\.(?P<weight>[^.]+)\.(?P<rest>.+)$")
 _SUFFIXED = re.compile(rf"^{_WEIGHT}_(?P<rest>g|v|raw|orig|mask|u)$")
+_PADDLE = re.compile(r"^(?P<base>(?:.*\.)?)\d+\.cell(?:_fw|_bw)?\.$")  # its cells, listed a second time
 GATES = {4: "LSTM", 3: "GRU", 1: "RNN"}
 
 
@@ -43,6 +44,9 @@ def networks(arrays: Mapping[str, Any], source: str = "the arrays") -> list[Foun
             groups.setdefault(match["prefix"], {})
     result = []
     for prefix, names in groups.items():
+        again = _PADDLE.match(prefix)
+        if again is not None and ("weight_hh", 0, False) in groups.get(again["base"], {}):
+            continue
         problem = problems.get(prefix)
         if problem is not None:
             result.append(Found("LSTM", prefix.rstrip("."), 0, 0, source=source, problem=problem))
