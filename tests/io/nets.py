@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -40,3 +43,13 @@ def same_bits(a: Any, b: Any) -> None:
 
 def lstm(*args: Any, **options: Any) -> Any:
     return randomised(qg.LSTM(*args, rng=0, **options))
+
+
+def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            for name, data in entries.items():
+                archive.writestr(name, data)
+    return buffer.getvalue()

@@ -1,9 +1,11 @@
 """Trained networks from files and other frameworks, and back, without those frameworks.
 
->>> import quadgate as qg
->>> for found in qg.io.networks("model.pt"):  # which networks are in this file?
+>>> import numpy as np, quadgate as qg
+>>> np.savez("model.npz", **qg.LSTM(64, 128, 2, rng=0).state_dict(prefix="encoder."))
+>>> for found in qg.io.networks("model.npz"):  # which networks are in this file?
 ...     print(found)
->>> lstm = qg.io.load("model.pt", name="encoder", batch_first=True)
+LSTM 'encoder': 64 -> 128, 2 layers
+>>> lstm = qg.io.load("model.npz", name="encoder", batch_first=True)
 >>> qg.io.save(lstm, "mine.safetensors")
 
 A file's format is recognised by its content. Read are safetensors (with the package safetensors), PyTorch's files and
@@ -75,9 +77,9 @@ def read(path: PathLike, *, unknown: str = "error") -> dict[str, Array]:
 
     Examples
     --------
-    >>> import quadgate as qg
-    >>> arrays = qg.io.read("model.pt")
-    >>> arrays["lstm.weight_ih_l0"].shape
+    >>> import numpy as np, quadgate as qg
+    >>> np.savez("model.npz", **qg.LSTM(64, 128, rng=0).state_dict(prefix="lstm."))
+    >>> qg.io.read("model.npz")["lstm.weight_ih_l0"].shape
     (512, 64)
     """
     return _files.contents(path, unknown).arrays
@@ -107,7 +109,7 @@ def networks(path_or_arrays: PathLike | Mapping[str, Any], *, unknown: str = "er
     --------
     >>> import quadgate as qg
     >>> [(f.kind, f.name, f.input_size, f.hidden_size) for f in qg.io.networks("model.onnx")]
-    [('LSTM', '/encoder/LSTM', 64, 128), ('LSTM', '/decoder/LSTM', 128, 128)]
+    [('LSTM', 'y', 64, 5)]
     """
     return _files.networks(path_or_arrays, unknown)
 
@@ -142,8 +144,9 @@ def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **o
 
     Examples
     --------
-    >>> import quadgate as qg
-    >>> lstm = qg.io.load("model.pt", name="encoder.lstm", batch_first=True)
+    >>> import numpy as np, quadgate as qg
+    >>> np.savez("model.npz", **qg.LSTM(64, 128, rng=0).state_dict(prefix="encoder.lstm."))
+    >>> lstm = qg.io.load("model.npz", name="encoder.lstm", batch_first=True)
     """
     source = os.fspath(path)
     return _found.choose(networks(path, unknown=unknown), name, source).build(**options)
@@ -173,7 +176,7 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
     Examples
     --------
     >>> import quadgate as qg
-    >>> qg.io.save(lstm, "mine.safetensors")
+    >>> qg.io.save(qg.LSTM(64, 128, rng=0), "mine.safetensors")
     >>> lstm = qg.io.load("mine.safetensors")
     """
     _files.write(_safetensors.save(net), path)
@@ -201,7 +204,10 @@ def from_state_dict(arrays: Mapping[str, Any], *, name: str | None = None, **opt
     Examples
     --------
     >>> import quadgate as qg
-    >>> lstm = qg.io.from_state_dict(model.state_dict(), name="encoder.lstm", batch_first=True)
+    >>> arrays = qg.LSTM(64, 128, 2, rng=0).state_dict(prefix="encoder.lstm.")
+    >>> lstm = qg.io.from_state_dict(arrays, name="encoder.lstm", batch_first=True)
+    >>> lstm.num_layers
+    2
     """
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be a mapping from names to arrays, got {type(arrays).__name__}")
@@ -225,8 +231,11 @@ def to_torch(net: LSTM | RNN, *, prefix: str = "") -> dict[str, Array]:
 
     Examples
     --------
-    >>> import torch, quadgate as qg
-    >>> module.load_state_dict({k: torch.from_numpy(v) for k, v in qg.io.to_torch(lstm).items()})
+    With PyTorch, ``module.load_state_dict({k: torch.from_numpy(v) for k, v in result.items()})`` takes it over.
+
+    >>> import quadgate as qg
+    >>> list(qg.io.to_torch(qg.LSTM(64, 128, rng=0)))
+    ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
     """
     odd = {name[: name.index("_l")] for name in net.params} - {"weight_ih", "weight_hh", "weight_hr", "bias"}
     if odd:

@@ -47,7 +47,7 @@ class Found:
     Examples
     --------
     >>> import quadgate as qg
-    >>> found = qg.io.networks({"weight_ih_l0": w, "weight_hh_l0": r, "bias_ih_l0": b, "bias_hh_l0": b})[0]
+    >>> (found,) = qg.io.networks(qg.LSTM(64, 128, rng=0).state_dict())
     >>> found.kind, found.hidden_size
     ('LSTM', 128)
     >>> lstm = found.build(batch_first=True)

@@ -165,8 +165,8 @@ def from_tensorflow1(
 
     Examples
     --------
-    >>> import quadgate as qg
-    >>> variables = {"rnn/basic_lstm_cell/kernel": kernel, "rnn/basic_lstm_cell/bias": bias}
+    >>> import numpy as np, quadgate as qg
+    >>> variables = {"rnn/basic_lstm_cell/kernel": np.ones((9, 16)), "rnn/basic_lstm_cell/bias": np.zeros(16)}
     >>> lstm = qg.io.from_tensorflow1(variables, forget_bias=1.0)
     """
     if forget_bias is None:

@@ -94,9 +94,11 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
 
     Examples
     --------
-    >>> import quadgate as qg
-    >>> lstm = qg.io.from_keras(layer.get_weights())
-    >>> both = qg.io.from_keras([first.get_weights(), second.get_weights()], merge="concat")
+    >>> import numpy as np, quadgate as qg
+    >>> weights = [np.ones((5, 16), np.float32), np.ones((4, 16), np.float32), np.zeros(16, np.float32)]
+    >>> lstm = qg.io.from_keras(weights)  # what layer.get_weights() returned
+    >>> lstm.input_size, lstm.hidden_size, lstm.batch_first
+    (5, 4, True)
     """
     layers = [weights] if len(weights) and hasattr(weights[0], "shape") else list(weights)
     params: dict[str, Array] = {}
@@ -162,7 +164,8 @@ def to_keras(net: LSTM | RNN) -> dict[str, Array]:
     Examples
     --------
     >>> import quadgate as qg
-    >>> layer.set_weights(list(qg.io.to_keras(lstm).values()))
+    >>> {name: array.shape for name, array in qg.io.to_keras(qg.LSTM(5, 4, rng=0)).items()}
+    {'lstm/kernel': (5, 16), 'lstm/recurrent_kernel': (4, 16), 'lstm/bias': (16,)}
     """
     base = "lstm" if isinstance(net, LSTM) else "simple_rnn"
     allowed = {"weight_ih", "weight_hh", "bias"}

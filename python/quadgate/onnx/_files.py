@@ -249,7 +249,7 @@ def load(model: Model, name: str | None = None, **options: Any) -> LSTM | RNN:
     Examples
     --------
     >>> import quadgate as qg
-    >>> lstm = qg.onnx.load("model.onnx", "/encoder/LSTM")
+    >>> lstm = qg.onnx.load("model.onnx", "y")  # a node without a name goes by its output's
     """
     from ..io._files import blamed
 
@@ -282,7 +282,8 @@ def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
     Examples
     --------
     >>> import onnx, quadgate as qg
-    >>> onnx.save(qg.onnx.store("model.onnx", "/encoder/LSTM", lstm), "tuned.onnx")
+    >>> lstm = qg.onnx.load("model.onnx")
+    >>> onnx.save(qg.onnx.store("model.onnx", None, lstm), "tuned.onnx")
     """
     from ._store import put
 
