@@ -1,4 +1,7 @@
-"""``python -m quadgate``: version, machine and self-check; ``python -m quadgate bench``: time of a network."""
+"""``python -m quadgate``: version, machine and self-check.
+
+``python -m quadgate bench`` times a network, ``python -m quadgate inspect FILE ...`` lists the networks of files.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +111,12 @@ def main(arguments: list[str]) -> int:
         from quadgate import _bench
 
         return _bench.main(arguments[1:])
+    if arguments[:1] == ["inspect"] and len(arguments) > 1:
+        from quadgate.io import _inspect
+
+        return _inspect.main(arguments[1:])
     if arguments:
-        print("usage: python -m quadgate [bench T,B,I,H ...]", file=sys.stderr)
+        print("usage: python -m quadgate [bench T,B,I,H ... | inspect FILE ...]", file=sys.stderr)
         return 2
     return report()
 

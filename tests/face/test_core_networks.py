@@ -73,7 +73,9 @@ def test_other_types(dtype):
         _core.Network(dtype, *SIZES[1:], None, False)
 
 
-@pytest.mark.parametrize("numbers", [(), SIZES, (1, *SIZES[1:], None, False), ("float32", 3.5, *SIZES[2:], None, False)])
+@pytest.mark.parametrize(
+    "numbers", [(), SIZES, (1, *SIZES[1:], None, False), ("float32", 3.5, *SIZES[2:], None, False)]
+)
 def test_other_arguments(numbers):
     with pytest.raises(TypeError):
         _core.Network(*numbers)

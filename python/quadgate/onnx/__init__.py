@@ -6,7 +6,8 @@
 `lstm` takes the inputs and attributes of the operator. `lstm_training` and `lstm_backward` compute its gradients.
 `lstm_grad` computes them from values that another program saved in its forward pass. `ReferenceEvaluator` runs whole
 models with quadgate as the implementation of LSTM; onnx's own evaluator does so with `LSTM` among its ``new_ops``.
-These two classes need the package onnx, which is imported on their first use.
+`load` makes a network of a node in a model's file, and `store` puts one back. These four need the package onnx, which
+is imported on their first use.
 """
 
 from __future__ import annotations
@@ -18,11 +19,27 @@ from ._training import Gradients, Tape, lstm_backward, lstm_grad, lstm_training
 
 if TYPE_CHECKING:
     from ._evaluator import LSTM, ReferenceEvaluator
+    from ._files import load, store
 
-__all__ = ["LSTM", "Gradients", "ReferenceEvaluator", "Tape", "lstm", "lstm_backward", "lstm_grad", "lstm_training"]
+__all__ = [
+    "LSTM",
+    "Gradients",
+    "ReferenceEvaluator",
+    "Tape",
+    "load",
+    "lstm",
+    "lstm_backward",
+    "lstm_grad",
+    "lstm_training",
+    "store",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("load", "store"):
+        from . import _files
+
+        return getattr(_files, name)
     if name in ("LSTM", "ReferenceEvaluator"):
         try:
             from . import _evaluator

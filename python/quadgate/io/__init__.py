@@ -1,0 +1,243 @@
+"""Trained networks from files and other frameworks, and back, without those frameworks.
+
+>>> import numpy as np, quadgate as qg
+>>> np.savez("model.npz", **qg.LSTM(64, 128, 2, rng=0).state_dict(prefix="encoder."))
+>>> for found in qg.io.networks("model.npz"):  # which networks are in this file?
+...     print(found)
+LSTM 'encoder': 64 -> 128, 2 layers
+>>> lstm = qg.io.load("model.npz", name="encoder", batch_first=True)
+>>> qg.io.save(lstm, "mine.safetensors")
+
+A file's format is recognised by its content. Read are safetensors (with the package safetensors), PyTorch's files and
+TorchScript's weights (without PyTorch), .npz, pickles of NumPy arrays, Keras's .keras, .weights.h5 and .h5 (with h5py),
+and ONNX (with onnx). Nothing in a file is executed or imported, and no size is believed that its bytes do not confirm.
+
+Whatever cannot be known is asked for and never guessed: an error names the argument to give.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import _files, _found, _safetensors
+from ._found import Found
+from ._gates import from_gates, from_tensorflow1
+from ._keras_weights import from_keras, to_keras
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..lstm import LSTM
+    from ..rnn import RNN
+
+    Array = NDArray[Any]
+    PathLike = str | os.PathLike[str]
+
+__all__ = [
+    "Found",
+    "from_gates",
+    "from_keras",
+    "from_state_dict",
+    "from_tensorflow1",
+    "load",
+    "networks",
+    "read",
+    "save",
+    "to_keras",
+    "to_torch",
+]
+
+
+def read(path: PathLike, *, unknown: str = "error") -> dict[str, Array]:
+    """Return the arrays of a file by name, whatever its format.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. Its format is that of its content, whatever its suffix says.
+    unknown : "error" or "skip"
+        Whether an object in a pickle that is not on the list of harmless ones is an error, or is passed over.
+
+    Returns
+    -------
+    dict
+        From name to array. What is nested has its names joined by dots, as in PyTorch's state dicts. bfloat16 comes
+        back as float32, exactly. Arrays may be read-only, and views of each other's memory.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, hostile, or of no known format; the message names it.
+    ImportError
+        If its format needs a package that is not installed; the message names it.
+    OSError
+        If it cannot be opened.
+
+    Examples
+    --------
+    >>> import numpy as np, quadgate as qg
+    >>> np.savez("model.npz", **qg.LSTM(64, 128, rng=0).state_dict(prefix="lstm."))
+    >>> qg.io.read("model.npz")["lstm.weight_ih_l0"].shape
+    (512, 64)
+    """
+    return _files.contents(path, unknown).arrays
+
+
+def networks(path_or_arrays: PathLike | Mapping[str, Any], *, unknown: str = "error") -> list[Found]:
+    """Return the recurrent networks of a file, or of arrays by name, each as a `Found`.
+
+    Parameters
+    ----------
+    path_or_arrays : str, path, or mapping from name to array
+        A file of any known format, or arrays under the names of PyTorch, TensorFlow 1 or Keras.
+    unknown : "error" or "skip"
+        As in `read`.
+
+    Returns
+    -------
+    list of Found
+        ``str(found)`` is what a person reads; ``found.build()`` is the network.
+
+    Raises
+    ------
+    ValueError, ImportError, OSError
+        As in `read`.
+
+    Examples
+    --------
+    >>> import quadgate as qg
+    >>> [(f.kind, f.name, f.input_size, f.hidden_size) for f in qg.io.networks("model.onnx")]
+    [('LSTM', 'y', 64, 5)]
+    """
+    return _files.networks(path_or_arrays, unknown)
+
+
+def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **options: Any) -> LSTM | RNN:
+    """Return the network of a file: the only one, or the one named.
+
+    Parameters
+    ----------
+    path : str or path
+        A file of any known format, among them those that `save` writes.
+    name : str, optional
+        Which one, where there are several: a prefix of a state dict, a layer of Keras, a node of ONNX.
+    unknown : "error" or "skip"
+        As in `read`.
+    **options
+        Arguments of `quadgate.LSTM` or `quadgate.RNN` that the file does not say, such as ``batch_first``, and those
+        that an error asks for. Sizes follow from the file and can be given only as they are.
+
+    Returns
+    -------
+    LSTM or RNN
+        Of a file that `save` wrote, the same network, to the last bit.
+
+    Raises
+    ------
+    ValueError
+        If there is no network in the file, there are several and none is named, or something is missing that cannot be
+        known; the message lists the names, or the options to give.
+    ImportError, OSError
+        As in `read`.
+
+    Examples
+    --------
+    >>> import numpy as np, quadgate as qg
+    >>> np.savez("model.npz", **qg.LSTM(64, 128, rng=0).state_dict(prefix="encoder.lstm."))
+    >>> lstm = qg.io.load("model.npz", name="encoder.lstm", batch_first=True)
+    """
+    source = os.fspath(path)
+    return _found.choose(networks(path, unknown=unknown), name, source).build(**options)
+
+
+def save(net: LSTM | RNN, path: PathLike) -> None:
+    """Write a network to a file of safetensors, its options in the metadata; `load` gives the same bits back.
+
+    Parameters
+    ----------
+    net : LSTM or RNN
+    path : str or path
+        The file to write or to replace. It is replaced as a whole: an interruption leaves the old one.
+
+    Raises
+    ------
+    TypeError
+        If `net` is no network.
+    ImportError
+        If the package safetensors is not installed.
+
+    Notes
+    -----
+    The generator that draws masks in training is not saved. Parameters have quadgate's own names, so that other
+    programs that read safetensors see them too; `to_torch` has PyTorch's.
+
+    Examples
+    --------
+    >>> import quadgate as qg
+    >>> qg.io.save(qg.LSTM(64, 128, rng=0), "mine.safetensors")
+    >>> lstm = qg.io.load("mine.safetensors")
+    """
+    _files.write(_safetensors.save(net), path)
+
+
+def from_state_dict(arrays: Mapping[str, Any], *, name: str | None = None, **options: Any) -> LSTM | RNN:
+    """Return the network whose weights are among arrays by name; sizes are inferred.
+
+    Parameters
+    ----------
+    arrays : mapping from name to array
+        A state dict of a whole model, of ``torch.nn.LSTM``, ``LSTMCell`` (names without ``_l0``) or ``RNN``, with
+        projection; also with weight_norm, old (``_g``, ``_v``) and new (``parametrizations``), with pruning
+        (``_orig``, ``_mask``) and with weight-drop (``_raw``). Tensors on the CPU will do for arrays.
+    name : str, optional
+        The prefix of the network, where there are several.
+    **options
+        Arguments that the names do not say, such as ``batch_first``, ``dropout``, or an RNN's ``nonlinearity``.
+
+    Raises
+    ------
+    ValueError
+        If there is no network or there are several, or the arrays do not fit together.
+
+    Examples
+    --------
+    >>> import quadgate as qg
+    >>> arrays = qg.LSTM(64, 128, 2, rng=0).state_dict(prefix="encoder.lstm.")
+    >>> lstm = qg.io.from_state_dict(arrays, name="encoder.lstm", batch_first=True)
+    >>> lstm.num_layers
+    2
+    """
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"arrays must be a mapping from names to arrays, got {type(arrays).__name__}")
+    return _found.choose(_files.among(arrays, "the arrays"), name, "the arrays").build(**options)
+
+
+def to_torch(net: LSTM | RNN, *, prefix: str = "") -> dict[str, Array]:
+    """Return a network's parameters under the names of ``torch.nn.LSTM`` or ``torch.nn.RNN``.
+
+    Parameters
+    ----------
+    net : LSTM or RNN
+        With options that PyTorch has. It has two biases for our one: the second is zeros.
+    prefix : str
+        Put in front of every name.
+
+    Raises
+    ------
+    ValueError
+        If the network has parameters that PyTorch's does not: peepholes, layer normalisation, or a highway.
+
+    Examples
+    --------
+    With PyTorch, ``module.load_state_dict({k: torch.from_numpy(v) for k, v in result.items()})`` takes it over.
+
+    >>> import quadgate as qg
+    >>> list(qg.io.to_torch(qg.LSTM(64, 128, rng=0)))
+    ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
+    """
+    odd = {name[: name.index("_l")] for name in net.params} - {"weight_ih", "weight_hh", "weight_hr", "bias"}
+    if odd:
+        raise ValueError(f"PyTorch's networks have no {', '.join(sorted(odd))}")
+    return net.state_dict(prefix=prefix)

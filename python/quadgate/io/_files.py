@@ -1,0 +1,170 @@
+"""Files by their content: which format it is, who reads it, and one kind of error for all that can be wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _builders, _gates, _hdf5, _keras, _npz, _pickle, _safetensors, _state_dict, _torch
+from ._zip import Archive
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._found import Found
+
+    Array = NDArray[Any]
+    PathLike = str | os.PathLike[str]
+
+_NOTHING: Mapping[str, str] = {}
+
+
+class Contents(NamedTuple):
+    """What was read from a file: the arrays, and what else its format says of networks."""
+
+    format: str
+    arrays: dict[str, Array]
+    metadata: Mapping[str, str] = _NOTHING
+    keras: _keras.File | None = None
+    onnx: Any = None
+
+
+@contextmanager
+def blamed(source: str) -> Iterator[None]:
+    """Turn whatever a damaged or hostile file provokes into a ValueError that names the file."""
+    try:
+        yield
+    except (ImportError, FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:  # of many libraries, on bytes that a stranger chose
+        text = str(error) or type(error).__name__
+        if text.startswith(f"{source}: "):
+            raise
+        kind = "" if isinstance(error, ValueError) else f"it cannot be read ({type(error).__name__}): "
+        raise ValueError(f"{source}: {kind}{text}") from error
+
+
+def contents(path: PathLike, unknown: str = "error") -> Contents:
+    """Return what is in a file."""
+    if unknown not in ("error", "skip"):
+        raise ValueError(f"unknown must be 'error' or 'skip', got {unknown!r}")
+    file = Path(path)
+    data = file.read_bytes()
+    with blamed(os.fspath(path)):
+        return _recognised(data, file, lambda name: unknown == "skip")
+
+
+def _recognised(data: bytes, file: Path, inert: Callable[[str], bool]) -> Contents:
+    """Read bytes in the format that their beginning says."""
+    if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _archive(Archive(data), inert)
+    if data[:8] == _hdf5.SIGNATURE:
+        return _from_hdf5(data)
+    if data[:6] == b"\x93NUMPY":
+        return Contents("npy", {"array": _npz.array(data, "array")})
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
+        return Contents("safetensors", *_safetensors.read(data))
+    if _torch.LEGACY in data[:16]:
+        return Contents("torch", _pickle.flatten(_torch.read_legacy(data, inert), len(data)))
+    if data[:1] == b"\x80" or (data[:1] in b"(}]c" and b"." in data[-2:]):
+        names = _torch.NAMES if b"torch" in data[:4096] else _builders.NUMPY
+        return Contents(
+            "pickle", _pickle.flatten(_pickle.Machine(io.BytesIO(data), names, None, inert).load(), len(data))
+        )
+    if data[:1] in (b"\x08", b"\x12", b"\x3a", b"\x42"):  # the first field of ONNX's message: ir_version, as a rule
+        from ..onnx import _files
+
+        model = _files.parse(data, file.parent)
+        return Contents("onnx", _files.initializers(model), onnx=model)
+    raise ValueError(
+        "none of the known formats (safetensors, PyTorch, TorchScript, .npz, .npy, pickle, Keras, ONNX); "
+        f"it begins with {data[:8]!r}"
+    )
+
+
+def _archive(archive: Archive, inert: Callable[[str], bool]) -> Contents:
+    if _torch.is_zip(archive):
+        return Contents("torch", _pickle.flatten(_torch.read_zip(archive, inert), archive.size))
+    if "model.weights.h5" in archive.entries:
+        if "config.json" not in archive.entries:
+            raise ValueError("the archive has model.weights.h5 without config.json")
+        weights = _from_hdf5(archive.read("model.weights.h5"))
+        config, metadata = (
+            json.loads(archive.read(name)) if name in archive.entries else {}
+            for name in ("config.json", "metadata.json")
+        )
+        version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+        keras = weights.keras._replace(config=config, version=version) if weights.keras is not None else None
+        return weights._replace(format="keras", keras=keras)
+    if archive.entries and all(name.endswith(".npy") for name in archive.entries):
+        return Contents("npz", _npz.read(archive))
+    raise ValueError(
+        f"an archive that is none of PyTorch's, Keras's or NumPy's: it has {', '.join(list(archive.entries)[:4])}"
+    )
+
+
+def _from_hdf5(data: bytes) -> Contents:
+    arrays, attributes = _hdf5.read(data)
+    return Contents("hdf5", arrays, keras=_keras.from_hdf5(arrays, attributes))
+
+
+def networks(of: PathLike | Mapping[str, Any], unknown: str = "error") -> list[Found]:
+    """Return the networks of a file, or among arrays by name."""
+    if isinstance(of, Mapping):
+        return among(of, "the arrays")
+    source = os.fspath(of)
+    read = contents(of, unknown)
+    with blamed(source):
+        own = _safetensors.own(read.arrays, read.metadata, source)
+        if own is not None:
+            return [own]
+        if read.onnx is not None:
+            from ..onnx import _files
+
+            return _files.networks(read.onnx, source)
+        if read.keras is not None:
+            return _keras.networks(read.keras, source)
+        return among(read.arrays, source)
+
+
+def among(arrays: Mapping[str, Any], source: str) -> list[Found]:
+    """Return the networks among arrays by name, PyTorch's, TensorFlow 1's or Keras's."""
+    plain = {str(name): as_array(value) for name, value in arrays.items() if hasattr(value, "shape")}
+    found = _state_dict.networks(plain, source)
+    found += _gates.tensorflow1_networks(plain, source)
+    if not found:
+        found = _keras.networks(_keras.File(plain, {}, None, ""), source)
+    return found
+
+
+def as_array(value: Any) -> Array:
+    """Return an array of NumPy; tensors of PyTorch also where they require gradients or are bfloat16."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+    result = np.asarray(value)
+    return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
+
+
+def write(data: bytes, path: PathLike) -> None:
+    """Write a file as a whole: an interruption leaves the old one, or none."""
+    target = Path(path)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)

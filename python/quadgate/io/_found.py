@@ -1,0 +1,179 @@
+"""What a file holds: one record for each network, and how a record becomes a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..lstm import LSTM
+from ..rnn import RNN
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+CLASSES: dict[str, Any] = {"LSTM": LSTM, "RNN": RNN}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network in a file: its sizes, what the file says of its options, and its parameters.
+
+    Attributes
+    ----------
+    kind : str
+        "LSTM" or "RNN", which `build` makes; or another kind of layer ("GRU", ...), which is listed only.
+    name : str
+        What `quadgate.io.load` takes as ``name``: the prefix of the arrays, the layer or the node.
+    input_size, hidden_size, num_layers, directions : int
+        I, H, L and D.
+    options : dict
+        What the file says of the constructor's other arguments.
+    asks : dict
+        From each argument that the file does not say, and that has no safe default, to the reason.
+        `build` raises ValueError until it is given.
+    notes : tuple of str
+        What a reader should know: what was added together, what is assumed, what quadgate does not do by itself.
+    problem : str or None
+        Why `build` cannot make this network.
+    source : str
+        The file's name, for messages.
+
+    Examples
+    --------
+    >>> import quadgate as qg
+    >>> (found,) = qg.io.networks(qg.LSTM(64, 128, rng=0).state_dict())
+    >>> found.kind, found.hidden_size
+    ('LSTM', 128)
+    >>> lstm = found.build(batch_first=True)
+    """
+
+    kind: str
+    name: str
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    directions: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    asks: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+    source: str = ""
+    arrays: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def build(self, **options: Any) -> LSTM | RNN:
+        """Return the network.
+
+        Parameters
+        ----------
+        **options
+            Arguments of `quadgate.LSTM` or `quadgate.RNN` that the file does not say, or says otherwise, and what
+            `asks` lists. The type of the arithmetic is that of the arrays, float64 or else float32, unless ``dtype`` is
+            given. What follows from the arrays' shapes cannot be changed.
+
+        Raises
+        ------
+        ValueError
+            If something is missing that `asks` lists, the network has a `problem`, or an option contradicts the arrays.
+        TypeError
+            If an option is none that the class has.
+        """
+        where = f"{self.source}: {self.name or 'the network'}"
+        if self.problem is not None:
+            raise ValueError(f"{where}: {self.problem}")
+        missing = [f"{option}= ({reason})" for option, reason in self.asks.items() if option not in options]
+        if missing:
+            raise ValueError(f"{where}: the file does not say, and it must be given: {'; '.join(missing)}")
+        class_ = CLASSES[self.kind]
+        known = inspect.signature(class_).parameters
+        shape = self._sizes()
+        for option, value in options.items():
+            if option in shape and option not in known:
+                raise TypeError(f"{self.kind} has no option {option}")
+            if option in shape and value != shape[option]:
+                raise ValueError(f"{where}: the arrays have {option}={shape[option]!r}, got {option}={value!r}")
+        arrays = dict(self.arrays)
+        if "forget_bias" in self.asks:
+            arrays = add_to_forget(arrays, self.hidden_size, float(options.pop("forget_bias")))
+        from_file_alone = not options
+        dtype = options.pop("dtype", None)
+        if dtype is None:
+            dtype = self.options.get("dtype") or dtype_of(arrays.values())
+        merged = {k: v for k, v in shape.items() if k in known} | self.options | options
+        try:
+            net = class_(**(merged | {"dtype": dtype}))
+        except (TypeError, ValueError) as error:
+            if not from_file_alone:  # as likely the caller's mistake, which the message names
+                raise
+            raise ValueError(f"{where}: {error}") from error
+        try:
+            net.load_state_dict(arrays, prefix="")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        return net  # type: ignore[no-any-return]
+
+    def _sizes(self) -> dict[str, Any]:
+        """Return the arguments that follow from the arrays."""
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "bidirectional": self.directions == 2,
+            "bias": any(name.startswith("bias") for name in self.arrays),
+            "proj_size": self.arrays["weight_hr_l0"].shape[0] if "weight_hr_l0" in self.arrays else 0,
+            "peephole": "peephole_l0" in self.arrays,
+        }
+
+    def __str__(self) -> str:
+        """Return what `python -m quadgate inspect` prints."""
+        both = "" if self.directions == 1 else ", both directions"
+        layers = "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
+        lines = [f"{self.kind} {self.name!r}: {self.input_size} -> {self.hidden_size}, {layers}{both}"]
+        lines += [f"  {name} = {value!r}" for name, value in self.options.items()]
+        lines += [f"  give {name}=: {reason}" for name, reason in self.asks.items()]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  cannot be loaded: {self.problem}"] if self.problem else []
+        return "\n".join(lines)
+
+
+def choose(found: list[Found], name: str | None, source: str) -> Found:
+    """Return the network of that name, or the only one; raise ValueError that lists them otherwise."""
+    usable = [f for f in found if f.problem is None]
+    if name is not None:
+        same = [f for f in found if f.name == name]
+        if len(same) != 1:
+            raise ValueError(f"{source}: no network is named {name!r}; there are: {_listed(found)}")
+        return same[0]
+    if len(usable) == 1:
+        return usable[0]
+    if not found:
+        raise ValueError(f"{source}: no LSTM and no RNN was found in it")
+    if not usable:
+        raise ValueError(f"{source}: nothing that can be loaded: {'; '.join(f'{f.name}: {f.problem}' for f in found)}")
+    raise ValueError(f"{source}: several networks: choose one by name=, of {_listed(usable)}")
+
+
+def _listed(found: Iterable[Found]) -> str:
+    sizes = (f"{f.name!r} ({f.kind}, {f.input_size} -> {f.hidden_size})" for f in found)
+    return ", ".join(sizes) or "none"
+
+
+def dtype_of(arrays: Iterable[Any]) -> np.dtype[Any]:
+    """Return float64 if any array is, else float32."""
+    return np.dtype(np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32)
+
+
+def add_to_forget(arrays: Mapping[str, Array], hidden: int, forget_bias: float) -> dict[str, Array]:
+    """Return the same parameters with a number added to the forget gate's biases."""
+    result = dict(arrays)
+    for name, value in arrays.items():
+        if name.startswith("bias"):
+            added = np.array(value)
+            added[hidden : 2 * hidden] += forget_bias
+            result[name] = added
+    return result

@@ -1,0 +1,226 @@
+"""Networks from arrays whose gates stand in any order: the way in from every framework that has no reader here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..lstm import LSTM
+from ._found import Found, choose
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_CELL = re.compile(
+    r"^(?P<base>.*?)(?P<direction>(?:fw/|bw/)?)(?P<cell>[^/]*(?:lstm|cudnn_compatible)[^/]*)/kernel(:0)?$"
+)
+
+
+def from_gates(
+    weight_ih: Any,
+    weight_hh: Any,
+    bias: Any = None,
+    *,
+    order: str = "ifgo",
+    forget_bias: float = 0.0,
+    weight_hr: Any = None,
+    peephole: Any = None,
+    **options: Any,
+) -> LSTM:
+    """Return an LSTM from its matrices, whatever the order of their gates.
+
+    Parameters
+    ----------
+    weight_ih : array (4H, I), pair of arrays, or list of either
+        Weights of the input: one block of H rows for each gate. A tuple of two is the two directions, a list is the
+        layers. A framework that keeps (I, 4H) is transposed first.
+    weight_hh : array (4H, R), likewise
+        Weights of h.
+    bias : array (4H,), likewise; optional
+        One bias for each row; a framework that keeps two has them added first.
+    order : str
+        The order of the blocks, four letters of i, f, g, o; c, j and z are other letters for g.
+    forget_bias : float
+        Added to the biases of f: what the framework adds when it runs, and does not keep in the bias.
+    weight_hr : array (P, H), likewise; optional
+        A projection.
+    peephole : array (3, H), likewise; optional
+        Peepholes of i, f and o.
+    **options
+        Other arguments of `quadgate.LSTM`. Sizes, directions and biases follow from the arrays.
+
+    Returns
+    -------
+    LSTM
+        float64 if any array is, else float32, unless ``dtype`` is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes do not fit, or an option contradicts them; the message names the array.
+
+    Examples
+    --------
+    >>> import numpy as np, quadgate as qg
+    >>> kernel, recurrent = np.ones((5, 16), np.float32), np.ones((4, 16), np.float32)  # (I, 4H), (H, 4H): i, o, f, g
+    >>> lstm = qg.io.from_gates(kernel.T, recurrent.T, np.zeros(16), order="iofg", forget_bias=1.0)
+    >>> lstm.input_size, lstm.hidden_size
+    (5, 4)
+    """
+    blocks = _order(order)
+    given = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias, "weight_hr": weight_hr, "peephole": peephole}
+    layers = {name: _layers(value) for name, value in given.items() if value is not None}
+    sizes = {name: [len(pair) for pair in value] for name, value in layers.items()}
+    if "weight_ih" not in sizes or any(size != sizes["weight_ih"] for size in sizes.values()):
+        raise ValueError(
+            f"all arrays must be given for the same layers and directions, got (directions by layer) {sizes}"
+        )
+    if len(set(sizes["weight_ih"])) != 1:
+        raise ValueError(f"every layer must have the same number of directions, got {sizes['weight_ih']}")
+    params: dict[str, Array] = {}
+    for name, value in layers.items():
+        for k, pair in enumerate(value):
+            for suffix, array in zip((f"_l{k}", f"_l{k}_reverse"), pair, strict=False):
+                params[name + suffix] = (
+                    array if name in ("weight_hr", "peephole") else _sorted(array, blocks, name + suffix)
+                )
+    first = params["weight_ih_l0"]
+    hidden, directions = first.shape[0] // 4, sizes["weight_ih"][0]
+    for name, array in params.items():
+        rows = {"weight_hr": None, "peephole": 3}.get(name[: name.index("_l")], 4 * hidden)
+        if rows is not None and array.shape[0] != rows:
+            raise ValueError(f"{name} must have {rows} rows as weight_ih_l0 says, got shape {array.shape}")
+    if first.ndim != 2:
+        raise ValueError(f"weight_ih_l0 must have shape (4H, I), got {first.shape}")
+    if forget_bias:
+        if bias is None:
+            params |= {
+                f"bias{n[9:]}": np.zeros(4 * hidden, first.dtype) for n in list(params) if n.startswith("weight_ih")
+            }
+        for name in [name for name in params if name.startswith("bias")]:
+            params[name] = params[name] + 0.0
+            params[name][hidden : 2 * hidden] += forget_bias
+    found = Found(
+        "LSTM", "", first.shape[1], hidden, len(layers["weight_ih"]), directions, source="from_gates", arrays=params
+    )
+    return found.build(**options)  # type: ignore[return-value]
+
+
+def _order(order: str) -> list[int]:
+    """Return where i, f, g and o stand in a framework's order."""
+    letters = order.translate(str.maketrans("cjz", "ggg")) if isinstance(order, str) else ""
+    if sorted(letters) != sorted("ifgo"):
+        raise ValueError(f'order must be the letters i, f, g and o in some order, such as "iofg", got {order!r}')
+    return [letters.index(gate) for gate in "ifgo"]
+
+
+def _layers(value: Any) -> list[tuple[Any, ...]]:
+    """Return for each layer the arrays of its directions."""
+    layers = (
+        value
+        if isinstance(value, list) and (not value or hasattr(value[0], "shape") or isinstance(value[0], tuple))
+        else [value]
+    )
+    return [tuple(map(np.asarray, layer if isinstance(layer, tuple) else (layer,))) for layer in layers]
+
+
+def _sorted(array: Array, blocks: Sequence[int], name: str) -> Array:
+    """Return the rows in the order i, f, g, o."""
+    if array.ndim == 0 or array.shape[0] == 0 or array.shape[0] % 4:
+        raise ValueError(f"{name} must have 4H rows, four equal blocks, got shape {array.shape}")
+    quarters = array.reshape(4, array.shape[0] // 4, *array.shape[1:])
+    return quarters[blocks].reshape(array.shape)
+
+
+def from_tensorflow1(
+    arrays: Any, *, forget_bias: float | None = None, order: str = "igfo", name: str | None = None, **options: Any
+) -> LSTM:
+    """Return an LSTM from the variables of a TensorFlow 1 cell: BasicLSTMCell, LSTMCell, LSTMBlockCell, BlockLSTM.
+
+    Parameters
+    ----------
+    arrays : mapping, or (kernel, bias)
+        The checkpoint's variables by name, among them ``.../kernel`` (I + R, 4H) and ``.../bias`` (4H,); with peepholes
+        ``.../w_i_diag``, ``w_f_diag`` and ``w_o_diag``, with a projection ``.../projection/kernel``. Variables of the
+        scopes ``fw`` and ``bw`` beside each other are the two directions.
+    forget_bias : float
+        The cell's argument of that name. TensorFlow adds it in every step and does not save it, so it must be given;
+        1.0 unless the model's author chose another.
+    order : str
+        The order of the gates: "igfo" of all cells but BlockLSTMV2, which has "ifgo".
+    name : str, optional
+        The cell, where there are several.
+    **options
+        Other arguments of `quadgate.LSTM`, such as ``cell_clip`` and ``proj_clip``, which are not saved either.
+
+    Raises
+    ------
+    ValueError
+        If `forget_bias` is not given, there are several cells, or shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, quadgate as qg
+    >>> variables = {"rnn/basic_lstm_cell/kernel": np.ones((9, 16)), "rnn/basic_lstm_cell/bias": np.zeros(16)}
+    >>> lstm = qg.io.from_tensorflow1(variables, forget_bias=1.0)
+    """
+    if forget_bias is None:
+        raise ValueError(
+            "forget_bias= must be given: TensorFlow adds it in every step and does not save it; 1.0 is usual"
+        )
+    if not isinstance(arrays, Mapping):
+        kernel, bias = arrays
+        arrays = {"lstm_cell/kernel": kernel, "lstm_cell/bias": bias}
+    found = tensorflow1_networks(arrays, order=order)
+    return choose(found, name, "the variables").build(forget_bias=forget_bias, **options)  # type: ignore[return-value]
+
+
+def tensorflow1_networks(arrays: Mapping[str, Any], source: str = "the arrays", order: str = "igfo") -> list[Found]:
+    """Return the cells among the variables of a TensorFlow 1 checkpoint."""
+    blocks = _order(order)
+    cells: dict[str, dict[str, str]] = {}
+    for name in arrays:
+        match = _CELL.match(name)
+        if match and name.replace("/kernel", "/recurrent_kernel") not in arrays:
+            both = match["direction"] and _other(name) in arrays
+            key = match["base"].rstrip("/") if both else name.rpartition("/")[0]
+            cells.setdefault(key, {})["_reverse" if both and match["direction"] == "bw/" else ""] = name
+    return [_tensorflow1(key, names, arrays, blocks, source) for key, names in cells.items()]
+
+
+def _other(name: str) -> str:
+    return name.replace("/fw/", "/bw/") if "/fw/" in f"/{name}" else name.replace("/bw/", "/fw/")
+
+
+def _tensorflow1(
+    key: str, names: Mapping[str, str], arrays: Mapping[str, Any], blocks: list[int], source: str
+) -> Found:
+    params: dict[str, Array] = {}
+    sizes, problem = (0, 0), None
+    for suffix, name in names.items():
+        scope, _, rest = name.rpartition("kernel")
+        kernel = np.asarray(arrays[name])
+        bias = np.asarray(arrays.get(f"{scope}bias{rest}", np.zeros(kernel.shape[-1:])))
+        hidden = kernel.shape[-1] // 4 if kernel.ndim == 2 else 0
+        projection = arrays.get(f"{scope}projection/kernel{rest}")
+        state = hidden if projection is None else np.shape(projection)[-1]
+        if not hidden or kernel.shape[1] % 4 or kernel.shape[0] <= state or bias.shape != kernel.shape[1:]:
+            problem = f"{name} must have shape (I + R, 4H) and a bias (4H,), found {kernel.shape} and {bias.shape}"
+            break
+        sizes = (kernel.shape[0] - state, hidden)
+        params[f"weight_ih_l0{suffix}"] = _sorted(kernel[: sizes[0]].T, blocks, name)
+        params[f"weight_hh_l0{suffix}"] = _sorted(kernel[sizes[0] :].T, blocks, name)
+        params[f"bias_l0{suffix}"] = _sorted(bias, blocks, name)
+        if projection is not None:
+            params[f"weight_hr_l0{suffix}"] = np.asarray(projection).T
+        diagonals = [arrays.get(f"{scope}w_{gate}_diag{rest}") for gate in "ifo"]
+        if all(d is not None for d in diagonals):
+            params[f"peephole_l0{suffix}"] = np.asarray(diagonals)
+    asks = {"forget_bias": "TensorFlow adds it in every step and does not save it; 1.0 unless the author chose another"}
+    notes = ("TensorFlow 1: cell_clip and proj_clip are not saved either",)
+    return Found("LSTM", key, *sizes, 1, len(names), {}, notes, asks, problem, source, params)

@@ -1,0 +1,171 @@
+"""Networks in files of Keras 2 and 3: what their configuration says, and whose arrays are whose."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._found import Found
+from ._hdf5 import text
+from ._keras_layers import HARD_SIGMOID, Layer, read_layers
+from ._keras_weights import Weights, parameters, sizes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_VARS = re.compile(r"^(?P<base>.+?)/(?P<side>forward_layer|backward_layer)?/?(?:cell/)?vars/(?P<index>\d+)$")
+_NAMED = re.compile(r"^(?P<base>.+)/(?P<what>kernel|recurrent_kernel|bias)(?::0)?$")
+_CELL = re.compile(r"^(lstm|simple_rnn|gru)_cell(_\d+)?$")
+_SIDE = re.compile(r"^(?P<side>forward|backward)_")
+
+
+class Group(NamedTuple):
+    """The arrays of one layer: for each direction its kernel, recurrent kernel and bias."""
+
+    path: str  # in the file
+    name: str  # the layer's own, where the file says it
+    sides: dict[str, dict[str, Array]]
+
+
+class File(NamedTuple):
+    """A file's arrays, HDF5 attributes, configuration and Keras's version, "" where it is not known."""
+
+    arrays: Mapping[str, Array]
+    attributes: Mapping[str, Mapping[str, Any]]
+    config: Any
+    version: str
+
+
+def from_hdf5(arrays: Mapping[str, Array], attributes: Mapping[str, Mapping[str, Any]]) -> File:
+    """Return what an HDF5 file is to Keras: a whole model (.h5) or weights alone."""
+    root = attributes.get("", {})
+    config = text(root.get("model_config"))
+    version = text(root.get("keras_version"))
+    if not version and "model_weights" in attributes:
+        version = text(attributes["model_weights"].get("keras_version"))
+    if not version and any(_VARS.match(name) for name in arrays):
+        version = "3"
+    return File(arrays, attributes, json.loads(config) if config else None, version)
+
+
+def networks(file: File, source: str) -> list[Found]:
+    """Return the recurrent layers of a file, one record each: Keras stacks layers of one level."""
+    layers = read_layers(file.config)
+    by_name = {layer.name: layer for layer in layers}
+    by_path = {layer.path: layer for layer in layers}
+    result = []
+    for group in _groups(file):
+        layer = by_name.get(group.name) or by_path.get(group.path)
+        place = layers.index(layer) if layer is not None else len(layers)
+        result.append((place, _found(group, layer, file, source)))
+    return [found for _, found in sorted(result, key=lambda pair: pair[0])]
+
+
+def _groups(file: File) -> list[Group]:
+    """Return the arrays that belong to recurrent layers, layer by layer."""
+    groups: dict[str, Group] = {}
+    for path, array in file.arrays.items():
+        if path.startswith("optimizer") or "/optimizer" in path:
+            continue
+        match = _VARS.match(path)
+        if match:
+            base, side, what = match["base"], match["side"] or "", match["index"]
+            if "/cell/vars/" not in path:
+                continue
+            name = text(file.attributes.get(f"{base}/vars", {}).get("name"))
+            what = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}.get(what, "")
+            side = side.removesuffix("_layer")
+        else:
+            match = _NAMED.match(path)
+            if match is None:
+                continue
+            parts = match["base"].split("/")
+            if _CELL.match(parts[-1]):
+                parts.pop()
+            sided = _SIDE.match(parts[-1]) if len(parts) > 1 else None
+            side = sided["side"] if sided else ""
+            if sided:
+                parts.pop()
+            base, what = "/".join(parts), match["what"]
+            name = parts[-1]
+        if what:
+            group = groups.setdefault(base, Group(base, name, {}))
+            group.sides.setdefault(side, {})[what] = array
+    return [
+        g for g in groups.values() if all({"kernel", "recurrent_kernel"} <= side.keys() for side in g.sides.values())
+    ]
+
+
+def _found(group: Group, layer: Layer | None, file: File, source: str) -> Found:
+    sides = [group.sides[side] for side in ("", "forward", "backward") if side in group.sides]
+    name = group.name or group.path.removeprefix("layers/").removeprefix("_layer_checkpoint_dependencies/")
+    weights = [Weights(side["kernel"], side["recurrent_kernel"], side.get("bias")) for side in sides]
+    kind, inputs, hidden, problem = sizes(weights)
+    options: dict[str, Any] = dict(layer.options) if layer is not None else {}
+    notes, asks = list(layer.notes) if layer is not None else [], {}
+    problem = problem or (layer.problem if layer is not None else None)
+    cudnn = kind == "LSTM" and any(w.bias is not None and w.bias.shape == (8 * hidden,) for w in weights)
+    if kind == "GRU":
+        problem = problem or "a GRU, which quadgate does not have"
+    options.setdefault("batch_first", True)
+    if len(sides) == 2 and layer is None:
+        asks["merge"] = 'the file has weights only; "concat" unless the model has another merge_mode'
+    if cudnn:
+        notes.append("CuDNNLSTM: gates transposed block by block, the two halves of its bias added")
+        options.pop("activations", None)
+    elif layer is None:
+        _weights_only(kind, file.version, asks, notes)
+    elif problem is None and any(a == HARD_SIGMOID for a in _activations(options)):
+        generation = file.version.partition(".")[0]
+        if generation in ("2", "3"):
+            hard = ("hard_sigmoid", 0.2 if generation == "2" else 1 / 6, 0.5)
+            options["activations"] = tuple(hard if a == HARD_SIGMOID else a for a in _activations(options))
+        else:
+            del options["activations"]
+            asks["activations"] = (
+                '"hard_sigmoid" is ("hard_sigmoid", 0.2, 0.5) in Keras 2 and ("hard_sigmoid", 1/6, 0.5) in Keras 3; '
+                f"the file does not say which (version {file.version!r})"
+            )
+    if kind == "RNN":
+        _simple(options, asks)
+        problem = problem or options.pop("problem", None)
+    if kind != "LSTM" and kind != "RNN":
+        options = {}
+    params: dict[str, Array] = {}
+    if problem is None:
+        for side, suffix in zip(weights, ("", "_reverse"), strict=False):
+            params |= parameters(side, f"_l0{suffix}", cudnn=cudnn)
+    notes = list(dict.fromkeys(notes))
+    return Found(kind, name, inputs, hidden, 1, len(sides), options, tuple(notes), asks, problem, source, params)
+
+
+def _weights_only(kind: str, version: str, asks: dict[str, str], notes: list[str]) -> None:
+    """Ask for, or note, what a file without a configuration does not say."""
+    notes.append("weights without a configuration: go_backwards is not known, False is assumed")
+    if kind == "LSTM":
+        if version.startswith("3"):
+            notes.append("activations are not known, Keras 3's defaults are assumed: sigmoid and tanh")
+        else:
+            asks["activations"] = (
+                'the file has weights only, and Keras changed its default: ("sigmoid", "tanh", "tanh"), or '
+                'before Keras 2.3 (("hard_sigmoid", 0.2, 0.5), "tanh", "tanh")'
+            )
+    elif kind == "RNN" and not version.startswith("3"):
+        asks["nonlinearity"] = "the file has weights only"
+
+
+def _activations(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(options.get("activations", ()))
+
+
+def _simple(options: dict[str, Any], asks: dict[str, str]) -> None:
+    """Turn an LSTM's options into those of a plain recurrent network."""
+    _, function, _ = options.pop("activations", (None, "tanh", None))
+    if function not in ("tanh", "relu"):
+        options["problem"] = f"a SimpleRNN with activation {function!r}; tanh or relu is needed"
+    if "nonlinearity" not in asks:
+        options["nonlinearity"] = function

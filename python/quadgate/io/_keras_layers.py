@@ -1,0 +1,150 @@
+"""What Keras's configuration says of recurrent layers, in quadgate's options."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+HARD_SIGMOID = "hard_sigmoid"  # its slope depends on Keras's generation, which the file says elsewhere
+
+_FUNCTIONS: dict[str, Any] = {
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "relu": "relu",
+    "linear": "affine",
+    "hard_sigmoid": HARD_SIGMOID,
+    "elu": "elu",
+    "softsign": "softsign",
+    "softplus": "softplus",
+}
+_MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean"}
+RECURRENT = ("LSTM", "CuDNNLSTM", "SimpleRNN", "GRU", "CuDNNGRU", "RNN")
+DEPTH = 50
+
+
+class Layer(NamedTuple):
+    """A recurrent layer: its name, its place among the weights of a .keras file, and what it says."""
+
+    name: str
+    path: str
+    options: dict[str, Any]
+    notes: list[str]
+    problem: str | None
+
+
+def read_layers(config: Any) -> list[Layer]:
+    """Return the recurrent layers of a model's configuration, those of inner models too."""
+    result: list[Layer] = []
+    if isinstance(config, dict):
+        _walk(config, "", result, 0)
+    return result
+
+
+def _walk(model: dict[str, Any], path: str, result: list[Layer], depth: int) -> None:
+    if depth > DEPTH:
+        raise ValueError(f"its configuration nests models more than {DEPTH} deep")
+    inner = model.get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else inner  # Sequential of early Keras 2: a bare list
+    counts: dict[str, int] = {}
+    for layer in layers if isinstance(layers, list) else ():
+        if not isinstance(layer, dict):
+            continue
+        kind, name = str(layer.get("class_name", "")), snake_case(str(layer.get("class_name", "")))
+        number = counts.get(name, 0)
+        counts[name] = number + 1
+        here = f"{path}layers/{name}" + (f"_{number}" if number else "")
+        config = layer.get("config")
+        if kind == "TimeDistributed" and isinstance(config, dict) and isinstance(config.get("layer"), dict):
+            layer, here = config["layer"], f"{here}/layer"
+            kind, config = str(layer.get("class_name", "")), layer.get("config")
+        if not isinstance(config, (dict, list)):
+            continue
+        if isinstance(config, dict) and (kind in RECURRENT or kind == "Bidirectional"):
+            result.append(_layer(kind, config, here, layer))
+        elif isinstance(config, list) or isinstance(config.get("layers"), list):
+            _walk(layer, f"{here}/", result, depth + 1)
+
+
+def _layer(kind: str, config: dict[str, Any], path: str, whole: dict[str, Any]) -> Layer:
+    name = str(config.get("name", whole.get("name", "")))
+    options: dict[str, Any] = {}
+    notes: list[str] = []
+    if kind != "Bidirectional":
+        problem = _one(kind, config, options, notes)
+        return Layer(name, path, options, notes, problem)
+    inner = config.get("layer")
+    inner = inner if isinstance(inner, dict) else {}
+    one = inner.get("config")
+    problem = _one(str(inner.get("class_name")), one if isinstance(one, dict) else {}, options, notes)
+    if options.pop("reverse", False):
+        problem = problem or "its forward layer has go_backwards"
+    second = config.get("backward_layer")
+    if isinstance(second, dict) and isinstance(second.get("config"), dict):
+        other: dict[str, Any] = {}
+        problem = problem or _one(str(second.get("class_name")), second["config"], other, [])
+        if not other.pop("reverse", False):
+            problem = problem or "its backward layer has no go_backwards"
+        if other != options:
+            problem = problem or f"its two layers have different options: {options} and {other}"
+    notes[:] = [note for note in notes if not note.startswith("go_backwards")]
+    merge = config.get("merge_mode", "concat")
+    if merge is None:
+        notes.append("merge_mode is None: y is the two directions side by side, to be cut in halves")
+    elif merge not in _MERGES:
+        problem = problem or f"merge_mode is {merge!r}; {', '.join(_MERGES)} are known"
+    options["merge"] = _MERGES.get(merge, "concat")
+    return Layer(name, path, options, notes, problem)
+
+
+def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
+    """Add the options of one layer; return a problem, or None."""
+    if kind == "RNN":
+        cell = config.get("cell")
+        cell = cell if isinstance(cell, dict) else {}
+        inner = cell.get("config")
+        if cell.get("class_name") not in ("LSTMCell", "SimpleRNNCell") or not isinstance(inner, dict):
+            return f"an RNN of {cell.get('class_name')}, which quadgate does not have"
+        config = inner | {"go_backwards": config.get("go_backwards", False)}
+        kind = str(cell["class_name"]).removesuffix("Cell")
+    if kind not in ("LSTM", "CuDNNLSTM", "SimpleRNN"):
+        return f"a {kind}, which quadgate does not have"
+    if config.get("go_backwards"):
+        options["reverse"] = True
+        notes.append("go_backwards: Keras returns y in the order of reading, quadgate in that of x")
+    if config.get("recurrent_dropout"):
+        options["recurrent_dropout"] = float(config["recurrent_dropout"])
+    if config.get("dropout"):
+        notes.append(f"dropout={config['dropout']} acts on x, in training only: not taken over")
+    if kind == "CuDNNLSTM":
+        return None
+    named = [
+        config.get("recurrent_activation", "sigmoid"),
+        config.get("activation", "tanh"),
+        config.get("activation", "tanh"),
+    ]
+    if kind == "LSTM" and not {"recurrent_activation", "activation"} <= config.keys():
+        return "its configuration does not say its activations"
+    functions = [_function(value) for value in named]
+    if None in functions:
+        return f"its activations are {named[0]!r} and {named[1]!r}; {', '.join(_FUNCTIONS)} and leaky_relu are known"
+    options["activations"] = tuple(functions)
+    return None
+
+
+def _function(value: Any) -> Any:
+    """Return an activation of ours, None for one that is not known."""
+    if isinstance(value, dict):  # as Keras 3 keeps a function of its own, and any layer in its place
+        if value.get("class_name") == "LeakyReLU" and isinstance(value.get("config"), dict):
+            slope = value["config"].get("negative_slope", value["config"].get("alpha"))
+            return ("leaky_relu", float(slope)) if isinstance(slope, (int, float)) else None
+        value = value.get("config") if value.get("class_name") == "function" else None
+    if value == "leaky_relu":
+        return ("leaky_relu", 0.2)
+    return _FUNCTIONS.get(value) if isinstance(value, str) else None
+
+
+def snake_case(name: str) -> str:
+    """Return Keras's own spelling of a class in paths: "LSTM" is lstm, "SimpleRNN" simple_rnn."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,114 @@
+"""The format safetensors, and quadgate's own files, which are safetensors with the options in the metadata."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._found import CLASSES, Found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+FORMAT = "quadgate 1"  # raised when a reader of the older one would misread a newer file
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"} | {
+    f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)
+}
+
+
+def _package() -> Any:
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("files of safetensors need the package of that name: pip install quadgate[io]") from error
+    return safetensors
+
+
+def read(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays by name, and the file's metadata.
+
+    bfloat16 comes back as float32, exactly: NumPy itself does not have the type.
+    """
+    package = _package()
+    try:
+        entries = package.deserialize(data)
+    except package.SafetensorError as error:
+        raise ValueError(f"not a whole file of safetensors: {error}") from error
+    arrays = {}
+    for name, entry in entries:
+        raw, kind = entry["data"], entry["dtype"]
+        if kind == "BF16":
+            values: Array = widen(np.frombuffer(raw, "<u2"))
+        elif kind in DTYPES:
+            values = np.frombuffer(raw, DTYPES[kind])
+        else:
+            raise ValueError(f"{name} has type {kind}; quantised and complex arrays cannot be read")
+        arrays[name] = values.reshape(entry["shape"])
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return arrays, header.get("__metadata__") or {}
+
+
+def widen(bits: Array) -> Array:
+    """Return the float32 whose upper halves are these bfloat16."""
+    return np.asarray((bits.astype(np.uint32) << np.uint32(16)).view(np.float32))
+
+
+def save(net: Any) -> bytes:
+    """Return a network as the bytes of a file: parameters under their own names, options as JSON."""
+    kind = next((name for name, class_ in CLASSES.items() if isinstance(net, class_)), None)
+    if kind is None:
+        raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
+    package = _package()
+    options = {name: getattr(net, name) for name in arguments(kind)}
+    options["dtype"] = net.dtype.name
+    metadata = {"format": FORMAT, "kind": kind, "options": json.dumps(options)}
+    arrays = {name: np.ascontiguousarray(value) for name, value in net.params.items()}
+    return bytes(package.numpy.save(arrays, metadata))
+
+
+def arguments(kind: str) -> list[str]:
+    """Return the names of a class's options: the constructor's arguments, which its properties repeat."""
+    return [name for name in inspect.signature(CLASSES[kind]).parameters if name != "rng"]
+
+
+def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -> Found | None:
+    """Return the network that `save` wrote, None if another program wrote the file."""
+    if not metadata.get("format", "").startswith("quadgate "):
+        return None
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"it was written by a newer version, as {metadata['format']!r}; this one reads {FORMAT!r}")
+    kind = metadata.get("kind", "")
+    if kind not in CLASSES:
+        raise ValueError(f"it holds a network of kind {kind!r}; {' or '.join(CLASSES)} is needed")
+    options = json.loads(metadata.get("options", "{}"))
+    if not isinstance(options, dict):
+        raise ValueError("its options are not a JSON object")
+    unknown = options.keys() - set(arguments(kind))
+    if unknown:
+        raise ValueError(f"it has options that this version does not know: {', '.join(sorted(unknown))}")
+    options = {name: _tuples(value) for name, value in options.items()}
+    sizes = {name: options.pop(name, default) for name, default in _SIZES.items()}
+    directions = 2 if options.get("bidirectional") else 1
+    if not all(type(n) is int and n > 0 for n in sizes.values()):
+        raise ValueError(f"its sizes are {sizes}; positive whole numbers are needed")
+    needed = 4 * sum(a.nbytes for a in arrays.values()) + 4096
+    if sizes["hidden_size"] ** 2 > needed or sizes["input_size"] * sizes["hidden_size"] > needed:
+        raise ValueError(f"its sizes are {sizes}, more than its arrays hold")
+    if sizes["num_layers"] > len(arrays):
+        raise ValueError(f"it has {sizes['num_layers']} layers and {len(arrays)} arrays")
+    return Found(kind, "", **sizes, directions=directions, options=options, source=source, arrays=arrays)
+
+
+_SIZES = {"input_size": 0, "hidden_size": 0, "num_layers": 1}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

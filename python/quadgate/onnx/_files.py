@@ -1,0 +1,327 @@
+"""ONNX files: the recurrent nodes of a model as networks, and networks back into a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..io._found import Found, choose
+from . import _inputs
+from ._attributes import parse as parse_attributes
+from ._nodes import Node, attributes, constant, recurrent_nodes, value_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..lstm import LSTM
+    from ..rnn import RNN
+
+    Array = NDArray[Any]
+    Model = str | os.PathLike[str] | bytes | Any
+
+_UNUSED = {4: "sequence_lens", 5: "initial_h", 6: "initial_c"}  # inputs of the node that are no part of the network
+QUANTISED = ("DynamicQuantizeLSTM", "QLinearLSTM")
+
+
+def _package() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError("files of ONNX need the package onnx: pip install quadgate[onnx]") from error
+    return onnx
+
+
+def parse(data: bytes, folder: Path) -> Any:
+    """Return the model of some bytes, with external data that lies within a folder.
+
+    Raises ValueError for a file that is none, and for external data outside the folder or beyond its file's end.
+    """
+    onnx = _package()
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # protobuf's own, which comes from one of several modules
+        raise ValueError(f"not a model of ONNX: {error}") from error
+    if not model.graph.node and not model.graph.initializer:
+        raise ValueError("not a model of ONNX: it has no nodes")
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _embed(tensor, folder)
+    return model
+
+
+def _tensors(model: Any) -> Any:
+    """Iterate over all tensors of a model, those in attributes and subgraphs too."""
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            graphs += [attribute.g] if attribute.HasField("g") else []
+            graphs += attribute.graphs
+
+
+def _embed(tensor: Any, folder: Path) -> None:
+    """Read a tensor's external data into it."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    root = folder.resolve()
+    file = (root / location).resolve()
+    if not location or not file.is_relative_to(root) or not file.is_file():
+        raise ValueError(
+            f"tensor {tensor.name!r} has external data at {location!r}, which is no file in the model's folder"
+        )
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(file.stat().st_size - offset)))
+    except ValueError as error:
+        raise ValueError(f"tensor {tensor.name!r} has external data at a senseless place") from error
+    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+        raise ValueError(
+            f"tensor {tensor.name!r} has external data at {offset} + {length}, "
+            f"{location} has {file.stat().st_size} bytes"
+        )
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        tensor.raw_data = stream.read(length)
+    tensor.data_location = 0
+    del tensor.external_data[:]
+
+
+def initializers(model: Any) -> dict[str, Array]:
+    """Return the initializers of a model's graph by name."""
+    return {tensor.name: value_of(tensor) for tensor in model.graph.initializer if tensor.data_type in _NUMBERS}
+
+
+_NUMBERS = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16)  # TensorProto's numeric types but for complex and 8 bits
+
+
+def networks(model: Any, source: str) -> list[Found]:
+    """Return a model's LSTM, RNN and GRU nodes, wherever they are, with the weights that they would run with."""
+    return [found for found, _ in _pairs(model, source)]
+
+
+def _pairs(model: Any, source: str) -> list[tuple[Found, Node]]:
+    nodes = recurrent_nodes(model)
+    names = [node.label for node in nodes]
+    result = []
+    for node in nodes:
+        name = node.label if names.count(node.label) == 1 else node.path
+        result.append((_found(node, name, source), node))
+    return result
+
+
+def _found(node: Node, name: str, source: str) -> Found:
+    kind = node.proto.op_type
+    if kind in QUANTISED:
+        return Found("LSTM", name, 0, 0, problem=f"it is a {kind}: quantised weights cannot be loaded", source=source)
+    try:
+        w, r, b, p = (
+            constant(node.frame, node.proto.input[k]) if k < len(node.proto.input) else None for k in (1, 2, 3, 7)
+        )
+        return _read(node, name, source, w, r, b, p)
+    except ValueError as error:
+        return Found(kind, name, 0, 0, problem=str(error), source=source)
+
+
+def _read(node: Node, name: str, source: str, W: Any, R: Any, B: Any, P: Any) -> Found:
+    """Return the record of one node; W, R, B and P are its weights as the operator has them."""
+    kind = node.proto.op_type
+    if W is None or R is None:
+        raise ValueError("W and R must be given")
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    if W.ndim != 3 or R.ndim != 3 or R.shape[1] != gates * R.shape[2] or W.shape[:2] != R.shape[:2] or 0 in W.shape:
+        raise ValueError(f"W must be (D, {gates}H, I) and R (D, {gates}H, H), found {W.shape} and {R.shape}")
+    directions, _, inputs = W.shape
+    hidden = R.shape[2]
+    sizes = (inputs, hidden, 1, directions)
+    given = attributes(node)
+    notes = [f"its {what} is not a part of the network" for k, what in _UNUSED.items() if _has(node, k)]
+    if kind == "GRU":
+        return Found(
+            kind, name, *sizes, notes=tuple(notes), problem="a GRU, which quadgate does not have", source=source
+        )
+    for what, array, shape in (("B", B, (directions, 2 * gates * hidden)), ("P", P, (directions, 3 * hidden))):
+        if array is not None and array.shape != shape:
+            raise ValueError(f"{what} must have shape {shape}, found {array.shape}")
+    if not all(array is None or array.dtype.kind == "f" for array in (W, R, B, P)):
+        raise ValueError(f"W has type {W.dtype}: quantised weights cannot be loaded")
+    options, reverse = _rnn_options(given, directions) if kind == "RNN" else _lstm_options(given, directions, hidden)
+    if directions == 1 and reverse:
+        options["reverse"] = True
+    params: dict[str, Array] = {}
+    for d, suffix in zip(range(directions), ("_l0", "_l0_reverse"), strict=False):
+        if kind == "LSTM":
+            weights = _inputs.Weights(W, R, B, P)
+            params |= _inputs.parameters(weights, d, suffix.removeprefix("_l0"))
+        else:
+            params |= {f"weight_ih{suffix}": W[d], f"weight_hh{suffix}": R[d]}
+            params |= {} if B is None else {f"bias{suffix}": B[d, :hidden] + B[d, hidden:]}
+    return Found(kind, name, *sizes, options, tuple(notes), {}, None, source, params)
+
+
+def _has(node: Node, k: int) -> bool:
+    return len(node.proto.input) > k and node.proto.input[k] != ""
+
+
+def _lstm_options(given: Mapping[str, Any], directions: int, hidden: int) -> tuple[dict[str, Any], bool]:
+    known = {k: v for k, v in given.items() if k != "output_sequence"}
+    found = parse_attributes(**known)
+    if len(found.directions) != directions:
+        raise ValueError(f"its direction is {given.get('direction', 'forward')!r}, W has {directions} directions")
+    if found.hidden_size not in (None, hidden):
+        raise ValueError(f"its hidden_size is {found.hidden_size}, R has {hidden}")
+    if any(cell != found.activations[0] for cell in found.activations):
+        raise ValueError(f"its two directions have different activations, {found.activations}")
+    options: dict[str, Any] = {"batch_first": found.batch_first}
+    cells = tuple(cell[0] if len(cell) == 1 else cell for cell in found.activations[0])
+    if cells != ("sigmoid", "tanh", "tanh"):
+        options["activations"] = cells
+    if found.clip is not None:
+        options["gate_clip"] = found.clip
+    if found.coupled:
+        options["coupled"] = True
+    return options, found.directions == (True,)
+
+
+def _rnn_options(given: Mapping[str, Any], directions: int) -> tuple[dict[str, Any], bool]:
+    direction = given.get("direction", "forward")
+    if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != directions:
+        raise ValueError(f"its direction is {direction!r}, W has {directions} directions")
+    functions = {str(name).lower() for name in given.get("activations", ["Tanh"])}
+    if len(functions) != 1 or not functions <= {"tanh", "relu"} or given.get("clip"):
+        raise ValueError(f"its activations are {sorted(functions)}, clip {given.get('clip')}; tanh or relu is needed")
+    return {"nonlinearity": functions.pop(), "batch_first": bool(given.get("layout", 0))}, direction == "reverse"
+
+
+def _model(model: Model) -> tuple[Any, str]:
+    """Return a model and what messages call it."""
+    from ..io._files import blamed
+
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        data = path.read_bytes()
+        with blamed(os.fspath(model)):
+            return parse(data, path.parent), os.fspath(model)
+    if isinstance(model, (bytes, bytearray)):
+        with blamed("the model"):
+            return parse(bytes(model), Path(os.devnull)), "the model"
+    if isinstance(model, _package().ModelProto):
+        return model, "the model"
+    raise TypeError(f"model must be a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+
+
+def load(model: Model, name: str | None = None, **options: Any) -> LSTM | RNN:
+    """Return the network of a node LSTM or RNN of an ONNX model.
+
+    Parameters
+    ----------
+    model : str, path, bytes or onnx.ModelProto
+    name : str, optional
+        The node, where there are several: its name, or the name of its first output if it has none.
+    **options
+        Further arguments of `quadgate.LSTM` or `quadgate.RNN`, such as ``dropout``.
+
+    Returns
+    -------
+    LSTM or RNN
+        One layer. Initial states and lengths of the node are not part of it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such node or there are several, its weights are computed from the model's inputs, quantised, or
+        outside the model's folder.
+
+    Examples
+    --------
+    >>> import quadgate as qg
+    >>> lstm = qg.onnx.load("model.onnx", "y")  # a node without a name goes by its output's
+    """
+    from ..io._files import blamed
+
+    proto, source = _model(model)
+    with blamed(source):
+        return choose(networks(proto, source), name, source).build(**options)
+
+
+def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
+    """Return a copy of an ONNX model in which a node has a network's parameters.
+
+    Parameters
+    ----------
+    model : str, path, bytes or onnx.ModelProto
+        Left as it is.
+    name : str or None
+        The node, as in `load`; None where there is only one.
+    net : LSTM or RNN
+        Of the node's sizes, directions and options. Its parameters are converted to the type of the node's.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    ValueError
+        If the network does not fit the node; the message says in what.
+
+    Examples
+    --------
+    >>> import onnx, quadgate as qg
+    >>> lstm = qg.onnx.load("model.onnx")
+    >>> onnx.save(qg.onnx.store("model.onnx", None, lstm), "tuned.onnx")
+    """
+    from ._store import put
+
+    proto, source = _model(model)
+    changed = _package().ModelProto()
+    changed.CopyFrom(proto)
+    pairs = _pairs(changed, source)
+    found = choose([f for f, _ in pairs], name, source)
+    node = next(node for f, node in pairs if f is found)
+    _fits(found, net, f"{source}: {found.name}")
+    put(changed, node, net, np.asarray(constant(node.frame, node.proto.input[1])).dtype)
+    return changed
+
+
+def _fits(found: Found, net: Any, where: str) -> None:
+    """Raise ValueError unless a network computes what a node computes."""
+    old = found.build(rng=0)
+    if type(net).__name__ != found.kind or not isinstance(net, type(old)):
+        raise ValueError(f"{where}: it is an {found.kind}, got {type(net).__name__}")
+    shapes = {name: value.shape for name, value in old.params.items()}
+    given = {name: value.shape for name, value in net.params.items()}
+    if any(given.get(name) != shape for name, shape in shapes.items() if not name.startswith("bias")):
+        raise ValueError(f"{where}: its parameters have shapes {shapes}, got {given}")
+    extra = [name for name in given if name not in shapes and not name.startswith("bias")]
+    if extra:
+        raise ValueError(f"{where}: it has no {', '.join(extra)}")
+    for option in (
+        "reverse",
+        "bidirectional",
+        "coupled",
+        "activations",
+        "gate_clip",
+        "cell_clip",
+        "layer_norm",
+        "nonlinearity",
+    ):
+        there, here = getattr(old, option, None), getattr(net, option, None)
+        if there != here:
+            raise ValueError(f"{where}: {option} is {there!r} there, {here!r} in the network")
+    if net.bidirectional and net.merge != "concat":
+        raise ValueError(f"{where}: merge is 'concat' there, {net.merge!r} in the network")

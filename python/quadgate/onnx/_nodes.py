@@ -1,0 +1,250 @@
+"""The recurrent nodes of an ONNX model, in branches and functions too, and the constants that are their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+KINDS = ("LSTM", "RNN", "GRU", "DynamicQuantizeLSTM", "QLinearLSTM")
+DEPTH, VISITS = 64, 1_000_000
+
+
+class Budget:
+    """Bytes that constants may be made of in all, by concatenating and the like: bounded by the model's own size."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, array: Array) -> Array:
+        self.left -= array.nbytes
+        if self.left < 0:
+            raise ValueError("its constants unfold to much more than the model holds")
+        return array
+
+
+class Frame:
+    """Names within a graph, or within one call of a function, and where they lead."""
+
+    def __init__(self, proto: Any, outer: Frame | None, budget: Budget, call: Any = None) -> None:
+        self.proto, self.outer, self.budget, self.call = proto, outer, budget, call
+        self.producers = {name: node for node in proto.node for name in node.output if name}
+        self.initializers = {} if call is not None else {tensor.name: tensor for tensor in proto.initializer}
+        self.formal: dict[str, str] = {}
+        self.arguments: dict[str, Any] = {}
+        if call is not None:
+            self.formal = {name: call.input[k] if k < len(call.input) else "" for k, name in enumerate(proto.input)}
+            self.arguments = {attribute.name: attribute for attribute in proto.attribute_proto}
+            self.arguments |= {attribute.name: attribute for attribute in call.attribute}
+            assert outer is not None
+            for name, attribute in list(self.arguments.items()):
+                if attribute.ref_attr_name:
+                    self.arguments[name] = outer.argument(attribute.ref_attr_name)
+        self.cache: dict[str, Array] = {}
+
+    def argument(self, name: str) -> Any:
+        """Return the attribute of the call that a name refers to, None for one that was not given."""
+        frame: Frame | None = self
+        while frame is not None and frame.call is None:
+            frame = frame.outer
+        return None if frame is None else frame.arguments.get(name)
+
+    def find(self, name: str) -> tuple[Frame, Any]:
+        """Return where a name is defined, and by which initializer or node; raise ValueError where none does."""
+        frame: Frame = self
+        while True:
+            if name in frame.initializers:
+                return frame, frame.initializers[name]
+            if name in frame.producers:
+                return frame, frame.producers[name]
+            if frame.call is not None:
+                name = frame.formal.get(name, "")
+            elif any(value.name == name for value in frame.proto.input):
+                raise ValueError(f"weight {name!r} is an input of the graph {frame.proto.name!r}, not a constant")
+            if frame.outer is None or not name:
+                raise ValueError(f"weight {name!r} is defined nowhere")
+            frame = frame.outer
+
+
+class Node(NamedTuple):
+    """A recurrent node: where it is, its own name, and its name with those of all that it is in."""
+
+    frame: Frame
+    proto: Any
+    label: str
+    path: str
+
+
+def recurrent_nodes(model: Any) -> list[Node]:
+    """Return all recurrent nodes, those of a function once for each call of it."""
+    functions = {(f.domain, f.name): f for f in model.functions}
+    visits = [VISITS]
+    budget = Budget(4 * model.ByteSize() + (1 << 20))
+
+    def walk(frame: Frame, path: str, depth: int) -> Iterator[Node]:
+        if depth > DEPTH:
+            raise ValueError(f"its graphs are nested more than {DEPTH} deep")
+        for k, node in enumerate(frame.proto.node):
+            visits[0] -= 1
+            if visits[0] < 0:
+                raise ValueError(f"it has more than {VISITS} nodes, each function counted once a call")
+            label = node.name or next((name for name in node.output if name), f"{node.op_type}_{k}")
+            here = f"{path}{label}"
+            function = functions.get((node.domain, node.op_type))
+            if function is not None:
+                yield from walk(Frame(function, frame, budget, node), f"{here}/", depth + 1)
+            elif node.op_type in KINDS:
+                yield Node(frame, node, label, here)
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    yield from walk(Frame(attribute.g, frame, budget), f"{here}/{attribute.name}/", depth + 1)
+                for number, graph in enumerate(attribute.graphs):
+                    yield from walk(Frame(graph, frame, budget), f"{here}/{attribute.name}_{number}/", depth + 1)
+
+    return list(walk(Frame(model.graph, None, budget), "", 0))
+
+
+def attributes(node: Node) -> dict[str, Any]:
+    """Return a node's attributes as Python's values, those taken from a function's call too."""
+    return _attributes(node.frame, node.proto)
+
+
+def _attributes(frame: Frame, proto: Any) -> dict[str, Any]:
+    import onnx
+
+    result = {}
+    for attribute in proto.attribute:
+        source = frame.argument(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+        if source is None:
+            continue
+        value = onnx.helper.get_attribute_value(source)
+        if isinstance(value, bytes):
+            value = value.decode()
+        elif not isinstance(value, (int, float)) and not hasattr(value, "SerializeToString"):
+            value = [v.decode() if isinstance(v, bytes) else v for v in value]
+        result[attribute.name] = value
+    return result
+
+
+def value_of(tensor: Any) -> Array:
+    """Return a tensor as an array; bfloat16 as float32."""
+    import onnx
+
+    value = np.asarray(onnx.numpy_helper.to_array(tensor))
+    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+
+
+def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
+    """Return a constant of a graph, None for an empty name.
+
+    Followed are initializers, Constant, and what exporters put between them and a node: Identity, Unsqueeze, Squeeze,
+    Concat, Slice, Transpose, Reshape and Cast. Raises ValueError for what is computed in any other way.
+    """
+    if not name:
+        return None
+    if depth > DEPTH:
+        raise ValueError(f"weight {name!r} is computed by more than {DEPTH} nodes")
+    where, source = frame.find(name)
+    key = source.output[0] if hasattr(source, "op_type") and source.output else name
+    if key in where.cache:
+        return where.cache[key]
+    if not hasattr(source, "op_type"):
+        value = value_of(source)
+    elif source.op_type == "Constant":
+        value = _literal(_attributes(where, source), name)
+    elif source.op_type == "DequantizeLinear":
+        raise ValueError(f"weight {name!r} is dequantised: quantised weights cannot be loaded")
+    elif source.op_type in _OPERATORS and source.domain in ("", "ai.onnx"):
+        arguments = [constant(where, inner, depth + 1) for inner in source.input]
+        if not arguments or arguments[0] is None:
+            raise ValueError(f"weight {name!r} comes from {source.op_type} {source.name!r} without an input")
+        value = np.asarray(_OPERATORS[source.op_type](arguments, _attributes(where, source)))
+        if source.op_type != "Concat" and value.size > arguments[0].size:
+            raise ValueError(f"weight {name!r} is more than the input of {source.op_type} {source.name!r}")
+    else:
+        raise ValueError(f"weight {name!r} is computed by {source.op_type} {source.name!r}, not a constant")
+    where.cache[key] = where.budget.take(value)
+    return value
+
+
+def _literal(given: dict[str, Any], name: str) -> Array:
+    """Return the value of a node Constant."""
+    if "value" in given:
+        return value_of(given["value"])
+    for attribute in ("value_float", "value_floats"):
+        if attribute in given:
+            return np.asarray(given[attribute], np.float32)
+    for attribute in ("value_int", "value_ints"):
+        if attribute in given:
+            return np.asarray(given[attribute], np.int64)
+    raise ValueError(f"weight {name!r} is a Constant without numbers")
+
+
+def _axes(arguments: list[Any], given: dict[str, Any]) -> tuple[int, ...]:
+    """Return the axes of Unsqueeze and Squeeze: an input since opset 13, an attribute before."""
+    axes = arguments[1] if len(arguments) > 1 and arguments[1] is not None else given.get("axes", ())
+    return tuple(int(axis) for axis in np.atleast_1d(np.asarray(axes, np.int64)))
+
+
+def _squeeze(arguments: list[Any], given: dict[str, Any]) -> Array:
+    axes = _axes(arguments, given)
+    return np.asarray(np.squeeze(arguments[0], axes or None))
+
+
+def _concat(arguments: list[Any], given: dict[str, Any]) -> Array:
+    if any(a is None for a in arguments):
+        raise ValueError("a Concat of weights lacks an input")
+    return np.concatenate(arguments, int(given["axis"]))
+
+
+def _slice(arguments: list[Any], given: dict[str, Any]) -> Array:
+    names = ("starts", "ends", "axes", "steps")
+    found = dict(zip(names, arguments[1:], strict=False)) if len(arguments) > 1 else {n: given.get(n) for n in names}
+    starts, ends = (np.atleast_1d(np.asarray(found[n], np.int64)) for n in ("starts", "ends"))
+    axes, steps = (
+        np.atleast_1d(np.asarray(default if found.get(n) is None else found[n], np.int64))
+        for n, default in (("axes", range(len(starts))), ("steps", [1] * len(starts)))
+    )
+    index = [slice(None)] * arguments[0].ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        stop: int | None = int(end)
+        if step < 0 and end < -arguments[0].shape[axis]:
+            stop = None
+        index[int(axis)] = slice(int(start), stop, int(step))
+    return np.asarray(arguments[0][tuple(index)])
+
+
+def _reshape(arguments: list[Any], given: dict[str, Any]) -> Array:
+    shape = given.get("shape", arguments[1] if len(arguments) > 1 else None)
+    sizes = [int(n) for n in np.atleast_1d(np.asarray(shape, np.int64))]
+    old = arguments[0].shape
+    if not given.get("allowzero"):
+        sizes = [old[k] if n == 0 and k < len(old) else n for k, n in enumerate(sizes)]
+    return np.asarray(arguments[0].reshape(sizes))
+
+
+def _cast(arguments: list[Any], given: dict[str, Any]) -> Array:
+    types = {1: np.float32, 10: np.float16, 11: np.float64, 16: np.float32, 6: np.int32, 7: np.int64}
+    if given.get("to") not in types:
+        raise ValueError(f"a Cast of weights goes to type {given.get('to')}")
+    if arguments[0].dtype.kind != "f" and given["to"] in (1, 10, 11, 16):
+        raise ValueError(f"weights of {arguments[0].dtype} are cast: quantised weights cannot be loaded")
+    return np.asarray(arguments[0].astype(types[given["to"]]))
+
+
+_OPERATORS: dict[str, Any] = {
+    "Identity": lambda arguments, given: arguments[0],
+    "Unsqueeze": lambda arguments, given: np.expand_dims(arguments[0], _axes(arguments, given)),
+    "Squeeze": _squeeze,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Transpose": lambda arguments, given: np.transpose(arguments[0], given.get("perm")),
+    "Reshape": _reshape,
+    "Cast": _cast,
+}

@@ -1,0 +1,155 @@
+"""A network's parameters put into a model: new constants for a node, and the old ones removed where unused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from . import _inputs
+from ._nodes import Frame, Node
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..lstm import LSTM
+    from ..rnn import RNN
+
+    Array = NDArray[Any]
+
+
+def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
+    """Give a node the parameters of a network that fits it."""
+    _refuse_shared(model, node.frame)
+    old = [_place(node.frame, node.proto, k) for k in (1, 2, 3, 7) if _given(node.proto, k)]
+    taken = _names(model)
+    for k, (what, array) in enumerate(_weights(net, node.proto.op_type)):
+        position = (1, 2, 3, 7)[k]
+        if array is None or (what == "B" and not array.any() and not _given(node.proto, 3)):
+            continue
+        _set(node.frame, node.proto, position, np.ascontiguousarray(array, dtype), taken)
+    for frame, name in old:
+        _drop(model, frame, name)
+
+
+def _refuse_shared(model: Any, frame: Frame) -> None:
+    """Raise ValueError for a node within a function that is called more than once: all calls share its body."""
+    while frame.outer is not None:
+        if frame.call is not None:
+            same = (frame.call.domain, frame.call.op_type)
+            calls = sum((n.domain, n.op_type) == same for _, nodes in _scopes(model) for n in nodes)
+            if calls > 1:
+                raise ValueError(f"the node is in the function {same[1]!r}, which is called {calls} times")
+        frame = frame.outer
+
+
+def _weights(net: Any, kind: str) -> list[tuple[str, Array | None]]:
+    """Return W, R, B and P of the operator."""
+    suffixes = ("", "_reverse")[: 2 if net.bidirectional else 1]
+    params = dict(net.params)
+    for suffix in suffixes:  # where the node has a bias and the network does not
+        params.setdefault(f"bias_l0{suffix}", np.zeros(params[f"weight_ih_l0{suffix}"].shape[0], net.dtype))
+    rows: list[tuple[Array, ...]] = []
+    for suffix in suffixes:
+        bias = params[f"bias_l0{suffix}"]
+        if kind == "LSTM":
+            w = _inputs.from_parameters(params, suffix)
+            # The operator adds both halves of B: the bias is the first, the second zeros.
+            half = w.W.shape[0]
+            b = np.concatenate([np.asarray(w.B)[:half], np.zeros(half, bias.dtype)])
+            rows.append((w.W, w.R, b) if w.P is None else (w.W, w.R, b, w.P))
+        else:
+            rows.append((params[f"weight_ih_l0{suffix}"], params[f"weight_hh_l0{suffix}"], np.append(bias, 0 * bias)))
+    stacked = [np.stack(parts) for parts in zip(*rows, strict=True)]
+    return list(zip("WRBP", stacked, strict=False))
+
+
+def _given(proto: Any, k: int) -> bool:
+    return len(proto.input) > k and proto.input[k] != ""
+
+
+def _place(frame: Frame, proto: Any, k: int) -> tuple[Frame, str]:
+    """Return where an input of a node comes from: the frame and the name within it, out of all functions' calls."""
+    name = proto.input[k]
+    while frame.call is not None and name in frame.formal:
+        assert frame.outer is not None
+        name, frame = frame.formal[name], frame.outer
+    return frame, name
+
+
+def _set(frame: Frame, proto: Any, k: int, value: Array, taken: set[str]) -> None:
+    """Point an input of a node at a new constant."""
+    name = proto.input[k] if len(proto.input) > k else ""
+    if frame.call is not None and name in frame.formal:  # the call hands it in
+        assert frame.outer is not None
+        _set(frame.outer, frame.call, list(frame.proto.input).index(name), value, taken)
+        return
+    base = name or f"{proto.output[0] if proto.output else proto.name}_{'WRB'[k - 1] if k < 4 else 'P'}"
+    fresh, number = f"{base}_quadgate", 0
+    while fresh in taken:
+        number += 1
+        fresh = f"{base}_quadgate_{number}"
+    taken.add(fresh)
+    tensor = onnx.numpy_helper.from_array(value, fresh)
+    if frame.call is None:
+        frame.proto.initializer.append(tensor)
+        frame.initializers[fresh] = frame.proto.initializer[-1]
+    else:
+        literal = onnx.helper.make_node("Constant", [], [fresh], value=tensor)
+        frame.proto.node.insert(0, literal)
+    while len(proto.input) <= k:
+        proto.input.append("")
+    proto.input[k] = fresh
+
+
+def _names(model: Any) -> set[str]:
+    """Return every name that is in use anywhere in a model."""
+    used: set[str] = set()
+    for graph, nodes in _scopes(model):
+        used.update(tensor.name for tensor in getattr(graph, "initializer", ()))
+        for node in nodes:
+            used.update(node.input)
+            used.update(node.output)
+        used.update(v if isinstance(v, str) else v.name for v in (*graph.input, *graph.output))
+    return used
+
+
+def _scopes(model: Any) -> list[tuple[Any, Any]]:
+    """Return all graphs and functions of a model with their nodes."""
+    found = [model.graph, *model.functions]
+    for scope in found:  # which grows on the way
+        for node in scope.node:
+            for attribute in node.attribute:
+                found.extend([attribute.g] if attribute.HasField("g") else [])
+                found.extend(attribute.graphs)
+    return [(scope, scope.node) for scope in found]
+
+
+def _drop(model: Any, frame: Frame, name: str) -> None:
+    """Take an initializer or a chain of nodes out of a graph if nothing uses it any more."""
+    if any(name in node.input for _, nodes in _scopes(model) for node in nodes):
+        return
+    outputs = [
+        v if isinstance(v, str) else v.name for scope, _ in _scopes(model) for v in (*scope.input, *scope.output)
+    ]
+    if name in outputs:
+        return
+    while name not in frame.initializers and name not in frame.producers:
+        if frame.outer is None or frame.call is not None:
+            return
+        frame = frame.outer
+    if name in frame.initializers:
+        position = next(k for k, t in enumerate(frame.proto.initializer) if t.name == name)
+        del frame.proto.initializer[position]
+        del frame.initializers[name]
+        return
+    node = frame.producers[name]
+    if len(node.output) > 1 or any(attribute.HasField("g") for attribute in node.attribute):
+        return
+    inputs = [inner for inner in node.input if inner]
+    position = next(k for k, n in enumerate(frame.proto.node) if name in n.output)
+    del frame.proto.node[position]
+    del frame.producers[name]
+    for inner in inputs:
+        _drop(model, frame, inner)

@@ -1,0 +1,182 @@
+"""from_gates and from_tensorflow1 against each framework's formulas in float64 NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+from nets import agree, draw
+
+INPUTS, H, STEPS = 5, 4, 6
+TERMS = 4 * (INPUTS + H + 1)
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def basic_cell(kernel: Any, bias: Any, x: Any, forget_bias: float, order: str = "ijfo") -> Any:
+    """TensorFlow's BasicLSTMCell: one product of [x, h], gates i, j (our g), f, o, forget_bias added at run time."""
+    kernel, bias = np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
+    c, h, y = np.zeros(H), np.zeros(H), []
+    for row in np.asarray(x, np.float64):
+        gates = dict(zip(order, np.split(np.concatenate([row, h]) @ kernel + bias, 4), strict=True))
+        c = sigmoid(gates["f"] + forget_bias) * c + sigmoid(gates["i"]) * np.tanh(gates["j"])
+        h = sigmoid(gates["o"]) * np.tanh(c)
+        y.append(h)
+    return np.stack(y)
+
+
+def variables(scope: str = "rnn/basic_lstm_cell", seed: int = 0, suffix: str = "") -> dict[str, Any]:
+    shapes = {"kernel": (INPUTS + H, 4 * H), "bias": (4 * H,)}
+    return {f"{scope}/{n}{suffix}": 0.6 * draw(*s, seed=seed + k) for k, (n, s) in enumerate(shapes.items())}
+
+
+@pytest.mark.parametrize("forget_bias", [0.0, 1.0])
+@pytest.mark.parametrize("suffix", ["", ":0"])
+def test_tensorflow1(forget_bias, suffix):
+    found = variables(suffix=suffix) | {"rnn/basic_lstm_cell/kernel/Adam": draw(INPUTS + H, 4 * H)}
+    kernel, bias = list(found.values())[:2]
+    x = draw(STEPS, INPUTS, seed=9)
+    want = basic_cell(kernel, bias, x, forget_bias)
+    for arrays in (found, (kernel, bias)):
+        agree(qg.io.from_tensorflow1(arrays, forget_bias=forget_bias)(x)[0], want, TERMS, STEPS, "y")
+
+
+def test_forget_bias_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="forget_bias= must be given"):
+        qg.io.from_tensorflow1(variables())
+    np.savez(tmp_path / "v.npz", **variables())
+    with pytest.raises(ValueError, match=r"v\.npz: rnn/basic_lstm_cell: .*forget_bias="):
+        qg.io.load(tmp_path / "v.npz")
+    x = draw(STEPS, INPUTS, seed=9)
+    want = basic_cell(*variables().values(), x, 1.0)
+    agree(qg.io.load(tmp_path / "v.npz", forget_bias=1.0)(x)[0], want, TERMS, STEPS, "y")
+
+
+def test_block_lstm_v2():
+    kernel, bias = variables().values()
+    x = draw(STEPS, INPUTS, seed=9)
+    want = basic_cell(kernel, bias, x, 0.0, "ifjo")
+    agree(qg.io.from_tensorflow1((kernel, bias), forget_bias=0.0, order="ifgo")(x)[0], want, TERMS, STEPS, "y")
+
+
+def test_tensorflow1_bidirectional_and_names():
+    arrays = variables("bi/fw/lstm_cell") | variables("bi/bw/lstm_cell", seed=5) | variables("dec/lstm_cell", seed=9)
+    x = draw(STEPS, INPUTS, seed=9)
+    both = qg.io.from_tensorflow1(arrays, forget_bias=1.0, name="bi")
+    fw, bw = (basic_cell(*variables(seed=s).values(), x[::d], 1.0)[::d] for s, d in ((0, 1), (5, -1)))
+    agree(both(x)[0], np.concatenate([fw, bw], 1), TERMS, STEPS, "y")
+    with pytest.raises(ValueError, match=r"several networks: choose one by name=, of 'bi' .*'dec/lstm_cell'"):
+        qg.io.from_tensorflow1(arrays, forget_bias=1.0)
+
+
+def test_tensorflow1_peepholes_and_projection():
+    """LSTMCell with use_peepholes and num_proj, by its formulas."""
+    scope, p = "rnn/lstm_cell", 3
+    arrays = {f"{scope}/kernel": 0.6 * draw(INPUTS + p, 4 * H), f"{scope}/bias": draw(4 * H, seed=2)}
+    arrays |= {f"{scope}/w_{gate}_diag": draw(H, seed=3 + k) for k, gate in enumerate("ifo")}
+    arrays |= {f"{scope}/projection/kernel": draw(H, p, seed=7)}
+    wide = {name.removeprefix(f"{scope}/"): np.asarray(a, np.float64) for name, a in arrays.items()}
+    x, c, h, want = draw(STEPS, INPUTS, seed=9), np.zeros(H), np.zeros(p), []
+    for row in x:
+        i, j, f, o = np.split(np.concatenate([row, h]) @ wide["kernel"] + wide["bias"], 4)
+        c, old = sigmoid(f + 1.0 + wide["w_f_diag"] * c) * c, c
+        c = c + sigmoid(i + wide["w_i_diag"] * old) * np.tanh(j)
+        h = (sigmoid(o + wide["w_o_diag"] * c) * np.tanh(c)) @ wide["projection/kernel"]
+        want.append(h)
+    agree(qg.io.from_tensorflow1(arrays, forget_bias=1.0)(x)[0], np.stack(want), TERMS, STEPS, "y")
+
+
+ORDERS = {"i, o, f, g of ONNX": "iofg", "i, f, o, g of DyNet": "ifog", "i, g, f, o of Haiku": "igfo", "letters": "ifco"}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_orders(order):
+    kernel, bias = variables().values()
+    x = draw(STEPS, INPUTS, seed=9)
+    letters = order.replace("g", "j").replace("c", "j")
+    want = basic_cell(kernel, bias, x, 1.0, letters)
+    lstm = qg.io.from_gates(kernel[:INPUTS].T, kernel[INPUTS:].T, bias, order=order, forget_bias=1.0)
+    agree(lstm(x)[0], want, TERMS, STEPS, "y")
+
+
+def test_layers_and_directions():
+    """Lists are layers and pairs are directions; with the order as it is the arrays arrive unchanged."""
+    want = qg.LSTM(INPUTS, H, 2, bidirectional=True, proj_size=3, peephole=True, rng=0)
+    names = ("weight_ih", "weight_hh", "bias", "weight_hr", "peephole")
+    given = {n: [(want.params[f"{n}_l{k}"], want.params[f"{n}_l{k}_reverse"]) for k in range(2)] for n in names}
+    got = qg.io.from_gates(**given, order="ifgo", batch_first=True)
+    assert got.batch_first
+    assert all(np.array_equal(got.params[name], value) for name, value in want.params.items())
+
+
+def test_no_bias_and_forget_bias():
+    """A forget bias needs a bias to stand in."""
+    lstm = qg.io.from_gates(draw(4 * H, INPUTS), draw(4 * H, H), forget_bias=1.0)
+    assert lstm.params["bias_l0"].tolist() == [0.0] * H + [1.0] * H + [0.0] * 2 * H
+    assert not qg.io.from_gates(draw(4 * H, INPUTS), draw(4 * H, H)).bias
+    assert qg.io.from_gates(draw(4 * H, INPUTS, dtype=np.float64), draw(4 * H, H)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"order": "ifgx"}, "order must be"),
+        ({"order": "ifg"}, "order must be"),
+        ({"order": 3}, "order must be"),
+        ({"weight_ih": draw(15, INPUTS)}, "weight_ih_l0 must have 4H rows"),
+        ({"weight_ih": draw(16)}, r"weight_ih_l0 must have shape \(4H, I\)"),
+        ({"weight_hh": draw(20, 5)}, "weight_hh_l0 must have 16 rows"),
+        ({"weight_hh": draw(16, 5)}, "weight_hh_l0"),
+        ({"bias": draw(32)}, "bias_l0 must have 16 rows"),
+        ({"bias": [draw(16), draw(16)]}, "same layers"),
+        ({"weight_hh": (draw(16, 4), draw(16, 4))}, "same layers"),
+        ({"hidden_size": 5}, "hidden_size=4, got hidden_size=5"),
+    ],
+)
+def test_arrays_that_do_not_fit(change, why):
+    arguments = {"weight_ih": draw(16, INPUTS), "weight_hh": draw(16, H), "bias": draw(16)} | change
+    with pytest.raises(ValueError, match=why):
+        qg.io.from_gates(**arguments)
+
+
+def test_paddle():
+    """PyTorch's names and order, and every array a second time under the name of its cell."""
+    want = qg.LSTM(INPUTS, H, 2, bidirectional=True, rng=0)
+    arrays = want.state_dict(prefix="rnn.")
+    for name, value in list(arrays.items()):
+        kind, _, layer = name.removeprefix("rnn.").partition("_l")
+        side = "bw" if layer.endswith("_reverse") else "fw"
+        arrays[f"rnn.{layer[0]}.cell_{side}.{kind}"] = value
+    (found,) = qg.io.networks(arrays)
+    assert (found.name, found.num_layers, found.directions) == ("rnn", 2, 2)
+    got = found.build()
+    assert all(np.array_equal(got.params[name], value) for name, value in want.params.items())
+
+
+# Of other frameworks the formulas are stated here; docs/coming-from.md has the same import lines.
+
+
+def test_flax():
+    """Flax linen's OptimizedLSTMCell: a Dense without bias for each gate of x, one with bias for each gate of h."""
+    params = {f"i{g}": {"kernel": 0.6 * draw(INPUTS, H, seed=k)} for k, g in enumerate("ifgo")}
+    params |= {
+        f"h{g}": {"kernel": 0.6 * draw(H, H, seed=5 + k), "bias": draw(H, seed=9 + k)} for k, g in enumerate("ifgo")
+    }
+    x, c, h, want = draw(STEPS, INPUTS, seed=20), np.zeros(H), np.zeros(H), []
+    for row in np.asarray(x, np.float64):
+        i, f, g, o = (
+            row @ params[f"i{n}"]["kernel"] + h @ params[f"h{n}"]["kernel"] + params[f"h{n}"]["bias"] for n in "ifgo"
+        )
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        want.append(h)
+    lstm = qg.io.from_gates(
+        np.concatenate([params[f"i{g}"]["kernel"].T for g in "ifgo"]),
+        np.concatenate([params[f"h{g}"]["kernel"].T for g in "ifgo"]),
+        np.concatenate([params[f"h{g}"]["bias"] for g in "ifgo"]),
+    )
+    agree(lstm(x)[0], np.stack(want), TERMS, STEPS, "y")

@@ -1,0 +1,240 @@
+"""Files of Keras 2 and 3 against Keras itself, run live on its PyTorch backend; layouts of Keras 2 by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+from nets import agree, draw, lstm, randomised
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, Keras has no backend: install torch")
+h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed: install h5py")
+os.environ["KERAS_BACKEND"] = "torch"
+with tempfile.TemporaryDirectory() as folder:
+    os.environ.setdefault("KERAS_HOME", folder)  # or Keras would leave its settings in the user's home
+    keras: Any = pytest.importorskip("keras", reason="Keras is not installed, nothing to compare with: install keras")
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
+
+LSTM, Bidirectional = keras.layers.LSTM, keras.layers.Bidirectional
+TERMS, STEPS = 4 * (5 + 14 + 1), 6
+
+
+def model(*layers: Any, name: str = "m") -> Any:
+    result = keras.Sequential([keras.layers.Input((None, 5)), *layers], name=name)
+    rng = np.random.default_rng(3)
+    result.set_weights([rng.uniform(-0.7, 0.7, w.shape) for w in result.get_weights()])
+    return result
+
+
+def run(network: Any, x: Any) -> Any:
+    return network(x).detach().numpy()
+
+
+def save(network: Any, path: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (network.save_weights if path.name.endswith(".weights.h5") else network.save)(path)
+    return path
+
+
+def stack() -> Any:
+    """Two layers and both directions, a projection of names, and options that differ from the defaults."""
+    return model(
+        LSTM(7, return_sequences=True, name="first", recurrent_activation="hard_sigmoid", activation="softsign"),
+        keras.layers.Dense(5, name="between"),
+        Bidirectional(LSTM(4, return_sequences=True, use_bias=False), merge_mode="ave", name="second"),
+        keras.layers.RNN(keras.layers.LSTMCell(3), return_sequences=True, name="third"),
+        LSTM(2, return_sequences=True, go_backwards=True, name="fourth"),
+    )
+
+
+@pytest.mark.parametrize("file", ["m.keras", "m.h5"])
+def test_whole_models(tmp_path, file):
+    """Each layer alone and by name, its input the output of Keras's own layer below."""
+    network = stack()
+    path = save(network, tmp_path / file)
+    assert [f.name for f in qg.io.networks(path)] == ["first", "second", "third", "fourth"]
+    x = draw(3, STEPS, 5)
+    for layer in network.layers:
+        want = layer(x).detach().numpy()
+        if layer.name != "between":
+            ours = qg.io.load(path, name=layer.name)
+            y, _ = ours(x)
+            agree(y[:, ::-1] if layer.name == "fourth" else y, want, TERMS, STEPS, layer.name)
+        x = want
+    with pytest.raises(ValueError, match="several networks: choose one by name=, of 'first' "):
+        qg.io.load(path)
+
+
+def test_weights_alone(tmp_path):
+    network = model(LSTM(7, return_sequences=True, name="first"), Bidirectional(LSTM(4, return_sequences=True)))
+    path = save(network, tmp_path / "m.weights.h5")
+    x = draw(3, STEPS, 5)
+    y, _ = qg.io.load(path, name="first")(x)
+    agree(y, network.layers[0](x).detach().numpy(), TERMS, STEPS, "first")
+    with pytest.raises(ValueError, match="merge="):
+        qg.io.load(path, name="bidirectional")
+    y, _ = qg.io.load(path, name="bidirectional", merge="concat")(y)
+    agree(y, run(network, x), TERMS, 2 * STEPS, "second")
+
+
+def test_nested_models_and_simple_rnn(tmp_path):
+    inner = keras.Sequential([keras.layers.Input((None, 5)), LSTM(4, return_sequences=True, name="deep")], name="inner")
+    network = model(
+        LSTM(5, return_sequences=True, name="outer"), inner, keras.layers.SimpleRNN(3, "relu", name="plain")
+    )
+    for file in ("m.keras", "m.h5"):
+        path = save(network, tmp_path / file)
+        assert {f.name: f.kind for f in qg.io.networks(path)} == {"outer": "LSTM", "deep": "LSTM", "plain": "RNN"}
+        y, _ = qg.io.load(path, name="deep")(qg.io.load(path, name="outer")(draw(3, STEPS, 5))[0])
+        _, h = qg.io.load(path, name="plain")(y)
+        agree(h[0], run(network, draw(3, STEPS, 5)), TERMS, 3 * STEPS, file)
+
+
+def test_what_quadgate_does_not_have_is_listed(tmp_path):
+    network = model(keras.layers.GRU(3, return_sequences=True, name="g"), LSTM(3, activation="gelu", name="l"))
+    path = save(network, tmp_path / "m.keras")
+    for name, why in (("g", "GRU"), ("l", "gelu")):
+        with pytest.raises(ValueError, match=why):
+            qg.io.load(path, name=name)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_round_trip(bidirectional, bias):
+    """Ours into Keras by set_weights, and back from get_weights."""
+    ours = lstm(5, 4, 2, bidirectional=bidirectional, bias=bias, batch_first=True)
+    layers = [LSTM(4, return_sequences=True, use_bias=bias) for _ in range(2)]
+    network = model(*(Bidirectional(layer) for layer in layers) if bidirectional else layers)
+    network.set_weights(list(qg.io.to_keras(ours).values()))
+    x = draw(3, STEPS, 5)
+    agree(ours(x)[0], run(network, x), TERMS, 2 * STEPS, "y")
+    back = qg.io.from_keras([layer.get_weights() for layer in network.layers])
+    assert all(np.array_equal(back.params[name], value) for name, value in ours.params.items())
+    assert back.batch_first
+
+
+def test_simple_rnn_round_trip():
+    ours = randomised(qg.RNN(5, 4, batch_first=True, rng=0))
+    network = model(keras.layers.SimpleRNN(4, return_sequences=True))
+    network.set_weights(list(qg.io.to_keras(ours).values()))
+    agree(ours(draw(3, STEPS, 5))[0], run(network, draw(3, STEPS, 5)), TERMS, STEPS, "y")
+    assert isinstance(qg.io.from_keras(network.get_weights()), qg.RNN)
+
+
+def test_to_keras_refuses_what_keras_has_not():
+    for options, what in (
+        ({"peephole": True}, "peephole"),
+        ({"proj_size": 2}, "weight_hr"),
+        ({"cell_clip": 1.0}, "clip"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            qg.io.to_keras(qg.LSTM(5, 4, rng=0, **options))
+
+
+def old_file(path: Any, layers: dict[str, list[Any]], config: Any, version: str | None) -> Any:
+    """Write a file as Keras 2 does: a group for each layer, its weights' names in an attribute."""
+    with h5py.File(path, "w") as file:
+        root = file if config is None else file.create_group("model_weights")
+        if config is not None:
+            file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": config})
+        if version is not None:
+            file.attrs["keras_version"] = version.encode()
+        root.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, arrays in layers.items():
+            names = [f"{name}/{what}:0" for what in ("kernel", "recurrent_kernel", "bias")[: len(arrays)]]
+            group = root.create_group(name)
+            group.attrs["weight_names"] = [n.encode() for n in names]
+            for key, array in zip(names, arrays, strict=True):
+                group[key] = array
+    return path
+
+
+def old_config(name: str, kind: str = "LSTM", **options: Any) -> Any:
+    return {"class_name": kind, "config": {"name": name, "activation": "tanh", "use_bias": True, **options}}
+
+
+def weights(bias: int = 16) -> list[Any]:
+    return [draw(5, 16), draw(4, 16, seed=2), draw(bias, seed=3)]
+
+
+def hard(x: Any, slope: float) -> Any:
+    return np.clip(slope * x + 0.5, 0, 1)
+
+
+def by_hand(kernel: Any, recurrent: Any, bias: Any, x: Any, gate: Any) -> Any:
+    """Keras's formulas in float64: x (T, I), gates i, f, c, o."""
+    h, c, y = np.zeros(4), np.zeros(4), []
+    kernel, recurrent, bias = (np.asarray(a, np.float64) for a in (kernel, recurrent, bias))
+    for row in np.asarray(x, np.float64):
+        i, f, g, o = np.split(row @ kernel + h @ recurrent + bias, 4)
+        c = gate(f) * c + gate(i) * np.tanh(g)
+        h = gate(o) * np.tanh(c)
+        y.append(h)
+    return np.stack(y)
+
+
+@pytest.mark.parametrize(("version", "slope"), [("2.1.5", 0.2), ("2.4.0-tf", 0.2), ("3.4.1", 1 / 6)])
+def test_hard_sigmoid_is_that_of_the_generation(tmp_path, version, slope):
+    config = [old_config("a", recurrent_activation="hard_sigmoid")]
+    path = old_file(tmp_path / "m.h5", {"a": weights()}, config, version)
+    y, _ = qg.io.load(path)(draw(9, 5))
+    agree(y, by_hand(*weights(), draw(9, 5), lambda v: hard(v, slope)), TERMS, 9, version)
+
+
+@pytest.mark.parametrize("version", [None, "tf"])
+def test_hard_sigmoid_of_no_known_generation_is_asked_for(tmp_path, version):
+    config = [old_config("a", recurrent_activation="hard_sigmoid")]
+    path = old_file(tmp_path / "m.h5", {"a": weights()}, config, version)
+    with pytest.raises(ValueError, match=r"m\.h5: a: .*activations=.*Keras 2.*Keras 3"):
+        qg.io.load(path)
+    assert qg.io.load(path, activations=("sigmoid", "tanh", "tanh")).hidden_size == 4
+
+
+def test_weights_of_keras_2_alone_ask_for_activations(tmp_path):
+    path = old_file(tmp_path / "w.hdf5", {"a": weights()}, None, "2.2.4")
+    with pytest.raises(ValueError, match="activations="):
+        qg.io.load(path)
+    gates = ("hard_sigmoid", 0.2, 0.5)
+    y, _ = qg.io.load(path, activations=(gates, "tanh", "tanh"))(draw(9, 5))
+    agree(y, by_hand(*weights(), draw(9, 5), lambda v: hard(v, 0.2)), TERMS, 9, "y")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_cudnn(tmp_path, whole):
+    """A CuDNNLSTM's file: each block is the matrix (H, I) of cuDNN, its bytes taken for (I, H); two biases."""
+    matrices, recurrents = draw(4, 4, 5, seed=5), draw(4, 4, 4, seed=6)  # gate, H, I or H: what cuDNN multiplies with
+    kernel = np.concatenate([m.reshape(5, 4) for m in matrices], 1)
+    recurrent = np.concatenate([m.reshape(4, 4) for m in recurrents], 1)
+    bias = draw(32, seed=7)
+    config = [{"class_name": "CuDNNLSTM", "config": {"name": "a"}}] if whole else None
+    path = old_file(tmp_path / "c.h5", {"a": [kernel, recurrent, bias]}, config, "2.1.5")
+    plain = [np.concatenate([m.T for m in part], 1) for part in (matrices, recurrents)]
+    want = by_hand(*plain, bias[:16] + bias[16:], draw(9, 5), lambda v: 1 / (1 + np.exp(-v)))
+    agree(qg.io.load(path)(draw(9, 5))[0], want, TERMS, 9, "y")
+    with pytest.raises(ValueError, match="cudnn=True"):
+        qg.io.from_keras([kernel, recurrent, bias])
+    agree(qg.io.from_keras([kernel, recurrent, bias], cudnn=True)(draw(1, 9, 5))[0][0], want, TERMS, 9, "y")
+    with pytest.raises(ValueError, match="CuDNNLSTM has a bias"):
+        qg.io.from_keras(weights(), cudnn=True)
+
+
+def test_arrays_that_are_no_layer():
+    for given, why in (
+        ([], "empty"),
+        ([draw(5, 16)], "1 arrays"),
+        ([draw(5, 15), draw(4, 15)], "kernel has shape"),
+        ([draw(5, 16), draw(4, 16), draw(15)], r"bias has shape \(15,\)"),
+        ([draw(5, 12), draw(4, 12)], "GRU"),
+        ([[draw(5, 16), draw(4, 16)], [draw(4, 12), draw(3, 12)]], "layer 1"),
+        ([draw(5, 16).astype(np.int8), draw(4, 16)], "quantised"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            qg.io.from_keras(given)

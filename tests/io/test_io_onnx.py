@@ -1,0 +1,323 @@
+"""qg.onnx.load and store against onnxruntime: nodes in graphs, branches and functions, weights kept in any way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+from nets import agree, draw, lstm, randomised
+
+onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed: install onnx")
+ort: Any = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: install onnxruntime")
+helper, numpy_helper = onnx.helper, onnx.numpy_helper
+FLOAT = onnx.TensorProto.FLOAT
+
+INPUTS, H, STEPS, BATCH = 5, 7, 6, 3
+TERMS = 4 * (INPUTS + H + 2)
+GATES = {"LSTM": 4, "RNN": 1}
+
+
+def tensor(name: str, value: Any) -> Any:
+    return numpy_helper.from_array(np.ascontiguousarray(value), name)
+
+
+def weights(d: int = 1, kind: str = "LSTM", seed: int = 0) -> dict[str, Any]:
+    rows = GATES[kind] * H
+    shapes = {"W": (d, rows, INPUTS), "R": (d, rows, H), "B": (d, 2 * rows)}
+    return {name: 0.5 * draw(*shape, seed=seed + k) for k, (name, shape) in enumerate(shapes.items())}
+
+
+def model(nodes: Any, initializers: Any = (), functions: Any = (), d: int = 1, extra: Any = ()) -> Any:
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("X", FLOAT, ["T", "B", INPUTS]), *extra],
+        [helper.make_tensor_value_info("Y", FLOAT, ["T", d, "B", H])],
+        list(initializers),
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    result = helper.make_model(graph, opset_imports=opsets, functions=list(functions), ir_version=9)
+    onnx.checker.check_model(result)
+    return result
+
+
+def simple(direction: str = "forward", kind: str = "LSTM", **attributes: Any) -> Any:
+    d = 2 if direction == "bidirectional" else 1
+    w = weights(d, kind)
+    node = helper.make_node(kind, ["X", *w], ["Y"], "cell", direction=direction, hidden_size=H, **attributes)
+    return model([node], [tensor(*item) for item in w.items()], d=d)
+
+
+def run(proto: Any, x: Any, **inputs: Any) -> Any:
+    """Y as ours has it: (T, B, D*H)."""
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    y = session.run(None, {"X": x, **inputs})[0]
+    return y.transpose(0, 2, 1, 3).reshape(y.shape[0], y.shape[2], -1)
+
+
+def compare(net: Any, proto: Any, **inputs: Any) -> None:
+    x = draw(STEPS, BATCH, INPUTS, seed=9)
+    agree(net(x)[0], run(proto, x, **inputs), TERMS, STEPS, "y")
+
+
+def changed(net: Any) -> Any:
+    """The same network with other parameters, as after training."""
+    return randomised(net, seed=17)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"clip": 0.4},
+        {"input_forget": 1},
+        {"activations": ["HardSigmoid", "Softsign", "Elu"], "activation_alpha": [0.3, 0.7], "activation_beta": [0.4]},
+    ],
+    ids=["plain", "clip", "coupled", "activations"],
+)
+def test_there_and_back(direction, attributes):
+    if "activations" in attributes and direction == "bidirectional":
+        attributes = {name: value * 2 for name, value in attributes.items()}
+    proto = simple(direction, **attributes)
+    before = proto.SerializeToString()
+    net = qg.onnx.load(proto)
+    x = draw(STEPS, BATCH, INPUTS, seed=9)
+    if "clip" not in attributes:  # onnxruntime does not clip the output's argument
+        compare(net, proto)
+    tuned = changed(net)
+    stored = qg.onnx.store(proto, None, tuned)
+    onnx.checker.check_model(stored)
+    assert proto.SerializeToString() == before
+    assert len(stored.graph.initializer) == 3  # the old ones are gone
+    if "clip" not in attributes:
+        compare(tuned, stored)
+    assert np.array_equal(qg.onnx.load(stored)(x)[0], tuned(x)[0])
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("function", ["Tanh", "Relu"])
+def test_rnn(direction, function):
+    d = 1 + (direction == "bidirectional")
+    proto = simple(direction, "RNN", activations=[function] * d)
+    net = qg.onnx.load(proto)
+    assert (type(net).__name__, net.nonlinearity) == ("RNN", function.lower())
+    compare(net, proto)
+    tuned = changed(net)
+    compare(tuned, qg.onnx.store(proto, "cell", tuned))
+
+
+def test_peepholes_and_no_bias():
+    w = weights() | {"P": draw(1, 3 * H, seed=8)}
+    node = helper.make_node("LSTM", ["X", "W", "R", "", "", "", "", "P"], ["Y"], hidden_size=H)
+    proto = model([node], [tensor(n, w[n]) for n in "WRP"])
+    net = qg.onnx.load(proto, "Y")
+    assert net.peephole
+    assert not net.bias
+    compare(net, proto)
+    tuned = lstm(INPUTS, H, peephole=True)  # with a bias, which the node gets
+    stored = qg.onnx.store(proto, "Y", tuned)
+    compare(tuned, stored)
+
+
+def test_files(tmp_path):
+    """Paths, bytes, qg.io, and the arrays of a model."""
+    proto = simple("bidirectional")
+    path = tmp_path / "model.bin"
+    onnx.save(proto, path)
+    for net in (qg.onnx.load(path), qg.onnx.load(path.read_bytes()), qg.io.load(path), qg.io.load(path, name="cell")):
+        compare(net, proto)
+    assert set(qg.io.read(path)) == {"W", "R", "B"}
+    with pytest.raises(ValueError, match=r"model\.bin: no network is named 'x'; there are: 'cell'"):
+        qg.onnx.load(path, "x")
+    with pytest.raises(TypeError, match="model must be"):
+        qg.onnx.load(3)
+
+
+def test_weights_of_a_cell():
+    """As PyTorch exports a cell: Unsqueeze of Constants, a Concat of two biases, a Slice and a Transpose."""
+    w = weights()
+    constants = [
+        helper.make_node("Constant", [], ["w2"], value=tensor("", w["W"][0].T)),
+        helper.make_node("Constant", [], ["r2"], value=tensor("", np.concatenate([w["R"][0], w["R"][0]]))),
+        helper.make_node("Constant", [], ["zero"], value_ints=[0]),
+        helper.make_node("Constant", [], ["end"], value_ints=[4 * H]),
+        helper.make_node("Transpose", ["w2"], ["wt"], perm=[1, 0]),
+        helper.make_node("Unsqueeze", ["wt", "zero"], ["W"]),
+        helper.make_node("Slice", ["r2", "zero", "end", "zero"], ["rs"]),
+        helper.make_node("Unsqueeze", ["rs", "zero"], ["R"]),
+        helper.make_node("Concat", ["b1", "b2"], ["b"], axis=0),
+        helper.make_node("Reshape", ["b", "shape"], ["B"]),
+    ]
+    halves = [tensor("b1", w["B"][0, : 4 * H]), tensor("b2", w["B"][0, 4 * H :]), tensor("shape", np.array([1, -1]))]
+    proto = model([*constants, helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], hidden_size=H)], halves)
+    net = qg.onnx.load(proto)
+    compare(net, proto)
+    tuned = changed(net)
+    stored = qg.onnx.store(proto, "Y", tuned)
+    compare(tuned, stored)
+    assert {node.op_type for node in stored.graph.node} <= {
+        "LSTM",
+        "Constant",
+    }  # the chains are gone with their weights
+
+
+def branches() -> Any:
+    def branch(name: str, seed: int) -> Any:
+        w = {f"{n}_{name}": v for n, v in weights(seed=seed).items()}
+        node = helper.make_node("LSTM", ["X", *w], [f"Y_{name}"], "cell", hidden_size=H)
+        out = helper.make_tensor_value_info(f"Y_{name}", FLOAT, ["T", 1, "B", H])
+        return helper.make_graph([node], name, [], [out], [tensor(*item) for item in w.items()])
+
+    node = helper.make_node("If", ["c"], ["Y"], "choice", then_branch=branch("yes", 0), else_branch=branch("no", 20))
+    return model([node], extra=[helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [])])
+
+
+def test_branches(tmp_path):
+    proto = branches()
+    onnx.save(proto, tmp_path / "m")
+    names = {"choice/then_branch/cell": True, "choice/else_branch/cell": False}
+    assert {f.name for f in qg.io.networks(tmp_path / "m")} == set(names)
+    with pytest.raises(ValueError, match="several networks"):
+        qg.onnx.load(proto)
+    for name, condition in names.items():
+        net = qg.onnx.load(proto, name)
+        compare(net, proto, c=np.array(condition))
+        tuned = changed(net)
+        stored = qg.onnx.store(proto, name, tuned)
+        compare(tuned, stored, c=np.array(condition))
+        other = next(n for n in names if n != name)
+        compare(qg.onnx.load(proto, other), stored, c=np.array(not condition))
+
+
+def function(inner: Any, inputs: Any) -> Any:
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_function("own", "Twice", inputs, ["y"], inner, opsets, attributes=["size"])
+
+
+def with_size(node: Any) -> Any:
+    attribute = onnx.AttributeProto(name="hidden_size", ref_attr_name="size", type=onnx.AttributeProto.INT)
+    node.attribute.append(attribute)
+    return node
+
+
+def test_functions():
+    """Weights handed in by the call, and a constant within; the attribute comes from the call."""
+    w = weights()
+    inner = [
+        helper.make_node("Constant", [], ["b"], value=tensor("", w["B"])),
+        with_size(helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], "cell")),
+    ]
+    call = helper.make_node("Twice", ["X", "W", "R"], ["Y"], "call", domain="own", size=H)
+    proto = model([call], [tensor(n, w[n]) for n in "WR"], [function(inner, ["x", "w", "r"])])
+    net = qg.onnx.load(proto)
+    compare(net, proto)
+    tuned = changed(net)
+    compare(tuned, qg.onnx.store(proto, "cell", tuned))
+
+
+def test_a_function_that_is_called_twice_shares_its_constants():
+    """What is inside the function would change in both calls: an error, rather than a surprise."""
+    w = weights()
+    inner = [helper.make_node("Constant", [], [n.lower()], value=tensor("", v)) for n, v in w.items()]
+    inner.append(helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], "cell", hidden_size=H))
+    nodes = [helper.make_node("Twice", ["X"], [out], out, domain="own", size=H) for out in ("a", "b")]
+    nodes.append(helper.make_node("Add", ["a", "b"], ["Y"]))
+    proto = model(nodes, functions=[function(inner, ["x"])])
+    net = qg.onnx.load(proto, "a/cell")
+    with pytest.raises(ValueError, match="called 2 times"):
+        qg.onnx.store(proto, "a/cell", net)
+
+
+def test_weights_that_others_use_stay():
+    w = weights()
+    nodes = [helper.make_node("LSTM", ["X", "W", "R", "B"], [out], out, hidden_size=H) for out in ("a", "b")]
+    nodes.append(helper.make_node("Add", ["a", "b"], ["Y"]))
+    proto = model(nodes, [tensor(*item) for item in w.items()])
+    old = qg.onnx.load(proto, "a")
+    tuned = changed(qg.onnx.load(proto, "a"))
+    stored = qg.onnx.store(proto, "a", tuned)
+    x = draw(STEPS, BATCH, INPUTS, seed=9)
+    agree(tuned(x)[0] + old(x)[0], run(stored, x), TERMS, STEPS, "both")
+
+
+@pytest.mark.parametrize(
+    ("net", "why"),
+    [
+        (lambda: qg.RNN(INPUTS, H, rng=0), "it is an LSTM, got RNN"),
+        (lambda: qg.LSTM(INPUTS, H + 1, rng=0), "shapes"),
+        (lambda: qg.LSTM(INPUTS, H, 2, rng=0), "it has no weight_ih_l1"),
+        (lambda: qg.LSTM(INPUTS, H, reverse=True, rng=0), "reverse is False there, True in the network"),
+        (lambda: qg.LSTM(INPUTS, H, coupled=True, rng=0), "coupled"),
+        (lambda: qg.LSTM(INPUTS, H, gate_clip=1.0, rng=0), "gate_clip"),
+        (lambda: qg.LSTM(INPUTS, H, peephole=True, rng=0), "it has no peephole_l0"),
+        (lambda: qg.LSTM(INPUTS, H, activations=("sigmoid", "relu", "tanh"), rng=0), "activations"),
+    ],
+)
+def test_networks_that_do_not_fit(net, why):
+    with pytest.raises(ValueError, match=why):
+        qg.onnx.store(simple(), "cell", net())
+
+
+def test_computed_and_quantised_weights_are_refused():
+    w = weights()
+    rest = [tensor(n, w[n]) for n in "RB"]
+    cell = helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], "cell", hidden_size=H)
+    computed = model([helper.make_node("Exp", ["w"], ["W"]), cell], [tensor("w", w["W"]), *rest])
+    with pytest.raises(ValueError, match="weight 'W' is computed by Exp"):
+        qg.onnx.load(computed)
+    scale = [tensor("w", w["W"].astype(np.int8)), tensor("s", np.float32(0.1))]
+    quantised = model([helper.make_node("DequantizeLinear", ["w", "s"], ["W"]), cell], [*scale, *rest])
+    with pytest.raises(ValueError, match="quantised"):
+        qg.onnx.load(quantised)
+    given = model([cell], rest, extra=[helper.make_tensor_value_info("W", FLOAT, [1, 4 * H, INPUTS])])
+    with pytest.raises(ValueError, match="weight 'W' is an input of the graph"):
+        qg.onnx.load(given)
+
+
+def test_external_data(tmp_path):
+    """Within the model's folder it is read; outside, or beyond the file's end, refused."""
+    folder = tmp_path / "model"
+    (folder / "inner").mkdir(parents=True)
+    proto = simple()
+    onnx.save(proto, folder / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    compare(qg.onnx.load(folder / "m.onnx"), simple())
+    assert set(qg.io.read(folder / "m.onnx")) == {"W", "R", "B"}
+    (tmp_path / "outside.bin").write_bytes((folder / "weights.bin").read_bytes())
+    (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
+    stored = onnx.load(folder / "m.onnx", load_external_data=False)
+
+    def moved(**entries: str) -> Any:
+        other = onnx.ModelProto()
+        other.CopyFrom(stored)
+        for entry in other.graph.initializer[0].external_data:
+            entry.value = entries.get(entry.key, entry.value)
+        (folder / "other.onnx").write_bytes(other.SerializeToString())
+        return folder / "other.onnx"
+
+    for location in ("../outside.bin", str(tmp_path / "outside.bin"), "link.bin", "none.bin", "inner", "", "a\0b"):
+        with pytest.raises(ValueError, match=r"other\.onnx"):
+            qg.onnx.load(moved(location=location))
+    for entries in ({"length": "1000000000000"}, {"offset": "-4"}, {"length": "-1"}, {"offset": "x"}, {"length": "4"}):
+        with pytest.raises(ValueError, match=r"other\.onnx"):
+            qg.onnx.load(moved(**entries))
+    with pytest.raises(ValueError, match="external data"):
+        qg.onnx.load((folder / "m.onnx").read_bytes())
+
+
+def test_hostile_models():
+    """Circles and constants that unfold are found out in time."""
+    cell = helper.make_node("LSTM", ["X", "W", "W", ""], ["Y"], "cell", hidden_size=H)
+    doubled = [helper.make_node("Concat", [f"w{k}"] * 2, [f"w{k + 1}"], axis=0) for k in range(45)]
+    doubled.append(helper.make_node("Identity", ["w45"], ["W"]))
+    start = tensor("w0", np.ones((1, 1000), np.float32))
+    for nodes in (doubled, [helper.make_node("Identity", ["W"], ["W"])]):
+        graph = helper.make_graph([*nodes, cell], "g", [], [], [start])
+        with pytest.raises(ValueError, match="cell"):
+            qg.onnx.load(helper.make_model(graph))
+    calls = [helper.make_node("Twice", [], [], domain="own") for _ in range(2)]
+    endless = helper.make_function("own", "Twice", [], [], calls, [helper.make_opsetid("own", 1)])
+    with pytest.raises(ValueError, match="nested"):
+        qg.onnx.load(helper.make_model(helper.make_graph(calls, "g", [], []), functions=[endless]))

@@ -1,0 +1,239 @@
+"""qg.io.save and load, the formats of NumPy, recognition by content, and the command."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections import Counter, OrderedDict, defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+from nets import draw, lstm, randomised, same_bits
+from support.options import SINGLE
+
+NUMBERS = {"H": 7, "P": 3}
+
+
+def made(options: Any, dtype: str) -> Any:
+    options = {name: NUMBERS.get(value, value) if isinstance(value, str) else value for name, value in options.items()}
+    class_ = qg.RNN if "nonlinearity" in options else qg.LSTM
+    return randomised(class_(5, 7, **options, dtype=dtype, rng=0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", SINGLE.values(), ids=SINGLE)
+def test_saved_and_loaded_is_the_same(tmp_path, options, dtype):
+    """Every option, the same bits, the same outputs."""
+    net = made(options, dtype)
+    path = tmp_path / "net.whatever"
+    qg.io.save(net, path)
+    back = qg.io.load(path)
+    same_bits(net, back)
+    x = draw(4, 2, 5, dtype=dtype)
+    assert np.array_equal(net(x)[0], back(x)[0])
+
+
+def test_many_options_at_once(tmp_path):
+    options: dict[str, Any] = {
+        "num_layers": 3,
+        "bidirectional": True,
+        "batch_first": True,
+        "dropout": 0.25,
+        "merge": "mean",
+    }
+    options |= {"activations": (("hard_sigmoid", 1 / 6, 0.5), "softsign", ("leaky_relu", 0.3)), "zoneout": (0.1, 0.2)}
+    net = lstm(5, 7, **options, initialization="keras", forget_bias=1.5)
+    net_path = tmp_path / "net.safetensors"
+    qg.io.save(net, net_path)
+    same_bits(net, qg.io.load(net_path))
+    (found,) = qg.io.networks(net_path)
+    assert (found.kind, found.num_layers, found.directions) == ("LSTM", 3, 2)
+    assert qg.io.load(net_path, dropout=0.0, batch_first=False).dropout == 0.0
+    with pytest.raises(ValueError, match="hidden_size"):
+        qg.io.load(net_path, hidden_size=8)
+
+
+def test_special_numbers_survive(tmp_path):
+    net = lstm(2, 2)
+    with net.writable() as params:
+        params["bias_l0"][:5] = np.nan, np.inf, -np.inf, -0.0, 1e-42
+    qg.io.save(net, tmp_path / "s")
+    same_bits(net, qg.io.load(tmp_path / "s"))
+
+
+def test_other_readers_of_safetensors_see_the_parameters(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    net = lstm(3, 4)
+    qg.io.save(net, tmp_path / "net.safetensors")
+    arrays = safetensors.load_file(tmp_path / "net.safetensors")
+    assert arrays.keys() == net.params.keys()
+    assert all(np.array_equal(arrays[name], value) for name, value in net.params.items())
+    safetensors.save_file(net.state_dict(prefix="a."), tmp_path / "other.safetensors")
+    same_bits(qg.io.load(tmp_path / "other.safetensors"), net)
+
+
+def test_saving_replaces_the_file_as_a_whole(tmp_path):
+    path = tmp_path / "net"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError, match="net must be"):
+        qg.io.save("no network", path)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    qg.io.save(lstm(2, 2), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def rewritten(path: Any, change: Any) -> None:
+    """Change the metadata of a file that `save` wrote."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header["__metadata__"])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda m: m.update(format="quadgate 2"), "newer version"),
+        (lambda m: m.update(kind="XLSTM"), "kind 'XLSTM'"),
+        (lambda m: m.update(options="[]"), "JSON object"),
+        (lambda m: m.update(options="{"), "net"),
+        (lambda m: m.update(options='{"input_size": 2, "hidden_size": 2, "new_option": 1}'), "new_option"),
+        (lambda m: m.update(options='{"input_size": 2, "hidden_size": 1000000000}'), "more than its arrays hold"),
+        (lambda m: m.update(options='{"input_size": 2, "hidden_size": 2, "num_layers": 1000000}'), "1000000 layers"),
+        (lambda m: m.update(options='{"input_size": 2, "hidden_size": 3}'), "weight_ih_l0"),
+        (lambda m: m.update(options='{"input_size": 2, "hidden_size": 2, "activations": 3}'), "activations"),
+        (lambda m: m.update(options='{"input_size": 2, "hidden_size": 2, "dtype": "O"}'), "dtype"),
+        (lambda m: m.update(options='{"input_size": true, "hidden_size": 2}'), "sizes"),
+    ],
+)
+def test_metadata_of_another_mind(tmp_path, change, why):
+    path = tmp_path / "net"
+    qg.io.save(lstm(2, 2), path)
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=why) as error:
+        qg.io.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_numpy_formats(tmp_path):
+    """Recognised by content: all files have the same senseless suffix."""
+    net = lstm(3, 4, 2, bidirectional=True)
+    arrays = net.state_dict(prefix="enc.")
+    path = tmp_path / "file.jpg"
+    for save in (np.savez, np.savez_compressed):
+        with path.open("wb") as file:
+            save(file, **arrays)
+        same_bits(qg.io.load(path), net)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for value in (
+            arrays,
+            OrderedDict(arrays),
+            {"model": {"weights": [arrays]}, "epoch": 3, "lr": 0.5, "s": {1, 2}},
+        ):
+            path.write_bytes(pickle.dumps(value, protocol))
+            same_bits(qg.io.load(path), net)
+    with path.open("wb") as file:
+        np.save(file, draw(3, 4))
+    assert np.array_equal(qg.io.read(path)["array"], draw(3, 4))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_arrays_of_every_kind(tmp_path, protocol):
+    value = {
+        "f": np.asfortranarray(draw(3, 4)),
+        "big": draw(3, 4).astype(">f8"),
+        "int": np.arange(5),
+        "zero": np.ones(()),
+    }
+    value |= {
+        "half": draw(4).astype("f2"),
+        "none": np.ones((0, 3)),
+        "scalar": np.float32(2.5),
+        "bool": np.ones(3, bool),
+    }
+    (tmp_path / "p").write_bytes(pickle.dumps(value, protocol))
+    arrays = qg.io.read(tmp_path / "p")
+    assert set(arrays) == set(value)
+    for name, array in value.items():
+        assert np.array_equal(arrays[name], array), name
+        assert arrays[name].dtype == array.dtype, name
+
+
+def test_harmless_containers(tmp_path):
+    """defaultdict and Counter are read as the dicts that they are; an argument of another value is an error."""
+    value = defaultdict(list, w=draw(3)), Counter("abc"), frozenset({1}), (1 + 0j).real
+    (tmp_path / "p").write_bytes(pickle.dumps(value))
+    assert list(qg.io.read(tmp_path / "p")) == ["0.w"]
+    with pytest.raises(ValueError, match="unknown must be"):
+        qg.io.read(tmp_path / "p", unknown="ignore")
+
+
+def test_arrays_as_they_are():
+    net = lstm(3, 4)
+    (found,) = qg.io.networks(net.state_dict())
+    assert (found.kind, found.name, found.input_size, found.hidden_size) == ("LSTM", "", 3, 4)
+    same_bits(found.build(), net)
+    with pytest.raises(ValueError, match="no LSTM and no RNN"):
+        qg.io.from_state_dict({"x": draw(3)})
+    with pytest.raises(TypeError, match="mapping"):
+        qg.io.from_state_dict([1])  # type: ignore[arg-type]
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        qg.io.load(tmp_path / "none")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("hello, this is text")
+    for name in ("empty", "text"):
+        with pytest.raises(ValueError, match=f"{name}: none of the known formats"):
+            qg.io.read(tmp_path / name)
+
+
+def test_inspect(tmp_path):
+    path, bad = tmp_path / "a.npz", tmp_path / "b"
+    bad.write_bytes(b"nothing")
+    np.savez(path, **lstm(3, 4, 2).state_dict(prefix="enc."), **qg.RNN(2, 6, rng=0).state_dict(prefix="dec."))
+    command = [sys.executable, "-m", "quadgate", "inspect", path, bad]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "2 recurrent networks" in done.stdout
+    assert "LSTM 'enc': 3 -> 4, 2 layers" in done.stdout
+    assert "nonlinearity=" in done.stdout
+    assert str(bad) in done.stderr
+
+
+def test_packages_that_are_missing_are_named(tmp_path, run_script):
+    """Without the package of a format the error says what to install, and the rest works."""
+    qg.io.save(lstm(2, 2), tmp_path / "s")
+    (tmp_path / "h").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    (tmp_path / "o").write_bytes(b"\x08\x08" + bytes(100))
+    for package, file, extra in (("safetensors", "s", "io"), ("h5py", "h", "keras"), ("onnx", "o", "onnx")):
+        source = f"""
+            import sys
+            sys.modules[{package!r}] = None
+            import quadgate as qg
+            try:
+                qg.io.read({str(tmp_path / file)!r})
+            except ImportError as error:
+                assert "pip install quadgate[{extra}]" in str(error), error
+            else:
+                raise SystemExit("no error")
+        """
+        run_script(source)
+
+
+def test_importing_io_loads_no_other_package(run_script):
+    source = """
+        import sys, numpy
+        before = set(sys.modules)
+        import quadgate.io
+        new = {name.partition(".")[0] for name in set(sys.modules) - before}
+        print(*sorted(new - {"quadgate"} - set(sys.stdlib_module_names)))
+    """
+    assert run_script(source).stdout.split() == []

@@ -1,0 +1,176 @@
+"""Networks that others published, out of their packages: pinned, downloaded once, read without their frameworks.
+
+The packages (MIT and Apache licences) are kept in the folder that QUADGATE_PUBLISHED names, else in pytest's cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+
+pytestmark = pytest.mark.slow
+PINS = Path(__file__).parent / "published.txt"
+
+
+@pytest.fixture(scope="module")
+def packages(request) -> Path:
+    """The folder with the unpacked packages; the tests are skipped where they cannot be had."""
+    chosen = os.environ.get("QUADGATE_PUBLISHED")
+    folder = Path(chosen) if chosen else request.config.cache.mkdir("published")
+    unpacked = folder / "unpacked"
+    if not unpacked.is_dir():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
+        done = subprocess.run([*command, "-d", folder, "-r", PINS], capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = next((line for line in done.stderr.splitlines() if "error" in line.lower()), "no reason given")
+            pytest.skip(f"the published packages could not be downloaded: {reason}")
+        scratch = folder / "scratch"
+        for wheel in folder.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(scratch)
+        for source in folder.glob("*.tar.gz"):
+            with tarfile.open(source) as archive:
+                archive.extractall(scratch, filter="data")
+        scratch.rename(unpacked)
+    return unpacked
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def clip(seconds: float = 4.0) -> Any:
+    """Something like speech: pulses of a changing pitch through three formants, in syllables, and noise."""
+    rng, rate = np.random.default_rng(0), 16000
+    t = np.arange(int(seconds * rate)) / rate
+    pitch = np.cumsum(120 + 25 * np.sin(2 * np.pi * 1.7 * t)) / rate
+    pulses = np.diff(np.floor(pitch), prepend=0.0)
+    sound = np.zeros_like(t)
+    for formant, width in ((650, 80), (1150, 100), (2600, 160)):
+        n = np.arange(600) / rate
+        response = np.exp(-np.pi * width * n) * np.sin(2 * np.pi * formant * n)
+        sound += np.convolve(pulses, response)[: len(t)]
+    syllables = np.clip(np.sin(2 * np.pi * 2.5 * t), 0, 1) * (np.abs(t % 2.0 - 0.7) < 0.6)
+    return (0.3 * sound * syllables + 0.003 * rng.normal(size=len(t))).astype(np.float32)
+
+
+def convolved(x: Any, weight: Any, bias: Any, stride: int, padding: int) -> Any:
+    """Return relu of a convolution: x (C, T), weight (K, C, W)."""
+    x = np.pad(x, ((0, 0), (padding, padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2], axis=1)[:, ::stride]
+    return np.maximum(np.einsum("ctw,kcw->kt", windows, weight) + bias[:, None], 0)
+
+
+def silero(arrays: Any, prefix: str, lstm: Any, audio: Any) -> Any:
+    """Silero's network at 16 kHz on whole audio: probabilities, one for 512 samples."""
+    w = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    audio = np.pad(audio[: len(audio) // 512 * 512], (64, 0))
+    stream, result = lstm.stream(1), []
+    for start in range(64, len(audio), 512):
+        x = np.pad(audio[start - 64 : start + 512], (0, 64), "reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(x, 256)[::128]
+        spectrum = frames @ w["stft.forward_basis_buffer"][:, 0].T
+        y = np.hypot(spectrum[:, :129], spectrum[:, 129:]).T
+        for k, stride in enumerate((1, 2, 2, 1)):
+            layer = f"encoder.{k}.reparam_conv"
+            y = convolved(y, w[f"{layer}.weight"], w[f"{layer}.bias"], stride, 1)
+        h = np.maximum(stream.step(y.T)[0], 0)
+        result.append(float(sigmoid(h @ w["decoder.decoder.2.weight"][0, :, 0] + w["decoder.decoder.2.bias"][0])))
+    return np.array(result)
+
+
+def test_silero_vad(packages):
+    """TorchScript and three ONNX files hold the same cell; its probabilities are onnxruntime's within 1e-5."""
+    ort: Any = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: install onnxruntime")
+    data = packages / "silero_vad" / "data"
+    assert [f.name for f in qg.io.networks(data / "silero_vad.jit")] == ["_model.decoder.rnn", "_model_8k.decoder.rnn"]
+    lstm = qg.io.load(data / "silero_vad.jit", name="_model.decoder.rnn")
+    others = [qg.onnx.load(data / "silero_vad.onnx", "If_0_then_branch__Inline_0__/decoder/rnn/LSTM")]
+    others.append(qg.onnx.load(data / "silero_vad_16k_op15.onnx", "/model/decoder/rnn/LSTM"))
+    others.append(qg.io.load(data / "silero_vad_16k_sequence.onnx"))
+    for other in others:
+        for name, value in lstm.params.items():
+            np.testing.assert_array_equal(other.params[name], value)
+    (older,) = qg.io.networks(data / "silero_vad_16k.safetensors")  # another model than the rest of the package
+    assert (older.name, older.input_size, older.hidden_size) == ("lstm_cell", 128, 128)
+
+    audio = clip()
+    session = ort.InferenceSession(data / "silero_vad.onnx", providers=["CPUExecutionProvider"])
+    state, context, want = np.zeros((2, 1, 128), np.float32), np.zeros((1, 64), np.float32), []
+    for start in range(0, len(audio) - 511, 512):
+        x = np.concatenate([context, audio[None, start : start + 512]], 1)
+        probability, state = session.run(None, {"input": x, "state": state, "sr": np.array(16000)})
+        context, want = x[:, -64:], [*want, float(probability[0, 0])]
+    got = silero(qg.io.read(data / "silero_vad.jit"), "_model.", lstm, audio)
+    assert max(want) - min(want) > 0.3  # it hears something, and silence
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+SENTENCES = (
+    "然而，他红了20年以后，他竟退出了大家的视线。",  # noqa: RUF001
+    "银行行长在长江边散步，重重地叹了一口气。",  # noqa: RUF001
+    "他得去得到那只还没还的碟子。",
+)
+
+
+@pytest.mark.filterwarnings("ignore")  # the package leaves its files open
+def test_g2pm(packages):
+    """A pickle of NumPy arrays; the package's pinyin with our network in place of its own loop."""
+    sys.path.insert(0, str(packages))
+    try:
+        from g2pM import G2pM
+    finally:
+        sys.path.pop(0)
+
+    path = packages / "g2pM" / "np_ckpt.pkl"
+    lstm = qg.io.load(path, batch_first=True)
+    assert (lstm.input_size, lstm.hidden_size, lstm.bidirectional) == (64, 32, True)
+    converter = G2pM()
+    want = [converter(sentence) for sentence in SENTENCES]
+    arrays, calls = qg.io.read(path), []
+
+    def predict(inputs: Any, targets: Any) -> Any:
+        y, _ = lstm(arrays["embedding.weight"][inputs])
+        hidden = np.maximum(y[0, targets] @ arrays["logit_layer.0.weight"].T + arrays["logit_layer.0.bias"], 0)
+        calls.append(len(targets))
+        return np.argmax(hidden @ arrays["logit_layer.2.weight"].T + arrays["logit_layer.2.bias"], 1)
+
+    converter.predict = predict
+    assert [converter(sentence) for sentence in SENTENCES] == want
+    assert sum(calls) > 10  # characters that are read in several ways
+
+
+# What Keras 2.21 itself writes with this file, its own conversion of CuDNNLSTM included, always the likeliest letter.
+GREEDY = "My friend is a bad day of the same to the state of the state of the state of the state of the state of "
+
+
+def test_textgenrnn(packages):
+    """Weights of two CuDNNLSTM layers in Keras 2's layout."""
+    pytest.importorskip("h5py", reason="h5py is not installed: install h5py")
+    folder = packages / "textgenrnn-2.0.0" / "textgenrnn"
+    path = folder / "textgenrnn_weights.hdf5"
+    first, second = (qg.io.load(path, name=name) for name in ("rnn_1", "rnn_2"))
+    arrays = {name.rpartition("/")[2]: value for name, value in qg.io.read(path).items() if "rnn" not in name}
+    vocabulary = json.loads((folder / "textgenrnn_vocab.json").read_text())
+    letters = {index: letter for letter, index in vocabulary.items()}
+    text = ["<s>", *"My "]
+    while len(text) < len(GREEDY) + 1:
+        codes = [vocabulary.get(letter, 0) for letter in text[-40:]]
+        x = arrays["embeddings:0"][np.pad(codes, (40 - len(codes), 0))][None]
+        one, _ = first(x)
+        two, _ = second(one)
+        joined = np.concatenate([x, one, two], 2)[0]
+        weights = np.exp(joined @ arrays["attention_W:0"])
+        mean = (joined * weights / weights.sum()).sum(0)
+        text.append(letters[int(np.argmax(mean @ arrays["kernel:0"] + arrays["bias:0"]))])
+    assert "".join(text[1:]) == GREEDY
