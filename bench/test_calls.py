@@ -75,7 +75,7 @@ def test_training(benchmark: BenchmarkFixture, shape: Shape, threads: int) -> No
 def test_step_overhead(benchmark: BenchmarkFixture, given: str) -> None:
     """Overhead of `stream.step`: almost nothing is computed."""
     arrays = make_arrays(SMALLEST)
-    stream = network(SMALLEST, arrays).stream(batch=1)
+    stream = network(SMALLEST, arrays).stream(batch_size=1)
     x, out = np.array(arrays["x"][0]), np.zeros((1, SMALLEST.H), np.float32)
     timed(benchmark, partial(stream.step, x, out=out) if given == "out" else partial(stream.step, x))
 

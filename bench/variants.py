@@ -48,8 +48,8 @@ OPTIONS = [
     Option("elu", 1.15, {"activations": ("sigmoid", "elu", "elu")}),
     Option("scaled_tanh", 1.15, {"activations": ("sigmoid", ("scaled_tanh", 1.7, 0.66), "tanh")}),
     Option("proj_size H/2", 1.00, {"proj_size": 0.5}),
-    Option("layer_norm pre", 1.35, {"layer_norm": "pre"}),
-    Option("layer_norm carried", 1.35, {"layer_norm": "carried"}),
+    Option("layer_norm output", 1.35, {"layer_norm": "output"}),
+    Option("layer_norm cell", 1.35, {"layer_norm": "cell"}),
 ]
 
 

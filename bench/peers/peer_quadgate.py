@@ -52,7 +52,7 @@ class QuadgatePeer:
         y, self.state = self.lstm(self.x, self.state)
         return y
 
-    def _train(self) -> tuple[Array, qg.Grads]:
+    def _train(self) -> tuple[Array, qg.LSTMGrads]:
         y, _, tape = self.lstm.forward(self.x)
         return y, self.lstm.backward(tape, self.dy, out=self.grads)
 

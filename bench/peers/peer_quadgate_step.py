@@ -21,7 +21,7 @@ class QuadgateStepPeer:
         if shape.mode != "stream":
             raise ValueError(f"stream.step has no mode {shape.mode!r}")
         qg.set_num_threads(threads)
-        self.stream = network(shape, arrays).stream(batch=shape.B)
+        self.stream = network(shape, arrays).stream(batch_size=shape.B)
         self.x = np.array(arrays["x"][0])
         self.y = np.zeros((shape.B, shape.H), np.float32)
         self.run = partial(self.stream.step, self.x, out=self.y)

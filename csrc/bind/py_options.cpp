@@ -58,7 +58,9 @@ Options read_options(py::handle given) {
     o.cell.zoneout_c = rates[1].cast<double>();
   }
   flag("coupled", o.cell.coupled);
-  flag("elman", o.cell.elman);
+  bool elman = false;
+  flag("elman", elman);
+  if (elman) o.cell.type = CellType::elman;
   flag("peephole", o.peephole);
   flag("reverse", o.reverse);
   choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "output", "cell"});
@@ -88,7 +90,7 @@ void check_options(const Sizes& s) {
   require(o.epsilon > 0 && std::isfinite(o.epsilon), "layer_norm_eps must be positive");
   for (const Activation<double>& f : {o.cell.gate, o.cell.cell, o.cell.output})
     require(std::isfinite(f.alpha) && std::isfinite(f.beta), "an activation's numbers must be finite");
-  if (!o.cell.elman) return;
+  if (o.cell.type != CellType::elman) return;
   const bool plain = !o.projection && !o.peephole && !o.cell.coupled && o.layer_norm == LayerNorm::none &&
                      o.cell.zoneout_h == 0 && o.cell.zoneout_c == 0 && o.proj_clip == Options::kNone &&
                      o.cell.cell_clip == Options::kNone && o.cell.gate_clip == Options::kNone;

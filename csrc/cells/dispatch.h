@@ -9,8 +9,8 @@ namespace QG_ISA {
 
 // Calls f with a value of the cell's type. Null options are those of the plain LSTM.
 template <class Real, class F>
-QG_INLINE void with_cell(const CellKind<Real>* options, F&& f) {
-  if (options && options->elman)
+QG_INLINE void with_cell(const CellOptions<Real>* options, F&& f) {
+  if (options && options->type == CellType::elman)
     f(Elman<Real>());
   else
     f(Lstm<Real>());

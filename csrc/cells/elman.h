@@ -12,23 +12,25 @@ template <class Real>
 struct Elman : CellConstants<CellType::elman> {
   static constexpr bool kPlain = false, kTwoParts = false;
 
-  static QG_INLINE Vec<Real> forward(Vec<Real> a, const CellKind<Real>* options) { return activate(options->gate, a); }
+  static QG_INLINE Vec<Real> forward(Vec<Real> a, const CellOptions<Real>* options) {
+    return activate(options->gate, a);
+  }
 
   // da, from dh and the h of this step.
-  static QG_INLINE Vec<Real> backward(Vec<Real> h, Vec<Real> dh, const CellKind<Real>* options) {
+  static QG_INLINE Vec<Real> backward(Vec<Real> h, Vec<Real> dh, const CellOptions<Real>* options) {
     return dh * slope(options->gate, h, h);
   }
 
   // ---- rows ----
 
   static QG_INLINE void forward_row(const CellStep<Real>& step, const ForwardRow<Real>& row, Vec<Real> (&a)[kGates],
-                                    size_t block, const CellKind<Real>* options, const OutputExtra<Real>* extra) {
-    store_h(row.y, row.y2, forward(a[0], options), options->zoneout_h, extra, block * Vec<Real>::kWidth,
+                                    size_t block, const CellOptions<Real>* options, const OutputExtra<Real>* extra) {
+    store_h(row.y, row.y_copy, forward(a[0], options), options->zoneout_h, extra, block * Vec<Real>::kWidth,
             lanes_of<Real>(block, step.hidden_size));
   }
 
   static QG_INLINE void backward_row(const BackwardStep<Real>& step, const BackwardRow<Real>& row, Vec<Real> dh,
-                                     size_t block, const CellKind<Real>* options, const BackwardExtra<Real>* extra) {
+                                     size_t block, const CellOptions<Real>* options, const BackwardExtra<Real>* extra) {
     const size_t u = block * Vec<Real>::kWidth;
     const int n = lanes_of<Real>(block, step.hidden_size);
     dh = complete_dh(dh, row.dh, row.dy, extra, u, n);

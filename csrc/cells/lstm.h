@@ -17,7 +17,7 @@ namespace QG_ISA {
 template <class Real>
 struct Lstm : CellConstants<CellType::lstm> {
   using CellConstants<CellType::lstm>::kGates;
-  using Options = CellKind<Real>;
+  using Options = CellOptions<Real>;
   // Compiled for null options too; and in two parts, see forward_state.
   static constexpr bool kPlain = true, kTwoParts = true;
   static constexpr int kOutputGate = 3;
@@ -211,7 +211,7 @@ struct Lstm : CellConstants<CellType::lstm> {
     Vec<Real> o =
         output_gate(a, c_new, options, options ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr);
     if (row.gates) store_tape(step, row, kOutputGate, options ? a : o, u, n);
-    store_h(row.y, row.y2, o * squash(c_new, options), options ? options->zoneout_h : Real(0), extra, u, n);
+    store_h(row.y, row.y_copy, o * squash(c_new, options), options ? options->zoneout_h : Real(0), extra, u, n);
   }
 
   static QG_INLINE void backward_row(const BackwardStep<Real>& step, const BackwardRow<Real>& row, Vec<Real> dh,
@@ -227,7 +227,7 @@ struct Lstm : CellConstants<CellType::lstm> {
     const Peephole* peephole = options ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr;
     d = zoneout_c_backward(d, extra, u, n, direct);
     output_backward(s, s.c_new, dh, d, d, da, a, options, peephole);
-    if (extra && extra->fresh) store_upto(extra->fresh + u, s.c_new, n);
+    if (extra && extra->c_new) store_upto(extra->c_new + u, s.c_new, n);
     if (extra && extra->dc_total) store_upto(extra->dc_total + u, d + direct, n);
     Vec<Real> dc = backward(s, c_prev, d, da, a, options, peephole);
     store_upto(row.dc + u, extra ? dc + direct : dc, n);

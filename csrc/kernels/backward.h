@@ -13,12 +13,12 @@ namespace {
 // gcc 12 leaves out the vzeroupper on return, and the next SSE instruction of the caller stalls.
 template <class Cell, class Real>
 QG_OUTLINE void finish_other_backward(const BackwardStep<Real>& s, size_t r, const Real* sums, size_t block) {
-  Cell::backward_row(s, s.rows[r], load(sums), block, s.kind, s.extra ? s.extra + r : nullptr);
+  Cell::backward_row(s, s.rows[r], load(sums), block, s.options, s.extra ? s.extra + r : nullptr);
 }
 
 template <class Cell, class Real>
 QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
-  const CellKind<Real>* const plain = nullptr;
+  const CellOptions<Real>* const plain = nullptr;
   const BackwardExtra<Real>* const none = nullptr;
   // A shorter product has no time to spare, and the tape of a smaller network is often still near.
   const bool tape_is_far = Cell::kTaped > 0 && s.n_gates == size_t(Cell::kGates) && s.hidden_size >= 64;
@@ -30,7 +30,7 @@ QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
       },
       [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
         if constexpr (Cell::kPlain) {
-          if (!s.kind && !s.extra) return Cell::backward_row(s, s.rows[r], load(sums), block, plain, none);
+          if (!s.options && !s.extra) return Cell::backward_row(s, s.rows[r], load(sums), block, plain, none);
         }
         finish_other_backward<Cell>(s, r, sums, block);
       });
@@ -39,7 +39,7 @@ QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
 template <class Real>
 void backward(const BackwardStep<Real>& s) {
   with_cell<Real>(
-      s.kind, [&](auto cell) __attribute__((always_inline)) { backward_cell<decltype(cell)>(s); });
+      s.options, [&](auto cell) __attribute__((always_inline)) { backward_cell<decltype(cell)>(s); });
 }
 
 template <class Real>

@@ -14,7 +14,7 @@ namespace {
 template <class Cell, class Real>
 QG_INLINE void finish_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows,
                            Real (*sums)[Cell::kVectors][Vec<Real>::kWidth], size_t n_rows, size_t panel,
-                           const CellKind<Real>* options, const OutputExtra<Real>* extra) {
+                           const CellOptions<Real>* options, const OutputExtra<Real>* extra) {
   constexpr size_t W = Vec<Real>::kWidth, B = Cell::kRowBlocks, G = Cell::kGates;
   if constexpr (Cell::kTwoParts) {
     static_assert(B == 1, "a cell in two parts has one block of units in a panel");
@@ -44,7 +44,7 @@ template <class Cell, class Real>
 QG_OUTLINE void finish_other_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows,
                                   Real (*sums)[Cell::kVectors][Vec<Real>::kWidth], size_t n_rows, size_t panel,
                                   const OutputExtra<Real>* extra) {
-  finish_rows<Cell>(s, rows, sums, n_rows, panel, s.kind, extra);
+  finish_rows<Cell>(s, rows, sums, n_rows, panel, s.options, extra);
 }
 
 // MR rows of NP neighbouring panels: all of k, then the cell.
@@ -68,9 +68,9 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
   const Ahead<Real, Storage> hh = {s.w_hh + panel * R * line, s.w_hh + next * R * line, n_tiles};
   if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * line, I, ih.slice(tile, I, NV));
   multiply(a, h, 0, 1, hh.panel, R * line, R, hh.slice(tile, R, NV));
-  const CellKind<Real>* const plain = nullptr;
+  const CellOptions<Real>* const plain = nullptr;
   const OutputExtra<Real>* const none = nullptr;
-  const bool is_plain = Cell::kPlain && !s.kind && !s.extra;
+  const bool is_plain = Cell::kPlain && !s.options && !s.extra;
   if constexpr (Cell::kPlain && MR == 1) {
     if (is_plain) {
       Vec<Real> state[NP];
@@ -129,7 +129,7 @@ void advance(ForwardRow<Real>* rows, size_t n_rows, const RowStrides& next) {
     row.pre += next.pre;
     row.h = row.y;
     row.y += next.y;
-    row.y2 += next.y2;
+    row.y_copy += next.y_copy;
     row.c_prev = row.c;
     row.c += next.c;
     row.gates += next.gates;
@@ -139,7 +139,7 @@ void advance(ForwardRow<Real>* rows, size_t n_rows, const RowStrides& next) {
 template <class Real, class Storage>
 void forward(const ForwardStep<Real, Storage>& s) {
   with_cell<Real>(
-      s.kind, [&](auto cell) __attribute__((always_inline)) {
+      s.options, [&](auto cell) __attribute__((always_inline)) {
         bool descending = s.descending;
         for (size_t left = s.n_more;; --left, descending = !descending) {
           forward_panels<decltype(cell)>(s, descending);

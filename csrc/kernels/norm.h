@@ -92,7 +92,7 @@ void normalised(const NormStep<Real>& s) {
           store_upto(from.normal_hh + row_at, h, n);
         }
       }
-      Cell::forward(cell, a, load_upto(row.c_prev + u, n), s.kind, Cell::load_peephole(loaded, s.peephole, H, u, n));
+      Cell::forward(cell, a, load_upto(row.c_prev + u, n), s.options, Cell::load_peephole(loaded, s.peephole, H, u, n));
       store(cells + u, cell.c_new);
       store(outputs + u, a[O]);
       for (size_t v = 0; row.gates && v < O; ++v) store_upto(row.gates + v * H + u, a[v], n);
@@ -106,10 +106,10 @@ void normalised(const NormStep<Real>& s) {
       v = fma(load_upto(norm.gain_c + u, n), v, load_upto(norm.bias_c + u, n));
       if (norm.carried) cell.c_new = v;
       Vec<Real> a = load(outputs + u);
-      cell.o = Cell::output_gate(a, cell.c_new, s.kind, Cell::load_peephole(loaded, s.peephole, H, u, n));
+      cell.o = Cell::output_gate(a, cell.c_new, s.options, Cell::load_peephole(loaded, s.peephole, H, u, n));
       if (row.gates) store_upto(row.gates + O * H + u, a, n);
-      store_upto(row.c + u, Cell::zoneout_c(load_upto(row.c_prev + u, n), cell.c_new, s.kind, extra, u, n), n);
-      store_h(row.y, row.y2, cell.o * Cell::squash(v, s.kind), s.kind->zoneout_h, extra, u, n);
+      store_upto(row.c + u, Cell::zoneout_c(load_upto(row.c_prev + u, n), cell.c_new, s.options, extra, u, n), n);
+      store_h(row.y, row.y_copy, cell.o * Cell::squash(v, s.options), s.options->zoneout_h, extra, u, n);
     }
   }
 }
@@ -148,7 +148,7 @@ void normalised_backward(const NormBackwardStep<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
   const Norm<Real>& norm = *s.norm;
-  const CellKind<Real>* options = s.kind;
+  const CellOptions<Real>* options = s.options;
   Real *cells = s.work, *beside = s.work + blocks * W;  // c_new; its gradient that does not pass the normalisation
   for (size_t r = 0; r < s.n_rows; ++r) {
     const BackwardRow<Real>& row = s.rows[r];
@@ -177,7 +177,7 @@ void normalised_backward(const NormBackwardStep<Real>& s) {
       Vec<Real> d_c = Cell::zoneout_c_backward(load_upto(row.dc + u, n), extra, u, n, direct), d_v = zero<Real>();
       a[O] = load_upto(row.gates + O * H + u, n);
       cell.c_new = norm.carried ? v : load(cells + u);
-      if (extra && extra->fresh) store_upto(extra->fresh + u, cell.c_new, n);
+      if (extra && extra->c_new) store_upto(extra->c_new + u, cell.c_new, n);
       cell.o = Cell::gate(a[O], options);
       Cell::output_backward(cell, v, load_upto(to.dm + u, n), d_v, d_c, da, a, options,
                             Cell::load_peephole(loaded, s.peephole, H, u, n));

@@ -34,7 +34,7 @@ struct NormStep {
   const ForwardRow<Real>* rows;  // x, h and pre are not read
   const NormRow<Real>* norm_rows;
   size_t n_rows, hidden_size;
-  const CellKind<Real>* kind;  // never null
+  const CellOptions<Real>* options;  // never null
   const Real* peephole;
   const OutputExtra<Real>* extra;
   Real* work;  // (2,n_blocks,W) of any contents
@@ -57,7 +57,7 @@ struct NormBackwardStep {
   const BackwardRow<Real>* rows;  // gates, c_prev and dc are used
   const NormBackwardRow<Real>* norm_rows;
   size_t n_rows, hidden_size, panel_stride;
-  const CellKind<Real>* kind;  // never null
+  const CellOptions<Real>* options;  // never null
   const Real* peephole;
   const BackwardExtra<Real>* extra;  // may be null
   Real* work;                        // (2,n_blocks,W) of any contents

@@ -56,7 +56,7 @@ void projected(const ProjectedStep<Real>& s) {
     for (size_t u = s.begin; u < s.end; u += W) {
       const int n = int(s.end - u < W ? s.end - u : W);
       Vec<Real> z = clip(load_upto(s.rows[r].z + u, n), s.clip);
-      store_h(s.rows[r].y, s.rows[r].y2, z, s.zoneout_h, s.extra ? s.extra + r : nullptr, u, n);
+      store_h(s.rows[r].y, s.rows[r].y_copy, z, s.zoneout_h, s.extra ? s.extra + r : nullptr, u, n);
     }
 }
 

@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 
+#include "cells/cells.h"
+
 namespace quadgate {
 
 // Named as in ONNX, which also says what alpha and beta are.
@@ -31,12 +33,12 @@ struct Activation {
 
 // Options of a cell. A step whose pointer to them is null has the plain LSTM cell.
 template <class Real>
-struct CellKind {
+struct CellOptions {
   Activation<Real> gate, cell, output;  // Elman's cell uses the first
   Real gate_clip, cell_clip;            // infinity where there is none
   Real zoneout_h, zoneout_c;            // rates, for rows without masks
   bool coupled;                         // f = 1 - i
-  bool elman;                           // h = f(a): no gates, no c
+  CellType type;
 };
 
 // One batch row at one step of a forward pass.
@@ -48,7 +50,7 @@ struct ForwardRow {
   const Real* c_prev;  // (H)
   Real* c;             // (H) out; may be c_prev
   Real* y;             // (H) out: h of this step; m where a projection follows
-  Real* y2;            // (H) out: optional second copy of y; may be null
+  Real* y_copy;        // (H) out: optional second copy of y; may be null
   Real* gates;  // (4,H) out for the tape: activated i, f, g, o of a plain cell, the gates' arguments of a cell with
                 // options; null for all rows or for none; unused by a cell that tapes nothing
 };
@@ -65,17 +67,17 @@ struct OutputExtra {
 
 // Elements by which the pointers of a ForwardRow move from a step to the next; 0 for absent arrays.
 struct RowStrides {
-  ptrdiff_t x, pre, y, y2, c, gates;
+  ptrdiff_t x, pre, y, y_copy, c, gates;
 };
 
 // The part of a step that its cell reads.
 template <class Real>
 struct CellStep {
   size_t hidden_size;
-  const CellKind<Real>* kind;      // null: the plain LSTM cell
-  const Real* peephole;            // (3,H) for i, f, o; may be null
-  const OutputExtra<Real>* extra;  // (n_rows); may be null; null if n_more is not 0
-  bool large_tape;                 // write `gates` past the caches, which could not hold them until they are read
+  const CellOptions<Real>* options;  // null: the plain LSTM cell
+  const Real* peephole;              // (3,H) for i, f, o; may be null
+  const OutputExtra<Real>* extra;    // (n_rows); may be null; null if n_more is not 0
+  bool large_tape;                   // write `gates` past the caches, which could not hold them until they are read
 };
 
 // Weights are of type Storage, see kernels/weights/.
@@ -112,7 +114,7 @@ template <class Real>
 struct ProjectedRow {
   const Real* z;  // (R) W_hr m
   Real* y;        // (R) out: h
-  Real* y2;       // (R) out: optional second copy of y; may be null
+  Real* y_copy;   // (R) out: optional second copy of y; may be null
 };
 
 template <class Real>
@@ -146,7 +148,7 @@ struct BackwardExtra {
   Real* carry;                  // (R) in and out: gradient of h that zoneout passes on; null without zoneout
   Real* dh_total;               // (R) out: gradient of h of this step; may be null
   Real* dc_total;               // (H) out: gradient of c of this step; may be null
-  Real* fresh;                  // (H) out: c_new, before zoneout; may be null
+  Real* c_new;                  // (H) out: c_new, before zoneout; may be null
 };
 
 template <class Real>
@@ -159,7 +161,7 @@ struct BackwardStep {
   size_t group_begin, group_end;  // which groups of blocks
   size_t panel_stride;            // elements between blocks of dg_panel
   bool descending;
-  const CellKind<Real>* kind;
+  const CellOptions<Real>* options;
   const Real* peephole;
   const BackwardExtra<Real>* extra;  // (n_rows); may be null
   Real* work;                        // kChunkRows * kGroupBlocks vectors, aligned

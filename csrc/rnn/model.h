@@ -17,7 +17,8 @@ struct Options {
   static constexpr double kNone = std::numeric_limits<double>::infinity();  // no clip
 
   size_t projection = 0;  // columns of h behind a projection; 0: none
-  CellKind<double> cell = {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, kNone, kNone, 0, 0, false, false};
+  CellOptions<double> cell = {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, kNone, kNone, 0, 0, false,
+                              CellType::lstm};
   double proj_clip = kNone;
   bool peephole = false;
   LayerNorm layer_norm = LayerNorm::none;
@@ -30,7 +31,7 @@ struct Options {
   bool plain_cell() const {
     return cell.gate.function == kSigmoid && cell.cell.function == kTanh && cell.output.function == kTanh &&
            cell.gate_clip == kNone && cell.cell_clip == kNone && cell.zoneout_h == 0 && cell.zoneout_c == 0 &&
-           !cell.coupled && !cell.elman && !peephole && layer_norm == LayerNorm::none;
+           !cell.coupled && cell.type == CellType::lstm && !peephole && layer_norm == LayerNorm::none;
   }
 };
 
@@ -45,8 +46,7 @@ struct Sizes {
   bool bias;
   Options options;
 
-  CellType cell_type() const { return options.cell.elman ? CellType::elman : CellType::lstm; }
-  CellSizes of_cell() const { return cell_sizes(cell_type()); }
+  CellSizes of_cell() const { return cell_sizes(options.cell.type); }
   size_t gates() const { return of_cell().n_gates; }                                     // G
   size_t recurrent() const { return options.projection ? options.projection : hidden; }  // R, the columns of h
   size_t cell() const { return of_cell().n_states > 1 ? hidden : 0; }                    // the columns of c

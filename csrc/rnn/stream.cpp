@@ -51,7 +51,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   ForwardRow<Real>* last = rows + (sizes_.layers - 1) * batch_;
   for (size_t b = 0; b < batch_; ++b) {
     rows[b].x = x + b * x_row;
-    last[b].y2 = y + b * y_row;
+    last[b].y_copy = y + b * y_row;
   }
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<Real>& p = w.layer(l, 0);
@@ -66,7 +66,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     step.n_rows = batch_;
     step.block_end = w.blocks();
     step.descending = now_ == 1;
-    step.kind = w.kind();
+    step.options = w.cell_options();
     step.peephole = p.peephole;
     w.kernels.forward(step);
   }

@@ -79,7 +79,7 @@ template <class Real>
 void Tape<Real>::read_gates(size_t state, Real* to) const {
   const size_t H = weights->sizes.cell();
   const Real* from = this->gates[state].data();
-  const CellKind<Real>* kind = weights->kind();
+  const CellOptions<Real>* kind = weights->cell_options();
   const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
   std::fill(to, to + steps * batch * 4 * H, Real(0));
   for (size_t r = 0; r < batch; ++r)

@@ -46,10 +46,10 @@ void Weights<Real>::each_packed(F&& f) const {
 template <class Real>
 Weights<Real>::Weights(const Sizes& s, bool dropping)
     : kernels(table_for<Real>()), sizes(s), plain_(s.options.plain_cell()), layers_(s.states()), highways_(s.layers) {
-  const CellKind<double>& c = s.options.cell;
-  kind_ = {as<Real>(c.gate),  as<Real>(c.cell),  as<Real>(c.output),
-           Real(c.gate_clip), Real(c.cell_clip), Real(c.zoneout_h),
-           Real(c.zoneout_c), c.coupled,         c.elman};
+  const CellOptions<double>& c = s.options.cell;
+  cell_options_ = {as<Real>(c.gate),  as<Real>(c.cell),  as<Real>(c.output),
+                   Real(c.gate_clip), Real(c.cell_clip), Real(c.zoneout_h),
+                   Real(c.zoneout_c), c.coupled,         c.type};
   const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output(), G = s.gates() * H;
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
   for (size_t i = 0; i < layers_.size(); ++i) {

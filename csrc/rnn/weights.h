@@ -52,7 +52,7 @@ class Weights {
   size_t blocks() const { return blocks_; }  // of a layer's panels
   const PackedLayer<Real>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
   const Packed<Real>& highway(size_t l) const { return highways_[l]; }
-  const CellKind<Real>* kind() const { return plain_ ? nullptr : &kind_; }  // null: the plain cell
+  const CellOptions<Real>* cell_options() const { return plain_ ? nullptr : &cell_options_; }  // null: the plain cell
 
   ~Weights() { delete back_panels_.load(std::memory_order_relaxed); }
 
@@ -68,7 +68,7 @@ class Weights {
   template <class F>
   void each_packed(F&& f) const;
 
-  CellKind<Real> kind_;
+  CellOptions<Real> cell_options_;
   bool plain_;
   size_t blocks_;
   Buffer<Real> panels_;

@@ -4,25 +4,25 @@
 >>> lstm = qg.LSTM(64, 128)
 >>> y, (h, c) = lstm(np.zeros((10, 3, 64), np.float32))
 
-`LSTM` runs and trains, `RNN` is what came before it, `Stream` goes step by step, `quadgate.onnx` speaks ONNX, and
-`quadgate.reference` is the same in plain NumPy, to be read.
+`LSTM` runs and trains, `RNN` is Elman's simple recurrent network, `Stream` goes step by step, `load` and `save` read
+and write files, `quadgate.onnx` speaks ONNX, and `quadgate.reference` is the same in plain NumPy, to be read.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._core import Tape, __version__
+from ._core import __version__
 from ._machine import cpu_info, get_num_threads, set_num_threads
-from ._trace import Trace
-from .lstm import LSTM, Grads
-from .rnn import RNN, RNNGrads
+from ._results import LSTMGrads, RNNGrads, Tape, Trace
+from .lstm import LSTM
+from .rnn import RNN
 from .stream import RNNStream, Stream
 
 __all__ = [
     "LSTM",
     "RNN",
-    "Grads",
+    "LSTMGrads",
     "RNNGrads",
     "RNNStream",
     "Stream",
@@ -31,18 +31,31 @@ __all__ = [
     "__version__",
     "cpu_info",
     "get_num_threads",
+    "io",
+    "load",
     "onnx",
     "reference",
+    "save",
     "set_num_threads",
 ]
 
 if TYPE_CHECKING:
-    from . import onnx, reference
+    from . import io, onnx, reference
+    from .io import load, save
+
+# Name -> module, or module and function: most programs do not need them, and an import need not pay for them.
+_LAZY = {"io": ".io", "load": ".io:load", "onnx": ".onnx", "reference": ".reference", "save": ".io:save"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("onnx", "reference"):  # not what most programs need: an import need not pay for it
+    if name in _LAZY:
         from importlib import import_module
 
-        return import_module(f".{name}", __name__)
+        module, _, function = _LAZY[name].partition(":")
+        value = import_module(module, __name__)
+        return getattr(value, function) if function else value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -69,7 +69,7 @@ def check(rng: np.random.Generator) -> tuple[float, str]:
         lstm.params, x, state, lengths, num_layers=layers, bidirectional=bidirectional
     )
     grads_ref = reference.backward(lstm.params, tape_ref, dy, dstate)
-    assert grads.x is not None  # for the type checker: need_x is the default
+    assert grads.x is not None  # for the type checker: input_grad is the default
 
     ahead = 4 * layers * (inputs + hidden + 1)
     back = ahead + 4 * layers * 4 * hidden

@@ -1,6 +1,6 @@
-"""From what a user passes to the plain arrays that the core takes, or to an error that says what was wrong.
+"""Argument validation and conversion.
 
-Nothing here runs when the arguments are plain already: the core checks that itself, and sends back what it cannot read.
+Nothing here runs if the arguments are plain already: the core checks that itself, and returns None for all others.
 A plain array is exactly a `numpy.ndarray` of the network's own type in native byte order, aligned and C-contiguous.
 """
 
@@ -10,7 +10,8 @@ import math
 import numbers
 import operator
 import sys
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-T = TypeVar("T")
+Result = TypeVar("Result")
+FLOATS = "real numbers (float or integer)"
 
 
 def size(value: SupportsIndex, name: str, *, zero: bool = False) -> int:
@@ -40,8 +42,14 @@ def flag(value: object, name: str) -> bool:
     return bool(value)
 
 
+def text(value: object, name: str) -> None:
+    """Raise TypeError if this is no str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {_kind(value)}")
+
+
 def number(value: object, name: str, what: str = "a finite number") -> float:
-    """Return a finite float; `what` is how an error describes the number that is wanted."""
+    """Return a finite float; `what` describes the wanted number in errors."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's scalars are Real too, its bools not
         raise TypeError(f"{name} must be {what}, got {_kind(value)}")
     try:
@@ -78,7 +86,16 @@ def choice(value: object, name: str, choices: tuple[str | None, ...]) -> Any:
         error: type[Exception] = ValueError
     else:
         error = TypeError
-    raise error(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {_kind(value)}")
+    meant = did_you_mean(value, [c for c in choices if c]) if isinstance(value, str) else ""
+    raise error(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {_kind(value)}{meant}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the nearest of the known names, or nothing if none is near."""
+    from difflib import get_close_matches  # needed for errors only
+
+    near = get_close_matches(name, list(known), n=1)
+    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def generator(value: int | np.random.Generator | None) -> np.random.Generator:
@@ -106,25 +123,40 @@ def float_type(value: Any) -> np.dtype[Any]:
         raise ValueError(f"dtype must be float32 or float64, got {np.dtype(value)}") from None
 
 
-def array(value: object, name: str, what: str = "real numbers (float or integer)", kinds: str = "fiu") -> Array:
-    """Return a base-class array of one of the kinds of types, sharing the memory of what has an array's memory."""
-    if type(value) is not np.ndarray:
-        ma = sys.modules.get("numpy.ma")  # nobody can hold a masked array of a module that nobody imported
-        if ma is not None and isinstance(value, ma.MaskedArray):
-            raise TypeError(f"{name} must not be a masked array: fill its gaps first, for example by .filled(0)")
-        try:
-            if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-                value = np.from_dlpack(cast(Any, value))
-            else:
-                value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}") from error
-        except Exception as error:  # whatever a foreign __array__ or __dlpack__ raises
-            raise TypeError(f"{name} cannot be read as an array: {error}") from error
-    result = cast("Array", value)
-    if result.dtype.kind not in kinds and (result.size or result.dtype.kind != "f"):  # [] is float64 to NumPy
-        raise TypeError(f"{name} must hold {what}, got dtype {result.dtype}")
+def array(value: object, name: str, what: str = FLOATS, kinds: str = "fiu") -> Array:
+    """Return a base-class array of one of the kinds of types, sharing the memory of other arrays.
+
+    bfloat16, which NumPy itself does not know, comes back as float32 unless `kinds` has V.
+    """
+    result = value if type(value) is np.ndarray else _foreign(value, name)
+    kind = result.dtype.kind
+    if kind == "V" and "f" in kinds and "V" not in kinds and result.dtype.name == "bfloat16":
+        return result.astype(np.float32)
+    if kind not in kinds and (result.size or kind != "f"):  # [] is float64 to NumPy
+        hint = " (a data frame with bool or nullable columns: pass .to_numpy(np.float32))" if kind == "O" else ""
+        raise TypeError(f"{name} must hold {what}, got dtype {result.dtype}{hint}")
     return result
+
+
+def _foreign(value: Any, name: str) -> Array:
+    """Read an array of another library, or any other object that NumPy can read."""
+    ma = sys.modules.get("numpy.ma")  # a masked array exists only if this module was imported
+    if ma is not None and isinstance(value, ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: fill its gaps first, for example by .filled(0)")
+    try:
+        if getattr(value, "is_leaf", False) and hasattr(value, "detach"):  # a parameter of PyTorch
+            value = value.detach()
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16":
+            value = value.float()  # exact, and NumPy can read it
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a foreign __array__ or __dlpack__ may raise anything
+        raise TypeError(f"{name} cannot be read as an array: {error}") from error
 
 
 def plain(value: Array, dtype: np.dtype[Any]) -> Array:
@@ -142,77 +174,80 @@ def plain(value: Array, dtype: np.dtype[Any]) -> Array:
 
 def floats(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return a plain array of the given shape."""
+    return plain(shaped(value, name, shape), dtype)
+
+
+def shaped(value: object, name: str, shape: tuple[int, ...]) -> Array:
+    """Return an array of the given shape, not yet plain."""
     result = array(value, name)
     if result.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {result.shape}")
-    return plain(result, dtype)
+    return result
 
 
-def sequence(value: object, features: int, batch_first: bool, dtype: np.dtype[Any]) -> Array:
-    """Return x as a plain array of 2 or 3 dimensions."""
+def sequence(value: object, features: int, batch_first: bool) -> Array:
+    """Return x as an array of 2 or 3 dimensions, not yet plain."""
     result = array(value, "x")
     if result.ndim not in (2, 3) or result.shape[-1] != features:
         order = "B, T" if batch_first else "T, B"
         raise ValueError(f"x must have shape ({order}, {features}) or (T, {features}), got {result.shape}")
-    return plain(result, dtype)
+    return result
 
 
-def pair(
-    value: object,
-    name: str,
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
-    dtype: np.dtype[Any],
-    *,
-    partial: bool = False,
-) -> tuple[Array | None, Array | None] | None:
-    """Return (h, c) as plain arrays of the two shapes; with `partial` either may be None."""
-    if value is None:
-        return None
+def pair(value: object, name: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[object, object]:
+    """Return the two items of a state (h, c), either of which may be None."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         what = f"{len(value)} items" if isinstance(value, (tuple, list)) else _kind(value)
         same = f"arrays of shape {shapes[0]}"
         of = same if shapes[0] == shapes[1] else f"{same} and {shapes[1]}"
         raise TypeError(f"{name} must be None or a pair (h, c) of {of}, got {what}")
-    h, c = (None if partial and v is None else floats(v, f"{name}[{k}]", shapes[k], dtype) for k, v in enumerate(value))
-    return h, c
+    return value[0], value[1]
 
 
-def lengths(value: object, steps: int, batch: int, *, batched: bool) -> Array | None:
-    """Return the rows' lengths as int64 (B,); a single number will do where x has no batch axis."""
-    if value is None:
-        return None
-    result = np.array(array(value, "lengths", "integers", "iu"))  # a copy: another thread could be writing to it
+def lengths(value: Array, steps: int, batch: int, *, batched: bool) -> Array:
+    """Return the rows' lengths as int64 (B,); a single number will do if x has no batch axis."""
+    result = np.array(value)  # a copy: another thread could be writing to it
     if not batched and result.ndim == 0:
         result = result.reshape(1)
     if result.shape != (batch,):
         raise ValueError(f"lengths must have shape ({batch},), one for each row of x, got {result.shape}")
-    outside = (result < 0) | (result > steps)
+    outside = ~((result >= 0) & (result <= steps))  # NaN too
     if outside.any():
         row = int(outside.argmax())
         raise ValueError(f"lengths must be between 0 and T = {steps}, got {result[row]} for row {row}")
-    return plain(result, np.dtype(np.int64))
+    whole = result.astype(np.int64)
+    if result.dtype.kind == "f" and (whole != result).any():
+        row = int((whole != result).argmax())
+        raise ValueError(f"lengths must be whole numbers, got {result[row]} for row {row}")
+    return whole
 
 
-def resets(value: object, leading: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Return a plain array of bool of x's shape without its last axis."""
-    if value is None:
-        return None
-    result = array(value, "resets", "bools", "b")
-    if result.shape != leading:
-        raise ValueError(f"resets must have shape {leading}, x's without its last axis, got {result.shape}")
+def resets(value: Array, leading: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a plain array of bool of x's shape without its last axis; integers 0 and 1 will do."""
+    if value.shape != leading:
+        raise ValueError(f"resets must have shape {leading}, x's without its last axis, got {value.shape}")
+    result = np.array(value, order="C")
+    if result.dtype.kind != "b" and ((result != 0) & (result != 1)).any():
+        raise ValueError("resets must hold True and False, or 1 and 0, got other integers")
     return plain(result, np.dtype(np.bool_))
 
 
-def mask(value: object, batch: int) -> NDArray[np.bool_]:
-    """Return a plain array of bool (B,)."""
-    result = array(value, "mask", "bools", "b")
-    if result.shape != (batch,):
-        raise ValueError(f"mask must have shape ({batch},), got {result.shape}")
-    return np.array(result)
+def rows(value: object, batch: int) -> NDArray[np.bool_]:
+    """Return a plain array of bool (B,) from one, or from the numbers of rows."""
+    given = array(value, "rows", "bools, one for each row, or numbers of rows", "biu")
+    if given.dtype.kind == "b":
+        if given.shape != (batch,):
+            raise ValueError(f"rows must have shape ({batch},), got {given.shape}")
+        return np.array(given)
+    if given.ndim != 1 or ((given < 0) | (given >= batch)).any():
+        raise ValueError(f"rows must be a list of numbers from 0 to {batch - 1}, got {value!r}")
+    result = np.zeros(batch, np.bool_)
+    result[given.astype(np.intp)] = True
+    return result
 
 
 def buffer(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return the base-class view of an array that is to be written; nothing about it is converted."""
+    """Return the base-class view of an array to write into; nothing about it is converted."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray to write into, got {_kind(value)}")
     ma = sys.modules.get("numpy.ma")
@@ -224,25 +259,37 @@ def buffer(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
         raise ValueError(f"{name} must have dtype {dtype}, got {value.dtype}")
     if not value.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
+    if _overlaps_itself(value):
+        raise ValueError(f"{name} must not overlap itself: several of its elements are one place in memory")
     return np.asarray(value)
 
 
-def apart(target: Array, name: str, others: dict[str, object]) -> None:
-    """Raise if an array that is to be written shares memory with one of `others`."""
+def _overlaps_itself(value: Array) -> bool:
+    """Look whether each axis steps over all that the finer axes span; a few odd layouts are taken for overlaps."""
+    span = value.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(value.strides, value.shape, strict=True) if n > 1):
+        if stride < span:
+            return value.size > 0
+        span = stride * (n - 1) + span
+    return False
+
+
+def apart(target: Array, name: str, others: Mapping[str, Array | None]) -> None:
+    """Raise ValueError if `target`, which is to be written, shares memory with one of `others`."""
     effort: Any = 1000
     for other, value in others.items():
         if value is None:
             continue
         try:
-            shared = np.shares_memory(target, np.asarray(value), max_work=effort)
+            shared = np.shares_memory(target, value, max_work=effort)
         except RuntimeError:  # too hard to tell: numpy's TooHardError
             shared = True
         if shared:
             raise ValueError(f"{name} must not share memory with {other}")
 
 
-def computed(result: T | None) -> T:
-    """Return what the core made of plain arrays, which it has no reason to send back."""
+def computed(result: Result | None) -> Result:
+    """Return the core's result for plain arrays, which it has no reason to refuse."""
     if result is None:
         raise SystemError("quadgate's core refused arguments that Python found right: please report this")
     return result

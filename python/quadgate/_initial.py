@@ -1,4 +1,4 @@
-"""How the parameters of a new network begin."""
+"""First parameters of a new network."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _forget(o: Options) -> slice:
 
 
 def _uniform(o: Options, kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Draw as PyTorch does, whatever the parameter is: uniform on (-1/sqrt(H), 1/sqrt(H))."""
+    """Draw as PyTorch does, every parameter alike: uniform on (-1/sqrt(H), 1/sqrt(H))."""
     end = 1.0 / math.sqrt(o.hidden_size)
     return rng.uniform(-end, end, shape)
 
@@ -58,7 +58,7 @@ def _uniform(o: Options, kind: str, shape: tuple[int, ...], rng: np.random.Gener
 def _keras(o: Options, kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Draw as Keras does: Glorot's uniform, an orthogonal recurrent matrix, zeros with ones for the forget gate.
 
-    Keras takes all gates together for one matrix, in the fan-out as well as in what is orthogonal.
+    Keras takes all gates together for one matrix, in the fan-out as well as in the orthogonal matrix.
     """
     if kind in ("weight_ih", "weight_hr", "weight_highway"):
         end = math.sqrt(6.0 / (shape[0] + shape[1]))

@@ -1,4 +1,4 @@
-"""What the machine is, and how many of its cores are used."""
+"""Facts of the machine, and the number of threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["cpu_info", "get_num_threads", "set_num_threads"]
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads a call may use, for the whole process; the calling thread is one of them.
+    """Set the largest number of threads of a call, for the whole process; the calling thread is one of them.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call may use: at first, as many as the process has cores."""
+    """Return the largest number of threads of a call: at first the number of cores of the process."""
     return _core.get_num_threads()
 
 
 def cpu_info() -> CpuInfo:
-    """Return what quadgate found out about the machine.
+    """Return facts of the machine.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the options that act by chance drop or keep: masks, drawn before a training forward from a seeded generator."""
+"""Dropout and zoneout masks, drawn from a seeded generator before a training pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Masks = dict[str, NDArray[np.bool_]]
 
-CHUNK = 1 << 16  # numbers drawn at a time: what is compared is still in the cache
+CHUNK = 1 << 16  # numbers drawn at a time: they stay in the cache until they are compared
 
 
 class Mask(NamedTuple):
@@ -60,7 +60,7 @@ def draw(masks: tuple[Mask, ...], steps: int, rows: int, rng: np.random.Generato
 def _draw(p: float, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return True with probability p, rounded to a multiple of 2**-32: two of them from each uint64, low half first.
 
-    Raw integers of 64 bits are what NumPy's generators make fastest: 3 to 6 times faster than floats or bytes.
+    NumPy's generators make raw integers of 64 bits 3 to 6 times faster than floats or bytes.
     """
     size, limit = prod(shape), round(p * 2**32)
     if size > sys.maxsize // 4:

@@ -1,8 +1,9 @@
-"""What a network is but for its parameters: its constructor's arguments, checked, and the sizes that follow."""
+"""Constructor options, validated, and the sizes that follow from them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import warnings
+from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from . import _check
 
 Activation = str | tuple[str] | tuple[str, float] | tuple[str, float, float]
 
-# What alpha and beta are where they are not given; an activation has as many as it lists here.
+Value = TypeVar("Value")
+
+# Default alpha and beta of each activation that has them.
 ACTIVATIONS: dict[str, tuple[float, ...]] = {
     "sigmoid": (),
     "tanh": (),
@@ -68,7 +71,7 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
 
     @property
     def elman(self) -> bool:
-        """Whether this is a plain recurrent network, not an LSTM."""
+        """True for a plain recurrent network, False for an LSTM."""
         return self.nonlinearity is not None
 
     @property
@@ -103,12 +106,14 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
         return self.input_size if layer == 0 else self.outputs
 
     def suffixes(self, layer: int) -> tuple[str, ...]:
-        """Return what the names of a layer's parameters end with, one for each direction."""
+        """Return the endings of the names of a layer's parameters, one for each direction."""
         return (f"_l{layer}", f"_l{layer}_reverse")[: self.directions]
 
     def core(self) -> dict[str, Any] | None:
-        """Return the options in the form that the core takes: those that it does not assume, None if none."""
-        result = {name: value for name, value in self.changed().items() if name in _CORE}
+        """Return the options that the compiled core takes besides the sizes: those unlike their defaults, or None."""
+        result = {name: value for name, value in self.changed().items() if name not in _NOT_IN_CORE}
+        if self.num_layers == 1:  # dropout has no effect there, and the core refuses it
+            result.pop("dropout", None)
         if self.elman:
             result["elman"] = True
             result["activations"] = [(self.nonlinearity, 0.0, 0.0)] * 3
@@ -117,23 +122,63 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
         return result or None
 
     def changed(self) -> dict[str, Any]:
-        """Return, by name, what differs from its default."""
+        """Return, by name, the options that differ from their defaults."""
         defaults = self._field_defaults  # the two sizes have none
         return {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
 
     def arguments(self) -> dict[str, Any]:
-        """Return all by name: ``Options(**arguments)`` is an equal object."""
-        return self._asdict()
+        """Return all by name, as plain Python values: ``Options.of(arguments)`` is an equal object."""
+        return {**self._asdict(), "dtype": self.dtype.name}
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any]) -> Options:
+        """Return checked options from a mapping of names to values. Raises TypeError, ValueError."""
+        unknown = arguments.keys() - set(cls._fields)
+        if unknown:
+            raise ValueError(f"unknown options: {', '.join(sorted(map(str, unknown)))}")
+        return cls(**arguments).checked()
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn of options without effect, as PyTorch does."""
+        if self.dropout and self.num_layers == 1:
+            text = f"dropout={self.dropout} has no effect with num_layers=1: it acts between layers"
+            warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
 
 
-_CORE = {
-    *("dropout", "proj_size", "peephole", "coupled", "activations", "cell_clip", "proj_clip", "gate_clip"),
-    *("layer_norm", "layer_norm_eps", "recurrent_dropout", "weight_drop", "zoneout", "reverse", "merge", "shortcut"),
-}
+# The options that the core is given in other ways, or not at all.
+_NOT_IN_CORE = frozenset(
+    ("num_layers", "nonlinearity", "bias", "batch_first", "bidirectional", "initialization", "forget_bias", "dtype")
+)
+
+_LSTM_ONLY = frozenset(
+    ("proj_size", "peephole", "coupled", "activations", "cell_clip", "proj_clip", "gate_clip", "layer_norm")
+) | {"layer_norm_eps", "zoneout", "forget_bias"}
+
+
+class Option(Generic[Value]):
+    """A read-only property of a network: the option of the same name."""
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, net: None, owner: type | None = None) -> Option[Value]: ...
+    @overload
+    def __get__(self, net: object, owner: type | None = None) -> Value: ...
+    def __get__(self, net: Any, owner: type | None = None) -> Option[Value] | Value:
+        if net is None:
+            return self
+        return cast("Value", getattr(net._options, self._name))
+
+    def __set__(self, net: object, value: Value) -> None:
+        raise AttributeError(f"{self._name} of a network cannot be set: make another network")
 
 
 def _converted(o: Options) -> dict[str, Any]:
-    """Return every field's value in its own type."""
+    """Return every field's value, converted to its own type."""
     result: dict[str, Any] = {name: _check.size(getattr(o, name), name) for name in ("input_size", "hidden_size")}
     result["num_layers"] = _check.size(o.num_layers, "num_layers")
     result["proj_size"] = _check.size(o.proj_size, "proj_size", zero=True)
@@ -148,7 +193,7 @@ def _converted(o: Options) -> dict[str, Any]:
     result["forget_bias"] = None if o.forget_bias is None else _check.number(o.forget_bias, "forget_bias")
     if o.elman:
         result["nonlinearity"] = _check.choice(o.nonlinearity, "nonlinearity", ("tanh", "relu"))
-    result["layer_norm"] = _check.choice(o.layer_norm, "layer_norm", (None, "pre", "carried"))
+    result["layer_norm"] = _check.choice(o.layer_norm, "layer_norm", (None, "output", "cell"))
     result["merge"] = _check.choice(o.merge, "merge", ("concat", "sum", "mul", "mean"))
     result["shortcut"] = _check.choice(o.shortcut, "shortcut", (None, "residual", "highway", "dense"))
     result["initialization"] = _check.choice(o.initialization, "initialization", ("pytorch", "keras"))
@@ -183,11 +228,11 @@ def _refuse_pairs(o: Options) -> None:
         raise ValueError("reverse=True and bidirectional=True exclude each other: bidirectional reads both ways")
     if o.merge != "concat" and not o.bidirectional:
         raise ValueError(f"merge={o.merge!r} needs bidirectional=True: one direction has nothing to be joined with")
-    if o.num_layers == 1:
-        for name in ("dropout", "shortcut"):
-            value = getattr(o, name)
-            if value:
-                raise ValueError(f"{name}={value!r} needs num_layers of 2 or more: it acts between layers, got 1")
+    if o.shortcut and o.num_layers == 1:
+        raise ValueError(f"shortcut={o.shortcut!r} needs num_layers of 2 or more: it acts between layers, got 1")
+    if o.elman:
+        for name in _LSTM_ONLY & o.changed().keys():
+            raise ValueError(f"{name} is an option of an LSTM, not of an RNN")
     if o.proj_clip is not None and not o.proj_size:
         raise ValueError(f"proj_clip={o.proj_clip} needs proj_size: there is no projection to clip")
     if o.forget_bias is not None and o.coupled:

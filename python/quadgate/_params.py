@@ -1,4 +1,4 @@
-"""Parameters: their names and shapes, how they are kept, and PyTorch's state dicts."""
+"""Parameters: names and shapes, read-only copies, state dicts, and their form in pickles."""
 
 from __future__ import annotations
 
@@ -82,33 +82,31 @@ def to_pytorch(params: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _halves(name: str) -> tuple[str, str] | None:
-    """Return the names of PyTorch's two biases where it has two for our one."""
+    """Return the names of PyTorch's two biases for our one, None for other parameters."""
     return (f"bias_ih{name[4:]}", f"bias_hh{name[4:]}") if name.startswith("bias_l") else None
 
 
-def from_mapping(
-    values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix: str | None
-) -> dict[str, Array]:
-    """Read all parameters from a mapping with PyTorch's names or ours, or say all that is wrong with its keys."""
-    if not isinstance(values, Mapping):
-        raise TypeError(f"state dict must be a mapping from names to arrays, got {type(values).__name__}")
-    if not all(isinstance(key, str) for key in values):
-        raise TypeError("the keys of a state dict must be strings")
+def read(values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix: str | None) -> dict[str, Array]:
+    """Read all parameters from a mapping with PyTorch's names or ours, or raise all that is wrong with its keys."""
+    values = _checked_mapping(values)
     if prefix is None:
         prefix = _common_prefix(values)
         left = list(values)
     else:
+        _check.text(prefix, "prefix")
         left = [key for key in values if key.startswith(prefix)]
     sources: dict[str, list[str]] = {}
     missing, twice = [], []
     for name in of:
         choices = [[prefix + name]]
         choices += [[prefix + half for half in halves] for halves in [_halves(name)] if halves]
+        if name.endswith(_CELL) and f"{prefix}weight_ih" in values:  # the names of a cell
+            choices += [[key.removesuffix(_CELL) for key in keys] for keys in choices]
         found = [keys for keys in choices if any(key in values for key in keys)]
         if len(found) > 1:
             twice.append(name)
         elif not found:
-            missing.append(" or ".join(" + ".join(keys) for keys in choices))
+            missing.append(" or ".join(" + ".join(keys) for keys in choices[:2]))
         else:
             missing += [key for key in found[0] if key not in values]
             sources[name] = found[0]
@@ -122,17 +120,39 @@ def from_mapping(
     if twice:
         problems.append("given both whole and in two parts: " + ", ".join(twice))
     if problems:
-        raise ValueError(f"the state dict does not fit this network ({'; '.join(problems)})")
+        dotted = prefix and any(key.startswith(f"{prefix}.") for key in values)
+        meant = f": did you mean prefix={prefix + '.'!r}?" if dotted else ""
+        raise ValueError(f"the state dict does not fit this network ({'; '.join(problems)}){meant}")
     result = {}
     for name, keys in sources.items():
-        parts = [_check.floats(values[key], key, of[name], np.dtype(np.float64)) for key in keys]
-        result[name] = (parts[0] if len(parts) == 1 else parts[0] + parts[1]).astype(dtype, copy=False)
-    return result
+        if len(keys) == 1:
+            result[name] = _check.floats(values[keys[0]], keys[0], of[name], dtype)
+        else:
+            one, two = (_check.floats(values[key], key, of[name], np.dtype(np.float64)) for key in keys)
+            result[name] = (one + two).astype(dtype)
+    return {name: freeze(value) for name, value in result.items()}
+
+
+_CELL = "_l0"  # at the end of the names of a layer, and not of a cell
+
+
+def _checked_mapping(values: object) -> Mapping[str, object]:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"state dict must be a mapping from names to arrays, got {type(values).__name__}")
+    if not all(isinstance(key, str) for key in values):
+        raise TypeError("the keys of a state dict must be strings")
+    return values
+
+
+def _prefixes(values: Mapping[str, object]) -> list[str]:
+    """Return the beginnings of the names of each network or cell in a state dict."""
+    ends = ("weight_ih_l0", "weight_ih")
+    return sorted(key[: -len(end)] for key in values for end in ends if key.endswith(end))
 
 
 def _common_prefix(values: Mapping[str, object]) -> str:
-    """Return what stands before ``weight_ih_l0``: all keys must begin so, or be asked for by an explicit prefix."""
-    found = [key[: -len("weight_ih_l0")] for key in values if key.endswith("weight_ih_l0")]
+    """Return the beginning of the name before ``weight_ih_l0``: all keys must begin so."""
+    found = _prefixes(values)
     if len(found) > 1:
         raise ValueError(
             f"the state dict holds several networks: choose one by prefix=, of {', '.join(map(repr, found))}"
@@ -145,3 +165,82 @@ def _common_prefix(values: Mapping[str, object]) -> str:
             f"pass prefix={prefix!r} to load only the keys that begin so"
         )
     return prefix
+
+
+def select(values: Mapping[str, object], name: str | None) -> tuple[str, dict[str, Array]]:
+    """Return the prefix and arrays of the one network in a state dict, or of the one with the given name.
+
+    Keys of other modules are left out: those with another prefix, or with a dot behind it.
+    """
+    values = _checked_mapping(values)
+    found = _prefixes(values)
+    if name is None:
+        if len(found) != 1:
+            listed = f"several networks: choose one by name=, of {', '.join(repr(p.rstrip('.')) for p in found)}"
+            raise ValueError(f"the state dict holds {listed if found else 'no network: there is no weight_ih_l0'}")
+        prefix = found[0]
+    else:
+        _check.text(name, "name")
+        near = [prefix for prefix in found if name in (prefix, prefix.removesuffix("."))]
+        if not near:
+            names = [prefix.rstrip(".") for prefix in found]
+            meant = _check.did_you_mean(name, names)
+            raise ValueError(f"the state dict holds no network {name!r}, only {', '.join(map(repr, names))}{meant}")
+        prefix = near[0]
+    keys = [key for key in values if key.startswith(prefix) and "." not in key[len(prefix) :]]
+    return prefix, {key: _check.array(values[key], key) for key in keys}
+
+
+def infer(arrays: Mapping[str, Array], prefix: str, *, elman: bool) -> dict[str, Any]:
+    """Return the constructor's arguments that the names and shapes of a network's arrays tell."""
+    shapes = {_layered(key[len(prefix) :]): value.shape for key, value in arrays.items()}
+    if "weight_hh_l0" not in shapes or any(len(shapes[f"weight_{kind}_l0"]) != 2 for kind in ("ih", "hh")):
+        raise ValueError(f"{prefix}weight_ih_l0 and {prefix}weight_hh_l0 must be there, and have two axes each")
+    rows, inputs = shapes["weight_ih_l0"]
+    columns = shapes["weight_hh_l0"][1]
+    projection = shapes.get("weight_hr_l0", ())
+    hidden = projection[1] if len(projection) == 2 else columns
+    gates = 1 if elman else 4
+    if rows != gates * hidden:
+        others = {1: "a plain recurrent network (RNN)", 3: "a GRU", 4: "an LSTM"}
+        other = others.get(rows // hidden if hidden and rows % hidden == 0 else 0)
+        seems = f": these seem to be the weights of {other}" if other else ""
+        raise ValueError(
+            f"{prefix}weight_ih_l0 must have {gates} * hidden_size = {gates * hidden} rows, got {rows}{seems}"
+        )
+    result: dict[str, Any] = {"input_size": inputs, "hidden_size": hidden}
+    layers = 1
+    while f"weight_ih_l{layers}" in shapes:
+        layers += 1
+    result["num_layers"] = layers
+    result["bidirectional"] = "weight_ih_l0_reverse" in shapes
+    result["bias"] = any(name.startswith(("bias_l", "bias_ih_l", "bias_hh_l")) for name in shapes)
+    if not elman:
+        result["proj_size"] = columns if projection else 0
+        result["peephole"] = "peephole_l0" in shapes
+    if "weight_highway_l1" in shapes:
+        result["shortcut"] = "highway"
+    kinds = {value.dtype for value in arrays.values()}
+    result["dtype"] = "float64" if np.dtype(np.float64) in kinds else "float32"
+    return result
+
+
+def _layered(name: str) -> str:
+    return f"{name}{_CELL}" if name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "bias") else name
+
+
+def pack(value: Array) -> tuple[str, tuple[int, ...], bytes]:
+    """Return an array as plain Python values: its type's name, its shape and its bytes, in little-endian order."""
+    return value.dtype.name, value.shape, value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def unpack(item: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return the array of `pack`, which nobody can write to. Raises ValueError if it is not of this shape and type."""
+    want = dtype.name, shape, dtype.itemsize * math.prod(shape)
+    if not isinstance(item, tuple) or len(item) != 3 or type(item[2]) is not bytes:
+        raise ValueError(f"{name} of a pickle must be a type, a shape and bytes")
+    got = item[0], item[1], len(item[2])
+    if got != want:
+        raise ValueError(f"{name} of a pickle must be {want[0]} {want[1]} of {want[2]} bytes, got {got}")
+    value = np.frombuffer(item[2], dtype.newbyteorder("<")).reshape(shape)
+    return value if value.dtype == dtype else freeze(value.astype(dtype))

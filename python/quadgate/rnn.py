@@ -1,14 +1,15 @@
-"""The class RNN: the plain recurrent network that LSTMs are compared with, on the same core."""
+"""The class RNN: Elman's simple recurrent network, on the core of the LSTM."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _check
-from ._calls import Calls
-from ._options import Options
+from . import _run
+from ._network import Network
+from ._options import Option
+from ._results import RNNGrads, Tape
 from .stream import RNNStream
 
 if TYPE_CHECKING:
@@ -16,32 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from ._calls import Pair, Shape
-    from ._core import Tape
-
     Array = NDArray[Any]
 
-__all__ = ["RNN", "RNNGrads"]
+__all__ = ["RNN"]
 
 
-class RNNGrads(NamedTuple):
-    """What `RNN.backward` returns.
-
-    Attributes
-    ----------
-    x : array of x's shape, or None where ``need_x`` was False
-    h0 : array (L*D, B, H), or (L*D, H) where x had no batch axis
-        Gradient of the initial state, also where it was not given and stood for zeros.
-    params : dict
-        Gradients by parameter name, each of its parameter's shape.
-    """
-
-    x: Array | None
-    h0: Array
-    params: dict[str, Array]
-
-
-class RNN(Calls):
+class RNN(Network):
     """A plain recurrent network (Elman 1990), ``h_t = f(W x_t + R h_{t-1} + b)``, with ``torch.nn.RNN``'s arguments.
 
     Parameters
@@ -57,18 +38,18 @@ class RNN(Calls):
     bias, batch_first, bidirectional, dropout, recurrent_dropout, weight_drop, reverse, merge, shortcut, dtype, rng
         As in `LSTM`.
     initialization : "pytorch" or "keras"
-        As in `LSTM`, where Keras begins with a bias of zeros.
+        As in `LSTM`; the bias of Keras begins as zeros.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what is described above; the message names it.
+        If an argument is none of the above; the message names it.
     MemoryError
         If the network is too large.
 
     Notes
     -----
-    What `LSTM` says of its arrays and results holds here too. The state is h alone.
+    The notes of `LSTM` on arrays and results hold here too. The state is h alone.
 
     Examples
     --------
@@ -80,6 +61,11 @@ class RNN(Calls):
     """
 
     __slots__ = ()
+    __module__ = "quadgate"  # the name that pickles and errors show
+
+    _elman = True
+
+    nonlinearity = Option[str]('f: "tanh" or "relu".')
 
     def __init__(
         self,
@@ -101,29 +87,9 @@ class RNN(Calls):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        options = Options(
-            input_size,
-            hidden_size,
-            num_layers,
-            nonlinearity=_check.choice(nonlinearity, "nonlinearity", ("tanh", "relu")),
-            bias=bias,
-            batch_first=batch_first,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            recurrent_dropout=recurrent_dropout,
-            weight_drop=weight_drop,
-            reverse=reverse,
-            merge=merge,
-            shortcut=shortcut,
-            initialization=initialization,
-            dtype=_check.float_type(dtype),
-        )
-        self._create(options, rng)
-
-    @property
-    def nonlinearity(self) -> str:
-        """f: "tanh" or "relu"."""
-        return str(self._options.nonlinearity)
+        arguments = dict(locals())
+        del arguments["self"], arguments["rng"]
+        self._create(arguments, rng)
 
     def __call__(
         self,
@@ -134,21 +100,21 @@ class RNN(Calls):
         resets: ArrayLike | None = None,
         out: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Run the network, for inference.
+        """Run the network for inference.
 
         Parameters
         ----------
         x : array (T, B, I), (B, T, I) if ``batch_first``, or (T, I) without a batch
             The input sequences.
         h0 : array (L*D, B, H), or (L*D, H) without a batch; optional
-            The initial state; zeros where it is not given.
+            The initial state; zeros if it is not given.
         lengths, resets, out
             As in `LSTM.__call__`.
 
         Returns
         -------
         y : array (T, B, O), (B, T, O) or (T, O)
-            Last layer's output at every step; ``out`` itself if that was given. O is D*H, or H where ``merge`` joins
+            Last layer's output at every step; ``out`` itself if that was given. O is D*H, or H if ``merge`` joins
             the directions otherwise.
         h : array of h0's shape
             Final state. Passed on to the next call it continues the sequence.
@@ -158,10 +124,10 @@ class RNN(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        core = self._core_forward
+        core = self._snapshot.forward
         result = core(x, self._with_cells(h0), lengths, out, resets, False)
         if result is None:
-            result = self._infer(x, h0, lengths, out, resets, False)
+            result = _run.infer(self, x, h0, lengths, out, resets, False, "h0")
         y, (h, _) = result
         return y, h
 
@@ -174,7 +140,7 @@ class RNN(Calls):
         resets: ArrayLike | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> tuple[Array, Array, Tape]:
-        """Run the network for training: keep what `backward` needs, and drop what is to be dropped.
+        """Run the network for training: draw masks, and record what `backward` needs on a tape.
 
         Parameters
         ----------
@@ -186,7 +152,7 @@ class RNN(Calls):
         Returns
         -------
         y, h
-            As in `__call__`, and equal to what that returns to the last bit where there are no masks.
+            As in `__call__`, and without masks equal to its results to the last bit.
         tape : Tape
             As from `LSTM.forward`.
 
@@ -195,14 +161,14 @@ class RNN(Calls):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        result: Any = None
-        if not self._mask_plan and rng is None:
-            state = self._with_cells(h0)
-            result = self._core_forward_tape(x, state, lengths, resets, False, None)
-        if result is None:
-            result = self._train(x, h0, lengths, resets, False, False, rng)
-        y, (h, _), tape = result
-        return y, h, tape
+        if rng is None and not self._mask_plan:
+            core = self._snapshot.forward_tape
+            result = core(x, self._with_cells(h0), lengths, resets, False, None)
+            if result is not None:
+                y, (h, _), tape = result
+                return y, h, Tape(tape)
+        y, (h, _), record = _run.train(self, x, h0, lengths, resets, False, False, rng, "h0")
+        return y, h, record
 
     def backward(
         self,
@@ -210,7 +176,7 @@ class RNN(Calls):
         dy: ArrayLike | None = None,
         dh: ArrayLike | None = None,
         *,
-        need_x: bool = True,
+        input_grad: bool = True,
         out: Mapping[str, Array] | None = None,
         accumulate: bool = False,
     ) -> RNNGrads:
@@ -221,10 +187,10 @@ class RNN(Calls):
         tape : Tape
             From `forward`.
         dy : array of y's shape, optional
-            Gradient of y; zeros where it is not given.
+            Gradient of y; zeros if it is not given. One of the two gradients must be.
         dh : array of h0's shape, optional
-            Gradient of the final state; zeros where it is not given.
-        need_x, out, accumulate
+            Gradient of the final state; zeros if it is not given.
+        input_grad, out, accumulate
             As in `LSTM.backward`.
 
         Returns
@@ -234,19 +200,17 @@ class RNN(Calls):
         Raises
         ------
         TypeError, ValueError
-            If an argument has a wrong type, shape or value.
-        RuntimeError
-            If the parameters have changed since the tape was made.
+            If an argument has a wrong type, shape or value, or there is no gradient to start from.
         """
-        dx, dh0, _, params = self._gradients(tape, dy, dh, None, need_x, out, accumulate)
+        dx, dh0, _, params = _run.backward(self, tape, dy, dh, None, input_grad, out, accumulate, "dh")
         return RNNGrads(dx, dh0, params)
 
-    def stream(self, batch: int = 1) -> RNNStream:
+    def stream(self, batch_size: int = 1) -> RNNStream[RNN]:
         """Return an `RNNStream` over this network, as `LSTM.stream` does.
 
         Parameters
         ----------
-        batch : int
+        batch_size : int
             B, the number of rows that run side by side.
 
         Raises
@@ -254,22 +218,10 @@ class RNN(Calls):
         ValueError
             If the network is bidirectional or reverse: it starts at the end, which a stream does not have.
         """
-        return RNNStream(self, batch)
+        return RNNStream(self, batch_size)
 
     def _with_cells(self, h: Any) -> Any:
-        """Return (h, c) for the core, where c has no columns; what is no array is left for the core to refuse."""
+        """Return (h, c) for the core, with a c of no columns; other objects than arrays are left for it to refuse."""
         if h is None:
             return None
         return h, np.empty((*h.shape[:-1], 0), self._options.dtype) if type(h) is np.ndarray else None
-
-    def _dstate(self, value: Any) -> Any:
-        return None if value is None else (value, None)
-
-    def _pair(self, value: object, name: str, shapes: tuple[Shape, Shape], *, partial: bool = False) -> Pair:
-        if value is None:
-            return None
-        h = _check.floats(value, "h0" if name == "state" else "dh", shapes[0], self._options.dtype)
-        return h, None if partial else np.empty(shapes[1], self._options.dtype)
-
-    def _parts(self, value: Any, name: str) -> dict[str, object]:
-        return {"h0" if name == "state" else "dh": value}

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 
-from . import _check, _core
+from . import _check, _core, _params
+from ._network import PICKLE_FORMAT, check_format
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ._calls import Calls
-    from ._lstm_calls import LSTMCalls
-    from .rnn import RNN
+    from ._network import Snapshot
+    from ._options import Options
 
     Array = NDArray[Any]
 
 __all__ = ["RNNStream", "Stream"]
 
 
-class BaseStream:
-    """What streams over an LSTM and an RNN share: all but what a state is to the caller."""
+class Streamable(Protocol):
+    """The part of a network that a stream uses."""
 
-    __slots__ = ("__weakref__", "_batch", "_core", "_network", "_run", "_step", "_time_major")
+    _options: Options
+    _snapshot: Snapshot
 
+
+Net = TypeVar("Net", bound=Streamable)
+
+
+class BaseStream(Generic[Net]):
+    """The part of a stream that does not depend on the form of its state."""
+
+    __slots__ = ("__weakref__", "_batch_size", "_core", "_network", "_run", "_step", "_time_major")
+
+    _elman: ClassVar[bool]
     state: Any
 
-    def __init__(self, network: Calls, batch: int = 1) -> None:
-        batch = _check.size(batch, "batch")
+    def __init__(self, network: Net, batch_size: int = 1) -> None:
+        batch_size = _check.size(batch_size, "batch_size")
+        o = network._options
         for name in ("bidirectional", "reverse"):
-            if getattr(network, name):
-                kind = type(network).__name__
-                raise ValueError(f"a {name} {kind} has no stream: it starts at the end of a sequence")
-        self._network, self._batch = network, batch
-        self._time_major = not network.batch_first
-        self._core = _core.Stream(network._net, batch)
+            if getattr(o, name):
+                raise ValueError(f"a {name} {type(network).__name__} has no stream: it starts at the end of a sequence")
+        self._network, self._batch_size = network, batch_size
+        self._time_major = not o.batch_first
+        self._core = _core.Stream(network._snapshot.core, batch_size)
         self._step = self._core.step
         self._run = self._core.run
 
@@ -47,12 +58,13 @@ class BaseStream:
         x : array (B, I), or (I,) if B is 1
             Input of this step.
         out : array (B, O), or (O,) if x is (I,); optional
-            Written instead of a new array. It must have the network's type, be writable and not share x's memory.
+            Filled and returned instead of a new array. It must have the network's type, be writable and not share x's
+            memory.
 
         Returns
         -------
         array (B, O), or (O,) if x is (I,)
-            Last layer's output, h but for a ``shortcut``; ``out`` itself if that was given.
+            Last layer's output: h, unless there is a ``shortcut``; ``out`` itself if that was given.
 
         Raises
         ------
@@ -60,80 +72,101 @@ class BaseStream:
             If an argument has a wrong type, shape or value. The state has not changed then.
         """
         core = self._step
-        y = core(x, out)
+        y = core(x, out, self._network._snapshot.core)
         if y is not None:
             return y
         x_ = _check.array(x, "x")
-        features = self._network.input_size
-        if x_.shape != (self._batch, features) and (self._batch != 1 or x_.shape != (features,)):
-            alone = f" or ({features},)" if self._batch == 1 else ""
-            raise ValueError(f"x must have shape ({self._batch}, {features}){alone}, got {x_.shape}")
-        target = self._target(x, x_, out)
-        return self._give(self._step(_check.plain(x_, self._network.dtype), None), target, out)
+        features = self._network._options.input_size
+        if x_.shape != (self._batch_size, features) and (self._batch_size != 1 or x_.shape != (features,)):
+            alone = f" or ({features},)" if self._batch_size == 1 else ""
+            raise ValueError(f"x must have shape ({self._batch_size}, {features}){alone}, got {x_.shape}")
+        target = self._target(x_, out)
+        plain = _check.plain(x_, self._network._options.dtype)
+        return self._give(self._step(plain, None, self._network._snapshot.core), target, out)
 
     def _take(self, x: ArrayLike, out: Array | None, resets: ArrayLike | None, cells: bool) -> list[Array]:
         """Take as many steps as x has; return y and, with `cells`, c at every step."""
-        result = self._run(x, out, resets, cells) if self._time_major else None
+        core = self._network._snapshot.core
+        result = self._run(x, out, resets, cells, core) if self._time_major else None
         if result is not None:
             return list(result) if cells else [result]
         x_ = _check.array(x, "x")
-        features = self._network.input_size
-        rows = x_.shape[0 if self._network.batch_first else 1] if x_.ndim == 3 else 1
-        if x_.ndim not in (2, 3) or x_.shape[-1] != features or rows != self._batch:
-            order = f"{self._batch}, T" if self._network.batch_first else f"T, {self._batch}"
-            alone = f" or (T, {features})" if self._batch == 1 else ""
+        features = self._network._options.input_size
+        rows = x_.shape[1 if self._time_major else 0] if x_.ndim == 3 else 1
+        if x_.ndim not in (2, 3) or x_.shape[-1] != features or rows != self._batch_size:
+            order = f"{self._batch_size}, T" if not self._time_major else f"T, {self._batch_size}"
+            alone = f" or (T, {features})" if self._batch_size == 1 else ""
             raise ValueError(f"x must have shape ({order}, {features}){alone}, got {x_.shape}")
-        resets_ = _check.resets(resets, x_.shape[:-1])
-        target = self._target(x, x_, out, resets)
-        single, swapped = x_.ndim == 2, x_.ndim == 3 and self._network.batch_first
+        read = None if resets is None else _check.array(resets, "resets", "bools", "biu")
+        resets_ = None if read is None else _check.resets(read, x_.shape[:-1])
+        target = self._target(x_, out, read)
+        single, swapped = x_.ndim == 2, x_.ndim == 3 and not self._time_major
         x_ = x_[:, None] if single else x_.swapaxes(0, 1) if swapped else x_
         if resets_ is not None and (single or swapped):
             resets_ = np.ascontiguousarray(resets_[:, None] if single else resets_.T)
-        result = _check.computed(self._run(_check.plain(x_, self._network.dtype), None, resets_, cells))
+        plain = _check.plain(x_, self._network._options.dtype)
+        result = _check.computed(self._run(plain, None, resets_, cells, core))
         both = [
             a[:, 0] if single else np.ascontiguousarray(a.swapaxes(0, 1)) if swapped else a
             for a in (result if cells else (result,))
         ]
         return [self._give(both[0], target, out), *both[1:]]
 
-    def reset(self, mask: ArrayLike | None = None) -> None:
+    def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state to zeros.
 
         Parameters
         ----------
-        mask : array of bool (B,), optional
-            Which rows; all where it is not given.
+        rows : array of bool (B,), or list of int, optional
+            True for the rows to reset, or their numbers; all if it is not given.
 
         Raises
         ------
         TypeError, ValueError
-            If the mask has a wrong type or shape.
+            If ``rows`` has a wrong type or shape.
         """
-        self._core.reset(None if mask is None else _check.mask(mask, self._batch))
+        self._core.reset(None if rows is None else _check.rows(rows, self._batch_size))
 
     @property
-    def batch(self) -> int:
+    def batch_size(self) -> int:
         """B, the number of rows."""
-        return self._batch
+        return self._batch_size
 
     def __repr__(self) -> str:
-        return f"{self._network!r}.stream({self._batch})"
+        return f"{self._network!r}.stream(batch_size={self._batch_size})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._network, self._batch, self.state)
+    def __getstate__(self) -> dict[str, Any]:
+        h, c = self._core.get_state()
+        state = {"h": _params.pack(h), "c": _params.pack(c)}
+        return {"format": PICKLE_FORMAT, "network": self._network, "batch_size": self._batch_size, "state": state}
+
+    def __setstate__(self, state: Any) -> None:
+        check_format(state, ("network", "batch_size", "state"))
+        network, parts = state["network"], state["state"]
+        if self._elman is not getattr(network, "_elman", None) or not isinstance(parts, dict):
+            raise ValueError(f"the pickle of a {type(self).__name__} holds another kind of network or state")
+        BaseStream.__init__(self, network, state["batch_size"])
+        o = network._options
+        columns = {"h": o.state_columns, "c": o.cell_columns}
+        h, c = (
+            _params.unpack(parts.get(name), name, (o.num_layers, self._batch_size, n), o.dtype)
+            for name, n in columns.items()
+        )
+        self._core.set_state(h, c)
 
     def _one(self, value: object, name: str, shape: tuple[int, ...]) -> Array:
         """Read one array of a state; without its batch axis, too, where B is 1."""
         array = _check.array(value, name)
-        if self._batch == 1 and array.ndim == 2:
+        if self._batch_size == 1 and array.ndim == 2:
             array = array[:, None]
-        return _check.floats(array, name, shape, self._network.dtype)
+        return _check.floats(array, name, shape, self._network._options.dtype)
 
-    def _target(self, x: object, x_: Array, out: object, resets: object = None) -> Array | None:
+    def _target(self, x: Array, out: object, resets: Array | None = None) -> Array | None:
         """Check ``out`` before the state moves on."""
         if out is None:
             return None
-        target = _check.buffer(out, "out", (*x_.shape[:-1], self._network._options.outputs), self._network.dtype)
+        o = self._network._options
+        target = _check.buffer(out, "out", (*x.shape[:-1], o.outputs), o.dtype)
         _check.apart(target, "out", {"x": x, "resets": resets})
         return target
 
@@ -145,8 +178,8 @@ class BaseStream:
         return out
 
 
-class Stream(BaseStream):
-    """An LSTM with its state kept inside, from ``lstm.stream(batch)``.
+class Stream(BaseStream[Net]):
+    """An LSTM with its state kept inside, from ``lstm.stream(batch_size)``.
 
     It follows its network: new parameters are used from the next step on. Its steps give what one call over the whole
     sequence gives, to the last bit. Use one stream from one thread at a time.
@@ -155,20 +188,22 @@ class Stream(BaseStream):
     ----------
     lstm : LSTM
         The network, which must be neither bidirectional nor reverse.
-    batch : int
+    batch_size : int
         B, the number of rows that run side by side.
 
     Examples
     --------
-    >>> stream = lstm.stream()
-    >>> for x_t in x:
-    ...     y_t = stream.step(x_t)
+    >>> stream = quadgate.LSTM(3, 4).stream()
+    >>> y_t = stream.step(np.zeros((1, 3), np.float32))
     """
 
     __slots__ = ()
+    __module__ = "quadgate"  # the name that pickles and errors show
 
-    def __init__(self, lstm: LSTMCalls, batch: int = 1) -> None:
-        super().__init__(lstm, batch)
+    _elman = False
+
+    def __init__(self, lstm: Net, batch_size: int = 1) -> None:
+        super().__init__(lstm, batch_size)
 
     @overload
     def run(
@@ -198,11 +233,11 @@ class Stream(BaseStream):
         x : array (T, B, I), (B, T, I) if the network is ``batch_first``, or (T, I) if B is 1
             Input of T steps.
         out : array of the same shape with O instead of I, optional
-            Written instead of a new array, as in `step`.
-        resets : array of bool of x's shape without its last axis, optional
-            True where a row is to start anew before that step, from zeros.
+            Filled and returned instead of a new array, as in `step`.
+        resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
+            True to start a row anew before that step, from zeros.
         return_cells : bool
-            Whether to return (y, cells) instead of y; cells holds the last layer's c at every step, H instead of I.
+            True to return (y, cells) instead of y; cells holds the last layer's c at every step, H instead of I.
 
         Returns
         -------
@@ -221,39 +256,47 @@ class Stream(BaseStream):
     def state(self) -> tuple[Array, Array]:
         """The state (h, c), arrays (L, B, R) and (L, B, H): a copy. Set it to continue from there.
 
-        If B is 1, (L, R) and (L, H) will do.
+        If B is 1, (L, R) and (L, H) will do; None for one of the two is zeros.
         """
         return self._core.get_state()
 
     @state.setter
-    def state(self, value: tuple[ArrayLike, ArrayLike]) -> None:
+    def state(self, value: tuple[ArrayLike | None, ArrayLike | None]) -> None:
         o = self._network._options
-        shapes = [(o.num_layers, self._batch, columns) for columns in (o.state_columns, o.cell_columns)]
+        shapes = [(o.num_layers, self._batch_size, columns) for columns in (o.state_columns, o.cell_columns)]
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise TypeError(f"state must be a pair (h, c) of arrays of shapes {shapes[0]} and {shapes[1]}")
-        self._core.set_state(*(self._one(value[k], f"state[{k}]", shapes[k]) for k in (0, 1)))
+        self._core.set_state(
+            *(
+                np.zeros(shape, o.dtype) if part is None else self._one(part, f"state[{k}]", shape)
+                for k, (part, shape) in enumerate(zip(value, shapes, strict=True))
+            )
+        )
 
     @property
-    def lstm(self) -> LSTMCalls:
+    def lstm(self) -> Net:
         """The network."""
-        return cast("LSTMCalls", self._network)
+        return self._network
 
 
-class RNNStream(BaseStream):
-    """An RNN with its state kept inside, from ``rnn.stream(batch)``: as `Stream`, but that its state is h alone.
+class RNNStream(BaseStream[Net]):
+    """An RNN with its state kept inside, from ``rnn.stream(batch_size)``: like `Stream`, but its state is h alone.
 
     Parameters
     ----------
     rnn : RNN
         The network, which must be neither bidirectional nor reverse.
-    batch : int
+    batch_size : int
         B, the number of rows that run side by side.
     """
 
     __slots__ = ()
+    __module__ = "quadgate"  # the name that pickles and errors show
 
-    def __init__(self, rnn: RNN, batch: int = 1) -> None:
-        super().__init__(rnn, batch)
+    _elman = True
+
+    def __init__(self, rnn: Net, batch_size: int = 1) -> None:
+        super().__init__(rnn, batch_size)
 
     def run(self, x: ArrayLike, out: Array | None = None, *, resets: ArrayLike | None = None) -> Array:
         """Take as many steps as x has, and keep the state for the next call.
@@ -263,9 +306,9 @@ class RNNStream(BaseStream):
         x : array (T, B, I), (B, T, I) if the network is ``batch_first``, or (T, I) if B is 1
             Input of T steps.
         out : array of the same shape with O instead of I, optional
-            Written instead of a new array, as in `step`.
-        resets : array of bool of x's shape without its last axis, optional
-            True where a row is to start anew before that step, from zeros.
+            Filled and returned instead of a new array, as in `step`.
+        resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
+            True to start a row anew before that step, from zeros.
 
         Returns
         -------
@@ -287,16 +330,10 @@ class RNNStream(BaseStream):
     @state.setter
     def state(self, value: ArrayLike) -> None:
         o = self._network._options
-        h = self._one(value, "state", (o.num_layers, self._batch, o.state_columns))
+        h = self._one(value, "state", (o.num_layers, self._batch_size, o.state_columns))
         self._core.set_state(h, np.empty((*h.shape[:-1], 0), o.dtype))
 
     @property
-    def rnn(self) -> RNN:
+    def rnn(self) -> Net:
         """The network."""
-        return cast("RNN", self._network)
-
-
-def _rebuild(kind: type[BaseStream], network: Any, batch: int, state: Any) -> BaseStream:
-    stream = kind(network, batch)
-    stream.state = state
-    return stream
+        return self._network

@@ -37,8 +37,8 @@ def test_threads(name):
             for _ in range(2):
                 got, other = both_ways(v, net, d)
                 assert_same(got, want)
-                assert_same(other.masks, tape.masks)
-                assert other.masks.keys() == tape.masks.keys()
+                assert_same(other.dropped, tape.dropped)
+                assert other.dropped.keys() == tape.dropped.keys()
 
 
 @every_variant
@@ -113,9 +113,9 @@ def test_a_seed_is_a_result(name):
     want, tape = both_ways(v, net, d, 5)
     got, again = both_ways(v, net, d, np.random.default_rng(5))
     assert_same(got, want)
-    assert_same(again.masks, tape.masks)
+    assert_same(again.dropped, tape.dropped)
     other, another = both_ways(v, net, d, 6)
-    assert all((another.masks[key] != tape.masks[key]).any() for key in tape.masks)
+    assert all((another.dropped[key] != tape.dropped[key]).any() for key in tape.dropped)
     assert not same_bits(other["y"], want["y"])
     # Without a seed the network draws from its own generator, which began with the constructor's.
     twins = [model(v), model(v)]
@@ -135,7 +135,7 @@ def test_masks_are_drawn_as_often_as_they_say(name):
     """Shapes and order of the masks are those of the documentation; a share within 6 deviations of its p."""
     v = variant(name, steps=40, batch=20, hidden=30)
     net, d = model(v), data(v)
-    masks = both_ways(v, net, d)[1].masks
+    masks = both_ways(v, net, d)[1].dropped
     share = {k: v.options.get(k, 0.0) for k in ("weight_drop", "recurrent_dropout", "dropout")}
     share |= dict(zip(("zoneout_h", "zoneout_c"), v.options.get("zoneout", (0.0, 0.0)), strict=True))
     shapes = {

@@ -117,9 +117,6 @@ def test_type_of_the_state(lstm, d, kind, place):
     state[place] = make(2, 3, 6)
     with pytest.raises(error, match=rf"^state\[{place}\] "):
         lstm(d.x, tuple(state))
-    state[place] = None
-    with pytest.raises(TypeError, match=rf"^state\[{place}\] "):
-        lstm(d.x, tuple(state))
 
 
 @pytest.mark.parametrize(
@@ -133,9 +130,8 @@ def test_type_of_the_state(lstm, d, kind, place):
         ([1, -1, 2], ValueError, -1),
         ([1, 2, 2**62], ValueError, 2**62),
         (np.array([1, 2, 2**64 - 1], np.uint64), ValueError, 2**64 - 1),
-        ([1.0, 2.0, 3.0], TypeError, "float64"),
-        ([1.0, np.nan, 2.0], TypeError, "float64"),
-        ([1.5, 2, 3], TypeError, "float64"),
+        ([1.0, np.nan, 2.0], ValueError, "nan"),
+        ([1.5, 2, 3], ValueError, 1.5),
         (np.array([True, False, True]), TypeError, "bool"),
         (np.array([1, 2, 3], complex), TypeError, "complex"),
         (np.ma.masked_array([1, 2, 3], mask=[0, 1, 0]), TypeError, "masked"),
@@ -290,17 +286,20 @@ def test_resets(batch_first, leading):
         for shape in wrong(leading):
             with pytest.raises(ValueError, match=says("resets must have shape", leading, "got", shape)):
                 call(x, resets=np.zeros(shape, bool))
-        for bad in (zeros(*leading), np.zeros(leading, int), np.zeros(leading, "U1"), masked(*leading).astype(bool), 3):
+        for bad in (zeros(*leading), np.zeros(leading, "U1"), masked(*leading).astype(bool)):
             with pytest.raises(TypeError, match=r"^resets must"):
                 call(x, resets=bad)
+        for number in (2, -1):
+            with pytest.raises(ValueError, match=r"^resets must hold"):
+                call(x, resets=np.full(leading, number))
         call(x, resets=np.ones(leading, bool))
 
 
 def test_gradients_of_cells():
     lstm = qg.LSTM(5, 6, 2, bidirectional=True, proj_size=2)
-    _, _, cells, tape = lstm.forward(zeros(4, 3, 5), return_cells=True)
+    _, _, tape = lstm.forward(zeros(4, 3, 5), return_cells=True)
     good = (4, 3, 12)
-    assert cells.shape == good
+    assert tape.cells.shape == good
     for shape in wrong(good):
         with pytest.raises(ValueError, match=says("dcells must have shape", good, "got", shape)):
             lstm.backward(tape, dcells=zeros(*shape))
@@ -382,7 +381,7 @@ def test_flags_of_calls(bad):
     for name, call in {
         "return_cells": lambda: lstm(x, return_cells=bad),
         "trace": lambda: lstm.forward(x, trace=bad),
-        "need_x": lambda: lstm.backward(tape, y, need_x=bad),
+        "input_grad": lambda: lstm.backward(tape, y, input_grad=bad),
         "accumulate": lambda: lstm.backward(tape, y, out=out, accumulate=bad),
     }.items():
         with pytest.raises(TypeError, match=rf"^{name} must be True or False"):
@@ -396,7 +395,7 @@ def test_flags_of_calls(bad):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("layer_norm_eps", {"layer_norm": "pre", "layer_norm_eps": 1e-50}),
+        ("layer_norm_eps", {"layer_norm": "output", "layer_norm_eps": 1e-50}),
         ("gate_clip", {"gate_clip": 1e-50}),
         ("cell_clip", {"cell_clip": 1e50}),
         ("forget_bias", {"forget_bias": -1e300}),

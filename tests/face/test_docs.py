@@ -76,7 +76,7 @@ def test_docstrings(name, tmp_path, monkeypatch):
 def test_there_are_examples():
     """The search finds those of the classes, not only those of modules."""
     found = [test.name for name in ("quadgate", "quadgate.lstm", "quadgate.rnn") for test in examples(name)]
-    assert {"quadgate", "quadgate.lstm.LSTM", "quadgate.rnn.RNN"} <= set(found)
+    assert {"quadgate", "quadgate.LSTM", "quadgate.RNN"} <= set(found)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])

@@ -53,9 +53,10 @@ def test_accumulating_nothing():
     lstm = qg.LSTM(5, 7, rng=0)
     _, _, tape = lstm.forward(np.zeros((0, 3, 5), np.float32))
     out = {name: np.full(value.shape, 3, np.float32) for name, value in lstm.params.items()}
-    lstm.backward(tape, out=out, accumulate=True)
+    nothing = np.zeros((0, 3, 7), np.float32)
+    lstm.backward(tape, nothing, out=out, accumulate=True)
     assert all((value == 3).all() for value in out.values())
-    lstm.backward(tape, out=out)
+    lstm.backward(tape, nothing, out=out)
     assert not any(value.any() for value in out.values())
 
 

@@ -9,7 +9,7 @@ import pytest
 import quadgate as qg
 from support.cases import DTYPES, same_bits
 
-ALL = {"num_layers": 2, "bidirectional": True, "peephole": True, "layer_norm": "pre", "shortcut": "highway"}
+ALL = {"num_layers": 2, "bidirectional": True, "peephole": True, "layer_norm": "output", "shortcut": "highway"}
 BOTH = pytest.mark.parametrize("scheme", ["pytorch", "keras"])
 
 

@@ -26,7 +26,7 @@ LSTM_OPTIONS = {
     "cell_clip": (3.0, {}),
     "proj_clip": (0.5, {"proj_size": 2}),
     "gate_clip": (4.0, {}),
-    "layer_norm": ("pre", {}),
+    "layer_norm": ("output", {}),
     "layer_norm_eps": (1e-3, {}),
     "recurrent_dropout": (0.25, {}),
     "weight_drop": (0.1, {}),
@@ -83,7 +83,7 @@ def test_every_option_is_kept_shown_and_copied(kind, name):
         setattr(net, name, value)
     assert f"{name}={value!r}" in repr(net)
     assert name not in repr(kind(3, 4, **needs))
-    again = eval(repr(net), {kind.__name__: kind, "float32": np.float32})
+    again = eval(repr(net), {kind.__name__: kind})
     assert repr(again) == repr(net)
     for other in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert repr(other) == repr(net)
@@ -97,7 +97,7 @@ def test_all_at_once():
     options = {name: value for name, (value, _) in LSTM_OPTIONS.items() if name not in ("bias", "coupled", "reverse")}
     lstm = qg.LSTM(3, 4, 3, **options, dtype=np.float64, rng=0)
     shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    assert repr(lstm) == f"LSTM(3, 4, num_layers=3, {shown}, dtype=float64)"
+    assert repr(lstm) == f"LSTM(3, 4, num_layers=3, {shown}, dtype='float64')"
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
     want, (h, c) = lstm(x)
     for other in (copy.deepcopy(lstm), pickle.loads(pickle.dumps(lstm))):
@@ -115,8 +115,8 @@ def test_defaults():
         assert getattr(lstm, name) == value
         assert not hasattr(rnn, name)
     assert rnn.nonlinearity == "tanh"
-    assert repr(lstm) == "LSTM(3, 4, dtype=float32)"
-    assert repr(rnn) == "RNN(3, 4, dtype=float32)"
+    assert repr(lstm) == "LSTM(3, 4, dtype='float32')"
+    assert repr(rnn) == "RNN(3, 4, dtype='float32')"
     assert repr(qg.LSTM(3, 4, **DEFAULTS, **LSTM_DEFAULTS)) == repr(lstm)
 
 
@@ -175,7 +175,7 @@ def test_wrong_values_are_named(name, value, error):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"layer_norm": "post"}, "layer_norm must be None, 'pre' or 'carried', got 'post'"),
+        ({"layer_norm": "post"}, "layer_norm must be None, 'output' or 'cell', got 'post'"),
         ({"merge": 3, "bidirectional": True}, "merge must be 'concat', 'sum', 'mul' or 'mean', got 3"),
         ({"cell_clip": -2}, "cell_clip must be a positive number, got -2.0"),
         ({"zoneout": (0, 3)}, "zoneout[1] must be a probability, from 0 to 1, got 3.0"),
@@ -194,7 +194,6 @@ PAIRS = [
     ("reverse", "bidirectional", {"reverse": True, "bidirectional": True}),
     *(("merge", "bidirectional", {"merge": merge}) for merge in ("sum", "mul", "mean")),
     *(("shortcut", "num_layers", {"shortcut": shortcut}) for shortcut in ("residual", "highway", "dense")),
-    ("dropout", "num_layers", {"dropout": 0.5}),
     ("proj_clip", "proj_size", {"proj_clip": 1.0}),
     ("coupled", "forget_bias", {"coupled": True, "forget_bias": 1.0}),
     ("bias", "forget_bias", {"bias": False, "forget_bias": 1.0}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_streams(again, batch, dtype):
     stream = lstm.stream(batch)
     stream.run(d.x[:5])
     other = again(stream)
-    assert other.batch == batch
+    assert other.batch_size == batch
     for one in (stream, other):
         assert same_bits(one.run(d.x[5:]), want[5:])
     stream.reset()
@@ -110,3 +111,127 @@ def test_the_size_is_that_of_the_parameters():
     lstm = qg.LSTM(64, 128, rng=0)
     lstm(np.zeros((50, 8, 64), np.float32))
     assert len(pickle.dumps(lstm)) < lstm.num_parameters * 4 + 4096
+
+
+class Recorder(pickle.Unpickler):
+    """Lists the names that a pickle looks up."""
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.found = set()
+
+    def find_class(self, module, name):
+        self.found.add(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+def chance(kind, **options):
+    return kind(3, 4, 2, dropout=0.5, recurrent_dropout=0.25, rng=0, **options)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_no_numpy_objects(protocol):
+    """Names of NumPy's modules differ between its versions: a pickle has none of them."""
+    nets = [chance(qg.LSTM, zoneout=(0.1, 0.2), dtype=np.float64), chance(qg.RNN)]
+    for value in (*nets, *(net.stream(2) for net in nets)):
+        recorder = Recorder(io.BytesIO(pickle.dumps(value, protocol)))
+        recorder.load()
+        assert {name for name in recorder.found if "numpy" in name} == set()
+        names = {f"quadgate.{kind}" for kind in ("LSTM", "RNN", "Stream", "RNNStream")}
+        assert recorder.found <= {*names, "copyreg.__newobj__", "_codecs.encode", "__builtin__.bytes"}
+
+
+@every_copy
+def test_the_generator_goes_on_where_it_was(again):
+    net, x = chance(qg.LSTM), np.ones((5, 2, 3), np.float32)
+    net.forward(x)
+    other = again(net)
+    for _ in range(2):
+        one, two = net.forward(x)[2].dropped, other.forward(x)[2].dropped
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            assert same_bits(two[name], value)
+
+
+def state_of(net):
+    return net.__reduce_ex__(2)[2]
+
+
+def changed(state, path, value):
+    """A copy of a pickle's state, with one entry changed or, for None, left out."""
+    state = dict(state)
+    name, *rest = path
+    if rest:
+        state[name] = changed(state[name], rest, value)
+    elif value is None:
+        del state[name]
+    else:
+        state[name] = value
+    return state
+
+
+BYTES = np.zeros((16, 3), np.float32).tobytes()
+TAMPERED = [
+    (("format",), 2, "newer"),
+    (("format",), "1", "damaged"),
+    (("format",), None, "damaged"),
+    (("options",), None, "must have"),
+    (("more",), 1, "must have"),
+    (("options", "hidden_size"), 5, "weight_ih_l0"),
+    (("options", "hidden_size"), 0, "hidden_size"),
+    (("options", "num_layers"), 2, "parameters"),
+    (("options", "nonlinearity"), "tanh", "another kind"),
+    (("options", "dtype"), "float16", "dtype"),
+    (("options", "zoneout"), (0.1, 7.0), "zoneout"),
+    (("options", "activations"), ("sigmoid", "gelu", "tanh"), "activations"),
+    (("options", "colour"), "red", "colour"),
+    (("params", "weight_ih_l0"), None, "parameters"),
+    (("params", "weight_ih_l0"), ("float64", (16, 3), BYTES), "weight_ih_l0"),
+    (("params", "weight_ih_l0"), ("float32", (3, 16), BYTES), "weight_ih_l0"),
+    (("params", "weight_ih_l0"), ("float32", (16, 3), BYTES[:-1]), "weight_ih_l0"),
+    (("params", "weight_ih_l0"), ("float32", (16, 3), bytearray(BYTES)), "weight_ih_l0"),
+    (("params", "weight_ih_l0"), np.zeros((16, 3), np.float32), "weight_ih_l0"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), TAMPERED)
+def test_a_tampered_network_is_refused(path, value, said):
+    state = state_of(qg.LSTM(3, 4))
+    qg.LSTM.__new__(qg.LSTM).__setstate__(state)
+    with pytest.raises(ValueError, match=said):
+        qg.LSTM.__new__(qg.LSTM).__setstate__(changed(state, path, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("peephole", True), ("layer_norm", "cell"), ("proj_size", 2), ("zoneout", (0.1, 0.1))]
+)
+def test_an_rnn_with_options_of_an_lstm_is_refused(name, value):
+    state = state_of(qg.RNN(3, 4))
+    with pytest.raises(ValueError, match=name):
+        qg.RNN.__new__(qg.RNN).__setstate__(changed(state, ("options", name), value))
+
+
+def test_a_tampered_generator_is_refused():
+    state = state_of(chance(qg.LSTM))
+    for bad in (None, {}, {**state["generator"], "bit_generator": "MT19937"}, {**state["generator"], "state": 1}):
+        with pytest.raises((ValueError, TypeError, KeyError)):
+            qg.LSTM.__new__(qg.LSTM).__setstate__({**state, "generator": bad})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("format",), 2, "newer"),
+        (("batch_size",), 0, "batch_size"),
+        (("batch_size",), 3, "h of a pickle"),
+        (("network",), qg.RNN(3, 4), "another kind"),
+        (("network",), qg.LSTM(3, 4, bidirectional=True), "bidirectional"),
+        (("state", "c"), None, "c of a pickle"),
+        (("state",), 1, "another kind"),
+    ],
+)
+def test_a_tampered_stream_is_refused(path, value, said):
+    state = state_of(qg.LSTM(3, 4).stream(2))
+    qg.Stream.__new__(qg.Stream).__setstate__(state)
+    with pytest.raises(ValueError, match=said):
+        qg.Stream.__new__(qg.Stream).__setstate__(changed(state, path, value))

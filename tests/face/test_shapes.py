@@ -43,8 +43,8 @@ SHAPES = [
     ({"proj_size": 9}, {**plain(0, 3, columns=9), "weight_hr_l0": (9, 5)}),
     ({"peephole": True}, {**plain(0, 3), "peephole_l0": (3, 5)}),
     ({"coupled": True, "peephole": True}, {**plain(0, 3), "peephole_l0": (3, 5)}),
-    ({"proj_size": 2, "peephole": True, "layer_norm": "pre"}, ALL_KINDS),
-    ({"proj_size": 2, "peephole": True, "layer_norm": "carried"}, ALL_KINDS),
+    ({"proj_size": 2, "peephole": True, "layer_norm": "output"}, ALL_KINDS),
+    ({"proj_size": 2, "peephole": True, "layer_norm": "cell"}, ALL_KINDS),
     ({"num_layers": 2, "shortcut": "residual"}, {**plain(0, 3), **plain(1, 5)}),
     ({"num_layers": 3, "shortcut": "dense"}, {**plain(0, 3), **plain(1, 8), **plain(2, 13)}),
     ({"num_layers": 2, "shortcut": "dense", "bidirectional": True}, {**both(0, 3), **both(1, 13)}),
@@ -98,7 +98,8 @@ def test_shapes_of_a_call(options, want):
     outputs = columns * (directions if lstm.merge == "concat" else 1)
     for leading, rows in (((2, 4), (2,)), ((4,), ())):
         x = np.zeros((*leading, 3), np.float32)
-        y, (h, c), cells, tape = lstm.forward(x, return_cells=True)
+        y, (h, c), tape = lstm.forward(x, return_cells=True)
+        cells = tape.cells
         grads = lstm.backward(tape, y, (h, c), dcells=cells)
         assert y.shape == (*leading, outputs)
         assert h.shape == grads.h0.shape == (states, *rows, columns)
@@ -121,7 +122,7 @@ def test_pytorch_names_of_a_projection():
 
 def test_state_dict_of_all_kinds():
     """Ours keep our names; two biases are halves of `bias` alone, not of the highway's."""
-    options = {"peephole": True, "layer_norm": "pre", "shortcut": "highway", "proj_size": 2}
+    options = {"peephole": True, "layer_norm": "output", "shortcut": "highway", "proj_size": 2}
     one, two = (qg.LSTM(3, 5, 2, **options, rng=seed) for seed in (0, 1))
     saved = one.state_dict(prefix="net.")
     assert {"net.peephole_l0", "net.norm_c_l1", "net.weight_highway_l1", "net.bias_highway_l1"} <= saved.keys()

@@ -236,15 +236,15 @@ std::vector<Num<Real>> normal_backward(const std::vector<Num<Real>>& d, const No
 // ---- the cell ----
 
 template <class Real>
-CellKind<Real> plain_kind() {
+CellOptions<Real> plain_options() {
   const Real none = std::numeric_limits<Real>::infinity();
-  return {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, none, none, 0, 0, false, false};
+  return {{kSigmoid, 1, 0}, {kTanh, 1, 0}, {kTanh, 1, 0}, none, none, 0, 0, false, CellType::lstm};
 }
 
 template <class Real>
 struct CellRow {
   size_t hidden;
-  CellKind<Real> kind;
+  CellOptions<Real> options;
   const Real* peephole = nullptr;    // (3,H)
   const Norm<Real>* norm = nullptr;  // of c alone
 };
@@ -260,7 +260,7 @@ struct CellValues {
 template <class Real>
 CellValues<Real> forward(const CellRow<Real>& cell, std::vector<Num<Real>> a, const std::vector<Num<Real>>& c_prev) {
   const size_t H = cell.hidden;
-  const CellKind<Real>& k = cell.kind;
+  const CellOptions<Real>& k = cell.options;
   auto p = [&](size_t gate, size_t u) { return Num<Real>(cell.peephole ? cell.peephole[gate * H + u] : Real(0)); };
   CellValues<Real> s;
   for (size_t u = 0; u < H; ++u) {
@@ -306,7 +306,7 @@ CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& 
                              const std::vector<Num<Real>>& dm, const std::vector<Num<Real>>& d_c,
                              const unsigned char* keep_c, bool activated = false) {
   const size_t H = cell.hidden;
-  const CellKind<Real>& k = cell.kind;
+  const CellOptions<Real>& k = cell.options;
   auto p = [&](size_t gate, size_t u) { return Num<Real>(cell.peephole ? cell.peephole[gate * H + u] : Real(0)); };
   auto gate = [&](size_t g, size_t u, Num<Real> d, Num<Real> y) {
     if (activated) return g == 2 ? d * (Num<Real>(1) - y * y) : d * (y - y * y);

@@ -76,10 +76,10 @@ inline std::vector<Case> cases() {
   add("reverse, highway", 2, 1,
       [](Case& c, Options& o) { o.shortcut = Shortcut::highway, o.reverse = c.lengths = true; });
   add("Elman", 2, 1, [](Case& c, Options& o) {
-    o.cell.elman = true, o.cell.gate = {kTanh, 1, 0}, o.recurrent_dropout = 0.4, c.resets = true;
+    o.cell.type = CellType::elman, o.cell.gate = {kTanh, 1, 0}, o.recurrent_dropout = 0.4, c.resets = true;
   });
   add("Elman both ways", 2, 2, [](Case& c, Options& o) {
-    o.cell.elman = true, o.cell.gate = {kRelu, 1, 0}, o.shortcut = Shortcut::residual, c.lengths = true;
+    o.cell.type = CellType::elman, o.cell.gate = {kRelu, 1, 0}, o.shortcut = Shortcut::residual, c.lengths = true;
   });
   add("all but normalisation", 2, 2, [](Case& c, Options& o) {
     o.projection = 1, o.proj_clip = 0.5, o.peephole = o.cell.coupled = c.lengths = c.resets = true;

@@ -41,7 +41,8 @@ struct Matrix {
 template <class Real>
 void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t I, size_t H, size_t R,
                   bool ahead) {
-  const bool elman = what.kind.elman, by_extra = what.zoneout_h || what.masks || what.mask_c || what.recurrent;
+  const bool elman = what.options.type == CellType::elman,
+             by_extra = what.zoneout_h || what.masks || what.mask_c || what.recurrent;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
   const Matrix<Real> ih({G, H, W}, I), hh({G, H, W}, R);
   const PanelShape shape = ih.shape;
@@ -55,7 +56,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
 
   auto run = [&](size_t first, size_t n, bool in_place) {
     struct Out {
-      Rows<Real> c, y, y2, gates, h_masked;
+      Rows<Real> c, y, y_copy, gates, h_masked;
     } out = {empty_rows<Real>(n, C), empty_rows<Real>(n, H), empty_rows<Real>(n, H), empty_rows<Real>(n, 4 * C),
              empty_rows<Real>(n, H)};
     std::vector<ForwardRow<Real>> args;
@@ -67,7 +68,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
       inputs.push_back(x[at].data());
       args.push_back({x[at].data(), h[at].data(), pre.data() + at * blocks * line,
                       in_place ? out.c[r].data() : c[at].data(), out.c[r].data(), out.y[r].data(),
-                      r % 2 ? out.y2[r].data() : nullptr, elman ? nullptr : out.gates[r].data()});
+                      r % 2 ? out.y_copy[r].data() : nullptr, elman ? nullptr : out.gates[r].data()});
       extra.push_back({what.zoneout_h ? h_prev[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
                        what.masks || what.mask_c ? keep_c[at].data() : nullptr,
                        what.recurrent ? h_mask[at].data() : nullptr,
@@ -89,7 +90,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     step.use_pre = ahead;
     step.descending = true;
     step.large_tape = what.large_tape;
-    step.kind = what.plain ? nullptr : &what.kind;
+    step.options = what.plain ? nullptr : &what.options;
     step.peephole = what.peephole ? peephole.data() : nullptr;
     step.extra = by_extra ? extra.data() : nullptr;
     k.forward(step);
@@ -101,7 +102,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
   };
 
   const auto got = run(0, rows, false);
-  const judge::CellRow<Real> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr};
+  const judge::CellRow<Real> cell = {H, what.options, what.peephole ? peephole.data() : nullptr};
   for (size_t r = 0; r < rows; ++r) {
     std::vector<Num<Real>> a;
     for (size_t row = 0; row < G * H; ++row) {
@@ -114,23 +115,23 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     const auto c_prev = exact(c[r], 0, C);
     judge::CellValues<Real> s;
     if (elman)
-      for (Num<Real> v : a) s.m.push_back(apply(what.kind.gate, v));
+      for (Num<Real> v : a) s.m.push_back(apply(what.options.gate, v));
     else
       s = judge::forward(cell, a, c_prev);
     for (size_t u = 0; u < C; ++u) {
       const unsigned char* keep = what.masks || what.mask_c ? keep_c[r].data() : nullptr;
       CHECK(within(got.c[r][u],
-                   judge::kept(c_prev[u], s.c_new[u], keep, u, what.plain ? 0 : double(what.kind.zoneout_c))));
+                   judge::kept(c_prev[u], s.c_new[u], keep, u, what.plain ? 0 : double(what.options.zoneout_c))));
       const Num<Real> tape[4] = {s.i[u], s.f[u], s.g[u], s.o[u]};
       for (size_t g = 0; g < 4; ++g) CHECK(within(got.gates[r][g * H + u], what.plain ? tape[g] : s.a[g * H + u]));
     }
     for (size_t u = 0; u < H; ++u) {
       Num<Real> want = s.m[u];
       if (what.zoneout_h)
-        want =
-            judge::kept(Num<Real>(h_prev[r][u]), want, what.masks ? keep_h[r].data() : nullptr, u, what.kind.zoneout_h);
+        want = judge::kept(Num<Real>(h_prev[r][u]), want, what.masks ? keep_h[r].data() : nullptr, u,
+                           what.options.zoneout_h);
       CHECK(within(got.y[r][u], want));
-      if (r % 2) CHECK(got.y2[r][u] == got.y[r][u]);
+      if (r % 2) CHECK(got.y_copy[r][u] == got.y[r][u]);
       if (what.recurrent) CHECK(got.h_masked[r][u] == got.y[r][u] * h_mask[r][u]);
     }
   }
@@ -150,7 +151,7 @@ Num<Real> elman_slope(const Activation<Real>& f, Real h) {
 
 template <class Real>
 void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H, size_t R, bool first) {
-  const bool elman = what.kind.elman, keep_any = what.masks || what.mask_c;
+  const bool elman = what.options.type == CellType::elman, keep_any = what.masks || what.mask_c;
   const bool by_extra = keep_any || what.recurrent || rows % 2;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
   const Matrix<Real> w(what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
@@ -200,7 +201,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
                                half,
                                stride,
                                true,
-                               what.plain ? nullptr : &what.kind,
+                               what.plain ? nullptr : &what.options,
                                what.peephole ? peephole.data() : nullptr,
                                by_extra ? extra.data() : nullptr,
                                work.data()};
@@ -213,7 +214,8 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
   };
 
   const auto got = run(0, rows);
-  const judge::CellRow<Real> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr}, taped = {H, what.kind};
+  const judge::CellRow<Real> cell = {H, what.options, what.peephole ? peephole.data() : nullptr},
+                             taped = {H, what.options};
   for (size_t r = 0; r < rows; ++r) {
     std::vector<Num<Real>> dm, d_c;
     for (size_t u = 0; u < H; ++u) {
@@ -239,7 +241,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
     };
     if (elman) {
       for (size_t u = 0; u < H; ++u) {
-        CHECK(within(got.dg[r][u], dm[u] * elman_slope(what.kind.gate, gates[r][u])));
+        CHECK(within(got.dg[r][u], dm[u] * elman_slope(what.options.gate, gates[r][u])));
         CHECK(in_panel(0, u) == got.dg[r][u]);
       }
       continue;

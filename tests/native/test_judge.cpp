@@ -14,7 +14,7 @@ std::vector<Num<double>> numbers(const std::vector<double>& v) { return {v.begin
 void test_cell() {
   const size_t H = 5;
   for (const cell_cases::Case<double>& what : cell_cases::cases<double>()) {
-    if (what.kind.elman) continue;
+    if (what.options.type == CellType::elman) continue;
     for (int norm = 0; norm < 3; ++norm) {
       auto a = numbers(uniform<double>(4 * H)), c_prev = numbers(uniform<double>(H));
       const auto dm = numbers(uniform<double>(H)), d_c = numbers(uniform<double>(H));
@@ -22,7 +22,7 @@ void test_cell() {
       auto gain = uniform<double>(H), bias = uniform<double>(H);
       const auto keep = flags(H);
       const Norm<double> n = {nullptr, nullptr, gain.data(), bias.data(), 0.1, norm == 2};
-      const judge::CellRow<double> cell = {H, what.kind, what.peephole ? peephole.data() : nullptr,
+      const judge::CellRow<double> cell = {H, what.options, what.peephole ? peephole.data() : nullptr,
                                            norm ? &n : nullptr};
       auto loss = [&] {
         judge::sides() = 0;

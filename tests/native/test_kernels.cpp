@@ -34,7 +34,7 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   pack_panels(w_hh.data(), shape, hidden, p_hh.data());
   pack_bias(bias.data(), shape, p_bias.data());
   std::vector<std::vector<Real>> x, h, c, y(rows, std::vector<Real>(hidden)),
-      y2 = y, c_new = y, gates(rows, std::vector<Real>(4 * hidden));
+      y_copy = y, c_new = y, gates(rows, std::vector<Real>(4 * hidden));
   std::vector<ForwardRow<Real>> args;
   std::vector<const Real*> inputs;
   for (size_t r = 0; r < rows; ++r) {
@@ -45,7 +45,7 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   for (size_t r = 0; r < rows; ++r) {
     inputs.push_back(x[r].data());
     args.push_back({x[r].data(), h[r].data(), pre.data() + r * blocks * 4 * W, c[r].data(), c_new[r].data(),
-                    y[r].data(), training ? y2[r].data() : nullptr, training ? gates[r].data() : nullptr});
+                    y[r].data(), training ? y_copy[r].data() : nullptr, training ? gates[r].data() : nullptr});
   }
   if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, blocks, 0, blocks});
   // In two pieces and both orders, as threads and alternating passes over the panels do.
@@ -81,7 +81,7 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
       CHECK(close(c_new[r][u], cell, n));
       CHECK(close(y[r][u], out, n));
       if (!training) continue;
-      CHECK(y2[r][u] == y[r][u]);
+      CHECK(y_copy[r][u] == y[r][u]);
       CHECK(close(gates[r][u], i, n) && close(gates[r][hidden + u], f, n));
       CHECK(close(gates[r][2 * hidden + u], g, n) && close(gates[r][3 * hidden + u], o, n));
     }

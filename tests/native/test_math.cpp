@@ -209,7 +209,7 @@ std::vector<Named<Real>> functions() {
 template <class Real>
 std::vector<Real> slopes(const Kernels<Real>& k, const Activation<Real>& f, const std::vector<Real>& x) {
   const Real none = std::numeric_limits<Real>::infinity();
-  const CellKind<Real> kind = {{kAffine, 0, 1}, f, {kTanh, 1, 0}, none, none, 0, 0, false, false};
+  const CellOptions<Real> options = {{kAffine, 0, 1}, f, {kTanh, 1, 0}, none, none, 0, 0, false, CellType::lstm};
   std::vector<Real> y(x.size());
   for (size_t first = 0; first < x.size(); first += 4096) {
     const size_t n = std::min(x.size() - first, size_t(4096)), blocks = (n + k.width - 1) / k.width;
@@ -217,7 +217,7 @@ std::vector<Real> slopes(const Kernels<Real>& k, const Activation<Real>& f, cons
     std::copy_n(x.begin() + first, n, gates.begin() + 2 * n);
     const BackwardRow<Real> row = {nullptr,  nullptr,   nullptr,   gates.data(), c.data(),
                                    c.data(), dc.data(), dg.data(), panel.data()};
-    k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &kind, nullptr, nullptr});
+    k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &options, nullptr, nullptr});
     std::copy_n(dg.begin() + 2 * n, n, y.begin() + first);
   }
   return y;

@@ -106,11 +106,11 @@ void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Re
   const auto z = random_rows<Real>(rows, blocks * line), h_prev = random_rows<Real>(rows, R),
              h_mask = random_rows<Real>(rows, R);
   const auto keep = random_flags(rows, R);
-  const auto y = empty_rows<Real>(rows, R), y2 = empty_rows<Real>(rows, R), h_masked = empty_rows<Real>(rows, R);
+  const auto y = empty_rows<Real>(rows, R), y_copy = empty_rows<Real>(rows, R), h_masked = empty_rows<Real>(rows, R);
   std::vector<ProjectedRow<Real>> args;
   std::vector<OutputExtra<Real>> extra;
   for (size_t r = 0; r < rows; ++r) {
-    args.push_back({z[r].data(), y[r].data(), r % 2 ? y2[r].data() : nullptr});
+    args.push_back({z[r].data(), y[r].data(), r % 2 ? y_copy[r].data() : nullptr});
     extra.push_back({zoneout ? h_prev[r].data() : nullptr, masks ? keep[r].data() : nullptr, nullptr,
                      recurrent ? h_mask[r].data() : nullptr, recurrent ? h_masked[r].data() : nullptr});
   }
@@ -122,7 +122,7 @@ void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Re
       Num<Real> want = judge::clip(Num<Real>(z[r][u]), clip);
       if (zoneout) want = judge::kept(Num<Real>(h_prev[r][u]), want, masks ? keep[r].data() : nullptr, u, rate);
       CHECK(within(y[r][u], want));
-      if (r % 2) CHECK(y2[r][u] == y[r][u]);
+      if (r % 2) CHECK(y_copy[r][u] == y[r][u]);
       if (recurrent) CHECK(h_masked[r][u] == y[r][u] * h_mask[r][u]);
     }
   if (rate != 0) return;  // training has masks

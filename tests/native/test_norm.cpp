@@ -15,7 +15,7 @@ using Numbers = std::vector<Num<Real>>;
 
 template <class Real>
 struct Case {
-  CellKind<Real> kind = judge::plain_kind<Real>();
+  CellOptions<Real> options = judge::plain_options<Real>();
   bool carried = false, peephole = false, zoneout_h = false, masks = false, recurrent = false;
   double epsilon = 1e-5, mean = 0;  // of the products
 };
@@ -58,7 +58,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
 
   auto run = [&](size_t first, size_t n, bool in_place) {
     struct Out {
-      Rows<Real> c, y, y2, gates, h_masked, normal_ih, normal_hh, inverse;
+      Rows<Real> c, y, y_copy, gates, h_masked, normal_ih, normal_hh, inverse;
     } out = {empty_rows<Real>(n, H), empty_rows<Real>(n, H), empty_rows<Real>(n, H), empty_rows<Real>(n, G),
              empty_rows<Real>(n, H), empty_rows<Real>(n, G), empty_rows<Real>(n, G), empty_rows<Real>(n, 2)};
     std::vector<ForwardRow<Real>> args;
@@ -68,7 +68,8 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
       const size_t at = first + r;
       if (in_place) std::memcpy(out.c[r].data(), c_prev[at].data(), H * sizeof(Real));
       args.push_back({nullptr, nullptr, nullptr, in_place ? out.c[r].data() : c_prev[at].data(), out.c[r].data(),
-                      out.y[r].data(), r % 2 ? out.y2[r].data() : nullptr, training ? out.gates[r].data() : nullptr});
+                      out.y[r].data(), r % 2 ? out.y_copy[r].data() : nullptr,
+                      training ? out.gates[r].data() : nullptr});
       norms.push_back({ih_panels[at].data(), hh_panels[at].data(), training ? out.normal_ih[r].data() : nullptr,
                        training ? out.normal_hh[r].data() : nullptr, training ? out.inverse[r].data() : nullptr});
       extra.push_back({what.zoneout_h ? h_prev[at].data() : nullptr, what.masks ? keep_h[at].data() : nullptr,
@@ -76,12 +77,12 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
                        what.recurrent ? out.h_masked[r].data() : nullptr});
     }
     const Guarded<Real> work(2 * blocks * W);
-    k.normalised({&norm, p_bias.data(), args.data(), norms.data(), n, H, &what.kind, diagonal,
+    k.normalised({&norm, p_bias.data(), args.data(), norms.data(), n, H, &what.options, diagonal,
                   extras ? extra.data() : nullptr, work.data()});
     return out;
   };
   const auto got = run(0, rows, false);
-  const judge::CellRow<Real> cell = {H, what.kind, diagonal, &norm}, taped = {H, what.kind, nullptr, &norm};
+  const judge::CellRow<Real> cell = {H, what.options, diagonal, &norm}, taped = {H, what.options, nullptr, &norm};
   for (size_t r = 0; r < rows; ++r) {
     const auto normal_ih = judge::normal_of(numbers(ih[r].data(), G), norm.epsilon);
     const auto normal_hh = judge::normal_of(numbers(hh[r].data(), G), norm.epsilon);
@@ -94,11 +95,11 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
     for (size_t u = 0; u < H; ++u) {
       const unsigned char *in_h = what.masks ? keep_h[r].data() : nullptr,
                           *in_c = what.masks ? keep_c[r].data() : nullptr;
-      CHECK(within(got.c[r][u], judge::kept(before[u], s.c_new[u], in_c, u, what.kind.zoneout_c)));
+      CHECK(within(got.c[r][u], judge::kept(before[u], s.c_new[u], in_c, u, what.options.zoneout_c)));
       const auto m =
-          what.zoneout_h ? judge::kept(Num<Real>(h_prev[r][u]), s.m[u], in_h, u, what.kind.zoneout_h) : s.m[u];
+          what.zoneout_h ? judge::kept(Num<Real>(h_prev[r][u]), s.m[u], in_h, u, what.options.zoneout_h) : s.m[u];
       CHECK(within(got.y[r][u], m));
-      if (r % 2) CHECK(got.y2[r][u] == got.y[r][u]);
+      if (r % 2) CHECK(got.y_copy[r][u] == got.y[r][u]);
       if (what.recurrent) CHECK(got.h_masked[r][u] == got.y[r][u] * h_mask[r][u]);
     }
     if (!training) continue;
@@ -133,7 +134,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
     extra.push_back({r % 2 ? dcell[r].data() : nullptr, nullptr, what.masks ? keep_c[r].data() : nullptr, nullptr,
                      nullptr, nullptr, r % 2 ? dc_total[r].data() : nullptr, r % 3 ? c_new[r].data() : nullptr});
   }
-  k.normalised_backward({&norm, args.data(), norms.data(), rows, H, stride, &what.kind, diagonal,
+  k.normalised_backward({&norm, args.data(), norms.data(), rows, H, stride, &what.options, diagonal,
                          more ? extra.data() : nullptr, work.data()});
   for (size_t r = 0; r < rows; ++r) {
     const auto before = numbers(c_prev[r].data(), H);
@@ -181,14 +182,14 @@ std::vector<Case<Real>> cases() {
     add([](Case<Real>&) {});
     add([](Case<Real>& c) { c.peephole = true; });
     add([](Case<Real>& c) { c.mean = 100; });  // must not cost the variance its digits
-    add([](Case<Real>& c) { c.kind.gate_clip = Real(0.9), c.kind.cell_clip = Real(0.5); });
-    add([](Case<Real>& c) { c.kind.coupled = c.peephole = true; });
-    add([](Case<Real>& c) { c.kind.zoneout_c = Real(0.3), c.kind.zoneout_h = Real(0.2), c.zoneout_h = true; });
+    add([](Case<Real>& c) { c.options.gate_clip = Real(0.9), c.options.cell_clip = Real(0.5); });
+    add([](Case<Real>& c) { c.options.coupled = c.peephole = true; });
+    add([](Case<Real>& c) { c.options.zoneout_c = Real(0.3), c.options.zoneout_h = Real(0.2), c.zoneout_h = true; });
     add([](Case<Real>& c) { c.masks = c.zoneout_h = c.peephole = true, c.epsilon = 0.1; });
     add([](Case<Real>& c) { c.recurrent = true, c.epsilon = 1e-3; });
     add([](Case<Real>& c) {
-      c.kind.gate = {kHardSigmoid, Real(0.3), Real(0.4)}, c.kind.cell = {kSoftplus, 1, 0};
-      c.kind.output = {kScaledTanh, Real(1.3), Real(0.6)};
+      c.options.gate = {kHardSigmoid, Real(0.3), Real(0.4)}, c.options.cell = {kSoftplus, 1, 0};
+      c.options.output = {kScaledTanh, Real(1.3), Real(0.6)};
     });
   }
   return all;

@@ -21,7 +21,8 @@ from support.verdicts import judge
 pytestmark = pytest.mark.numbers
 
 double_slowly = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-GIVEN = [(*given, False) for given in itertools.product((True, False), repeat=3)]  # dcells is for test_variants.py
+# At least one gradient; dcells is for test_variants.py.
+GIVEN = [(*given, False) for given in itertools.product((True, False), repeat=3) if any(given)]
 
 
 def check(case: Case, *, running: bool = True, norm: bool = True) -> None:
@@ -74,7 +75,7 @@ def test_every_combination_of_options(layers, bidirectional, dtype):
     flags = itertools.product((False, True), repeat=4)
     for n, (bias, batch_first, lengths, state) in enumerate(flags):
         some = {"bias": bias, "batch_first": batch_first, "lengths": lengths, "state": state}
-        check(plain(4, 7, 9, 11, layers, bidirectional, dtype=dtype, seed=n, given=GIVEN[n % 8], **some))
+        check(plain(4, 7, 9, 11, layers, bidirectional, dtype=dtype, seed=n, given=GIVEN[n % 7], **some))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

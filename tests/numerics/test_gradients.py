@@ -12,7 +12,7 @@ from support.cases import DTYPES, data, model, plain, run, same_bits
 
 pytestmark = pytest.mark.numbers
 
-GIVEN = list(itertools.product((True, False), repeat=3))
+GIVEN = list(itertools.product((True, False), repeat=3))[:-1]  # at least one of them
 
 
 def loss(lstm, x, state, lengths, dy, dstate):
@@ -198,7 +198,7 @@ def test_without_the_gradient_of_x(bidirectional):
     case = plain(5, 3, 4, 18, 2, bidirectional)
     lstm, d = model(case), data(case)
     _, _, tape = lstm.forward(d.x, d.state)
-    want, got = lstm.backward(tape, d.dy, d.dstate), lstm.backward(tape, d.dy, d.dstate, need_x=False)
+    want, got = lstm.backward(tape, d.dy, d.dstate), lstm.backward(tape, d.dy, d.dstate, input_grad=False)
     assert got.x is None
     assert same_bits(got.h0, want.h0)
     assert same_bits(got.c0, want.c0)

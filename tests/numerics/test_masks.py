@@ -26,7 +26,7 @@ def x_for(lstm, seed=0):
 
 
 def masks_of(lstm, rng=None, x=None):
-    return lstm.forward(x_for(lstm) if x is None else x, rng=rng)[-1].masks
+    return lstm.forward(x_for(lstm) if x is None else x, rng=rng)[-1].dropped
 
 
 def assert_same(one, two):
@@ -129,7 +129,7 @@ def test_networks_without():
     rng = np.random.default_rng(0)
     before = repr(rng.bit_generator.state)
     for given in (None, 3, rng):
-        assert lstm.forward(x_for(lstm), rng=given)[-1].masks == {}
+        assert lstm.forward(x_for(lstm), rng=given)[-1].dropped == {}
     assert repr(rng.bit_generator.state) == before
     for net in (lstm, make(), qg.RNN(5, 7)):
         for bad in ("seed", 1.5, -1, True, np.random.RandomState(0)):
@@ -142,7 +142,7 @@ def test_rnn():
     want = {name: entry for name, entry in wanted([""]).items() if "zoneout" not in name}
     want = {name: (p, (7, 7) if "weight" in name else shape) for name, (p, shape) in want.items()}
     x = np.zeros((STEPS, ROWS, 5), np.float32)
-    assert_same(rnn.forward(x, rng=2)[-1].masks, by_hand(want, np.random.default_rng(2)))
+    assert_same(rnn.forward(x, rng=2)[-1].dropped, by_hand(want, np.random.default_rng(2)))
 
 
 def test_the_networks_own_generator():
@@ -193,7 +193,7 @@ def test_masks_and_results_do_not_depend_on_the_number_of_threads():
         qg.set_num_threads(threads)
         y, (h, c), tape = lstm.forward(x_for(lstm), rng=1)
         grads = lstm.backward(tape, np.ones_like(y))
-        results.append([y, h, c, grads.x, *tape.masks.values(), *grads.params.values()])
+        results.append([y, h, c, grads.x, *tape.dropped.values(), *grads.params.values()])
     assert all(same_bits(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -229,10 +229,10 @@ def test_arguments_of_any_kind():
     x = x_for(lstm)
     y, _, tape = lstm.forward(x.tolist(), rng=1)
     assert same_bits(y, lstm.forward(x, rng=1)[0])
-    assert tape.masks["zoneout_h_l0"].shape == (STEPS, ROWS, 7)
+    assert tape.dropped["zoneout_h_l0"].shape == (STEPS, ROWS, 7)
     for shape in ((0, 3, 5), (4, 0, 5)):
         _, _, tape = lstm.forward(np.zeros(shape, np.float32), rng=1)
-        assert tape.masks["zoneout_h_l0"].shape == (*shape[:2], 7)
+        assert tape.dropped["zoneout_h_l0"].shape == (*shape[:2], 7)
 
 
 def test_masks_that_no_memory_holds():
@@ -247,8 +247,9 @@ def test_a_tape_keeps_its_masks():
     y, _, tape = lstm.forward(x_for(lstm), rng=4)
     before = lstm.backward(tape, np.ones_like(y))
     with pytest.raises(AttributeError):
-        tape.masks = {}
-    tape.masks.clear()
+        tape.dropped = {}
+    with pytest.raises(AttributeError):
+        tape.dropped.clear()
     junk = [np.ones(1 << k, bool) for k in range(12)]  # what would lie in memory that was given back
     after = lstm.backward(tape, np.ones_like(y))
     assert same_bits(before.x, after.x)

@@ -20,7 +20,7 @@ NETS = {
     "bidirectional": {"bidirectional": True},
     "three_layers": {"num_layers": 3, "shortcut": "highway"},
     "two_layers_both_ways": {"num_layers": 2, "bidirectional": True, "merge": "mul", "shortcut": "dense"},
-    "everything": {"proj_size": 5, "peephole": True, "cell_clip": 0.4, "layer_norm": "carried", "bidirectional": True},
+    "everything": {"proj_size": 5, "peephole": True, "cell_clip": 0.4, "layer_norm": "cell", "bidirectional": True},
     "rnn": {"nonlinearity": "tanh", "bidirectional": True},
 }
 every_net = pytest.mark.parametrize("name", NETS)

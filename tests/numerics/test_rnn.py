@@ -64,7 +64,7 @@ def test_against_the_reference(options, dtype):
     dy, dh = normal(*y.shape, dtype=dtype, seed=1), normal(*h.shape, dtype=dtype, seed=1)
     grads = rnn.backward(tape, dy, dh)
     given = {"nonlinearity": "tanh", "num_layers": 1, "bidirectional": False, **options}
-    given["masks"] = tape.masks or None
+    given["masks"] = tape.dropped or None
     empty = np.empty((states, B, 0))
     want, (want_h, _), want_tape = reference.forward(rnn.params, x, (h0, empty), lengths, resets=resets, **given)
     want_grads = reference.backward(rnn.params, want_tape, dy, (dh, None))
@@ -139,7 +139,7 @@ def test_gradients_into_arrays():
     y, h, tape = rnn.forward(normal(T, B, IN))
     want = rnn.backward(tape, y, h)
     out = {name: np.ones(value.shape, np.float32) for name, value in rnn.params.items()}
-    grads = rnn.backward(tape, y, h, need_x=False, out=out)
+    grads = rnn.backward(tape, y, h, input_grad=False, out=out)
     assert grads.x is None
     for name, value in out.items():
         assert grads.params[name] is value
@@ -159,7 +159,7 @@ def test_streams(batch_first):
     stream = rnn.stream(B)
     assert type(stream) is qg.RNNStream
     assert stream.rnn is rnn
-    assert repr(stream) == f"{rnn!r}.stream({B})"
+    assert repr(stream) == f"{rnn!r}.stream(batch_size={B})"
     assert not stream.state.any()
     stream.state = h0
     assert same_bits(stream.state, h0)
@@ -221,7 +221,7 @@ def test_wrong_gradients():
         rnn.backward(None)
     other = qg.LSTM(IN, H)
     with pytest.raises(ValueError, match="tape"):
-        rnn.backward(other.forward(normal(T, B, IN))[2])
+        rnn.backward(other.forward(normal(T, B, IN))[2], np.ones((T, B, H)))
 
 
 def test_out_and_state_share_memory():

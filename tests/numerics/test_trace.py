@@ -14,8 +14,8 @@ def test_a_trace():
     """Gates and cells of every step, time-major; norms after backward, new ones each time."""
     lstm = qg.LSTM(3, 5, 2, batch_first=True, bidirectional=True, rng=0)
     x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
-    y, _, cells, tape = lstm.forward(x, lengths=[6, 2, 0, 4], return_cells=True, trace=True)
-    trace = tape.trace
+    y, _, tape = lstm.forward(x, lengths=[6, 2, 0, 4], return_cells=True, trace=True)
+    trace, cells = tape.trace, tape.cells
     assert type(trace) is qg.Trace
     for value in (trace.i, trace.f, trace.g, trace.o, trace.c):
         assert value.shape == (4, 6, 4, 5)
@@ -53,7 +53,8 @@ def test_resets_and_dcells_of_any_kind(change):
     lstm = qg.LSTM(3, 5, rng=0)
     rng = np.random.default_rng(1)
     x, resets = rng.normal(size=(4, 2, 3)).astype(np.float32), rng.random((4, 2)) < 0.5
-    y, (h, c), cells, tape = lstm.forward(x, resets=resets, return_cells=True)
+    y, (h, c), tape = lstm.forward(x, resets=resets, return_cells=True)
+    cells = tape.cells
     want = lstm.backward(tape, dcells=cells)
     for got in (lstm(x, resets=change(resets), return_cells=True), lstm(x.tolist(), resets=resets, return_cells=True)):
         assert same_bits(got[0], y)

@@ -144,7 +144,7 @@ def test_a_signal_handler_may_use_the_network_but_not_the_running_stream(run_scr
     run_script(
         START.format(threads=1)
         + """
-stream = lstm.stream(batch=1)
+stream = lstm.stream(batch_size=1)
 x = long_input(stream.run, 2.0)
 said = []
 def handler(*_):

@@ -150,7 +150,7 @@ def test_the_interpreter_runs_on_during_a_call():
 
 def test_arguments_that_change_while_a_call_waits_its_turn():
     """A stream's second caller waits; what it was given is looked at when its turn comes."""
-    stream = qg.LSTM(8, 64, rng=0).stream(batch=1)
+    stream = qg.LSTM(8, 64, rng=0).stream(batch_size=1)
     long_input, x = np.zeros((400_000, 1, 8), np.float32), np.ones((1000, 1, 8), np.float32)
     first = threading.Thread(target=stream.run, args=(long_input,))
     got: list[object] = []

@@ -122,7 +122,7 @@ def test_norm_of_products_by_hand():
     """W x alone: eight numbers of mean 4.5 and variance 5.25; the other product is 0 and stays 0."""
     w = np.arange(1.0, 9.0)
     ones = {"norm_ih_l0": np.full(8, 2.0), "norm_hh_l0": np.full(8, 9.0), "norm_c_l0": [[1, 1], [0, 0]]}
-    _, c, _ = one_step(c0=[1.0, 1.0], x=1.0, weight_ih=w, layer_norm="pre", layer_norm_eps=0.75, **ones)
+    _, c, _ = one_step(c0=[1.0, 1.0], x=1.0, weight_ih=w, layer_norm="output", layer_norm_eps=0.75, **ones)
     a = 2 * (w - 4.5) / sqrt(5.25 + 0.75)
     want = [s(a[2 + k]) + s(a[k]) * tanh(a[4 + k]) for k in (0, 1)]
     np.testing.assert_allclose(c, want, **CLOSE)
@@ -134,9 +134,9 @@ def test_norm_of_c_by_hand():
     peep = {"peephole_l0": [[0, 0], [0, 0], [1, 1]]}
     size = 1 / sqrt(1 + 0.25 / 0.25)
     v = [-size + 3, 2 * size + 4]
-    h, c, _ = one_step(c0=[1.0, 3.0], layer_norm="pre", layer_norm_eps=0.25, **gains, **peep)
+    h, c, _ = one_step(c0=[1.0, 3.0], layer_norm="output", layer_norm_eps=0.25, **gains, **peep)
     np.testing.assert_allclose([*c, *h], [0.5, 1.5, s(0.5) * tanh(v[0]), s(1.5) * tanh(v[1])], **CLOSE)
-    h, c, _ = one_step(c0=[1.0, 3.0], layer_norm="carried", layer_norm_eps=0.25, **gains, **peep)
+    h, c, _ = one_step(c0=[1.0, 3.0], layer_norm="cell", layer_norm_eps=0.25, **gains, **peep)
     np.testing.assert_allclose([*c, *h], [*v, *(s(e) * tanh(e) for e in v)], **CLOSE)
 
 

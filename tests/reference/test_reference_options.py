@@ -48,8 +48,8 @@ ALONE = [
     {"proj_size": 2, "proj_clip": 0.1},
     {"gate_clip": 0.5},
     {"coupled": True},
-    {"layer_norm": "pre"},
-    {"layer_norm": "carried", "layer_norm_eps": 0.01},
+    {"layer_norm": "output"},
+    {"layer_norm": "cell", "layer_norm_eps": 0.01},
     {"num_layers": 2, "dropout": 0.4},
     {"recurrent_dropout": 0.4},
     {"weight_drop": 0.4},
@@ -123,7 +123,7 @@ def cases(draw):
             "coupled": draw(st.booleans()),
             "cell_clip": maybe(st.just(0.6)),
             "gate_clip": maybe(st.just(0.8)),
-            "layer_norm": maybe(st.sampled_from(["pre", "carried"])),
+            "layer_norm": maybe(st.sampled_from(["output", "cell"])),
             "layer_norm_eps": 0.1,  # a smaller one makes the derivatives of a few units' norms huge
             "zoneout": (p(), p()),
         }
@@ -351,7 +351,7 @@ def test_what_cannot_be_meant():
 
 
 def test_long_double_stays_with_every_option():
-    case = Problem(2, peephole=True, proj_size=2, layer_norm="carried", cell_clip=0.5, zoneout=(0.3, 0.3), coupled=True)
+    case = Problem(2, peephole=True, proj_size=2, layer_norm="cell", cell_clip=0.5, zoneout=(0.3, 0.3), coupled=True)
     case.x = case.x.astype(np.longdouble)
     y, (h, c), _ = case.forward()
     grads = case.backward()

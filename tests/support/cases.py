@@ -234,7 +234,7 @@ def train(case: Case, net: Any, d: Data, rng: Any = None) -> tuple[Found, Any]:
         )
         grads = net.backward(tape, to_layout(case, d.dy), states_to_layout(case, d.dstate))
         return Found(outputs(case, y, state) | gradients(case, grads) | grads.params), tape
-    y, state, cells, tape = net.forward(
+    y, state, tape = net.forward(
         to_layout(case, d.x),
         states_to_layout(case, d.state),
         return_cells=True,
@@ -246,7 +246,7 @@ def train(case: Case, net: Any, d: Data, rng: Any = None) -> tuple[Found, Any]:
     grads = net.backward(tape, to_layout(case, d.dy), states_to_layout(case, d.dstate), dcells=dcells)
     trace = {"dh_norm": tape.trace.dh_norm, "dc_norm": tape.trace.dc_norm}
     trace |= {f"trace_{name}": getattr(tape.trace, name) for name in "ifgoc"}
-    return Found(outputs(case, y, state, cells) | gradients(case, grads) | trace | grads.params), tape
+    return Found(outputs(case, y, state, tape.cells) | gradients(case, grads) | trace | grads.params), tape
 
 
 def infer(case: Case, net: Any, d: Data, *, cells: bool = False) -> Found:

@@ -24,8 +24,8 @@ SINGLE: dict[str, Options] = {
     "cell_clip": {"cell_clip": 0.4},
     "proj_clip": {"proj_clip": 0.1, "proj_size": "P"},
     "gate_clip": {"gate_clip": 0.6},
-    "layer_norm_pre": {"layer_norm": "pre"},
-    "layer_norm_carried": {"layer_norm": "carried"},
+    "layer_norm_pre": {"layer_norm": "output"},
+    "layer_norm_carried": {"layer_norm": "cell"},
     "recurrent_dropout": {"recurrent_dropout": 0.4},
     "weight_drop": {"weight_drop": 0.3},
     "zoneout_h": {"zoneout": (0.3, 0.0)},
@@ -92,7 +92,7 @@ def random_options(pick: Pick, hidden: int, inputs: int = 4) -> Options:
     if pick(rare):
         options |= {"activations": tuple(pick([one, *ACTIVATIONS]) for one in DEFAULT_ACTIVATIONS)}
     if pick(rare):
-        options |= {"layer_norm": pick(("pre", "carried")), "layer_norm_eps": 0.0}
+        options |= {"layer_norm": pick(("output", "cell")), "layer_norm_eps": 0.0}
         options["layer_norm_eps"] = norm_eps(hidden, inputs, options.get("proj_size", hidden))
     if pick(rare):
         options |= {"zoneout": (0.3 * pick(often), 0.4 * pick(often))}

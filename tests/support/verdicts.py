@@ -157,7 +157,7 @@ def check(v: Case, attempts: int = 60) -> None:
     for attempt in range(attempts):
         d = data(v, attempt)
         found, tape = train(v, net, d)
-        right = verdict(v, net, d, tape.masks if v.chance else None)
+        right = verdict(v, net, d, tape.dropped if v.chance else None)
         if not right.clear:
             continue
         compare(found, right, v)
@@ -165,9 +165,9 @@ def check(v: Case, attempts: int = 60) -> None:
         without = infer(v, net, d, cells=True)
         if v.chance:
             compare(without, verdict(v, net, d, None, backward=False), f"{v}, inference")
-            assert v.steps * v.batch == 0 or tape.masks
+            assert v.steps * v.batch == 0 or tape.dropped
         else:
-            assert not tape.masks
+            assert not tape.dropped
             for name, value in without.items():
                 assert same_bits(value, found[name]), f"{v}: {name} differs between inference and training"
         return

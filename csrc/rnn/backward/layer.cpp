@@ -160,7 +160,7 @@ void BackwardLayer<Real>::set_extra(size_t s, size_t r) {
   if (pass_.call.dcells && task_.l + 1 == pass_.sizes.layers) cell.dcell = pass_.call.dcells.at(t, i) + task_.d * H_;
   if (!masks.zoneout_c.empty()) cell.keep_c = masks.zoneout_c[id_] + dense * H_;
   if (pass_.step.dc_total) cell.dc_total = pass_.step.dc_total + i * H_;
-  if (block_.c_new) cell.fresh = block_.c_new + row_in_block(s, r) * H_;
+  if (block_.c_new) cell.c_new = block_.c_new + row_in_block(s, r) * H_;
 }
 
 // The operands of the products over the block's rows: the row of [x, h, 1], and m.
@@ -193,7 +193,7 @@ void BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
   step.n_rows = r1 - r0;
   step.panel_stride = pass_.panel_stride(weights_.hh.shape);
   step.descending = s % 2;
-  step.kind = pass_.w.kind();
+  step.options = pass_.w.cell_options();
   step.peephole = weights_.peephole;
   step.extra = scratch_.extra ? scratch_.extra + (r0 - row0_) : nullptr;
   step.work = scratch_.product_work;
@@ -249,7 +249,7 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
   step.n_rows = n;
   step.panel_stride = pass_.panel_stride(weights_.hh.shape);
   step.descending = s % 2;
-  step.kind = pass_.w.kind();
+  step.options = pass_.w.cell_options();
   step.peephole = weights_.peephole;
   step.extra = scratch_.cell_extra;
   step.work = scratch_.product_work;
@@ -312,7 +312,7 @@ void BackwardLayer<Real>::normalised(size_t s, size_t n) {
   step.n_rows = end - first;
   step.hidden_size = H;
   step.panel_stride = pass_.panel_stride(weights_.hh.shape);
-  step.kind = pass_.w.kind();
+  step.options = pass_.w.cell_options();
   step.peephole = weights_.peephole;
   step.extra = scratch_.cell_extra ? scratch_.cell_extra + first : nullptr;
   step.work = scratch_.norm_work;

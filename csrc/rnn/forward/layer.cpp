@@ -56,9 +56,9 @@ class ForwardLayer {
   const size_t id_;
   const bool reverse_;
   const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
-  // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y2 are its.
+  // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y_copy are its.
   struct Strides {
-    ptrdiff_t y, y2, dense;
+    ptrdiff_t y, y_copy, dense;
   };
   Strides strides_ = {};
   size_t n_ = 0;  // active rows
@@ -112,7 +112,7 @@ void ForwardLayer<Real>::set_step() {
   step_.recurrent_size = R_;
   step_.rows = scratch_.rows;
   step_.use_pre = scratch_.pre_rows && project_ahead(w_, weights_.ih.n_k, task_.row1 - task_.row0, task_.s1 - task_.s0);
-  step_.kind = w_.kind();
+  step_.options = w_.cell_options();
   step_.peephole = weights_.peephole;
   step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
   // L2 could keep little of a large tape for the backward pass, which is not worth a detour through memory; 16 MB is
@@ -126,16 +126,16 @@ template <class Real>
 void ForwardLayer<Real>::set_strides() {
   const bool tape = pass_.call.tape;
   strides_.y = towards_next(task_.out.step);
-  strides_.y2 = task_.copy ? towards_next(task_.copy.step) : 0;
+  strides_.y_copy = task_.copy ? towards_next(task_.copy.step) : 0;
   strides_.dense = towards_next(pass_.call.batch);
   step_.next.x = towards_next(task_.in.step);
   step_.next.y = strides_.y;
-  step_.next.y2 = strides_.y2;
+  step_.next.y_copy = strides_.y_copy;
   step_.next.c = task_.cells ? towards_next(task_.cells.step) : 0;
   step_.next.gates = tape ? strides_.dense * ptrdiff_t(pass_.n.taped) : 0;
   if (!scratch_.projected) return;
   step_.next.y = tape ? strides_.dense * ptrdiff_t(H_) : 0;
-  step_.next.y2 = 0;
+  step_.next.y_copy = 0;
 }
 
 // All about row i at step s0.
@@ -148,7 +148,7 @@ void ForwardLayer<Real>::set_row(size_t i) {
   row.h = task_.h + b * R_;
   row.pre = nullptr;  // set by project_inputs
   row.y = task_.out.at(t, b);
-  row.y2 = task_.copy ? task_.copy.at(t, b) : nullptr;
+  row.y_copy = task_.copy ? task_.copy.at(t, b) : nullptr;
   row.c_prev = task_.c + b * C_;
   row.c = task_.cells ? task_.cells.at(t, b) : task_.c + b * C_;
   row.gates = tape ? tape->gates[id_].data() + dense * pass_.n.taped : nullptr;
@@ -156,9 +156,9 @@ void ForwardLayer<Real>::set_row(size_t i) {
     ProjectedRow<Real>& projected = scratch_.projected[i];
     projected.z = shared_.z + i * pass_.n.hr_panel;
     projected.y = row.y;
-    projected.y2 = row.y2;
+    projected.y_copy = row.y_copy;
     row.y = tape ? tape->m[id_].data() + dense * H_ : shared_.m + i * H_;
-    row.y2 = nullptr;
+    row.y_copy = nullptr;
   }
   if (scratch_.norm) {
     NormRow<Real>& norm = scratch_.norm[i];
@@ -258,7 +258,7 @@ void ForwardLayer<Real>::advance_row(size_t s, size_t i) {
     ProjectedRow<Real>& projected = scratch_.projected[i];
     row.h = projected.y;
     projected.y += d.y;
-    projected.y2 += d.y2;
+    projected.y_copy += d.y_copy;
   }
   if (scratch_.norm && pass_.call.tape) {
     NormRow<Real>& norm = scratch_.norm[i];

@@ -64,7 +64,7 @@ bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, co
   norm.norm_rows = scratch.norm + first;
   norm.n_rows = end - first;
   norm.hidden_size = step.hidden_size;
-  norm.kind = step.kind;
+  norm.options = step.options;
   norm.peephole = step.peephole;
   norm.extra = step.extra ? step.extra + first : nullptr;
   norm.work = scratch.norm_work;

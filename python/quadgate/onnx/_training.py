@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, SupportsIndex
 import numpy as np
 
 from .. import _check
-from ..lstm import Grads
+from .._results import LSTMGrads
+from .._results import Tape as LSTMTape
 from . import _inputs
 from ._attributes import Attributes, parse
 from ._operator import Operator, Part, join, networks, outputs, returned, state_of
@@ -155,6 +156,8 @@ def lstm_backward(
         dy = dy if batch_first else dy.transpose(0, 2, 1, 3)  # now (T, B, D, H), or (B, T, D, H)
     rows = len(tape._attributes.directions), tape._y_shape[0 if batch_first else 2], tape._y_shape[3]
     ends = [_inputs.state(s, name, rows, batch_first, compute) for s, name in ((dY_h, "dY_h"), (dY_c, "dY_c"))]
+    if dy is None and all(end is None for end in ends):  # which the operator allows, and a network does not
+        ends[0] = np.zeros(rows, compute)
     found = []
     for part, kept in zip(parts, tape._tapes, strict=True):
         dy_part = None if dy is None else dy[:, :, part.directions].reshape(*dy.shape[:2], part.width)
@@ -220,17 +223,19 @@ def lstm_grad(
     gates = _inputs.shaped(iofc, "iofc", wide, "seq_length, 1, batch_size, 4*hidden_size", x.dtype)
     dy = None if dH_all is None else _inputs.shaped(dH_all, "dH_all", saved, meaning, x.dtype)[:, 0]
     ends = [_inputs.state(s, n, (1, batch, hidden), False, x.dtype) for s, n in ((dY_h, "dY_h"), (dY_c, "dY_c"))]
+    if dy is None and all(end is None for end in ends):
+        ends[0] = np.zeros((1, batch, hidden), x.dtype)
     zeros = np.zeros((1, 8 * hidden), x.dtype)
     (part,) = networks(weights._replace(B=zeros), attributes)
     start = state_of(part, given) or (np.zeros((1, batch, hidden), x.dtype),) * 2
     plain = [_check.plain(a, x.dtype) for a in (h, _inputs.our_gates(gates[:, 0]), c)]
-    tape = _check.computed(part.net._net.make_tape(x, start, *plain))
-    found = part.net.backward(tape, dy, (ends[0], ends[1]))
+    tape = _check.computed(part.net._snapshot.core.make_tape(x, start, *plain))
+    found = part.net.backward(LSTMTape(tape), dy, (ends[0], ends[1]))
     return _gradients([part], [found], (initial_h is not None, initial_c is not None), False, dtype)
 
 
 def _gradients(
-    parts: list[Part], found: list[Grads], has_state: tuple[bool, bool], batch_first: bool, dtype: np.dtype[Any]
+    parts: list[Part], found: list[LSTMGrads], has_state: tuple[bool, bool], batch_first: bool, dtype: np.dtype[Any]
 ) -> Gradients:
     """Join the gradients of the networks' parameters, and add their gradients of X."""
     x = found[0].x

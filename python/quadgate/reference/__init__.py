@@ -27,9 +27,9 @@ use out of its equations::
     a_i += p_i * c'       a_f += p_f * c'               peepholes
     i = s(k_gate(a_i))    f = s(k_gate(a_f))  or, coupled, 1 - i    g = t(k_gate(a_g))
     c_new = k_cell(f * c' + i * g)
-    c_new = norm_c[0] * N(c_new) + norm_c[1]            layer norm "carried", over H
+    c_new = norm_c[0] * N(c_new) + norm_c[1]            layer norm "cell", over H
     a_o += p_o * c_new        o = s(k_gate(a_o))
-    v = c_new, or for layer norm "pre" norm_c[0] * N(c_new) + norm_c[1]
+    v = c_new, or for layer norm "output" norm_c[0] * N(c_new) + norm_c[1]
     m = o * u(k_gate(v))
     z = k_proj(W_hr m), or m without a projection
     h = zh * h' + (1 - zh) * z    c = zc * c' + (1 - zc) * c_new    zoneout
@@ -85,7 +85,7 @@ gradient as ``dcells``. ``Grads`` has the Euclidean norms of the gradients at ev
 ``dh_norm`` is the norm of the gradient of the h that a step returns, including the part from y. ``dc_norm`` is the norm
 of the gradient of the c that a step returns (from later steps, with or without zoneout, and from ``dcells``) plus the
 gradient that reaches c_new through m, by way of v and of the peephole of o. Without zoneout this sum is the gradient of
-c_new after the "carried" norm; in the plain cell it is dc + dh * o * (1 - tanh(c)^2). For an Elman network ``dc_norm``
+c_new after the norm of "cell"; in the plain cell it is dc + dh * o * (1 - tanh(c)^2). For an Elman network ``dc_norm``
 is 0.
 
 Arithmetic is float64, or NumPy's ``longdouble`` if an argument has that type.

@@ -156,7 +156,7 @@ def forward(w: Weights, o: Options, chance: Chance, x: Array, h_old: Array, c_ol
 
     raw = f * c_old + i * g
     c_new = clip(raw, o.cell_clip)
-    if o.layer_norm == "carried":
+    if o.layer_norm == "cell":
         assert w.norm_c is not None
         c_new_norm = normalise(c_new, o.layer_norm_eps)
         c_new = w.norm_c[0] * c_new_norm.value + w.norm_c[1]
@@ -165,7 +165,7 @@ def forward(w: Weights, o: Options, chance: Chance, x: Array, h_old: Array, c_ol
         a_o = a_o + w.peephole[2] * c_new
     out = activation(s, clip(a_o, o.gate_clip))
     v = c_new
-    if o.layer_norm == "pre":
+    if o.layer_norm == "output":
         assert w.norm_c is not None
         v_norm = normalise(c_new, o.layer_norm_eps)
         v = w.norm_c[0] * v_norm.value + w.norm_c[1]

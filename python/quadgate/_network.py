@@ -1,0 +1,338 @@
+"""The base of all networks: options, and parameters that change as a whole only."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+
+from . import _check, _core, _initial, _masks, _params
+from ._options import Option, Options
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+Net = TypeVar("Net", bound="Network")
+
+PICKLE_FORMAT = 1
+
+
+class Snapshot:
+    """The parameters of a network at one moment, and the core that computes with them. Nothing in it ever changes."""
+
+    __slots__ = ("backward", "core", "forward", "forward_tape", "params")
+
+    def __init__(self, core: _core.Network, values: dict[str, Array]) -> None:
+        self.core, self.params = core, MappingProxyType(values)
+        # Bound once: a call then costs two attributes and one compiled call.
+        self.forward, self.forward_tape, self.backward = core.forward, core.forward_tape, core.backward
+
+
+class Network:
+    """Base of `quadgate.LSTM` and `quadgate.RNN`: options, parameters, state dicts and pickles."""
+
+    __slots__ = (
+        "__weakref__",
+        "_batch_first",
+        "_generator",
+        "_lock",
+        "_mask_plan",
+        "_options",
+        "_pid",
+        "_shapes",
+        "_snapshot",
+    )
+
+    _elman: ClassVar[bool]
+    _options: Options
+    _snapshot: Snapshot
+    _generator: np.random.Generator | None
+
+    input_size = Option[int]("I, the features of the input.")
+    hidden_size = Option[int]("H, the units of each layer and direction.")
+    num_layers = Option[int]("L, the number of layers.")
+    bias = Option[bool]("True if there are biases.")
+    batch_first = Option[bool]("True if batched x and y are (B, T, ...).")
+    bidirectional = Option[bool]("True if D is 2.")
+    dropout = Option[float]("Probability of an output between layers to be dropped in training.")
+    recurrent_dropout = Option[float]("Probability of a column of h to be dropped for a whole sequence in training.")
+    weight_drop = Option[float]("Probability of an element of weight_hh to be dropped for a whole call in training.")
+    reverse = Option[bool]("True if the one direction reads the sequence backwards.")
+    merge = Option[str]("How two directions are joined.")
+    shortcut = Option["str | None"]("Connection past the layers above the first.")
+    initialization = Option[str]("Scheme that the first parameters were drawn by.")
+    dtype = Option["np.dtype[Any]"]("Type of the parameters and results: float32 or float64.")
+
+    def __new__(cls: type[Net], *_: Any, **keywords: Any) -> Net:
+        # Only to suggest the right spelling of a keyword. A subclass may have others.
+        init: Any = cls.__init__
+        if keywords and init.__module__.startswith(f"{__package__}."):
+            code = init.__code__
+            known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+            _refuse_unknown(keywords, known, f"{cls.__name__}()")
+        return super().__new__(cls)
+
+    def _create(self, arguments: dict[str, Any], rng: int | np.random.Generator | None) -> None:
+        """Make a new network with random parameters; called by ``__init__``."""
+        options = self._checked(arguments)
+        options.warn(stacklevel=3)
+        generator = _check.generator(rng)
+        self._configure(options)
+        self._start(_initial.draw(options, self._shapes, generator))
+        self._seed(generator)
+
+    @classmethod
+    def _checked(cls, arguments: dict[str, Any]) -> Options:
+        if cls._elman:
+            _check.choice(arguments.setdefault("nonlinearity", "tanh"), "nonlinearity", ("tanh", "relu"))
+        return Options(**{**arguments, "dtype": _check.float_type(arguments["dtype"])}).checked()
+
+    def _configure(self, o: Options) -> None:
+        """Set up all but the parameters and the generator."""
+        self._options, self._batch_first = o, o.batch_first
+        self._shapes = _params.shapes(o)
+        self._mask_plan = _masks.plan(o)
+        self._generator = None
+        self._lock, self._pid = threading.RLock(), os.getpid()
+
+    def _start(self, values: dict[str, Array]) -> None:
+        """Take the first parameters."""
+        o = self._options
+        sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
+        core = _core.Network(o.dtype.name, *sizes, o.bias, o.core(), o.batch_first)
+        self._snapshot = Snapshot(core.successor(list(values.values())), values)
+
+    def _seed(self, generator: np.random.Generator) -> None:
+        """Start a generator of its own, which nobody else draws from, if there are masks to draw."""
+        if self._mask_plan:
+            seed = int.from_bytes(generator.bytes(16), "little")
+            self._generator = np.random.Generator(np.random.PCG64(seed))
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """The parameters by name, in arrays that cannot be written; `writable` and `load_state_dict` replace them.
+
+        It shows them as they are at this moment: ask again after a change.
+
+        For each layer k, with ``_reverse`` behind the names for the second direction, and G = 4 (1 in an RNN):
+        ``weight_ih_l{k}`` (G*H, in), ``weight_hh_l{k}`` (G*H, R) and ``bias_l{k}`` (G*H,), gates in the order i, f, g,
+        o; with ``proj_size`` ``weight_hr_l{k}`` (R, H); with ``peephole`` ``peephole_l{k}`` (3, H), of i, f and o; with
+        ``layer_norm`` the gains ``norm_ih_l{k}`` and ``norm_hh_l{k}`` (4H,) and ``norm_c_l{k}`` (2, H), gain and bias.
+        With ``shortcut="highway"``, for k >= 1, ``weight_highway_l{k}`` (O, O) and ``bias_highway_l{k}`` (O,).
+
+        R is P with a projection, else H. O is a layer's output: D*R, or R if ``merge`` is not "concat".
+        "in" is I for layer 0 and O for the others; with ``shortcut="dense"`` it is I + k*O. With ``coupled`` the rows
+        of f are there, and without effect.
+        """
+        return self._snapshot.params
+
+    @contextmanager
+    def writable(self) -> Iterator[dict[str, Array]]:
+        """Hand out copies of the parameters for a ``with`` block, and take them over when it ends.
+
+        Both ``params[name] -= step`` and ``params[name] = array`` work. All parameters change at once: other threads
+        see the old ones or the new ones, and if the block raises or is interrupted, nothing changes. Tapes from before
+        go back through the old parameters; streams go on with the new ones.
+
+        Yields
+        ------
+        dict
+            From every parameter's name to a writable array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            At the end of the block, if a name, shape or type is wrong. Nothing has changed then.
+        RuntimeError
+            At the end of the block, if the parameters were changed by other means meanwhile: those stay.
+
+        Examples
+        --------
+        >>> lstm = quadgate.LSTM(3, 4)
+        >>> with lstm.writable() as params:
+        ...     params["weight_ih_l0"] *= 0.5
+        """
+        before = self._snapshot
+        scratch = {name: value.copy() for name, value in before.params.items()}
+        yield scratch
+        if scratch.keys() != self._shapes.keys():
+            names = ", ".join(map(str, scratch.keys() ^ self._shapes.keys()))
+            raise ValueError(f"a parameter was removed or invented in writable(): {names}")
+        dtype = self._options.dtype
+        values = {name: _check.floats(scratch[name], name, self._shapes[name], dtype) for name in self._shapes}
+        self._commit({name: _params.freeze(value) for name, value in values.items()}, before)
+
+    def state_dict(self, *, prefix: str = "") -> dict[str, Array]:
+        """Return copies of the parameters under PyTorch's names.
+
+        Our ``bias_l{k}`` is its ``bias_ih_l{k}``; ``bias_hh_l{k}`` is zeros. Parameters that PyTorch does not have keep
+        our name. With ``torch.from_numpy`` around each array ``load_state_dict`` of ``torch.nn.LSTM`` (or
+        ``torch.nn.RNN``) takes it as it is, and so does safetensors.
+
+        Parameters
+        ----------
+        prefix : str
+            Put in front of every name.
+        """
+        return _params.to_pytorch(self._snapshot.params, prefix)
+
+    def load_state_dict(self, values: Mapping[str, ArrayLike], *, prefix: str | None = None) -> None:
+        """Replace all parameters by those of a state dict, PyTorch's or ours, all at once.
+
+        Parameters
+        ----------
+        values : mapping from name to array
+            PyTorch's names, as `state_dict` has them, where ``bias_ih_l{k}`` and ``bias_hh_l{k}`` are added; or
+            ``bias_l{k}`` instead of the two. For one layer the names of ``torch.nn.LSTMCell`` will do, without
+            ``_l0``. Tensors on the CPU will do for arrays.
+        prefix : str, optional
+            Load the names that begin so, and ignore all others. Without it every name must belong to this network, and
+            all may begin with the same prefix, whatever it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing, unknown or doubled, or an array is wrong. Nothing has changed then.
+        """
+        self._commit(_params.read(values, self._shapes, self._options.dtype, prefix))
+
+    @classmethod
+    def from_state_dict(
+        cls: type[Net], arrays: Mapping[str, ArrayLike], *, name: str | None = None, **options: Any
+    ) -> Net:
+        """Return a network with the parameters of a state dict, and the sizes that its names and shapes tell.
+
+        Parameters
+        ----------
+        arrays : mapping from name to array
+            As `load_state_dict` takes it. Arrays of other modules may be among them.
+        name : str, optional
+            The network's name in the state dict, for example "encoder.lstm". It is needed only if there are several.
+        **options
+            More arguments of the constructor, ``batch_first`` for example. Sizes, ``num_layers``, ``bias``,
+            ``bidirectional``, ``proj_size``, ``peephole``, highways and ``dtype`` (float64 if an array is, else
+            float32) are taken from the arrays unless they are given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such network, or several and no name, or the arrays do not fit each other or the options.
+
+        Notes
+        -----
+        The ``__init__`` of a subclass is not called, as in unpickling.
+
+        Examples
+        --------
+        >>> lstm = quadgate.LSTM.from_state_dict(quadgate.LSTM(3, 4, num_layers=2).state_dict())
+        >>> lstm
+        LSTM(3, 4, num_layers=2, dtype='float32')
+        """
+        known = [n for n in Options._fields if isinstance(getattr(cls, n, None), Option)]
+        _refuse_unknown(options, [*known, "rng"], f"{cls.__name__}.from_state_dict()")
+        generator = _check.generator(options.pop("rng", None))
+        prefix, found = _params.select(arrays, name)
+        arguments = {**_params.infer(found, prefix, elman=cls._elman), **options}
+        if any(key[len(prefix) :].startswith("norm_") for key in found) and "layer_norm" not in options:
+            raise ValueError("the arrays are of a network with layer_norm: pass layer_norm='output' or 'cell'")
+        net = cls.__new__(cls)
+        o = cls._checked(arguments)
+        o.warn(stacklevel=2)
+        net._configure(o)
+        net._start(_params.read(found, net._shapes, o.dtype, prefix))
+        net._seed(generator)
+        return net
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of elements of all parameters, with one bias for each gate and unit."""
+        return sum(value.size for value in self._snapshot.params.values())
+
+    def __repr__(self) -> str:
+        changed = self._options.changed()
+        if changed.get("nonlinearity") == "tanh":  # an RNN's default
+            del changed["nonlinearity"]
+        changed["dtype"] = self._options.dtype.name
+        sizes = (str(self._options.input_size), str(self._options.hidden_size))
+        return f"{type(self).__name__}({', '.join((*sizes, *(f'{k}={v!r}' for k, v in changed.items())))})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._own_lock():  # another thread could be drawing
+            generator = None if self._generator is None else self._generator.bit_generator.state
+        return {
+            "format": PICKLE_FORMAT,
+            "options": self._options.arguments(),
+            "params": {name: _params.pack(value) for name, value in self._snapshot.params.items()},
+            "generator": generator,
+            "attributes": dict(getattr(self, "__dict__", {})),  # of a subclass
+        }
+
+    def __setstate__(self, state: Any) -> None:
+        check_format(state, ("options", "params", "generator", "attributes"))
+        o = Options.of(dict(state["options"]))
+        if o.elman != self._elman:
+            raise ValueError(f"a pickle of another kind of network than {type(self).__name__}")
+        shapes, items = _params.shapes(o), state["params"]
+        if not isinstance(items, dict) or items.keys() != shapes.keys():
+            raise ValueError("the parameters of a pickle do not fit its options")
+        values = {name: _params.unpack(items[name], name, shape, o.dtype) for name, shape in shapes.items()}
+        generator = None
+        if _masks.plan(o):
+            bits = np.random.PCG64(0)
+            bits.state = state["generator"]
+            generator = np.random.Generator(bits)
+        self._configure(o)
+        self._generator = generator
+        self._start(values)
+        for name, value in dict(state["attributes"]).items():
+            setattr(self, name, value)
+
+    def _own_lock(self) -> threading.RLock:
+        """Return the lock of this process: a forked child may have inherited one that a thread of its parent held.
+
+        It can be taken again by the thread that has it, for example in a signal handler that uses the network.
+        """
+        if self._pid != os.getpid():
+            self._generator = copy.deepcopy(self._generator)  # which has a lock, too
+            self._lock, self._pid = threading.RLock(), os.getpid()
+        return self._lock
+
+    def _commit(self, values: dict[str, Array], before: Snapshot | None = None) -> None:
+        """Take over new parameters; with `before` only if nobody else did since that snapshot.
+
+        Everything is built first. Then one step swaps parameters and core together, so that no other thread and no
+        interrupt finds some of them old and some new. It takes no lock, which an interrupt could leave behind.
+        """
+        core = self._snapshot.core.successor([values[name] for name in self._shapes])
+        new = Snapshot(core, {name: values[name] for name in self._shapes})
+        if before is None:
+            self._snapshot = new
+        elif not _core.replace(self, "_snapshot", before, new):
+            raise RuntimeError("the parameters were changed by other means within a writable() block")
+
+
+def check_format(state: Any, keys: tuple[str, ...]) -> None:
+    """Raise ValueError if this is not the state of a pickle that this version can read."""
+    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
+        raise ValueError("this is no pickle of quadgate, or it is damaged")
+    if state["format"] > PICKLE_FORMAT:
+        raise ValueError(
+            f"the pickle has format {state['format']}, of a newer quadgate: this one reads {PICKLE_FORMAT}"
+        )
+    if state.keys() != {"format", *keys}:
+        raise ValueError(f"the pickle must have {', '.join(keys)}, got {', '.join(map(str, state))}")
+
+
+def _refuse_unknown(keywords: Mapping[str, Any], known: Any, of: str) -> None:
+    """Raise TypeError for a keyword argument that there is not."""
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{of} got an unexpected keyword argument {name!r}{_check.did_you_mean(name, known)}")

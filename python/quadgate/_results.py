@@ -1,0 +1,166 @@
+"""Results of a training pass: gradients, traces and tapes."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from . import _core
+
+    Array = NDArray[Any]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class LSTMGrads(NamedTuple):
+    """Gradients from `LSTM.backward`.
+
+    Attributes
+    ----------
+    x : array of x's shape, or None after ``input_grad=False``
+    h0 : array (L*D, B, R), or (L*D, R) if x had no batch axis
+        Gradient of the initial h, also if none was given and zeros were used.
+    c0 : array (L*D, B, H), or (L*D, H)
+        The same for c.
+    params : dict
+        Gradients by parameter name, each of its parameter's shape.
+    """
+
+    x: Array | None
+    h0: Array
+    c0: Array
+    params: dict[str, Array]
+
+    def __repr__(self) -> str:
+        return _line(self)
+
+
+class RNNGrads(NamedTuple):
+    """Gradients from `RNN.backward`.
+
+    Attributes
+    ----------
+    x : array of x's shape, or None after ``input_grad=False``
+    h0 : array (L*D, B, H), or (L*D, H) if x had no batch axis
+        Gradient of the initial state, also if none was given and zeros were used.
+    params : dict
+        Gradients by parameter name, each of its parameter's shape.
+    """
+
+    x: Array | None
+    h0: Array
+    params: dict[str, Array]
+
+    def __repr__(self) -> str:
+        return _line(self)
+
+
+class Trace:
+    """Gates, cells and gradients of every step: ``tape.trace`` after ``lstm.forward(x, trace=True)``.
+
+    All arrays are time-major, with a batch axis of 1 if x has none, whatever the network's ``batch_first``; layers and
+    directions are in the order of the states. Steps past a row's length are zeros.
+
+    Attributes
+    ----------
+    i, f, g, o : array (L*D, T, B, H)
+        The input gate, forget gate, cell candidate and output gate, after their activations.
+    c : array (L*D, T, B, H)
+        The cell as it leaves the step.
+    dh_norm : array (L*D, T, B), or None until `LSTM.backward` has run
+        Euclidean norm of the loss's gradient by h as it leaves the step. `LSTM.backward` makes a new array each time.
+    dc_norm : array (L*D, T, B), or None until then
+        The same of the step's c, through all its uses in this step and later ones.
+    """
+
+    __slots__ = ("c", "dc_norm", "dh_norm", "f", "g", "i", "o")
+
+    def __init__(self, i: Array, f: Array, g: Array, o: Array, c: Array) -> None:
+        self.i, self.f, self.g, self.o, self.c = i, f, g, o, c
+        self.dh_norm: Array | None = None
+        self.dc_norm: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"Trace(shape={self.c.shape}, dtype={self.c.dtype}, backward={self.dh_norm is not None})"
+
+
+class Tape:
+    """Record of a training pass, from ``forward``, for ``backward``.
+
+    It goes back any number of times, and always through the parameters that it was made with: an update of the network
+    in between changes nothing. It belongs to its network and cannot be pickled or copied.
+    """
+
+    __slots__ = ("__weakref__", "_cells", "_core", "_dropped", "_trace")
+
+    def __init__(
+        self,
+        core: _core.Tape,
+        cells: Array | None = None,
+        dropped: Mapping[str, NDArray[np.bool_]] = NOTHING,
+        trace: Trace | None = None,
+    ) -> None:
+        self._core, self._cells, self._dropped, self._trace = core, cells, dropped, trace
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of the x that it was made from."""
+        return self._core.x_shape
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes, without the parameters."""
+        return self._core.nbytes
+
+    @property
+    def cells(self) -> Array | None:
+        """Last layer's c at every step: after ``forward(x, return_cells=True)`` an array, otherwise None."""
+        return self._cells
+
+    @property
+    def dropped(self) -> Mapping[str, NDArray[np.bool_]]:
+        """Masks of this pass by name, arrays of bool that cannot be written: True dropped a number or kept an old one.
+
+        For each layer and direction ``weight_drop_l{k}`` (G*H, R), ``recurrent_dropout_l{k}`` (B, R),
+        ``zoneout_h_l{k}`` (T, B, R) and ``zoneout_c_l{k}`` (T, B, H); for all layers but the last ``dropout_l{k}``
+        (T, B, O). Only options above 0 have masks.
+        """
+        return MappingProxyType(dict(self._dropped))
+
+    @property
+    def trace(self) -> Trace | None:
+        """Gates and cells of every step: after ``forward(x, trace=True)`` a `Trace`, otherwise None."""
+        return self._trace
+
+    def __repr__(self) -> str:
+        parts = [f"x_shape={self.x_shape}", f"nbytes={self.nbytes}"]
+        parts += [f"dropped={len(self._dropped)} masks"] if self._dropped else []
+        parts += [f"cells={_brief(self._cells)}"] if self._cells is not None else []
+        parts += [f"trace={self._trace!r}"] if self._trace is not None else []
+        return f"Tape({', '.join(parts)})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Tape cannot be pickled or copied: it is memory of the compiled core, of use to its own network only; "
+            "save the gradients instead, or run forward again"
+        )
+
+
+def _brief(value: Any) -> str:
+    return f"<{value.dtype} {value.shape}>" if hasattr(value, "dtype") else repr(value)
+
+
+def _line(grads: Any) -> str:
+    """Return the repr of gradients: shapes and types instead of numbers."""
+    arrays = [f"{name}={_brief(value)}" for name, value in grads._asdict().items() if name != "params"]
+    return f"{type(grads).__name__}({', '.join(arrays)}, params=<{len(grads.params)} arrays>)"
+
+
+for _public in (LSTMGrads, RNNGrads, Trace, Tape):
+    _public.__module__ = "quadgate"  # the name that pickles and errors show

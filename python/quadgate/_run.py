@@ -1,0 +1,262 @@
+"""Calls of networks with arguments that are not plain: conversion, masks, traces.
+
+The core always has a state (h, c). `alone` is the name of the state of a network that has h only, in whose calls the
+state is that one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _check, _masks
+from ._results import NOTHING, Tape, Trace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from . import _core
+    from ._network import Network
+
+    Array = NDArray[Any]
+    Shape = tuple[int, ...]
+    Pair = tuple[Array | None, Array | None] | None
+    Named = dict[str, Array | None]
+
+
+class Arguments(NamedTuple):
+    """Arguments of a forward pass as plain arrays; `read` has them by name as they were before that."""
+
+    x: Array
+    state: Pair
+    lengths: Array | None
+    resets: Array | None
+    read: Named
+
+
+def infer(
+    net: Network,
+    x: object,
+    state: object,
+    lengths: object,
+    out: Array | None,
+    resets: object,
+    cells: bool,
+    alone: str | None = None,
+) -> tuple[Any, ...]:
+    """Return y, (h, c) and with `cells` the cells, from arguments that the core refused."""
+    cells = _check.flag(cells, "return_cells")
+    a = _arguments(net, x, state, lengths, resets, alone)
+    target = None
+    if out is not None:
+        target = _check.buffer(out, "out", _y_shape(net, a.x.shape), net._options.dtype)
+        _check.apart(target, "out", a.read)
+    result: tuple[Any, ...] = _check.computed(net._snapshot.forward(a.x, a.state, a.lengths, None, a.resets, cells))
+    if target is None:
+        return result
+    y, *rest = result
+    target[...] = y
+    return out, *rest
+
+
+def train(
+    net: Network,
+    x: object,
+    state: object,
+    lengths: object,
+    resets: object,
+    cells: bool,
+    trace: bool,
+    rng: int | np.random.Generator | None,
+    alone: str | None = None,
+) -> tuple[Array, Any, Tape]:
+    """Return y, (h, c) and the tape, if there are masks or a trace or the core refused the arguments."""
+    cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
+    a = _arguments(net, x, state, lengths, resets, alone)
+    if rng is not None:
+        rng = _check.generator(rng)
+    masks = None
+    if net._mask_plan:
+        steps, rows = _steps_and_rows(net, a.x.shape)
+        if rng is not None:
+            masks = _masks.draw(net._mask_plan, steps, rows, rng)
+        else:
+            with net._own_lock():  # so that calls in several threads do not share the masks of one
+                assert net._generator is not None
+                masks = _masks.draw(net._mask_plan, steps, rows, net._generator)
+    result = _check.computed(net._snapshot.forward_tape(a.x, a.state, a.lengths, a.resets, cells, masks))
+    return result[0], result[1], record(net, result, masks, trace)
+
+
+def record(net: Network, result: tuple[Any, ...], masks: Any, trace: bool) -> Tape:
+    """Return the tape of what the core's training pass returned: (y, (h, c), tape) or (y, (h, c), cells, tape)."""
+    core = result[-1]
+    return Tape(core, result[2] if len(result) == 4 else None, masks or NOTHING, _trace(net, core) if trace else None)
+
+
+def backward(
+    net: Network,
+    tape: Tape,
+    dy: object,
+    dstate: Any,
+    dcells: object,
+    input_grad: bool,
+    out: Mapping[str, Array] | None,
+    accumulate: bool,
+    alone: str | None = None,
+) -> tuple[Array | None, Array, Array, dict[str, Array]]:
+    """Return dx, dh0, dc0 and the gradients of the parameters by name."""
+    if type(tape) is not Tape:
+        raise TypeError(f"tape must be the last result of forward, got {type(tape).__name__}")
+    if dy is None and dcells is None and _all_none(dstate):
+        given = f"dy or {alone}" if alone else "dy, dstate or dcells"
+        raise ValueError(f"backward needs a gradient to start from: {given} must not be None")
+    names = net._shapes
+    into = None
+    accumulate = _check.flag(accumulate, "accumulate")
+    if out is not None:
+        into = _targets(out, names)
+    elif accumulate:
+        raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
+    core, trace = tape._core, tape._trace
+    norms = None if trace is None else _norms(net, core)
+    plain = dstate if alone is None or dstate is None else (dstate, None)
+    result = net._snapshot.backward(core, dy, plain, input_grad, into, accumulate, dcells, norms)
+    if result is None:
+        result = _backward_converted(net, core, dy, dstate, dcells, input_grad, into, accumulate, norms, alone)
+    if trace is not None and norms is not None:
+        trace.dh_norm, trace.dc_norm = norms
+    dx, dh0, dc0, params = result
+    return dx, dh0, dc0, dict(zip(names, params if into is None else into, strict=True))
+
+
+def _all_none(dstate: Any) -> bool:
+    return dstate is None or (isinstance(dstate, (tuple, list)) and len(dstate) == 2 and dstate[0] is dstate[1] is None)
+
+
+def _targets(out: object, names: Mapping[str, Shape]) -> list[Array]:
+    if not isinstance(out, Mapping):
+        raise TypeError(f"out must be a mapping from names to arrays, got {type(out).__name__}")
+    if out.keys() != names.keys():
+        raise ValueError(f"out must have the names {', '.join(names)}, got {', '.join(map(str, out))}")
+    return [out[name] for name in names]
+
+
+def _backward_converted(
+    net: Network,
+    core: _core.Tape,
+    dy: object,
+    dstate: object,
+    dcells: object,
+    input_grad: bool,
+    into: list[Array] | None,
+    accumulate: bool,
+    norms: tuple[Array, Array] | None,
+    alone: str | None,
+) -> tuple[Array | None, Array, Array, list[Array]]:
+    """Go backward with arguments that the core refused."""
+    input_grad = _check.flag(input_grad, "input_grad")
+    dtype, x_shape = net._options.dtype, core.x_shape
+    shapes = _state_shapes(net, x_shape)
+    read: Named = {"dy": None if dy is None else _check.shaped(dy, "dy", _y_shape(net, x_shape))}
+    parts = _read_state(dstate, "dstate", shapes, alone)
+    read |= parts
+    read["dcells"] = None if dcells is None else _check.shaped(dcells, "dcells", _cells_shape(net, x_shape))
+    copies, targets = None, []
+    if into is not None:
+        others = dict(read)
+        for (name, shape), value in zip(net._shapes.items(), into, strict=True):
+            targets.append(_check.buffer(value, f"out[{name!r}]", shape, dtype))
+            _check.apart(targets[-1], f"out[{name!r}]", others)
+            others[f"out[{name!r}]"] = targets[-1]
+        # The core writes plain copies, since the targets may have any layout.
+        copies = [np.array(target, order="C") for target in targets]
+    dy_, dcells_ = (None if a is None else _check.plain(a, dtype) for a in (read["dy"], read["dcells"]))
+    dstate_ = tuple(None if a is None else _check.plain(a, dtype) for a in parts.values())
+    dstate_ = (*dstate_, None, None)[:2]
+    result = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, accumulate, dcells_, norms)
+    result = _check.computed(result)
+    for target, value in zip(targets, copies or [], strict=True):
+        target[...] = value
+    return result
+
+
+def _arguments(net: Network, x: object, state: object, lengths: object, resets: object, alone: str | None) -> Arguments:
+    """Convert the arguments of a forward pass, each of them once, or raise an error that names the wrong one."""
+    o = net._options
+    x_ = _check.sequence(x, o.input_size, net._batch_first)
+    shapes = _state_shapes(net, x_.shape)
+    batched = x_.ndim == 3
+    steps = x_.shape[1 if batched and net._batch_first else 0]
+    read: Named = {"x": x_}
+    lengths_ = None
+    if lengths is not None:
+        read["lengths"] = given = _check.array(lengths, "lengths", "integers")
+        lengths_ = _check.lengths(given, steps, shapes[0][1] if batched else 1, batched=batched)
+    parts = _read_state(state, "state", shapes, alone)
+    read |= parts
+    pair = None
+    if parts:
+        h, c = (*parts.values(), None)[:2]
+        pair = _plain_or_zeros(h, shapes[0], o.dtype), _plain_or_zeros(c, shapes[1], o.dtype)
+    resets_ = None
+    if resets is not None:
+        read["resets"] = given = _check.array(resets, "resets", "bools", "biu")
+        resets_ = _check.resets(given, x_.shape[:-1])
+    return Arguments(_check.plain(x_, o.dtype), pair, lengths_, resets_, read)
+
+
+def _read_state(value: Any, name: str, shapes: tuple[Shape, Shape], alone: str | None) -> Named:
+    """Return the arrays of a state, or of its gradients, by the names that errors call them by; h comes first."""
+    if value is None:
+        return {}
+    if alone is not None:
+        return {alone: _check.shaped(value, alone, shapes[0])}
+    items = _check.pair(value, name, shapes)
+    names = (f"{name}[0]", f"{name}[1]")
+    return {n: None if v is None else _check.shaped(v, n, s) for n, v, s in zip(names, items, shapes, strict=True)}
+
+
+def _plain_or_zeros(value: Array | None, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    return np.zeros(shape, dtype) if value is None else _check.plain(value, dtype)
+
+
+def _state_shapes(net: Network, x_shape: Shape) -> tuple[Shape, Shape]:
+    o = net._options
+    batch = x_shape[:-1][1 - net._batch_first :][:1] if len(x_shape) == 3 else ()
+    leading = (o.num_layers * o.directions, *batch)
+    return (*leading, o.state_columns), (*leading, o.cell_columns)
+
+
+def _y_shape(net: Network, x_shape: Shape) -> Shape:
+    return (*x_shape[:-1], net._options.outputs)
+
+
+def _cells_shape(net: Network, x_shape: Shape) -> Shape:
+    return (*x_shape[:-1], net._options.directions * net._options.cell_columns)
+
+
+def _steps_and_rows(net: Network, x_shape: Shape) -> tuple[int, int]:
+    if len(x_shape) == 2:
+        return x_shape[0], 1
+    return (x_shape[1], x_shape[0]) if net._batch_first else (x_shape[0], x_shape[1])
+
+
+def _trace(net: Network, core: _core.Tape) -> Trace:
+    """Copy the gates and cells out of a tape."""
+    o = net._options
+    states = o.num_layers * o.directions
+    arrays = np.empty((5, states, *_steps_and_rows(net, core.x_shape), o.hidden_size), o.dtype)
+    for state in range(states):
+        arrays[:4, state] = np.moveaxis(core.gates(state), 2, 0)
+        arrays[4, state] = core.cells(state)
+    return Trace(*arrays)
+
+
+def _norms(net: Network, core: _core.Tape) -> tuple[Array, Array]:
+    """Return two new arrays for the norms of a trace."""
+    o = net._options
+    shape = (o.num_layers * o.directions, *_steps_and_rows(net, core.x_shape))
+    return np.zeros(shape, o.dtype), np.zeros(shape, o.dtype)
