@@ -10,8 +10,6 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// Rows processed per pass, so that one gate's share of the panel stays in L2.
-constexpr size_t kChunkRows = 96;
 // Gates whose chains run side by side for one or two rows, which have too few chains by themselves. A matrix with fewer
 // gates takes them one after the other; sums are the same.
 constexpr int kGatesAbreast = 4;
@@ -66,12 +64,13 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
 
 // For groups [begin, end) of output columns and all rows: finish(row, block, sums) for every vector of dg @ weight,
 // whose sums lie in memory.
-// `gate_rows` rows for each gate; row(r) gives the (gates * gate_rows) operand; if `absent`, there is none and the sums
-// are zero. prefetch(row, block, n) is called for every row and its n blocks before the product whose sums they get.
+// The sums of a chunk of rows lie in `work`. `gate_rows` rows for each gate; row(r) gives the (gates * gate_rows)
+// operand; if `absent`, there is none and the sums are zero. prefetch(row, block, n) is called for every row and its n
+// blocks before the product whose sums they get.
 template <class Real, class Row, class Prefetch, class Finish>
 QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows, size_t n_cols, size_t n_rows,
-                             size_t begin, size_t end, bool descending, bool absent, Row&& row, Prefetch&& prefetch,
-                             Finish&& finish) {
+                             size_t begin, size_t end, bool descending, bool absent, Real* work, Row&& row,
+                             Prefetch&& prefetch, Finish&& finish) {
   constexpr size_t W = Vec<Real>::kWidth;
   const Parts groups((n_cols + W - 1) / W, kGroupBlocks), chunks(n_rows, kChunkRows);
   for (size_t i = 0; i < end - begin; ++i) {
@@ -83,7 +82,7 @@ QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows,
     with_constant<kGroupBlocks>(
         groups.size(group), [&](auto nv) __attribute__((always_inline)) {
           constexpr int NV = decltype(nv)::value;
-          alignas(64) Real sums[kChunkRows][NV][W];
+          auto* const sums = reinterpret_cast<Real(*)[NV][W]>(work);
           alignas(64) static constexpr Real kZeros[W] = {};
           const Real* dg[kChunkRows];
           for (size_t c = 0; c < chunks.count; ++c) {
@@ -104,8 +103,8 @@ QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows,
 template <class Real>
 void back_product(const BackProduct<Real>& s) {
   back_products<Real>(
-      s.w_back, s.n_gates, s.n_rows_of_gate, s.n_cols, s.n_rows, s.group_begin, s.group_end, false,
-      false, [&](size_t r) __attribute__((always_inline)) { return s.dg[r]; }, [](size_t, size_t, int) {},
+      s.w_back, s.n_gates, s.n_rows_of_gate, s.n_cols, s.n_rows, s.group_begin, s.group_end, false, false,
+      s.work, [&](size_t r) __attribute__((always_inline)) { return s.dg[r]; }, [](size_t, size_t, int) {},
       [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
         const Vec<Real> sum = load(sums);
         Real* out = s.out[r] + block * Vec<Real>::kWidth;

@@ -24,7 +24,7 @@ QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
   const bool tape_is_far = Cell::kTaped > 0 && s.n_gates == size_t(Cell::kGates) && s.hidden_size >= 64;
   back_products<Real>(
       s.w_back, s.n_gates, s.n_rows_of_gate, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,
-      !s.rows[0].dg_next, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
+      !s.rows[0].dg_next, s.work, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
       [&](size_t r, size_t block, int n) __attribute__((always_inline)) {
         if (tape_is_far) Cell::prefetch_tape(s, s.rows[r], block, n);
       },

@@ -31,6 +31,10 @@ namespace quadgate {
 constexpr int kRowBlocks = 4;    // of a matrix without gates, in a panel
 constexpr int kGroupBlocks = 4;  // blocks in a group of back panels, at most
 
+// Rows that a product with back panels takes per pass, so that one gate's share of the panel stays in L2. Their sums
+// are kChunkRows * kGroupBlocks vectors, too much for the stack of a small thread.
+constexpr size_t kChunkRows = 96;
+
 // Internal linkage: an instruction set's copy must never serve the others.
 static constexpr int row_blocks(int n_gates) { return n_gates == 1 ? kRowBlocks : 1; }
 

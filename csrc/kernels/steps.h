@@ -164,6 +164,7 @@ struct BackwardStep {
   const CellOptions<Real>* options;
   const Real* peephole;
   const BackwardExtra<Real>* extra;  // (n_rows); may be null
+  Real* work;                        // kChunkRows * kGroupBlocks vectors, aligned
 };
 
 // The gradient of z, for rows of a ProjectedStep: dh + dy + the gradient through the next step, less the parts that
@@ -195,7 +196,8 @@ struct BackProduct {
   Real* const* out;       // n_rows pointers to (n_cols)
   size_t n_rows;
   size_t group_begin, group_end;
-  bool add;  // out += rather than out =
+  bool add;    // out += rather than out =
+  Real* work;  // kChunkRows * kGroupBlocks vectors, aligned
 };
 
 // Weight gradient in packed form: dw[p][k] += sum over rows n of xh[n][k] * dg[p][n].

@@ -190,6 +190,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
                        at % 2 ? out.dc_total[r].data() : nullptr, at % 3 ? out.c_new[r].data() : nullptr});
     }
     const size_t groups = n_groups(H, W), half = groups / 2;
+    Buffer<Real> work(kChunkRows * kGroupBlocks * W);
     BackwardStep<Real> step = {w.back.data(),
                                w.shape.gates,
                                w.shape.rows,
@@ -202,7 +203,8 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
                                true,
                                what.plain ? nullptr : &what.options,
                                what.peephole ? peephole.data() : nullptr,
-                               by_extra ? extra.data() : nullptr};
+                               by_extra ? extra.data() : nullptr,
+                               work.data()};
     k.backward(step);
     step.group_begin = half;
     step.group_end = groups;

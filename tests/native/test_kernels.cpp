@@ -138,8 +138,10 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
     from.push_back(dg_next[r].data());
     to.push_back(dx[r].data());
   }
+  Buffer<Real> work(kChunkRows * kGroupBlocks * W);
   for (bool add : {false, true})
-    k.back_product({in_back.data(), 4, hidden, cols, from.data(), to.data(), rows, 0, n_groups(cols, W), add});
+    k.back_product(
+        {in_back.data(), 4, hidden, cols, from.data(), to.data(), rows, 0, n_groups(cols, W), add, work.data()});
   for (size_t r = 0; r < rows; ++r)
     for (size_t j = 0; j < cols; ++j) {
       double sum = 0;

@@ -50,9 +50,10 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   std::vector<Real*> to;
   for (auto& row : dx) to.push_back(row.data());
   const size_t groups = n_groups(cols, W), half = groups / 2;
+  Buffer<Real> work(kChunkRows * kGroupBlocks * W);
   for (bool add : {false, true}) {
-    k.back_product({back.data(), 1, size, cols, gradients.data(), to.data(), rows, 0, half, add});
-    k.back_product({back.data(), 1, size, cols, gradients.data(), to.data(), rows, half, groups, add});
+    k.back_product({back.data(), 1, size, cols, gradients.data(), to.data(), rows, 0, half, add, work.data()});
+    k.back_product({back.data(), 1, size, cols, gradients.data(), to.data(), rows, half, groups, add, work.data()});
   }
   for (size_t r = 0; r < rows; ++r)
     for (size_t j = 0; j < cols; ++j) {

@@ -196,6 +196,7 @@ void BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
   step.options = pass_.w.cell_options();
   step.peephole = weights_.peephole;
   step.extra = scratch_.extra ? scratch_.extra + (r0 - row0_) : nullptr;
+  step.work = scratch_.product_work;
   cell_gradients(team_, pass_.w, step);
 }
 
@@ -206,7 +207,8 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
   const size_t W = pass_.w.kernels.width, H = pass_.sizes.hidden, n = end - row0_;
   const size_t groups = n_groups(R_, W), begin = team_.begin(groups), stop = team_.end(groups);
   const size_t continuing = set_projected(s, n);
-  back_product(team_, pass_.w, weights_.hh, scratch_.sources, scratch_.targets, continuing, begin, stop);
+  back_product(team_, pass_.w, weights_.hh, scratch_.sources, scratch_.targets, continuing, begin, stop,
+               scratch_.product_work);
   if (begin < stop) {
     ProjectedBackwardStep<Real> step = {};
     step.rows = scratch_.projected;
@@ -228,7 +230,7 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
       }
       const size_t cell_groups = n_groups(H, W);
       back_product(team_, pass_.w, weights_.hr, scratch_.sources, scratch_.targets, n, team_.begin(cell_groups),
-                   team_.end(cell_groups));
+                   team_.end(cell_groups), scratch_.product_work);
       if (!team_.sync()) return;
     }
     normalised(s, n);
@@ -250,6 +252,7 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
   step.options = pass_.w.cell_options();
   step.peephole = weights_.peephole;
   step.extra = scratch_.cell_extra;
+  step.work = scratch_.product_work;
   const size_t cell_groups = n_groups(H, W);
   step.group_begin = team_.begin(cell_groups);
   step.group_end = team_.end(cell_groups);

@@ -79,6 +79,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   const size_t line = 64 / sizeof(Real);
   n.xh_stride = ((widest + n.recurrent + 1 + line - 1) / line | 1) * line;
   n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
+  n.width = w_.kernels.width;
   n.join_work = s_.joined() || o.dropout > 0 ? join_work(w_) : 0;
   n.norm = o.layer_norm != LayerNorm::none;
   n.projection = o.projection > 0;

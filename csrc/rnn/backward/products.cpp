@@ -5,7 +5,8 @@ namespace {
 
 // Complete but for the groups.
 template <class Real>
-BackProduct<Real> product_with(const Packed<Real>& p, const Real* const* sources, Real* const* targets, size_t n) {
+BackProduct<Real> product_with(const Packed<Real>& p, const Real* const* sources, Real* const* targets, size_t n,
+                               Real* work) {
   BackProduct<Real> product = {};
   product.w_back = p.back;
   product.n_gates = p.shape.gates;
@@ -14,6 +15,7 @@ BackProduct<Real> product_with(const Packed<Real>& p, const Real* const* sources
   product.dg = sources;
   product.out = targets;
   product.n_rows = n;
+  product.work = work;
   return product;
 }
 
@@ -183,8 +185,8 @@ void cell_gradients(const Team& team, const Weights<Real>& w, BackwardStep<Real>
 
 template <class Real>
 void back_product(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* const* sources,
-                  Real* const* targets, size_t n, size_t begin, size_t end) {
-  BackProduct<Real> product = product_with(p, sources, targets, n);
+                  Real* const* targets, size_t n, size_t begin, size_t end, Real* work) {
+  BackProduct<Real> product = product_with(p, sources, targets, n, work);
   product.group_begin = begin;
   product.group_end = end;
   if (n && begin < end) w.kernels.back_product(product);
@@ -224,7 +226,8 @@ void input_gradient(const Team& all, const BackwardContext<Real>& pass, const Ba
     }
   if (first == end) return;
   const Packed<Real>& ih = pass.w.layer(task.l, task.d).ih;
-  BackProduct<Real> product = product_with(ih, block.sources + first, block.targets + first, end - first);
+  BackProduct<Real> product = product_with(ih, block.sources + first, block.targets + first, end - first,
+                                           pass.all.threads[all.rank].product_work);
   product.add = task.add_dx;
   whole_product(all, pass.w.kernels, ih, product);
 }
@@ -238,7 +241,8 @@ void highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
   add_product<Real>(all, pass, n_rows,
                     {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, gate.shape, pass.all.highways[l].dw, O + 1});
   if (first < end) {
-    BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first);
+    BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first,
+                                             pass.all.threads[all.rank].product_work);
     product.group_end = n_groups(O, pass.w.kernels.width);
     product.add = true;
     pass.w.kernels.back_product(product);
@@ -260,7 +264,8 @@ void initial_state(const Team& all, const BackwardContext<Real>& pass) {
       block.targets[r] = pass.call.dh0 + (id * B + pass.order.index(r)) * R;
     }
     const Packed<Real>& hh = pass.w.layer(id / sizes.directions, id % sizes.directions).hh;
-    BackProduct<Real> product = product_with(hh, block.sources + first, block.targets + first, end - first);
+    BackProduct<Real> product = product_with(hh, block.sources + first, block.targets + first, end - first,
+                                             pass.all.threads[all.rank].product_work);
     if (!whole_product(all, pass.w.kernels, hh, product)) return;
     for (size_t r = first; r < end; ++r) {
       const size_t i = pass.order.index(r);
@@ -320,7 +325,7 @@ void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
 #define QG_INSTANTIATE(Real)                                                                                        \
   template void cell_gradients<Real>(const Team&, const Weights<Real>&, BackwardStep<Real>&);                       \
   template void back_product<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real* const*,      \
-                                   Real* const*, size_t, size_t, size_t);                                           \
+                                   Real* const*, size_t, size_t, size_t, Real*);                                    \
   template void weight_gradients<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);       \
   template void input_gradient<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);         \
   template void highway_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t, size_t, size_t, size_t); \

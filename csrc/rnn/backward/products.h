@@ -10,10 +10,10 @@ namespace quadgate {
 template <class Real>
 void cell_gradients(const Team& team, const Weights<Real>& w, BackwardStep<Real>& step);
 
-// n rows of targets = sources @ the matrix, for the groups [begin, end).
+// n rows of targets = sources @ the matrix, for the groups [begin, end). work: as in BackProduct.
 template <class Real>
 void back_product(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* const* sources,
-                  Real* const* targets, size_t n, size_t begin, size_t end);
+                  Real* const* targets, size_t n, size_t begin, size_t end, Real* work);
 
 // Adds a block's part of the gradients of one layer and direction; split over columns.
 template <class Real>

@@ -23,6 +23,7 @@ struct BackwardSizes {
   size_t xh_stride;                         // of [x, h, 1], in elements
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
+  size_t width;                              // of a vector
   bool norm, projection, highway, peephole;  // options
   bool two_passes;                           // Sizes::two_passes
   bool extra;                                // rows have a BackwardExtra
@@ -47,6 +48,7 @@ struct BackwardThreadScratch {
   Real** targets = from.take_if<Real*>(n.two_passes, n_rows);
   Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
+  Real* product_work = from.take<Real>(kChunkRows * kGroupBlocks * n.width);
 };
 
 // Of one step, by row of the batch.
