@@ -1,4 +1,4 @@
-"""Networks of the compiled core: what they refuse, their successors, and tapes that keep the weights they began with."""
+"""Networks of the compiled core: refused options, successors, and tapes that keep the weights they began with."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_overlong_size():
 def test_objects_cannot_be_copied_or_pickled(kind):
     lstm = qg.LSTM(3, 4, rng=0)
     core = lstm._snapshot.core
-    y, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
+    _y, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
     thing = {_core.Network: core, _core.Stream: _core.Stream(core, 1), _core.Tape: tape._core}[kind]
     assert type(thing) is kind
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
