@@ -1,4 +1,4 @@
-"""Networks of the compiled core: what they refuse, their successors, and tapes that keep the weights they began with."""
+"""Networks of the compiled core: refused options, successors, and tapes that keep the weights they began with."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_other_types(dtype):
         _core.Network(dtype, *SIZES[1:], None, False)
 
 
-@pytest.mark.parametrize("numbers", [(), SIZES, (1, *SIZES[1:], None, False), ("float32", 3.5, *SIZES[2:], None, False)])
+@pytest.mark.parametrize(
+    "numbers", [(), SIZES, (1, *SIZES[1:], None, False), ("float32", 3.5, *SIZES[2:], None, False)]
+)
 def test_other_arguments(numbers):
     with pytest.raises(TypeError):
         _core.Network(*numbers)
@@ -90,7 +92,7 @@ def test_an_overlong_size():
 def test_objects_cannot_be_copied_or_pickled(kind):
     lstm = qg.LSTM(3, 4, rng=0)
     core = lstm._snapshot.core
-    y, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
+    _, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
     thing = {_core.Network: core, _core.Stream: _core.Stream(core, 1), _core.Tape: tape._core}[kind]
     assert type(thing) is kind
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
