@@ -92,7 +92,7 @@ def test_an_overlong_size():
 def test_objects_cannot_be_copied_or_pickled(kind):
     lstm = qg.LSTM(3, 4, rng=0)
     core = lstm._snapshot.core
-    _y, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
+    _, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
     thing = {_core.Network: core, _core.Stream: _core.Stream(core, 1), _core.Tape: tape._core}[kind]
     assert type(thing) is kind
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):

@@ -3,6 +3,7 @@
 #include "cell_cases.h"
 #include "cpu/dispatch.h"
 #include "judge.h"
+#include "memory/buffer.h"
 #include "memory/packing.h"
 
 using namespace quadgate;

@@ -6,6 +6,7 @@
 #include "check.h"
 #include "cpu/dispatch.h"
 #include "kernel_test.h"
+#include "memory/buffer.h"
 #include "memory/packing.h"
 
 using namespace quadgate;
@@ -108,8 +109,9 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
     args.push_back({first ? nullptr : dg_next[r].data(), r % 2 ? dh[r].data() : nullptr, r % 3 ? dy[r].data() : nullptr,
                     gates[r].data(), c_prev[r].data(), c[r].data(), dc[r].data(), dg[r].data(),
                     dg_panels.data() + r * 4 * W});
+  Buffer<Real> work(kChunkRows * kGroupBlocks * W);
   k.backward({back.data(), 4, hidden, hidden, args.data(), rows, 0, n_groups(hidden, W), rows * 4 * W, rows % 2 == 0,
-              nullptr, nullptr, nullptr});
+              nullptr, nullptr, nullptr, work.data()});
   for (size_t r = 0; r < rows; ++r)
     for (size_t u = 0; u < hidden; ++u) {
       double d_h = (r % 2 ? double(dh[r][u]) : 0) + (r % 3 ? double(dy[r][u]) : 0);
@@ -138,7 +140,6 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
     from.push_back(dg_next[r].data());
     to.push_back(dx[r].data());
   }
-  Buffer<Real> work(kChunkRows * kGroupBlocks * W);
   for (bool add : {false, true})
     k.back_product(
         {in_back.data(), 4, hidden, cols, from.data(), to.data(), rows, 0, n_groups(cols, W), add, work.data()});

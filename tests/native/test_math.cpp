@@ -217,7 +217,8 @@ std::vector<Real> slopes(const Kernels<Real>& k, const Activation<Real>& f, cons
     std::copy_n(x.begin() + first, n, gates.begin() + 2 * n);
     const BackwardRow<Real> row = {nullptr,  nullptr,   nullptr,   gates.data(), c.data(),
                                    c.data(), dc.data(), dg.data(), panel.data()};
-    k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &options, nullptr, nullptr});
+    k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &options, nullptr, nullptr,
+                nullptr});  // no sums: there is no next step
     std::copy_n(dg.begin() + 2 * n, n, y.begin() + first);
   }
   return y;

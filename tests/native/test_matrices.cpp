@@ -2,6 +2,7 @@
 // and the packing of matrices with any number of gates.
 #include "cpu/dispatch.h"
 #include "judge.h"
+#include "memory/buffer.h"
 #include "memory/packing.h"
 
 using namespace quadgate;

@@ -10,9 +10,7 @@ import platform
 import pytest
 
 if platform.system() != "Linux" or platform.machine() not in ("x86_64", "aarch64"):
-    pytest.skip(
-        "the environment is set by the C library's fesetenv, whose layout is known here", allow_module_level=True
-    )
+    pytest.skip("the layout of the C library's fenv_t is not known here", allow_module_level=True)
 
 START = """
 import ctypes, platform, struct
