@@ -4,6 +4,7 @@ from typing import Any, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 __version__: str
 
@@ -27,13 +28,15 @@ class Tape:
     def nbytes(self) -> int: ...
     @property
     def x_shape(self) -> tuple[int, ...]: ...
-    def gates(self, k: int) -> _Array: ...
-    def cells(self, k: int) -> _Array: ...
+    @property
+    def network(self) -> int: ...  # the id of its network
+    def gates(self, state: int, /) -> _Array: ...
+    def cells(self, state: int, /) -> _Array: ...
 
 @final
 class Network:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         dtype: str,
         input_size: int,
         hidden_size: int,
@@ -42,8 +45,11 @@ class Network:
         bias: bool,
         options: dict[str, Any] | None,
         batch_first: bool,
-    ) -> None: ...
-    def successor(self, params: list[_Array]) -> Network: ...  # the same with other parameters
+        /,
+    ) -> Self: ...
+    @property
+    def id(self) -> int: ...  # the same for all successors
+    def successor(self, params: list[_Array], /) -> Network: ...  # the same with other parameters
     def forward(
         self, x: object, state: object, lengths: object, out: object, resets: object, cells: bool, /
     ) -> Any: ...  # (y, (h, c)), with `cells` (y, (h, c), cells), or None
@@ -54,7 +60,7 @@ class Network:
         lengths: object,
         resets: object,
         cells: bool,
-        masks: dict[str, _Mask] | None,
+        dropped: dict[str, _Mask] | None,
         /,
     ) -> Any: ...  # the same with a Tape at the end
     def backward(
@@ -67,17 +73,18 @@ class Network:
         accumulate: bool,
         dcells: object,
         norms: tuple[_Array, _Array] | None,
+        /,
     ) -> tuple[_Array | None, _Array, _Array, list[_Array]] | None: ...
-    def make_tape(self, x: _Array, state: _State, y: _Array, gates: _Array, c: _Array) -> Tape | None: ...
+    def make_tape(self, x: _Array, state: _State, y: _Array, gates: _Array, c: _Array, /) -> Tape | None: ...
 
 @final
 class Stream:
-    def __init__(self, net: Network, batch_size: int) -> None: ...
+    def __new__(cls, net: Network, batch_size: int, /) -> Self: ...
     def step(self, x: object, out: object, net: Network, /) -> _Array | None: ...
     def run(self, x: object, out: object, resets: object, cells: bool, net: Network, /) -> Any: ...
-    def reset(self, rows: _Mask | None) -> None: ...
+    def reset(self, rows: _Mask | None, /) -> None: ...
     def get_state(self) -> _State: ...
-    def set_state(self, h: _Array, c: _Array) -> None: ...
+    def set_state(self, h: _Array, c: _Array, /) -> None: ...
 
 def replace(object: object, name: str, expected: object, value: object) -> bool: ...
 def set_num_threads(n: int) -> None: ...
