@@ -82,6 +82,10 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, pybind11::mod_gil_not_used(),
   quadgate::bind(m);
 }
 
+// The pool's limit for threadpoolctl, which finds it by these names: see python/quadgate/_threadpools.py.
+extern "C" PYBIND11_EXPORT int quadgate_get_num_threads() { return quadgate::get_num_threads(); }
+extern "C" PYBIND11_EXPORT void quadgate_set_num_threads(int n) { quadgate::set_num_threads(n > 1 ? n : 1); }
+
 // The module's own entry: pybind11's would wait for ever for its state in a subinterpreter of Python 3.11.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {

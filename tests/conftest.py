@@ -12,6 +12,9 @@ from typing import Any
 # The judges' small products are many times slower, not faster, with BLAS threads; must be set before NumPy is loaded.
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# Ours would follow OMP_NUM_THREADS.
+_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+os.environ.setdefault("QUADGATE_NUM_THREADS", str(_cores))
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

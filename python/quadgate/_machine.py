@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _check, _core
+from . import _check, _core, _threadpools
 
 if TYPE_CHECKING:
     from ._core import CpuInfo
@@ -28,11 +28,18 @@ def set_num_threads(n: int) -> None:
     n = _check.size(n, "n")
     if n >= 2**31:
         raise ValueError(f"n must be below 2**31, got {n}")
+    _threadpools.meet_threadpoolctl()
     _core.set_num_threads(n)
 
 
 def get_num_threads() -> int:
-    """Return the largest number of threads of a call: at first the number of cores of the process."""
+    """Return the largest number of threads of a call.
+
+    At first it is the value of the environment variable QUADGATE_NUM_THREADS or, if that is not set, OMP_NUM_THREADS;
+    without either it is the number of cores of the process. Limits of threadpoolctl hold here too, from the first
+    network on that is made after threadpoolctl was imported.
+    """
+    _threadpools.meet_threadpoolctl()
     return _core.get_num_threads()
 
 
@@ -47,3 +54,6 @@ def cpu_info() -> CpuInfo:
         ``l3``: caches in bytes, 0 where unknown.
     """
     return _core.cpu_info()
+
+
+_threadpools.from_environment()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from . import _check, _core, _initial, _masks, _params
+from . import _check, _core, _initial, _masks, _params, _threadpools
 from ._options import Option, Options
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Network:
         sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
         core = _core.Network(o.dtype.name, *sizes, o.bias, o.core(), o.batch_first)
         self._snapshot = Snapshot(core.successor(list(values.values())), values)
+        _threadpools.meet_threadpoolctl()
 
     def _seed(self, generator: np.random.Generator) -> None:
         """Start a generator of its own, which nobody else draws from, if there are masks to draw."""

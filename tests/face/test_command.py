@@ -160,5 +160,7 @@ def test_the_first_number_of_threads_is_that_of_the_cores(run_script):
             import quadgate
             assert quadgate.get_num_threads() == 1
             assert quadgate.cpu_info()["cores"] == 1
-        """
+        """,
+        QUADGATE_NUM_THREADS="",
+        OMP_NUM_THREADS="",
     )
