@@ -104,7 +104,7 @@ void normalised(const NormStep<Real>& s) {
       cell.c_new = load(cells + u);
       Vec<Real> v = (cell.c_new - set1(c.mean)) * set1(c.inverse);
       v = fma(load_upto(norm.gain_c + u, n), v, load_upto(norm.bias_c + u, n));
-      if (norm.carried) cell.c_new = v;
+      if (norm.replaces_cell) cell.c_new = v;
       Vec<Real> a = load(outputs + u);
       cell.o = Cell::output_gate(a, cell.c_new, s.options, Cell::load_peephole(loaded, s.peephole, H, u, n));
       if (row.gates) store_upto(row.gates + O * H + u, a, n);
@@ -176,12 +176,12 @@ void normalised_backward(const NormBackwardStep<Real>& s) {
       Vec<Real> v = fma(gain, normal, load_upto(norm.bias_c + u, n));
       Vec<Real> d_c = Cell::zoneout_c_backward(load_upto(row.dc + u, n), extra, u, n, direct), d_v = zero<Real>();
       a[O] = load_upto(row.gates + O * H + u, n);
-      cell.c_new = norm.carried ? v : load(cells + u);
+      cell.c_new = norm.replaces_cell ? v : load(cells + u);
       if (extra && extra->c_new) store_upto(extra->c_new + u, cell.c_new, n);
       cell.o = Cell::gate(a[O], options);
       Cell::output_backward(cell, v, load_upto(to.dm + u, n), d_v, d_c, da, a, options,
                             Cell::load_peephole(loaded, s.peephole, H, u, n));
-      if (norm.carried) {
+      if (norm.replaces_cell) {
         d_v = d_v + d_c;
         d_c = zero<Real>();
         if (extra && extra->dc_total) store_upto(extra->dc_total + u, d_v + direct, n);
@@ -203,7 +203,7 @@ void normalised_backward(const NormBackwardStep<Real>& s) {
       Vec<Real> d = fnma(load_upto(to.normal_c + u, n), weight, load(cells + u)) - mean;
       d = fma(d, set1(c.inverse), load(beside + u));
       direct = load_upto(row.dc + u, n);
-      if (extra && extra->dc_total && !norm.carried) store_upto(extra->dc_total + u, d + direct, n);
+      if (extra && extra->dc_total && !norm.replaces_cell) store_upto(extra->dc_total + u, d + direct, n);
       gates(u, n, a, cell);
       Vec<Real> dc = Cell::backward(cell, load_upto(row.c_prev + u, n), d, da, a, options,
                                     Cell::load_peephole(loaded, s.peephole, H, u, n));

@@ -3,7 +3,7 @@
 //
 //   a = gain_ih N(W_ih x) + gain_hh N(W_hh h') + bias          N over all 4H
 //   w = gain_c N(c_new) + bias_c                               N over H
-//   carried: w replaces c_new before o and c are computed; otherwise w is only the argument of u
+//   norm.replaces_cell: w replaces c_new before o and c are computed; otherwise w is only the argument of u
 #pragma once
 
 #include <stddef.h>
@@ -17,7 +17,7 @@ struct Norm {
   const Real *gain_ih, *gain_hh;  // (4H)
   const Real *gain_c, *bias_c;    // (H)
   Real epsilon;
-  bool carried;
+  bool replaces_cell;
 };
 
 template <class Real>

@@ -9,7 +9,7 @@
 
 namespace quadgate {
 
-enum class LayerNorm { none, pre, carried };
+enum class LayerNorm { none, output, cell };
 enum class Merge { concat, sum, mul, mean };
 enum class Shortcut { none, residual, highway, dense };
 

@@ -76,7 +76,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
       if (s.options.layer_norm == LayerNorm::none) continue;
       Real* at = pieces.take<Real>(norm_size(s));
       layer.norm = {
-          at, at + G, at + 2 * G, at + 2 * G + H, Real(s.options.epsilon), s.options.layer_norm == LayerNorm::carried};
+          at, at + G, at + 2 * G, at + 2 * G + H, Real(s.options.epsilon), s.options.layer_norm == LayerNorm::cell};
     }
   };
   Carver count;

@@ -277,7 +277,7 @@ CellValues<Real> forward(const CellRow<Real>& cell, std::vector<Num<Real>> a, co
     s.normal = normal_of(s.c_new, cell.norm->epsilon);
     for (size_t u = 0; u < H; ++u)
       s.v[u] = Num<Real>(cell.norm->gain_c[u]) * s.normal.v[u] + Num<Real>(cell.norm->bias_c[u]);
-    if (cell.norm->carried) s.c_new = s.v;
+    if (cell.norm->replaces_cell) s.c_new = s.v;
   }
   for (size_t u = 0; u < H; ++u) {
     a[3 * H + u] = a[3 * H + u] + p(2, u) * s.c_new[u];
@@ -322,7 +322,7 @@ CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& 
     Num<Real> d_v = unclip(dm[u] * s.o[u] * slope_at(k.output, v), s.v[u], k.gate_clip);
     d.da[3 * H + u] = gate(3, u, dm[u] * apply(k.output, v), s.o[u]);
     d_c_new[u] = d_c_new[u] + p(2, u) * d.da[3 * H + u];
-    if (!cell.norm || cell.norm->carried) {
+    if (!cell.norm || cell.norm->replaces_cell) {
       d_v = d_v + d_c_new[u];
       d_c_new[u] = 0;
     }
@@ -335,7 +335,7 @@ CellGradients<Real> backward(const CellRow<Real>& cell, const CellValues<Real>& 
     for (size_t u = 0; u < H; ++u) whole[u] = whole[u] + d_c_new[u];
   }
   for (size_t u = 0; u < H; ++u) {
-    d.dc_total.push_back((cell.norm && cell.norm->carried ? d.dw[u] : whole[u]) + direct[u]);
+    d.dc_total.push_back((cell.norm && cell.norm->replaces_cell ? d.dw[u] : whole[u]) + direct[u]);
     const Num<Real> dn = unclip(whole[u], s.raw[u], k.cell_clip);
     d.da[u] = gate(0, u, dn * (k.coupled ? s.g[u] - c_prev[u] : s.g[u]), s.i[u]);
     d.da[H + u] = k.coupled ? Num<Real>(0) : gate(1, u, dn * c_prev[u], s.f[u]);

@@ -35,11 +35,11 @@ inline std::vector<Case> cases() {
   add("peephole", 1, 1, [](Case& c, Options& o) { o.peephole = c.lengths = c.resets = true; });
   add("projection", 1, 1, [](Case&, Options& o) { o.projection = 1, o.proj_clip = 0.3; });
   add("projection both ways", 2, 2, [](Case& c, Options& o) { o.projection = 1, c.lengths = true; });
-  add("normalised", 1, 1, [](Case& c, Options& o) { o.layer_norm = LayerNorm::pre, c.lengths = true; });
-  add("normalised, carried", 2, 1,
-      [](Case& c, Options& o) { o.layer_norm = LayerNorm::carried, o.peephole = c.resets = true; });
+  add("normalised", 1, 1, [](Case& c, Options& o) { o.layer_norm = LayerNorm::output, c.lengths = true; });
+  add("normalised cell", 2, 1,
+      [](Case& c, Options& o) { o.layer_norm = LayerNorm::cell, o.peephole = c.resets = true; });
   add("normalised, projection, zoneout", 1, 1, [](Case& c, Options& o) {
-    o.layer_norm = LayerNorm::pre, o.projection = 1;
+    o.layer_norm = LayerNorm::output, o.projection = 1;
     o.cell.zoneout_h = 0.3, o.cell.zoneout_c = 0.2, c.lengths = true;
   });
   add("coupled", 1, 1, [](Case& c, Options& o) { o.cell.coupled = c.resets = true, o.cell.cell_clip = 0.5; });
@@ -88,7 +88,7 @@ inline std::vector<Case> cases() {
   });
   add("all", 3, 1, [](Case& c, Options& o) {
     o.projection = 1, o.proj_clip = 0.5, o.peephole = o.cell.coupled = c.lengths = c.resets = true;
-    o.layer_norm = LayerNorm::carried;
+    o.layer_norm = LayerNorm::cell;
     o.cell.gate_clip = 1.1, o.cell.cell_clip = 0.7, o.cell.zoneout_h = 0.3, o.cell.zoneout_c = 0.2;
     o.shortcut = Shortcut::dense, o.dropout = o.recurrent_dropout = o.weight_drop = 0.3;
   });

@@ -16,7 +16,7 @@ using Numbers = std::vector<Num<Real>>;
 template <class Real>
 struct Case {
   CellOptions<Real> options = judge::plain_options<Real>();
-  bool carried = false, peephole = false, zoneout_h = false, masks = false, recurrent = false;
+  bool replaces_cell = false, peephole = false, zoneout_h = false, masks = false, recurrent = false;
   double epsilon = 1e-5, mean = 0;  // of the products
 };
 
@@ -44,7 +44,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
       bias_c(uniform<Real>(H)), bias(uniform<Real>(G)), p_bias(blocks * line), peephole(uniform<Real>(3 * H));
   pack_bias(bias.data(), shape, p_bias.data());
   const Norm<Real> norm = {gain_ih.data(), gain_hh.data(),     gain_c.data(),
-                           bias_c.data(),  Real(what.epsilon), what.carried};
+                           bias_c.data(),  Real(what.epsilon), what.replaces_cell};
   auto ih = random_rows<Real>(rows, G), hh = random_rows<Real>(rows, G);
   for (auto* product : {&ih, &hh})
     for (auto& row : *product)
@@ -172,10 +172,10 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
 template <class Real>
 std::vector<Case<Real>> cases() {
   std::vector<Case<Real>> all;
-  for (bool carried : {false, true}) {
+  for (bool replaces_cell : {false, true}) {
     auto add = [&](auto&& change) {
       Case<Real> one;
-      one.carried = carried;
+      one.replaces_cell = replaces_cell;
       change(one);
       all.push_back(one);
     };

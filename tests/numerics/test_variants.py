@@ -96,7 +96,7 @@ def test_drawn_combinations(source):
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    "name", ["peephole", "proj_size", "layer_norm_pre", "layer_norm_carried", "zoneout", "highway"]
+    "name", ["peephole", "proj_size", "layer_norm_output", "layer_norm_cell", "zoneout", "highway"]
 )
 def test_large(name, threads):
     """Large enough to be split over threads: over rows, and, for one row, over units."""
