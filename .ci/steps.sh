@@ -39,7 +39,7 @@ tools() {
 install() {
   pip install -q -e ".[test]"
   # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
-  pip install -q "quadgate[examples,bench,dev]==$(python -c 'import quadgate; print(quadgate.__version__)')" cmake ninja
+  pip install -q "quadgate[examples,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')" cmake ninja
   pip install -q "$TORCH" keras
   export CMAKE_GENERATOR=Ninja
 }
@@ -64,12 +64,15 @@ from pathlib import Path
 wheel, limit = Path(sys.argv[1]), float(sys.argv[2])
 size = wheel.stat().st_size / 1e6
 names = {Path(n).name.split(".")[0] + Path(n).suffix for n in zipfile.ZipFile(wheel).namelist()}
-missing = {"_core.so", "_core.pyi", "py.typed", "LICENSE"} - names
+missing = {"_core.so", "_core.pyi", "py.typed", "LICENSE", "pybind11.txt"} - names
 print(f"{wheel.name}: {size:.2f} MB")
 if size >= limit or missing:
     sys.exit(f"the wheel must be below {limit} MB and hold everything; missing: {sorted(missing)}")
 PY
 }
+
+# Warnings are errors: links between pages, docstrings, and what the pages quote of the source.
+site() { python -m sphinx -q -W --keep-going -b html docs "$work/site"; }
 
 native() {
   cmake -S . -B "$work/native" -DQUADGATE_NATIVE_TESTS=ON -DCMAKE_CXX_FLAGS=-Werror >/dev/null
@@ -105,6 +108,7 @@ all_of_run() {
   step "install, as the README says" install
   step "style, types and the core's stub" style
   step "every header alone" headers
+  step "site" site
   step "tests" tests
   step "numbers on the other instruction sets" instruction_sets
   step "wheel" wheel

@@ -110,49 +110,7 @@ class LSTM(Network):
     Results do not depend, to the last bit, on the batch that a row is in, on the number of threads, or on how a
     sequence was cut into calls that pass the state on. One object may be used from many threads at once.
 
-    Names of the options elsewhere ("-" where there is none):
-
-    ================= ============== ================= ============= ====================== ============= ==============
-    quadgate          PyTorch        Keras             ONNX          TensorFlow 1           oneDNN        cuDNN
-    ================= ============== ================= ============= ====================== ============= ==============
-    num_layers        num_layers     -                 -             MultiRNNCell           weights' axis numLayers
-    bias              bias           use_bias          B             -                      bias          biasMode
-    batch_first       batch_first    always            layout        not time_major         tag ntc       layout
-    bidirectional     bidirectional  Bidirectional     direction     bidirectional_..._rnn  direction     dirMode
-    merge             -              merge_mode        -             -                      direction     -
-    reverse           -              go_backwards      direction     TimeReversedFusedRNN   direction     -
-    proj_size         proj_size      -                 -             num_proj               weights_      projSize
-                                                                                            projection
-    proj_clip         -              -                 -             proj_clip              -             -
-    cell_clip         -              -                 -             cell_clip              -             RNNSetClip
-    gate_clip         -              -                 clip          -                      -             -
-    peephole          -              -                 P             use_peepholes          weights_      -
-                                                                                            peephole
-    coupled           -              -                 input_forget  CoupledInputForgetGate -             -
-    activations       -              activation,       activations   activation             -             -
-                                     recurrent_...
-    layer_norm        -              -                 -             LayerNormBasic         -             -
-    layer_norm_eps    -              -                 -             -                      -             -
-    dropout           dropout        -                 -             output_keep_prob       -             dropoutDesc
-    recurrent_dropout -              recurrent_dropout -             state_keep_prob        -             -
-    weight_drop       -              -                 -             -                      -             -
-    zoneout           -              -                 -             -                      -             -
-    shortcut          -              -                 -             ResidualWrapper,       -             -
-                                                                     HighwayWrapper
-    initialization    -              ..._initializer   -             initializer            -             -
-    forget_bias       -              unit_forget_bias  -             forget_bias            -             -
-    lengths           PackedSequence mask              sequence_lens sequence_length        -             seqLengthArray
-    resets            -              -                 -             -                      -             -
-    return_cells      -              -                 -             -                      -             -
-    trace             -              -                 -             -                      -             -
-    ================= ============== ================= ============= ====================== ============= ==============
-
-    Not all of these are quite the same. Keras's ``dropout`` drops what a layer reads, once for the whole sequence, and
-    its ``go_backwards`` returns y in the order of reading; its ``merge_mode`` calls the mean "ave". oneDNN can sum two
-    directions or concatenate them. TensorFlow's cells are named without ``LSTMCell``: CoupledInputForgetGate has
-    i = 1 - f instead, LayerNormBasic normalises gate by gate, and ``forget_bias`` is added in every call. Its
-    ``..._keep_prob`` are DropoutWrapper's, 1 - p, the second with ``variational_recurrent``. ONNX keeps the numbers of
-    activations apart, in ``activation_alpha`` and ``activation_beta``. cuDNN's functions begin with ``cudnn``.
+    docs/options.md has the names of the options in PyTorch, Keras, ONNX, TensorFlow 1, oneDNN and cuDNN.
 
     Examples
     --------

@@ -1,0 +1,73 @@
+"""Configuration of the site: python -m sphinx -W -b html docs build/site."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import quadgate
+
+ROOT = Path(__file__).parents[1]
+
+project = "quadgate"
+author = "quadgate developers"
+copyright = "2026, quadgate developers"
+version = release = quadgate.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx_copybutton"]
+exclude_patterns = ["_static"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+highlight_language = "python"
+
+default_role = "py:obj"
+# A short name in a docstring that several classes have, such as h0.
+suppress_warnings = ["ref.python"]
+python_maximum_signature_line_length = 88
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "inherited-members": True, "undoc-members": False}
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = "quadgate"
+html_static_path = ["_static"]
+html_css_files = ["quadgate.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1f5fa8", "color-brand-content": "#1f5fa8"},
+    "dark_css_variables": {"color-brand-primary": "#7db7f5", "color-brand-content": "#7db7f5"},
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# A link to a file of the repository that is no page of the site, as [text](../path).
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)[^)]*\)")
+
+
+# A pattern in the toctree of index.md.
+PATTERN = re.compile(r"^([\w-]+\*)\n", re.M)
+
+
+def prepare(_app, _page, source):
+    """Turn links to other files of the repository into their names, and drop patterns that no page matches.
+
+    Only the pages of docs are on the site. Sphinx has no name for its warning about an empty pattern.
+    """
+
+    def replace(link):
+        path = link.group(2)
+        # A link to nothing stays, and Sphinx reports it.
+        return f"`{path}`" if (ROOT / path).exists() else link.group(0)
+
+    pages = Path(__file__).parent
+    source[0] = OUTSIDE.sub(replace, source[0])
+    source[0] = PATTERN.sub(lambda line: line.group(0) if any(pages.glob(f"{line.group(1)}.md")) else "", source[0])
+
+
+def setup(app):
+    app.connect("source-read", prepare)
