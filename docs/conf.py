@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -14,12 +15,12 @@ author = "quadgate developers"
 copyright = "2026, quadgate developers"
 version = release = quadgate.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_static"]
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 highlight_language = "python"
+smartquotes = False
 
 default_role = "py:obj"
 # A short name in a docstring that several classes have, such as h0.
@@ -69,5 +70,15 @@ def prepare(_app, _page, source):
     source[0] = PATTERN.sub(lambda line: line.group(0) if any(pages.glob(f"{line.group(1)}.md")) else "", source[0])
 
 
+def sign(_app, what, _name, thing, _options, signature, annotation):
+    """Show the constructor's arguments: networks have a __new__ too, which only looks for misspelt ones."""
+    if what != "class" or not thing.__module__.startswith("quadgate") or "__init__" not in vars(thing):
+        return signature, annotation
+    arguments = list(inspect.signature(thing.__init__).parameters.values())[1:]
+    plain = [a.replace(annotation=inspect.Parameter.empty) for a in arguments]
+    return str(inspect.Signature(plain)), None
+
+
 def setup(app):
     app.connect("source-read", prepare)
+    app.connect("autodoc-process-signature", sign)
