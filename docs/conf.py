@@ -25,7 +25,6 @@ smartquotes = False
 default_role = "py:obj"
 # A short name in a docstring that several classes have, such as h0.
 suppress_warnings = ["ref.python"]
-python_maximum_signature_line_length = 88
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "inherited-members": True, "undoc-members": False}
@@ -76,7 +75,7 @@ def sign(_app, what, _name, thing, _options, signature, annotation):
         return signature, annotation
     arguments = list(inspect.signature(thing.__init__).parameters.values())[1:]
     plain = [a.replace(annotation=inspect.Parameter.empty) for a in arguments]
-    return str(inspect.Signature(plain)), None
+    return str(inspect.Signature(plain)).replace("<class 'numpy.float32'>", "numpy.float32"), None
 
 
 def setup(app):

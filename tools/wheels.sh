@@ -11,8 +11,8 @@
 #   MAX_MB    largest size of a wheel, 1.0
 #
 # Tried: x86_64 for CPython 3.10 to 3.13. aarch64 for CPython 3.11: see tools/aarch64.cmake.
-# Not tried: free-threaded Python (the core does not say that it needs no GIL), 3.14 (no headers where this was written),
-# musllinux. .github/workflows/wheels.yml is for these, macOS and Windows.
+# Not tried: 3.14 and free-threaded Python (no interpreter where this was written), musllinux.
+# .github/workflows/wheels.yml is for these and macOS. Windows is not built at all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$(realpath -m "${1:-dist}")
