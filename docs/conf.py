@@ -20,7 +20,7 @@ exclude_patterns = ["_static"]
 
 myst_heading_anchors = 3
 highlight_language = "python"
-smartquotes = False
+smartquotes_action = "D"  # dashes; quotation marks stay as they are written
 
 default_role = "py:obj"
 # A short name in a docstring that several classes have, such as h0.

