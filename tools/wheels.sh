@@ -4,11 +4,13 @@
 # Builds manylinux2014 wheels with zig as the compiler, which brings glibc 2.17's symbols and links libc++ statically;
 # auditwheel checks that. Every wheel is built twice, from an unpacked sdist in two folders, and must be equal byte for
 # byte. It is installed in a fresh environment, checks itself, and runs the fast tests of tests/face. OUT (dist/) gets
-# the wheels, the sdist and SHA256SUMS. One wheel takes ten minutes on two cores, zig's first run four of them.
+# the wheels, the sdist and SHA256SUMS. Two builds take five minutes on two cores, zig's
+# first run some more.
 #
 #   PYTHONS   interpreters to build for; by default CPython 3.10 to 3.14 on the PATH and in pyenv, one of each
 #   ARCHS     "x86_64" by default; "x86_64 aarch64" cross-compiles too, with tools/aarch64.cmake
 #   MAX_MB    largest size of a wheel, 1.0
+#   TOOLS     environment with zig and auditwheel, build/wheel-tools; kept, since zig's caches depend on its path
 #
 # Tried: x86_64 for CPython 3.10 to 3.13. aarch64 for CPython 3.11: see tools/aarch64.cmake.
 # Not tried: 3.14 and free-threaded Python (no interpreter where this was written), musllinux.
@@ -17,6 +19,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$(realpath -m "${1:-dist}")
 archs=${ARCHS:-x86_64}
+tools=$(realpath -m "${TOOLS:-build/wheel-tools}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
@@ -49,7 +52,7 @@ compilers() {
   local kind
   for kind in cc c++; do
     printf '#!/bin/sh\nexec "%s" -m ziglang %s -target %s-linux-gnu.2.17 "$@"\n' \
-      "$work/tools/bin/python" "$kind" "$1" > "$work/zig-$kind-$1"
+      "$tools/bin/python" "$kind" "$1" > "$work/zig-$kind-$1"
     chmod +x "$work/zig-$kind-$1"
   done
   export CC="$work/zig-cc-$1" CXX="$work/zig-c++-$1"
@@ -57,19 +60,21 @@ compilers() {
 
 # build_wheel PYTHON ARCH SOURCE TO: one wheel, checked by auditwheel and with its tag.
 build_wheel() {
-  local python=$1 arch=$2 source=$3 to=$4 settings=()
+  local python=$1 arch=$2 source=$3 to=$4
+  # Set, so that pybind11 does not try how the compiler optimises while linking: zig would build a second libc++ for it.
+  local settings=(-C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF)
   mkdir -p "$to/raw"
   compilers "$arch"
   if [ "$arch" != "$(uname -m)" ]; then
-    settings=(-C "cmake.define.CMAKE_TOOLCHAIN_FILE=$source/tools/$arch.cmake"
-              -C "cmake.define.QUADGATE_PYTHON_HEADERS=$(headers_of "$python" "$arch")")
+    settings+=(-C "cmake.define.CMAKE_TOOLCHAIN_FILE=$source/tools/$arch.cmake"
+               -C "cmake.define.QUADGATE_PYTHON_HEADERS=$(headers_of "$python" "$arch")")
     local tag
     tag=$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
     export _PYTHON_HOST_PLATFORM=linux-$arch SETUPTOOLS_EXT_SUFFIX=.cpython-$tag-$arch-linux-gnu.so
   fi
   (cd "$source" && "$python" -m pip wheel -q --no-deps --no-build-isolation "${settings[@]}" -w "$to/raw" .)
   unset _PYTHON_HOST_PLATFORM SETUPTOOLS_EXT_SUFFIX
-  PATH="$work/tools/bin:$PATH" auditwheel repair --plat "manylinux2014_$arch" -w "$to" "$to"/raw/*.whl >/dev/null
+  PATH="$tools/bin:$PATH" auditwheel repair --plat "manylinux2014_$arch" -w "$to" "$to"/raw/*.whl >/dev/null
 }
 
 # headers_of PYTHON ARCH: print the folders of Python.h and of the other machine's pyconfig.h, separated by ";".
@@ -97,11 +102,11 @@ try_wheel() {
   (cd "$3" && "$env/bin/python" -m pytest -q -p no:cacheprovider -n "$(nproc)" -m "not slow" tests/face)
 }
 
-python3 -m venv "$work/tools"
-"$work/tools/bin/pip" install -q "${build_tools[@]}" "${other_tools[@]}"
+python3 -m venv "$tools"
+"$tools/bin/pip" install -q "${build_tools[@]}" "${other_tools[@]}"
 
 echo "== sdist"
-"$work/tools/bin/python" -m build -q --sdist --no-isolation -o "$work/sdist" .
+"$tools/bin/python" -m build -q --sdist --no-isolation -o "$work/sdist" .
 for copy in one two; do
   mkdir "$work/$copy"
   tar -xzf "$work"/sdist/*.tar.gz --strip-components=1 -C "$work/$copy"
