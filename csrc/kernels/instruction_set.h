@@ -14,7 +14,7 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// An activation by itself.
+// An activation alone, on an array.
 template <class Real>
 void activate_all(const Activation<Real>& f, const Real* x, Real* y, size_t n) {
   constexpr size_t W = Vec<Real>::kWidth;

@@ -177,7 +177,7 @@ def test_too_many_threads_for_an_int(n):
 
 
 def test_an_instruction_set_that_is_no_text(run_script):
-    """The name in the error is readable, whatever bytes it has."""
+    """The name in the error is readable, with any bytes in it."""
     run_script(
         r"""
 import os, subprocess, sys
