@@ -11,10 +11,12 @@ namespace QG_ISA {
 // Calls f with a value of the cell's type. Null options are those of the plain LSTM.
 template <class Real, class F>
 QG_INLINE void with_cell(const CellOptions<Real>* options, F&& f) {
-  if (options && options->type == CellType::elman)
-    f(Elman<Real>());
-  else
-    f(Lstm<Real>());
+  switch (options ? options->type : CellType::lstm) {  // without a default: the compiler warns of a missing cell
+    case CellType::elman:
+      return f(Elman<Real>());
+    case CellType::lstm:
+      return f(Lstm<Real>());
+  }
 }
 
 // Vectors in a line of panels of the cell with this index in kCellSizes.
