@@ -37,6 +37,7 @@ REFUSED = {
     "infinite_eps": {"layer_norm": "cell", "layer_norm_eps": math.inf},
     "alpha": {"activations": [("elu", math.inf, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0)]},
     "merge": {"merge": "sum"},
+    "unknown_option": {"peepholes": True},
     "unknown_merge": {"merge": "other"},
     "unknown_activation": {"activations": [("other", 0.0, 0.0)] * 3},
 }
