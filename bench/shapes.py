@@ -50,7 +50,7 @@ class Shape:
 
     @property
     def batched(self) -> bool:
-        """Whether the bar that is set in parts of the FMA peak applies."""
+        """True if the bar that is set in parts of the FMA peak applies."""
         return self.B >= 32 and self.H >= 256
 
     @property

@@ -1,7 +1,7 @@
-// NumPy arrays as the bindings see them: plain ones are read in place, others are refused without touching them, so
-// that the Python side can convert them or say what is wrong.
+// NumPy arrays in the bindings: plain ones are read in place, others are refused unread, so that the Python side can
+// convert them or raise.
 //
-// Plain: exactly numpy.ndarray, the wanted element type in native byte order, aligned, and laid out as asked for.
+// Plain: exactly numpy.ndarray, the wanted element type in native byte order, aligned, and with the expected strides.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -23,7 +23,7 @@ inline const py::detail::npy_api& numpy() { return py::detail::npy_api::get(); }
 template <class Element>
 inline PyObject* descriptor = nullptr;
 
-// Looks up NumPy's functions and the descriptors. A later first use could be cut by a fork.
+// Looks up NumPy's functions and the descriptors. A first use in the middle of a call could be interrupted by a fork.
 inline void init_arrays() {
   numpy();
   descriptor<float> = py::dtype::of<float>().release().ptr();
@@ -32,7 +32,7 @@ inline void init_arrays() {
   descriptor<bool> = py::dtype::of<bool>().release().ptr();
 }
 
-// An uninitialised C-contiguous array. Throws std::bad_alloc (MemoryError) also for what no memory could hold.
+// An uninitialised C-contiguous array. Throws std::bad_alloc (MemoryError) also for a size that no memory could hold.
 template <class Element>
 py::object new_array(int ndim, const Py_intptr_t* shape) {
   size_t n = sizeof(Element);
@@ -50,7 +50,7 @@ Element* data_of(const py::object& array) {
   return reinterpret_cast<Element*>(py::detail::array_proxy(array.ptr())->data);
 }
 
-// A borrowed look at an object that may be a plain array of Element.
+// A borrowed view of an object that may be a plain array of Element.
 template <class Element>
 class View {
  public:
@@ -79,7 +79,7 @@ class View {
     int i = 0;
     return ((size_t(n) == shape(i++)) && ...);
   }
-  // Whether rows of the last axis are adjacent elements, at steps of whole elements and not backwards.
+  // True if rows of the last axis are adjacent elements, at steps of whole elements and not backwards.
   bool has_rows() const {
     const int last = ndim() - 1;
     if (last < 0 || size() == 0) return true;
@@ -96,7 +96,7 @@ class View {
     for (int i = 0; i < ndim(); ++i) at += (shape(i) - (shape(i) > 0)) * (i == ndim() - 1 ? 1 : stride(i));
     return proxy_->data + (size() ? (at + 1) * sizeof(Element) : 0);
   }
-  // Whether two elements may lie in the same place; for arrays with rows and at most three axes. True also for strides
+  // True if two elements may lie in the same place; for arrays with rows and at most three axes. True also for strides
   // that interleave axes in a way that no slicing makes.
   bool overlaps_itself() const {
     if (size() == 0 || ndim() == 0) return false;

@@ -1,4 +1,4 @@
-// The way in and out of a call of the core: the GIL, signals, the interpreter's end, the floating-point environment.
+// Entry to and exit from a call of the core: the GIL, signals, the interpreter's end, the floating-point environment.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -57,7 +57,7 @@ inline bool run_signal_handlers() {
 }
 
 // Releases the GIL for calls of more than kReleaseGilFlops; below that the switch costs more than the call. Not while
-// the interpreter ends: the thread that holds the GIL then is the one that ends it, and has nobody to give it to.
+// the interpreter ends: the thread that holds the GIL then is the one that ends it, and no other may take it.
 class GilReleased {
  public:
   explicit GilReleased(double flops = 1e9)
@@ -67,7 +67,7 @@ class GilReleased {
   }
   GilReleased(const GilReleased&) = delete;
 
-  // The question for the core to ask now and then; null while the interpreter ends, when signals are left alone.
+  // The check for signals that the core calls now and then; null while the interpreter ends, when signals are ignored.
   Control::Callback interrupted() const { return finalizing_ ? nullptr : run_signal_handlers; }
 
  private:

@@ -60,7 +60,7 @@ PyObject* guarded(F&& f) {
   return nullptr;
 }
 
-// A Python object that holds a T and nothing else. Its type is final, so `self` is what it says it is.
+// A Python object that holds a T and nothing else. Its type is final, so `self` needs no check.
 template <class T>
 struct Object {
   PyObject head;
@@ -90,7 +90,7 @@ struct Object {
   }
 
   // Adds the type to the module. `create` makes an object from positional arguments; null: Python cannot. The arrays
-  // end with an empty entry and live for ever. `name` is the full name, a literal.
+  // end with an empty entry and are never freed. `name` is the full name, a literal.
   static void define(py::module_& m, const char* name, newfunc create, PyMethodDef* methods, PyGetSetDef* properties) {
     PyType_Slot slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(&dealloc)},
                            {Py_tp_methods, methods},
@@ -103,14 +103,14 @@ struct Object {
     py::object made_type = owned(PyType_FromSpec(&spec));
     type = reinterpret_cast<PyTypeObject*>(made_type.ptr());
     m.attr(std::strrchr(name, '.') + 1) = made_type;
-    made_type.release();  // for ever
+    made_type.release();  // never freed
   }
 };
 
 template <auto function>
 struct Method;
 
-// A method with any number of positional arguments, taken as they came.
+// A method with any number of positional arguments, passed on unchanged.
 template <class T, class... Args, py::object (*function)(T&, Args...)>
 struct Method<function> {
   static PyMethodDef entry(const char* name) {

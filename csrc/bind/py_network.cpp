@@ -164,7 +164,7 @@ py::object successor(Network& net, py::handle list) { return Object<Network>::ma
 py::object network_id(const Network& net) { return number(net.family().id); }
 
 // Sets an attribute if it still is the expected object. One call, in which no other thread and no signal handler runs;
-// a lock in Python could be left behind by an interrupt.
+// an interrupt could leave a lock of Python's taken.
 bool replace(py::handle object, py::handle name, py::handle expected, py::handle value) {
   bool same = false;
   int error = 0;
@@ -224,7 +224,7 @@ Network Network::packed(py::handle list) const {
   const Sizes& s = sizes();
   std::vector<LayerParameters<const Real*>> layers(s.states());
   std::vector<HighwayParameters<const Real*>> highways(s.layers);
-  std::vector<py::object> held;  // whatever happens to the list while the GIL is released
+  std::vector<py::object> held;  // keeps them if the list changes while the GIL is released
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list.ptr()); ++i) held.push_back(borrowed(PyList_GET_ITEM(list.ptr(), i)));
   size_t used = 0;
   each_parameter<const Real*>(

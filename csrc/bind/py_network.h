@@ -22,7 +22,7 @@ struct Family {
 
   const Sizes sizes;
   const bool is_double, batch_first;
-  const uint64_t id;  // an address could come back for another network
+  const uint64_t id;  // an address could be used again by another network
 
  private:
   const std::variant<std::shared_ptr<SpareTape<float>>, std::shared_ptr<SpareTape<double>>> spare_;

@@ -28,7 +28,12 @@ Options read_options(py::handle given) {
   Options o;
   if (given.is_none()) return o;
   const auto dict = py::cast<py::dict>(given);
-  auto get = [&](const char* key) { return dict.contains(key) ? py::object(dict[key]) : py::object(py::none()); };
+  size_t n_read = 0;
+  auto get = [&](const char* key) {
+    if (!dict.contains(key)) return py::object(py::none());
+    ++n_read;
+    return py::object(dict[key]);
+  };
   auto number = [&](const char* key, double& to) {
     if (const py::object v = get(key); !v.is_none()) to = v.cast<double>();
   };
@@ -70,6 +75,7 @@ Options read_options(py::handle given) {
   number("dropout", o.dropout);
   number("recurrent_dropout", o.recurrent_dropout);
   number("weight_drop", o.weight_drop);
+  if (n_read != dict.size()) throw py::value_error("an option that the core does not know");
   return o;
 }
 

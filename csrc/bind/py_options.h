@@ -13,7 +13,7 @@ int function_named(const std::string& name);
 // options: a dict, of which every entry may be missing, or None. Throws ValueError, TypeError.
 Options read_options(pybind11::handle options);
 
-// Throws ValueError for a network that the core cannot compute, whatever Python has checked before.
+// Throws ValueError for a network that the core cannot compute, even if Python has not checked it.
 void check_options(const Sizes& sizes);
 
 }  // namespace quadgate

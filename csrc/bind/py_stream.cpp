@@ -14,10 +14,10 @@
 namespace quadgate {
 namespace {
 
-// A stream of either type; calls from several threads take turns.
+// A stream of either type; calls from several threads run one after the other.
 class PyStream {
  public:
-  // Keeps nothing of the network but its numbers: each call is given the parameters of that moment.
+  // Keeps nothing of the network but its numbers: each call gets the current parameters.
   PyStream(const Network& net, size_t batch)
       : sizes(net.sizes()), is_double(net.is_double()), flops(net.flops(batch)), network_(net.family().id) {
     if (sizes.directions != 1 || sizes.options.reverse)
@@ -29,8 +29,8 @@ class PyStream {
       stream_.emplace<Stream<float>>(sizes, batch);
   }
 
-  // A call's turn. It comes before the arguments are looked at: while it waits, other threads run, and could change
-  // them.
+  // The stream's lock, for one call. It is taken before the arguments are read: while it waits, other threads run, and
+  // could change them.
   class Turn {
    public:
     explicit Turn(PyStream& stream) : stream_(stream) {
@@ -76,7 +76,7 @@ void PyStream::Turn::wait() {
   // Called from a signal handler or a destructor. No order is needed: only this thread puts its id there.
   if (stream_.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
     throw std::runtime_error("this stream is in the middle of a call on this very thread");
-  // Never waits with the GIL held: the thread whose turn it is may need it to go on.
+  // Never waits with the GIL held: the thread that has the lock may need it to go on.
   for (auto pause = std::chrono::microseconds(10);; pause = std::min(2 * pause, std::chrono::microseconds(1000))) {
     if (finalizing()) throw std::runtime_error("this stream is in use by a thread that the interpreter's end stopped");
     {

@@ -1,5 +1,5 @@
 // Sequences as arguments and as results: outputs, lengths, resets. Lengths and resets are copied before they are
-// believed, since another thread could be writing to the arrays.
+// checked, since another thread could be writing to the arrays.
 #pragma once
 
 #include <algorithm>

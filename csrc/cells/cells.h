@@ -13,7 +13,7 @@ enum class CellType : int { lstm, elman };
 
 struct CellSizes {
   size_t n_gates;   // G: rows of weight_ih, weight_hh and bias for each hidden unit
-  size_t n_states;  // vectors of (H or R) that a step hands to the next; h is the first
+  size_t n_states;  // vectors of (H or R) that a step passes to the next; h is the first
   int apart;        // the gate that takes R h by itself, not W x + R h in one sum (GRU's candidate); -1 for none
   size_t n_taped;   // vectors of (H) that the tape keeps of each row and step, beside the states themselves
 };

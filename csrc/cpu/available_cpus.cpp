@@ -78,7 +78,7 @@ int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount) {
 }
 
 int available_cpus() {
-  // Not a guarded static: a child forked while another thread runs the initialiser would wait for it for ever.
+  // Not a guarded static: a child forked while another thread runs the initialiser would never stop waiting for it.
   static std::atomic<int> known{0};
   int cpus = known.load(std::memory_order_relaxed);
   if (cpus == 0) {

@@ -16,7 +16,7 @@ const KernelTable& kernels();
 // The choice of `kernels` if QUADGATE_ISA were `forced`; null or "" means not set.
 const KernelTable& choose_kernels(const char* forced);
 
-// The table of that name; null if it is unknown or this machine cannot run it. Tables live as long as the process.
+// The table of that name; null if it is unknown or this machine cannot run it. Tables are valid until the process ends.
 const KernelTable* kernel_table(const char* name);
 
 // Names of the tables that this machine can run, best first.

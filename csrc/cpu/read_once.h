@@ -6,7 +6,7 @@
 namespace quadgate {
 
 // Returns the result of the first read(). Not a guarded static: a child forked while another thread runs the
-// initialiser would wait for it for ever.
+// initialiser would never stop waiting for it.
 template <class T>
 const T& read_once(std::atomic<const T*>& known, T (*read)()) {
   const T* value = known.load(std::memory_order_acquire);

@@ -20,7 +20,7 @@ template <class Cell, class Real>
 QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
   const CellOptions<Real>* const plain = nullptr;
   const BackwardExtra<Real>* const none = nullptr;
-  // A shorter product has no time to spare, and the tape of a smaller network is often still near.
+  // A shorter product does not hide the prefetch, and the tape of a smaller network is often still in cache.
   const bool tape_is_far = Cell::kTaped > 0 && s.n_gates == size_t(Cell::kGates) && s.hidden_size >= 64;
   back_products<Real>(
       s.w_back, s.n_gates, s.n_rows_of_gate, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,

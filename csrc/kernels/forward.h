@@ -82,7 +82,7 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
       return;
     }
   }
-  // Through the stack, so that the cell's code stands once and not MR times.
+  // Through the stack, so that the cell is compiled once and not MR times.
   alignas(64) Real sums[NP][MR][NV][W];
   for (int p = 0; p < NP; ++p)
     for (int r = 0; r < MR; ++r)

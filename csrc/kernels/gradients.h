@@ -1,6 +1,7 @@
 // The gradients of weights, and sums over rows.
 #pragma once
 
+#include "cells/dispatch.h"
 #include "kernels/layouts.h"
 #include "kernels/multiply.h"
 #include "kernels/steps.h"
@@ -13,7 +14,7 @@ namespace {
 // The product of the forward pass with other operands: k runs over rows, and the panel is the gates' gradient. NV
 // vectors in a line.
 template <int NV, class Real>
-void weight_gradient(const WeightGradient<Real>& s) {
+QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth;
   const Parts tiles(s.n_k, kMaxRows);
   for (size_t block = s.block_begin; block < s.block_end; ++block)
@@ -35,6 +36,12 @@ void weight_gradient(const WeightGradient<Real>& s) {
             for (int r = 0; r < MR; ++r)
               for (int v = 0; v < NV; ++v) store(dw + (r * NV + v) * W, a[0][r][v]);
           });
+}
+
+template <class Real>
+void weight_gradient(const WeightGradient<Real>& s) {
+  with_line(
+      s.n_vectors, [&](auto nv) __attribute__((always_inline)) { weight_gradient_line<decltype(nv)::value>(s); });
 }
 
 template <class Real>

@@ -14,7 +14,7 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// An activation by itself.
+// An activation alone, on an array.
 template <class Real>
 void activate_all(const Activation<Real>& f, const Real* x, Real* y, size_t n) {
   constexpr size_t W = Vec<Real>::kWidth;
@@ -27,19 +27,18 @@ void activate_all(const Activation<Real>& f, const Real* x, Real* y, size_t n) {
 template <class Real>
 constexpr Kernels<Real> functions() {
   using Cell = Lstm<Real>;  // layer normalisation is of this one
-  static_assert(Cell::kVectors == kLineVectors && Elman<Real>::kVectors == kLineVectors, "for products by themselves");
   return {size_t(Vec<Real>::kWidth),
           size_t(kMaxRows),
           forward<Real>,
           advance<Real>,
-          project<kLineVectors, Real>,
+          project<Real, Real>,
           projected<Real>,
           normalised<Cell, Real>,
           backward<Real>,
           back_product<Real>,
           projected_backward<Real>,
           normalised_backward<Cell, Real>,
-          weight_gradient<kLineVectors, Real>,
+          weight_gradient<Real>,
           column_sums<Real>,
           activate_all<Real>};
 }

@@ -38,8 +38,8 @@ constexpr size_t kChunkRows = 96;
 // Internal linkage: an instruction set's copy must never serve the others.
 static constexpr int row_blocks(int n_gates) { return n_gates == 1 ? kRowBlocks : 1; }
 
-// Vectors in a line of every panel so far: an LSTM's gates, or the row blocks of a matrix without. A cell with another
-// number of gates needs `project` and `weight_gradient` for that number too.
+// Vectors in a line of the panels of an LSTM and of a matrix without gates. Costs are estimated with it; kernels take
+// the number from the cell or from their arguments.
 constexpr int kLineVectors = 4;
 
 // `total` things in the fewest parts of at most `largest`, as even as can be, the larger ones first. Register tiles of

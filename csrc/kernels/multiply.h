@@ -35,11 +35,11 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
   size_t at = 0;
 #pragma GCC unroll 4
   for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
-    if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // smaller tiles have no time to spare
+    if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // in smaller tiles it would cost time
 #pragma GCC unroll 4
     for (int p = 0; p < NP; ++p) {
       const Storage* weights = w + p * w_stride;
-      if constexpr (NP * MR * NV + NV + 1 <= kRegisters) {  // hold the weights, pass the rows by
+      if constexpr (NP * MR * NV + NV + 1 <= kRegisters) {  // weights in registers, one row after the other
         Vec<Real> weight[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) weight[v] = load_widened<Real>(weights + v * W);
@@ -49,7 +49,7 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
 #pragma GCC unroll 8
           for (int v = 0; v < NV; ++v) sums[p][r][v] = fma(x, weight[v], sums[p][r][v]);
         }
-      } else {  // hold the rows, pass the weights by
+      } else {  // rows in registers, one vector of weights after the other
         Vec<Real> x[MR];
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) x[r] = set1(a[r][p * a_stride + at]);
@@ -69,7 +69,7 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
 // eleven do it all).
 template <class Real, class Storage = Real>
 struct Ahead {
-  const Storage *panel, *next;  // next is null when there is none: then a tile touches what it reads anyway
+  const Storage *panel, *next;  // next is null for the last one: then a tile prefetches its own
   size_t n_tiles;
   QG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
     const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);  // for one k

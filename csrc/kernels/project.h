@@ -2,9 +2,8 @@
 // that is made of it.
 #pragma once
 
-#include "cells/pointwise.h"
+#include "cells/dispatch.h"
 #include "kernels/multiply.h"
-#include "kernels/tiles.h"
 
 namespace quadgate {
 namespace QG_ISA {
@@ -30,7 +29,7 @@ QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t row, size_t 
 }
 
 template <int NV, class Real, class Storage>
-void project(const Project<Real, Storage>& s) {
+QG_INLINE void project_line(const Project<Real, Storage>& s) {
   if (s.n_rows == 1) {
     size_t panel = s.block_begin;
     for (; panel + 1 < s.block_end; panel += 2) project_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
@@ -46,6 +45,12 @@ void project(const Project<Real, Storage>& s) {
             project_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
           });
   }
+}
+
+template <class Real, class Storage>
+void project(const Project<Real, Storage>& s) {
+  with_line(
+      s.n_vectors, [&](auto nv) __attribute__((always_inline)) { project_line<decltype(nv)::value>(s); });
 }
 
 // h from the products of a projection.

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "cells/cells.h"
+#include "kernels/layouts.h"
 
 namespace quadgate {
 
@@ -96,8 +97,8 @@ struct ForwardStep : CellStep<Real> {
   RowStrides next = {};  // for those
 };
 
-// The input product of many rows, ahead of the time loop; any other product with a packed matrix. Lines are of
-// kLineVectors vectors.
+// The input product of many rows, ahead of the time loop; any other product with a packed matrix. Lines have n_vectors
+// vectors.
 template <class Real, class Storage = Real>
 struct Project {
   const Storage* w_ih;  // (n_blocks,I,G,W)
@@ -107,6 +108,7 @@ struct Project {
   Real* pre;             // (n_rows,n_blocks,G,W) out
   size_t n_rows, n_blocks;
   size_t block_begin, block_end;
+  int n_vectors = kLineVectors;
 };
 
 // h from the product with a projection: clip, zoneout, copies. Columns [begin, end) of R.
@@ -205,12 +207,13 @@ template <class Real>
 struct WeightGradient {
   const Real* xh;  // (n_rows, K) with row stride xh_stride: x, h and a column of ones for the bias
   size_t xh_stride, n_k;
-  const Real* dg_panels;  // block p at p * panel_stride, then (n_rows,G,W); lines of kLineVectors vectors
+  const Real* dg_panels;  // block p at p * panel_stride, then (n_rows,G,W)
   size_t panel_stride, n_rows;
   Real* dw;          // (n_blocks,n_k,G,W) in and out
   size_t dw_stride;  // elements between blocks of dw: more than n_k * G * W where it is part of a wider gradient
   size_t block_begin, block_end;
   size_t tile_begin, tile_end;  // which of the ceil(n_k / max_rows) tiles of columns k
+  int n_vectors = kLineVectors;
 };
 
 // out[u] += sum over rows, in order, of a[u] * b[u], or of a[u] where b is null.

@@ -61,7 +61,7 @@ class Buffer {
   Element* begin() { return data_; }
   Element* end() { return data_ + size_; }
 
-  // The same in whole huge pages from kHotFrom bytes on: for memory that is read over and over and should fill L2
+  // The same in whole huge pages from kHotFrom bytes on: for memory that is read many times and should fill L2
   // evenly. Small pages lie anywhere, so that some sets of a physically indexed cache get too many lines, others none.
   static Buffer hot(size_t n) {
     size_t bytes = checked_mul(n, sizeof(Element));
@@ -71,7 +71,7 @@ class Buffer {
     return b;
   }
 
-  // n elements with any contents. Memory is only given back to make room for more; if that fails the buffer is empty.
+  // n elements with any contents. Memory is freed only to allocate more; if that fails the buffer is empty.
   void resize_discard(size_t n) {
     if (n > capacity_) {
       size_t bytes = checked_mul(n, sizeof(Element));

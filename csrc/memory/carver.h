@@ -8,7 +8,7 @@
 
 namespace quadgate {
 
-// Hands out pieces, each aligned to 64 bytes. Past the end of the block it gives null and goes on counting: a run
+// Cuts off pieces, each aligned to 64 bytes. Past the end of the block it gives null and goes on counting: a run
 // without a block, or with one too small, says how much memory is needed.
 class Carver {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -10,10 +11,30 @@
 namespace quadgate {
 namespace {
 
-// Side of the square tiles transposed in SSE registers; elsewhere, and at the edges, elements are moved one by one.
+// Stores one element, or adds it: gradients alone are added, and they are stored as Real. Another storage type has
+// narrow(Real, Storage&) in its own namespace.
+template <class Real, class Storage>
+void put(Real from, Storage& to, bool add) {
+  if constexpr (std::is_same_v<Real, Storage>)
+    to = add ? to + from : from;
+  else
+    narrow(from, to);
+}
+
+template <class Real, class Storage>
+void transpose_tile(const Real* from, size_t, Storage* to, size_t, bool add) {
+  put(*from, *to, add);
+}
+
+// Side of the square tiles transposed in SSE registers; for other types and machines, and at the edges, elements are
+// moved one by one.
+template <class Real, class Storage>
+constexpr size_t kTile = 1;
 #if defined(__SSE2__)
-constexpr size_t tile_of(float) { return 4; }
-constexpr size_t tile_of(double) { return 2; }
+template <>
+constexpr size_t kTile<float, float> = 4;
+template <>
+constexpr size_t kTile<double, double> = 2;
 
 void transpose_tile(const float* from, size_t from_stride, float* to, size_t to_stride, bool add) {
   __m128 r[4];
@@ -33,15 +54,6 @@ void transpose_tile(const double* from, size_t from_stride, double* to, size_t t
     _mm_storeu_pd(line, add ? _mm_add_pd(_mm_loadu_pd(line), r[i]) : r[i]);
   }
 }
-#else
-template <class Real>
-constexpr size_t tile_of(Real) {
-  return 1;
-}
-template <class Real, class Storage>
-void transpose_tile(const Real* from, size_t, Storage* to, size_t, bool add) {
-  *to = Storage(add ? *to + *from : *from);
-}
 #endif
 
 // to[c][r] = from[r][c], or += with `add`; rows of both are `stride` elements apart. kLines of `from` at a time: with
@@ -51,7 +63,7 @@ constexpr size_t kLines = 96;
 template <class Real, class Storage>
 void transpose(const Real* from, size_t from_stride, Storage* to, size_t to_stride, size_t rows, size_t cols,
                bool add) {
-  constexpr size_t n = tile_of(Real());
+  constexpr size_t n = kTile<Real, Storage>;
   const size_t whole_rows = rows / n * n, whole_cols = cols / n * n;
   for (size_t first = 0; first < whole_rows; first += kLines) {
     for (size_t c = 0; c < cols; ++c)  // prefetch destination lines, usually out of cache
@@ -62,10 +74,8 @@ void transpose(const Real* from, size_t from_stride, Storage* to, size_t to_stri
         transpose_tile(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride, add);
   }
   for (size_t c = 0; c < cols; ++c)
-    for (size_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r) {
-      Storage& out = to[c * to_stride + r];
-      out = Storage(add ? out + from[r * from_stride + c] : from[r * from_stride + c]);
-    }
+    for (size_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r)
+      put(from[r * from_stride + c], to[c * to_stride + r], add);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ void wake_all(std::atomic<uint32_t>* word) {
 #else
 
 // Sleepers meet at a bucket chosen by the word's address. Never destroyed, and abandoned by a forked child, in
-// which nobody would ever unlock a mutex that was held.
+// which no thread would ever unlock a mutex that was held.
 struct Bucket {
   std::mutex lock;
   std::condition_variable changed;

@@ -7,7 +7,7 @@
 namespace quadgate {
 
 // A word that threads wait on: they spin for a bounded time and then sleep in the kernel, so that a thread whose
-// partner is not scheduled gives its core away. Bit 0 is set while somebody sleeps; values are even.
+// partner is not scheduled gives its core away. Bit 0 is set while a thread sleeps; values are even.
 class WaitWord {
  public:
   explicit WaitWord(uint32_t value = 0) : word_(value) {}
@@ -36,7 +36,8 @@ class Barrier {
   static constexpr uint32_t kStop = 2, kRound = 4;  // in release_: bit 1 is the verdict, the rest counts rounds
   const uint32_t n_;
   const int spin_us_;
-  alignas(64) std::atomic<uint32_t> arrived_{0};  // low half: who has come; high half: who of them said stop
+  // Low half: threads that have arrived; high half: those of them that asked to stop.
+  alignas(64) std::atomic<uint32_t> arrived_{0};
   alignas(64) WaitWord release_;
 };
 

@@ -28,9 +28,9 @@ inline double product_flops(size_t rows, size_t columns, size_t k) { return 2.0 
 constexpr double kReleaseGilFlops = 5e5;  // below, a switch of the GIL costs more than the call
 constexpr double kKernelCallFlops = 2e6;  // steps done inside one kernel call: some 10 us, between which none can stop
 constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be interruptible
-constexpr double kPollFlops = 2e6;       // between two looks at the clock: 10 us at full speed, a few ms at the slowest
-constexpr double kInterruptFlops = 1e8;  // if done by the first look, signals are checked at once
-constexpr double kSliceFlops = 4e9;      // the most between two looks at whether to stop
+constexpr double kPollFlops = 2e6;  // between two readings of the clock: 10 us at full speed, a few ms at the slowest
+constexpr double kInterruptFlops = 1e8;  // if done before the first reading, signals are checked at once
+constexpr double kSliceFlops = 4e9;      // the most between two checks for a stop
 
 // Work that is no product, in flops per element.
 constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
@@ -39,7 +39,7 @@ constexpr double kCellCycles = 60;         // pointwise part of one row and bloc
 constexpr double kStepCycles = 150;        // latency that nothing hides at the end of a step
 constexpr double kBarrierCycles = 1500;    // all threads of a team meet
 constexpr double kStartCycles = 15000;     // waking a worker and waiting for its end
-constexpr double kPerThreadCycles = 1000;  // a thread more to hand a job to
+constexpr double kPerThreadCycles = 1000;  // each further thread that gets a job
 constexpr double kOverlap = 0.35;          // of the shorter of multiplying and reading, the part that is not hidden
 
 // Cycles of work that is bound by multiply-adds or by reads, which run beside each other, but never quite.
@@ -56,7 +56,7 @@ struct KernelSizes {
 // Cycles of the multiply-adds for one k of one block and row.
 double multiply_cycles(const KernelSizes& kernels);
 
-// Cycles in which one core reads `bytes` that it goes through again and again, in alternating order.
+// Cycles in which one core reads `bytes` that it reads repeatedly, in alternating order.
 double read_cycles(double bytes);
 
 // A layer's input product ahead of the time loop, many steps' rows at a time, or within each step as more k.

@@ -1,5 +1,5 @@
-// Locks that outlive a fork. A child has only the thread that called fork: a mutex that another thread held at that
-// moment stays locked in the child for ever.
+// Locks that can be used after a fork. A child has only the thread that called fork: a mutex that another thread held
+// at that moment stays locked in the child.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,7 @@ class ForkLock {
 
  private:
   friend void watch_forks();
-  // The second chance, where the holder belongs to a process further up.
+  // Second try, for a holder in a parent process.
   bool take_over(uint32_t holder);
 
   static std::atomic<uint32_t> generation;  // 1 in the first process, one more in each child

@@ -17,7 +17,7 @@ int this_cpu() { return sched_getcpu(); }
 // Leaves the CPU that the caller runs on, and keeps off it. When all CPUs are busy the scheduler may wake a worker on
 // its caller's CPU, and then see no reason to move it: from there on each barrier would cost a spin and a switch.
 void keep_off(int cpu) {
-  cpu_set_t allowed;  // what the process was given, not what this thread has left of it
+  cpu_set_t allowed;  // of the process, not this thread's part of it
   if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;
   CPU_CLR(size_t(cpu), &allowed);
   if (CPU_COUNT(&allowed) > 0) sched_setaffinity(0, sizeof allowed, &allowed);

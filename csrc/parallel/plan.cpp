@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core
-constexpr double kChunks = 16;        // about so many chunks go through a pipe of layers
+constexpr double kChunks = 16;        // about so many chunks go through a pipeline of layers
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -46,7 +46,7 @@ double estimate(const Work& w, const Plan& plan) {
     cycles += double(w.steps) * step * double(ceil_div(w.directions, plan.directions));
     if (plan.threads() > 1) sync += kBarrierCycles;
   }
-  if (plan.layers > 1)  // the slowest thread's share, and filling the pipe
+  if (plan.layers > 1)  // the slowest thread's share, and filling the pipeline
     cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * (1 + double(plan.layers - 1) / kChunks);
   if (plan.threads() > 1) cycles += sync + kStartCycles + kPerThreadCycles * double(plan.threads());
   return cycles;

@@ -8,7 +8,7 @@ namespace quadgate {
 // A call in numbers. `rows` is the batch; `steps` the longest row's.
 struct Work {
   size_t steps, rows, input, hidden, layers, directions;
-  size_t recurrent, output;              // columns of h, and of what a layer gives to the next
+  size_t recurrent, output;              // columns of h, and of a layer's output
   size_t passes;                         // of a step: each meets its team once
   size_t width, max_rows, element_size;  // of the kernel table and type
   bool backward;

@@ -37,7 +37,7 @@ struct Worker {
 
 struct Pool {
   std::mutex lock;
-  Worker* idle = nullptr;  // last used first: its core is still warm
+  Worker* idle = nullptr;  // last used first: its data may still be in cache
   int lent = 0;            // workers in leases
 };
 
@@ -60,7 +60,7 @@ Pool& the_pool() {
   if (pool != nullptr) return *pool;
 #if !defined(_WIN32)
   static std::atomic<bool> registered{false};
-  if (!registered.load(std::memory_order_acquire)) {  // twice does no harm
+  if (!registered.load(std::memory_order_acquire)) {  // a second time changes nothing
     pthread_atfork(nullptr, nullptr, in_forked_child);
     registered.store(true, std::memory_order_release);
   }

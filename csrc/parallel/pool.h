@@ -1,6 +1,6 @@
 // Threads: a pool that all calls share.
 //
-// Workers are started on first need, wait for work by a short spin and then sleep, and live until the process ends:
+// Workers are started on first need, wait for work by a short spin and then sleep, and run until the process ends:
 // they are detached and the pool is never destroyed, since a destructor that joined them would hang if it ran under
 // the loader's lock or in a process that is already ending. A forked child starts with an empty pool of its own.
 #pragma once
@@ -17,12 +17,11 @@ int get_num_threads();
 struct Pool;
 struct Worker;
 
-// The caller and some of the pool's workers, for as long as the object lives. Belongs to the thread that made it.
+// The caller and some of the pool's workers, for the lifetime of the object. Belongs to the thread that made it.
 class Lease {
  public:
   // Takes up to `wanted` threads, the caller among them, as far as get_num_threads() and the calls already running
-  // allow: size() may be 1. Never waits for another call. If the system cannot start a
-  // thread, size() is smaller.
+  // allow: size() may be 1. Never waits for another call. If the system cannot start a thread, size() is smaller.
   explicit Lease(int wanted) {
     if (wanted > 1) take(wanted);
   }

@@ -27,8 +27,8 @@ class ScratchLease {
     return buffer().data();
   }
 
-  // The same in pieces, which f(carver) takes. Runs f again if they need more memory than there was. The carver lives
-  // as long as the lease.
+  // The same in pieces, which f(carver) takes. Runs f again if they need more memory than there was. The carver is
+  // valid as long as the lease.
   template <class F>
   void carve(F&& f) {
     carver_ = Carver(buffer().data(), buffer().capacity());

@@ -102,7 +102,7 @@ struct Tape : TapeBuffers<Real> {
   typename SpareTape<Real>::Owned shell_;  // for the buffers on their way back: no allocation then
 };
 
-// Whether Tape::fill can serve a network.
+// True if Tape::fill can serve a network.
 inline bool can_fill(const Sizes& s) {
   return s.states() == 1 && s.options.plain_cell() && !s.options.projection && !s.options.reverse;
 }

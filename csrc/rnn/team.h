@@ -57,7 +57,7 @@ struct Team {
   size_t end(size_t n) const { return n * (rank + 1) / size; }
 };
 
-// Calls f(begin, end) over [begin, end) in slices of at most about kSliceFlops, asking in between whether to stop.
+// Calls f(begin, end) over [begin, end) in slices of at most about kSliceFlops, checking in between for a stop.
 template <class F>
 bool sliced(const Team& team, size_t begin, size_t end, double flops_each, F&& f) {
   const size_t most = std::max<size_t>(1, size_t(std::min(kSliceFlops / (flops_each + 1), 1e9)));

@@ -49,7 +49,7 @@ def text(value: object, name: str) -> None:
 
 
 def number(value: object, name: str, what: str = "a finite number") -> float:
-    """Return a finite float; `what` describes the wanted number in errors."""
+    """Return a finite float; `what` describes the expected number in errors."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's scalars are Real too, its bools not
         raise TypeError(f"{name} must be {what}, got {_kind(value)}")
     try:
@@ -265,7 +265,7 @@ def buffer(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
 
 
 def _overlaps_itself(value: Array) -> bool:
-    """Look whether each axis steps over all that the finer axes span; a few odd layouts are taken for overlaps."""
+    """Return True unless each axis steps over all that the finer axes span; a few odd layouts count as overlaps."""
     span = value.itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(value.strides, value.shape, strict=True) if n > 1):
         if stride < span:

@@ -1,4 +1,4 @@
-"""The base of all networks: options, and parameters that change as a whole only."""
+"""The base of all networks: options, and parameters, which change only all at once."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Network:
         _threadpools.meet_threadpoolctl()
 
     def _seed(self, generator: np.random.Generator) -> None:
-        """Start a generator of its own, which nobody else draws from, if there are masks to draw."""
+        """Start a generator of this network's own if there are masks to draw."""
         if self._mask_plan:
             seed = int.from_bytes(generator.bytes(16), "little")
             self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -209,7 +209,7 @@ class Network:
     def from_state_dict(
         cls: type[Net], arrays: Mapping[str, ArrayLike], *, name: str | None = None, **options: Any
     ) -> Net:
-        """Return a network with the parameters of a state dict, and the sizes that its names and shapes tell.
+        """Return a network with the parameters of a state dict, and the sizes that follow from its names and shapes.
 
         Parameters
         ----------
@@ -307,7 +307,7 @@ class Network:
         return self._lock
 
     def _commit(self, values: dict[str, Array], before: Snapshot | None = None) -> None:
-        """Take over new parameters; with `before` only if nobody else did since that snapshot.
+        """Take over new parameters; with `before` only if no other thread did since that snapshot.
 
         Everything is built first. Then one step swaps parameters and core together, so that no other thread and no
         interrupt finds some of them old and some new. It takes no lock, which an interrupt could leave behind.

@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, tuple[float, ...]] = {
 
 
 class Options(NamedTuple):  # not a dataclass: that would be most of what importing quadgate costs
-    """The arguments of `quadgate.LSTM` and `quadgate.RNN`, all of them right once `checked` has seen them.
+    """The arguments of `quadgate.LSTM` and `quadgate.RNN`, validated by `checked`.
 
     The defaults are those of both classes; `nonlinearity` is None in an LSTM and no argument of it.
     """

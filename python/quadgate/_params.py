@@ -66,7 +66,7 @@ def _count(o: Options, width: int) -> int:
 
 
 def freeze(value: Array) -> Array:
-    """Return a copy that nobody can make writable: its memory belongs to an immutable bytes object."""
+    """Return a copy that cannot be made writable: its memory belongs to an immutable bytes object."""
     return np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape)
 
 
@@ -192,7 +192,7 @@ def select(values: Mapping[str, object], name: str | None) -> tuple[str, dict[st
 
 
 def infer(arrays: Mapping[str, Array], prefix: str, *, elman: bool) -> dict[str, Any]:
-    """Return the constructor's arguments that the names and shapes of a network's arrays tell."""
+    """Return the constructor's arguments that follow from the names and shapes of a network's arrays."""
     shapes = {_layered(key[len(prefix) :]): value.shape for key, value in arrays.items()}
     if "weight_hh_l0" not in shapes or any(len(shapes[f"weight_{kind}_l0"]) != 2 for kind in ("ih", "hh")):
         raise ValueError(f"{prefix}weight_ih_l0 and {prefix}weight_hh_l0 must be there, and have two axes each")
@@ -235,7 +235,7 @@ def pack(value: Array) -> tuple[str, tuple[int, ...], bytes]:
 
 
 def unpack(item: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return the array of `pack`, which nobody can write to. Raises ValueError if it is not of this shape and type."""
+    """Return the array of `pack`, which cannot be written to. Raises ValueError if it is not of this shape and type."""
     want = dtype.name, shape, dtype.itemsize * math.prod(shape)
     if not isinstance(item, tuple) or len(item) != 3 or type(item[2]) is not bytes:
         raise ValueError(f"{name} of a pickle must be a type, a shape and bytes")

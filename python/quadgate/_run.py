@@ -91,7 +91,7 @@ def train(
 
 
 def record(net: Network, result: tuple[Any, ...], masks: Any, trace: bool) -> Tape:
-    """Return the tape of what the core's training pass returned: (y, (h, c), tape) or (y, (h, c), cells, tape)."""
+    """Return the tape from the result of the core's training pass: (y, (h, c), tape) or (y, (h, c), cells, tape)."""
     core = result[-1]
     return Tape(core, result[2] if len(result) == 4 else None, masks or NOTHING, _trace(net, core) if trace else None)
 
@@ -209,7 +209,7 @@ def _arguments(net: Network, x: object, state: object, lengths: object, resets: 
 
 
 def _read_state(value: Any, name: str, shapes: tuple[Shape, Shape], alone: str | None) -> Named:
-    """Return the arrays of a state, or of its gradients, by the names that errors call them by; h comes first."""
+    """Return the arrays of a state, or of its gradients, by their names in errors; h comes first."""
     if value is None:
         return {}
     if alone is not None:

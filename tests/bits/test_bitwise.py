@@ -48,13 +48,13 @@ def test_threads(case):
     for threads in (2, 3, 1, 5):
         qg.set_num_threads(threads)
         assert qg.get_num_threads() == threads
-        for _ in range(3):  # who computes what may differ from call to call
+        for _ in range(3):  # the split over threads may differ from call to call
             assert_same(run(case, lstm, d), want)
 
 
 @every_case
 def test_calls(case):
-    """With and without a tape, with the network's memory fresh and used."""
+    """With and without a tape, with the network's memory new and used."""
     lstm, d = model(case), data(case)
     want = run(case, lstm, d)
     for name, value in infer(case, lstm, d).items():
@@ -89,7 +89,7 @@ def test_a_row_is_the_same_in_every_batch(case, threads):
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c.bidirectional and not c.lengths], ids=name_of)
 def test_a_sequence_is_the_same_in_chunks(case):
-    """The state handed on from call to call; chunks of 1, 2, 3, 5, ... steps cut the input in other ways."""
+    """The state passed from call to call; chunks of 1, 2, 3, 5, ... steps cut the input in other ways."""
     lstm, d = model(case), data(case)
     y, h, c = infer(case, lstm, d).values()
     for sizes in ([1] * case.steps, [case.steps - 1, 1], [1, 2, 3, 5, 8, 13, 21]):
@@ -144,7 +144,7 @@ def test_out_is_what_is_returned(case):
 
 
 def test_out_of_another_layout():
-    """A part of a larger array, every second step, transposed, reversed: written in place, the rest left alone."""
+    """A part of a larger array, every second step, transposed, reversed: written in place, the rest unchanged."""
     case = plain(6, 4, 5, 17)
     lstm, d = model(case), data(case)
     y, _ = lstm(d.x, d.state)

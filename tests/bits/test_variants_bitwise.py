@@ -85,7 +85,7 @@ def test_a_row_is_the_same_in_every_batch(name):
 
 @every_variant
 def test_a_sequence_is_the_same_in_chunks(name):
-    """The state handed on; a network that only goes backwards takes its chunks from the last to the first."""
+    """The state passed on; a network that only goes backwards takes its chunks from the last to the first."""
     v = variant(name, steps=13, lengths=False)
     if v.directions == 2:
         v = replace(v, options={k: value for k, value in v.options.items() if k not in ("bidirectional", "merge")})

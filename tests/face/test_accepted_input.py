@@ -1,4 +1,4 @@
-"""What can be read as real numbers is taken: other types, byte orders, flags, lists, subclasses, foreign arrays."""
+"""All that can be read as real numbers is taken: other types, byte orders, flags, lists, subclasses, foreign arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong is said: the argument's name, what it was and what it must be; and nothing is lost by a mistake."""
+"""Errors name the argument, its value and what it must be; a mistake changes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def masked(*shape):
     return np.ma.masked_array(zeros(*shape), mask=True)
 
 
-# What no array argument takes, whatever it is for: a value of the shape that is asked for, and the exception.
+# Values that no array argument takes: one of the expected shape, and the exception.
 NOT_NUMBERS = {
     "complex": (lambda *s: zeros(*s).astype(np.complex64), TypeError),
     "bool": (lambda *s: zeros(*s).astype(bool), TypeError),
@@ -309,7 +309,7 @@ def test_gradients_of_cells():
 
 
 def test_state_of_a_projection():
-    """h and c are of different shapes, and each is asked for its own."""
+    """h and c are of different shapes, and each is checked for its own."""
     lstm = qg.LSTM(5, 6, proj_size=2)
     x = zeros(4, 3, 5)
     _, _, tape = lstm.forward(x)

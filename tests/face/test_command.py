@@ -122,7 +122,7 @@ def test_import_costs_less_than_15_ms_beyond_numpy(run_script, tmp_path):
 
 
 def test_import_loads_no_other_package(run_script):
-    """NumPy is the only dependency, and nothing heavy of Python's own comes along."""
+    """NumPy is the only dependency, and no heavy module of Python's own is imported."""
     source = """
         import sys
         import numpy

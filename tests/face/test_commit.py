@@ -1,4 +1,4 @@
-"""One commit point: whoever interrupts or looks, parameters are all old or all new, and what is computed with."""
+"""One commit point: seen from a signal handler or another thread, parameters are all old or all new."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package relies on in the compiled core: methods that take what comes as it is, and the errors they raise."""
+"""The package relies on this in the compiled core: methods that take plain arguments, and the errors they raise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def network() -> _core.Network:
 
 @pytest.mark.parametrize("kind", [_core.Network, _core.Stream, _core.Tape])
 def test_classes_are_final(kind):
-    """Their methods take `self` for what it says it is."""
+    """Their methods rely on the type of `self`."""
     with pytest.raises(TypeError, match="not an acceptable base type"):
         type("Derived", (kind,), {})
 

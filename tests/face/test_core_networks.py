@@ -37,6 +37,7 @@ REFUSED = {
     "infinite_eps": {"layer_norm": "cell", "layer_norm_eps": math.inf},
     "alpha": {"activations": [("elu", math.inf, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0)]},
     "merge": {"merge": "sum"},
+    "unknown_option": {"peepholes": True},
     "unknown_merge": {"merge": "other"},
     "unknown_activation": {"activations": [("other", 0.0, 0.0)] * 3},
 }
@@ -177,7 +178,7 @@ def test_too_many_threads_for_an_int(n):
 
 
 def test_an_instruction_set_that_is_no_text(run_script):
-    """The name in the error is readable, whatever bytes it has."""
+    """The name in the error is readable, with any bytes in it."""
     run_script(
         r"""
 import os, subprocess, sys

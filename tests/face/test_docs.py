@@ -38,7 +38,7 @@ def examples(name):
 
 
 def namespace():
-    """The names that examples take for granted: the modules, a network, its gradients, and data that fit it."""
+    """Names that examples use without defining them: the modules, a network, its gradients, and data that fit it."""
     rng = np.random.default_rng(0)
     lstm, x = qg.LSTM(64, 128, rng=0), rng.standard_normal((10, 1, 64)).astype(np.float32)
     y, _, tape = lstm.forward(x)
@@ -81,7 +81,7 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_pages(page, tmp_path, monkeypatch):
-    """One block goes on from the one before it. A block that cannot be run says so: ```python no-run."""
+    """Each block continues the one before it. A block that cannot be run is marked: ```python no-run."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for number, block in enumerate(blocks(page), 1):

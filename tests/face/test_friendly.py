@@ -21,7 +21,7 @@ def lstm():
 
 @pytest.mark.parametrize("x", [X, X.tolist()], ids=["array", "list"])
 def test_forward_returns_three_things(lstm, x):
-    """The cells are on the tape, and the tape is in its place, whatever was asked for."""
+    """The cells are on the tape, and the tape is in its place, with any arguments."""
     y, (h, _), cells = lstm(X, return_cells=True)
     for keywords in ({}, {"return_cells": True}, {"return_cells": True, "trace": True}, {"trace": True}):
         got, (end, _), tape = lstm.forward(x, **keywords)
@@ -155,7 +155,7 @@ def test_tapes_are_shown_and_neither_pickled_nor_copied():
 
 
 def test_a_changed_trace_does_no_harm(lstm):
-    """The norms are made for the tape, whatever became of the trace's arrays."""
+    """The norms belong to the tape, even if the trace's arrays were changed."""
     y, _, tape = lstm.forward(X, trace=True)
     lstm.backward(tape, y)
     want = tape.trace.dh_norm

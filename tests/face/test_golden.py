@@ -1,4 +1,4 @@
-"""Pickles of earlier versions and other NumPys are read for ever.
+"""Pickles of earlier versions and other NumPys stay readable.
 
 ``golden/format1.pickle`` was written once, by ``pickle.dump(list(made()), file, 4)`` under NumPy 2.4: never write it
 anew. A new format gets a file of its own beside it.

@@ -1,4 +1,4 @@
-"""How parameters begin: PyTorch's scheme, Keras's scheme, a chosen forget bias; from a seed, the same in both types."""
+"""Initial parameters: PyTorch's scheme, Keras's scheme, a chosen forget bias; from a seed, the same in both types."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_as_pytorch():
 
 
 def test_as_pytorch_has_it():
-    """Its own fresh network says the same: kind by kind the largest is close to the same end."""
+    """Keras's own new network agrees: for each kind the largest is close to the same bound."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     theirs = torch.nn.LSTM(20, 64, proj_size=16).state_dict()

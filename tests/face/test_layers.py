@@ -16,7 +16,7 @@ UPPER = (
     "train",
     "_explore",
     "plot",
-)  # reference stands apart: nothing of ours imports it either
+)  # reference is separate: none of these imports it either
 PROGRAM = ("__main__", "_bench")  # python -m quadgate: may import all
 FACE = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in PROGRAM]
 
@@ -45,7 +45,7 @@ def test_the_face_imports_nothing_that_is_built_on_it(path):
 
 
 def test_at_most_six_floors():
-    """Each module of the face stands on lower ones only, without a circle."""
+    """Each module of the face imports lower ones only, without a cycle."""
     names = {path.stem: imported(path) for path in FACE}
     floors: dict[str, int] = {}
 

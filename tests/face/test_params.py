@@ -1,4 +1,4 @@
-"""Parameters: read-only views, changed as a whole or not at all, and never at odds with what the network computes."""
+"""Parameters: read-only views, changed as a whole or not at all, and always the ones that the network computes with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lstm():
 
 
 def by_hand(lstm, d):
-    """What a fresh network with the parameters that `lstm` shows computes."""
+    """Results of a new network with the parameters that `lstm` shows."""
     fresh = qg.LSTM(5, 17, 2, bidirectional=True)
     fresh.load_state_dict(dict(lstm.params))
     return infer(CASE, fresh, d)
@@ -117,7 +117,7 @@ def test_given_arrays_are_copied(lstm):
 
 
 def test_all_or_nothing(lstm):
-    """A block that raises, or leaves something wrong behind, changes nothing."""
+    """A block that raises, or ends with wrong values, changes nothing."""
     d = data(CASE)
     want = infer(CASE, lstm, d)
     before = {name: value.copy() for name, value in lstm.params.items()}
@@ -162,7 +162,7 @@ def test_two_changes_at_once_are_not_merged(lstm):
 @pytest.mark.parametrize("how", ["writable", "load_state_dict"])
 @pytest.mark.parametrize("options", [{}, {"weight_drop": 0.3, "num_layers": 2}], ids=["plain", "dropped"])
 def test_a_tape_goes_back_through_the_parameters_that_it_was_made_with(how, options):
-    """Whatever happened to them since; into new arrays and given ones."""
+    """Later changes to them do not matter; into new arrays and given ones."""
     lstm = qg.LSTM(5, 17, **options, rng=0)
     d = data(plain(4, 3, 5, 17))
     _, _, tape = lstm.forward(d.x)

@@ -1,4 +1,4 @@
-"""Names, order and shapes of the parameters of every kind of network, and shapes of what comes out of a call."""
+"""Names, order and shapes of the parameters of every kind of network, and shapes of the results of a call."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(("options", "want"), SHAPES)
 def test_parameters(options, want):
-    """Names, shapes and order; and what they say of the size before anything is made is what they come to."""
+    """Names, shapes and order; and the size computed from them in advance is the size of the arrays."""
     lstm = qg.LSTM(3, 5, **options)
     got = {name: value.shape for name, value in lstm.params.items()}
     assert got == want
@@ -91,7 +91,7 @@ def test_highway_has_its_bias_without_biases():
 
 @pytest.mark.parametrize(("options", "want"), SHAPES)
 def test_shapes_of_a_call(options, want):
-    """Everything that comes out of forward and backward, with and without a batch axis."""
+    """All results of forward and backward, with and without a batch axis."""
     lstm = qg.LSTM(3, 5, batch_first=True, **options)
     directions = 2 if lstm.bidirectional else 1
     states, columns = lstm.num_layers * directions, lstm.proj_size or 5

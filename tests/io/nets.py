@@ -1,4 +1,4 @@
-"""What the tests of files share: random networks with every option, and one comparison."""
+"""Shared by the tests of files: random networks with every option, and one comparison."""
 
 from __future__ import annotations
 

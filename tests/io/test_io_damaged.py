@@ -74,7 +74,7 @@ def onnx_sample() -> bytes:
 
 
 def attack(path: Path, name: str, data: bytes, seeds: Iterable[int] = range(TRIALS)) -> int:
-    """Read many damaged copies; return how many were refused. Whatever else is raised fails the test."""
+    """Read many damaged copies; return how many were refused. Any other exception fails the test."""
     count = 0
     for seed in seeds:
         path.write_bytes(damaged(data, seed))
@@ -127,7 +127,7 @@ def keras_samples(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_damaged_files_of_keras(tmp_path, run_script):
-    """Each in a child of its own: crashes and hangs of libhdf5 are not ours to promise, our own answers are."""
+    """Each in a child of its own: no promise covers crashes and hangs of libhdf5, only our own errors."""
     for name, data in keras_samples(tmp_path).items():
         (tmp_path / name).write_bytes(data)
         source = f"""

@@ -83,7 +83,7 @@ def test_hostile_archives(tmp_path, memory):
 
 @pytest.fixture
 def memory():
-    """The peak of Python's and NumPy's allocations stays small, whatever a file declares."""
+    """The peak of Python's and NumPy's allocations stays small for any sizes that a file declares."""
     import tracemalloc
 
     tracemalloc.start()
@@ -256,7 +256,7 @@ def test_hostile_safetensors(tmp_path, memory):
 
 
 def test_hostile_hdf5(tmp_path):
-    """Whatever reaches outside the file, unknown filters, circles, and sizes without bytes."""
+    """References to data outside the file, unknown filters, cycles, and sizes without bytes."""
     h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed: install h5py")
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as file:

@@ -204,7 +204,7 @@ def with_size(node: Any) -> Any:
 
 
 def test_functions():
-    """Weights handed in by the call, and a constant within; the attribute comes from the call."""
+    """Weights passed by the call, and a constant within; the attribute comes from the call."""
     w = weights()
     inner = [
         helper.make_node("Constant", [], ["b"], value=tensor("", w["B"])),
@@ -219,7 +219,7 @@ def test_functions():
 
 
 def test_a_function_that_is_called_twice_shares_its_constants():
-    """What is inside the function would change in both calls: an error, rather than a surprise."""
+    """A change inside the function would act in both calls, so it is an error."""
     w = weights()
     inner = [helper.make_node("Constant", [], [n.lower()], value=tensor("", v)) for n, v in w.items()]
     inner.append(helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], "cell", hidden_size=H))

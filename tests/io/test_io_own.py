@@ -209,7 +209,7 @@ def test_inspect(tmp_path):
 
 
 def test_packages_that_are_missing_are_named(tmp_path, run_script):
-    """Without the package of a format the error says what to install, and the rest works."""
+    """Without the package of a format the error names the package to install, and the rest works."""
     qg.io.save(lstm(2, 2), tmp_path / "s")
     (tmp_path / "h").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (tmp_path / "o").write_bytes(b"\x08\x08" + bytes(100))

@@ -150,7 +150,8 @@ def test_g2pm(packages):
     assert sum(calls) > 10  # characters that are read in several ways
 
 
-# What Keras 2.21 itself writes with this file, its own conversion of CuDNNLSTM included, always the likeliest letter.
+# The text that Keras 2.21 itself writes with this file, its own conversion of CuDNNLSTM included, always the likeliest
+# letter.
 GREEDY = "My friend is a bad day of the same to the state of the state of the state of the state of the state of "
 
 

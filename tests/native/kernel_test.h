@@ -49,7 +49,7 @@ double epsilon() {
   return sizeof(Real) == 4 ? 0x1p-23 : 0x1p-52;
 }
 
-// An array of exactly n elements between zones that nobody may write (which its end checks) nor, as AddressSanitizer
+// An array of exactly n elements between zones that no kernel may write (which its end checks) nor, as AddressSanitizer
 // sees, read. Zones and new arrays hold NaN, which shows in results if a kernel reads them or leaves elements out.
 // The first element is aligned to 64 bytes.
 template <class Real>

@@ -96,7 +96,7 @@ void test_barrier_orders_memory() {
   }
 }
 
-// Whoever asks to stop, all see it in that very round, and in all later ones.
+// A stop that any thread requests is seen by all in the same round, and in all later ones.
 void test_stop_is_agreed() {
   for (int threads = 1; threads <= 4; ++threads) {
     Lease lease(threads);
@@ -136,7 +136,8 @@ void test_exceptions() {
   }
 }
 
-// Many callers at once: each gets what is there, nobody waits for another, and together they stay within the limit.
+// Many callers at once: each gets the workers that are free, none waits for another, and together they stay within the
+// limit.
 void test_many_callers() {
   std::atomic<int> extra{0}, most{0};
   std::atomic<long> sum{0};

@@ -243,7 +243,7 @@ def test_range(dtype):
 @every_function
 @every_dtype
 def test_every_length(name, dtype):
-    """The result for a number depends neither on its place nor on its neighbours; the input is left alone."""
+    """The result for a number depends neither on its place nor on its neighbours; the input is unchanged."""
     x = np.random.default_rng(4).normal(size=80).astype(dtype) * 3
     kept = x.copy()
     one_by_one = np.concatenate([FUNCTIONS[name](x[k : k + 1]) for k in range(80)])

@@ -122,7 +122,7 @@ def test_backward_leaves_what_it_is_given_alone():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sequence_in_chunks_with_all_gradients_handed_back(dtype):
-    """Forward over chunks with the state handed on, backward over them in reverse, is the gradient of the whole."""
+    """Forward over chunks with the state passed on, backward over them in reverse, is the gradient of the whole."""
     case = plain(12, 5, 7, 18, 2, dtype=dtype)
     lstm, d = model(case), data(case)
     want = run(case, lstm, d)
@@ -171,13 +171,13 @@ def test_into_given_arrays(bias, dtype):
     assert same_bits(got.x, want.x)
     for name, value in out.items():
         assert got.params[name] is value
-        # What was there takes part in each of the T * B roundings of the sum, and in one addition more.
+        # The old value takes part in each of the T * B roundings of the sum, and in one addition more.
         more = (5 * 3 + 2) * np.finfo(dtype).eps * np.abs(before[name])
         bounds.assert_within(value, before[name] + exact[name].v, exact[name].e * (1 + 1e-6) + more, name)
 
 
 def test_accumulating_over_two_halves_of_a_batch():
-    """Added up over two calls, gradients are those of the whole batch: what out= and accumulate= are for."""
+    """Added up over two calls, gradients are those of the whole batch: the purpose of out= and accumulate=."""
     case = plain(6, 8, 4, 9, dtype="float64")
     lstm, d = model(case), data(case)
     want = run(case, lstm, d)

@@ -18,13 +18,13 @@ LENGTHS = [
     [0, 2, 4, 1, 3],  # not sorted
     [0, 0, 0, 0, 0],
     [1, 1, 0, 1, 1],
-    [2, 2, 2, 2, 2],  # nobody reaches the end
+    [2, 2, 2, 2, 2],  # no row reaches the end
 ]
 some_lengths = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 
 
 def padded(case, d, lengths, filler):
-    """The same data with everything behind the rows' ends set to `filler`."""
+    """The same data with everything past the rows' ends set to `filler`."""
     x, dy = d.x.copy(), d.dy.copy()
     for row, n in enumerate(lengths):
         x[n:, row] = filler
@@ -75,7 +75,7 @@ def test_each_row_alone(bidirectional, dtype, lengths):
 @pytest.mark.parametrize("filler", [np.nan, np.inf, 1e30])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_padding_is_never_looked_at(batch_first, filler, lengths):
-    """Neither in x nor in dy, forward and backward; y and dx behind the end are exactly 0."""
+    """Neither in x nor in dy, forward and backward; y and dx past the end are exactly 0."""
     case = plain(4, 5, 3, 18, 2, True, batch_first=batch_first)
     lstm, d = model(case), data(case)
     want = run(case, lstm, padded(case, d, lengths, 0))
@@ -107,7 +107,7 @@ def test_full_lengths_are_no_lengths(bidirectional):
 
 
 def test_more_padding_changes_nothing():
-    """Gradients of the parameters included: a row that takes no part adds nothing to a sum."""
+    """Gradients of the parameters included: an inactive row adds nothing to a sum."""
     case = plain(5, 4, 3, 18, 2, True, dtype="float64")
     lstm, d = model(case), data(case)
     d = d._replace(lengths=np.array([5, 1, 0, 3]))

@@ -1,4 +1,4 @@
-"""Masks: what is drawn, by which names, in which order, from which generator; and who draws none."""
+"""Masks: their values, names and order, the generator they are drawn from; and calls that draw none."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_all_and_none():
     assert masks["zoneout_h_l0"].all()
     assert masks["weight_drop_l1"].all()
     assert not any("zoneout_c" in name for name in masks)
-    tiny = masks_of(make(zoneout=(2.0**-40, 0.0)), 0)  # rounds to 0, but is asked for
+    tiny = masks_of(make(zoneout=(2.0**-40, 0.0)), 0)  # rounds to 0, but is requested
     assert not tiny["zoneout_h_l0"].any()
     only = masks_of(qg.LSTM(5, 7, 2, dropout=0.3), 3)
     assert_same(only, by_hand({"dropout_l0": (0.3, (STEPS, ROWS, 7))}, np.random.default_rng(3)))
 
 
 def test_networks_without():
-    """No masks, for whatever generator; which is checked all the same."""
+    """No masks for any generator, which is checked nevertheless."""
     lstm = qg.LSTM(5, 7)
     rng = np.random.default_rng(0)
     before = repr(rng.bit_generator.state)
@@ -198,7 +198,7 @@ def test_masks_and_results_do_not_depend_on_the_number_of_threads():
 
 
 def test_calls_in_many_threads_share_no_masks():
-    """What they draw together is what one thread would have drawn, each call in one piece."""
+    """Threads draw together the masks that one thread would have drawn, each call in one piece."""
     want = {masks_of(twin)["zoneout_c_l1"].tobytes() for twin in [make()] for _ in range(12)}
     lstm, found = make(), []
     threads = [
@@ -242,7 +242,7 @@ def test_masks_that_no_memory_holds():
 
 
 def test_a_tape_keeps_its_masks():
-    """Whatever becomes of the dictionary: the compiled core reads them again on the way back."""
+    """Changes to the dictionary do not matter: the compiled core reads the masks again in backward."""
     lstm = make()
     y, _, tape = lstm.forward(x_for(lstm), rng=4)
     before = lstm.backward(tape, np.ones_like(y))
@@ -267,7 +267,7 @@ def test_a_tape_says_what_masks_and_dropped_weights_hold():
 
 
 def test_drawing_survives_a_fork_and_a_signal_handler(run_script):
-    """Neither a child of a process that draws in another thread nor a handler that draws itself waits for ever."""
+    """Neither a child of a process that draws in another thread nor a handler that draws itself hangs."""
     run_script(
         """
         import os, signal, threading, time

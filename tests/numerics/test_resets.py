@@ -1,4 +1,4 @@
-"""A reset row is what separate calls of its pieces are: outputs, states, and gradients that do not cross the cut."""
+"""A reset row equals separate calls of its pieces: outputs, states, and gradients that do not cross the cut."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ every_net = pytest.mark.parametrize("name", NETS)
 
 
 def pieces(resets, n):
-    """Where the pieces of one row of length n begin and end."""
+    """Begin and end of the pieces of one row of length n."""
     cuts = [0, *(t for t in range(1, n) if resets[t]), n]
     return list(itertools.pairwise(cuts))
 
@@ -163,7 +163,7 @@ def test_layouts():
 
 @pytest.mark.slow
 def test_episodes_of_different_lengths():
-    """What recurrent reinforcement learning does: each row restarts when its episode ends, in every option's way."""
+    """As recurrent reinforcement learning does: each row restarts when its episode ends, in every option's way."""
     for seed in range(25):
         chosen = random_options(seeded(seed), 9)
         check(Case(12, 4, 3, 9, chosen, resets=True, dtype="float64", seed=seed))

@@ -1,4 +1,4 @@
-"""What a call takes and gives beside y and the states: resets, cells, traces."""
+"""Arguments and results of a call beside x, y and the states: resets, cells, traces."""
 
 from __future__ import annotations
 

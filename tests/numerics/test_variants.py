@@ -29,7 +29,7 @@ def test_each_option(name, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 def test_each_option_at_every_tail(name):
-    """Every H in both types, every second for an activation; B and what the call is given change beside it."""
+    """Every H in both types, every second for an activation; B and the call's arguments vary with it."""
     start, stride = (len(name) % 2, 2) if "activations" in SINGLE[name] else (0, 1)
     for n, hidden in list(enumerate(SIZES))[start::stride]:
         for k, dtype in enumerate(DTYPES):
@@ -123,7 +123,7 @@ def test_coupled_gates_leave_rows_unused():
 
 
 def test_padding_is_never_looked_at():
-    """Whatever stands past the rows' ends in x, resets, dy and dcells."""
+    """With any values past the rows' ends in x, resets, dy and dcells."""
     for seed in range(20):
         pick = seeded(seed)
         v = Case(5, 6, 4, 9, random_options(pick, 9), lengths=True, resets=True, seed=seed)

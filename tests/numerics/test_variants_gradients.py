@@ -20,7 +20,7 @@ FAR = 1e-3
 
 
 def clear(v, net, d):
-    """Whether no value is near a kink; 0 exactly is what a closed gate leaves, however its arguments move."""
+    """True if no value is near a kink. A closed gate leaves exactly 0, and stays closed when its arguments move."""
     masks = train(v, net, d)[1].dropped
     _, tape = judge(v, net.params, d, masks if v.chance else None, backward=False)
     return all((np.abs(a - k)[a != k] > FAR).all() for a, at in kinks(v, tape) for k in at)
@@ -36,7 +36,7 @@ def prepared(v):
 
 
 def loss(v, net, d):
-    """The sum of y, h, c and the last layer's cells, each weighted by what backward is given as its gradient."""
+    """The sum of y, h, c and the last layer's cells, each weighted by its gradient, which backward gets."""
     if v.rnn:
         y, h, _ = net.forward(d.x, d.state[0], rng=v.seed, **keywords(v, d))
         return float((y * d.dy).sum() + (h * d.dstate[0]).sum())

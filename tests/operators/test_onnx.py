@@ -67,7 +67,7 @@ def test_only_what_must_be_given():
 @pytest.mark.parametrize("layout", [0, 1])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_lengths(direction, layout):
-    """Y is 0 behind a row's end whatever X has there; Y_h is Y at its last step; length 0 leaves the state alone."""
+    """Y is 0 past a row's end for any X there; Y_h is Y at its last step; length 0 keeps the state."""
     call = Call(direction=direction, layout=layout, batch=4)
     inputs = call_data(call)
     lens = np.array([5, 0, 2, 1], np.int32)
@@ -353,7 +353,7 @@ def test_what_the_module_offers():
 
 
 def test_onnx_is_imported_when_asked_for(run_script):
-    """What runs models says what to install where there is no onnx; all else works without."""
+    """Without onnx, functions that run models say what to install; all others work."""
     run_script(
         """
         import sys

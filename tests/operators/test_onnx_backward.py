@@ -25,7 +25,7 @@ REAL = [name for name in INPUTS if name != "sequence_lens"]
 
 
 def clear(call: Call) -> bool:
-    """Whether no argument is near a kink. Exactly on one lies what another function keeps at 0, moved or not."""
+    """True if no argument is near a kink. One exactly on a kink is kept at 0 by another function, moved or not."""
     places = call_kinks(call)
     return all(
         (np.abs(v - kink)[v != kink] > FAR).all()
@@ -247,7 +247,7 @@ def saved_by_another_program(call: Call, inputs: onnx_cases.Inputs) -> tuple[Any
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("state", [(), ("initial_h",), ("initial_h", "initial_c")])
 def test_gradients_from_saved_values(state, dtype):
-    """Equal to those of this package's own training, whoever saved the values."""
+    """Equal to those of this package's own training, with values saved by any program."""
     call = Call(6, 5, 9, 19, given=frozenset({"B", *state}), dtype=dtype)
     inputs, weights = call_data(call), weights_of_outputs(call)
     want = backward(call, inputs, weights)

@@ -97,7 +97,7 @@ def test_outputs_states_and_gradients(bias, dtype):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("merge", MERGES)
 def test_merge_modes(merge, masked):
-    """Whole sequences, which Keras turns round again for the second direction, and last outputs."""
+    """Whole sequences, which Keras reverses again for the second direction, and last outputs."""
     mask, lengths = (mask_of(LENGTHS), LENGTHS) if masked else (None, None)
     x = draw(BATCH, STEPS, INPUTS)
     inner = keras.layers.LSTM(UNITS, return_sequences=True)
@@ -113,7 +113,7 @@ def test_merge_modes(merge, masked):
 
 
 def test_masking():
-    """A mask of leading ones is a length. Keras repeats the last output behind it; we have zeros there."""
+    """A mask of leading ones is a length. Keras repeats the last output past it; we have zeros there."""
     layer = built(keras.layers.LSTM(UNITS, return_sequences=True, return_state=True))
     lstm, x, mask = taken_over(network(), layer), draw(BATCH, STEPS, INPUTS), mask_of(LENGTHS)
     want = [numbers(part) for part in layer(x, mask=mask)]
@@ -183,7 +183,7 @@ def test_activations(keras_gate, keras_cell, ours):
 
 @pytest.mark.parametrize("unit_forget_bias", [True, False])
 def test_initial_values(unit_forget_bias):
-    """What Keras promises of its initial weights, checked on its own and on ours."""
+    """Keras's promises about initial weights, checked on its own and on ours."""
     layer = keras.layers.LSTM(UNITS, unit_forget_bias=unit_forget_bias)
     layer.build((None, None, 200))
     forget_bias = None if unit_forget_bias else 0.0
@@ -232,5 +232,5 @@ def test_drawn(draws):
     relative = 2 * bounds.norm_bound(x.dtype, inputs + units + 1, steps)
     want = numbers(layer(x, mask=mask))
     if merge is None:
-        want = np.where(mask[:, :, None], want, 0)  # Keras repeats the last output behind a row's end
+        want = np.where(mask[:, :, None], want, 0)  # Keras repeats the last output past a row's end
     bounds.assert_norm(lstm(x, lengths=lengths)[0], want, relative, f"{units} units, {inputs} inputs, {merge}")

@@ -75,7 +75,7 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 def numbers_missing(call: Call) -> bool:
-    """Whether onnxruntime would fill in a number otherwise than the operator's definition."""
+    """True if onnxruntime would fill in a number otherwise than the operator's definition."""
     left = [len(call.alpha or ()), len(call.beta or ())]
     for name in call.activations or ():
         for k in range(len(FUNCTIONS[name][1])):
@@ -86,13 +86,13 @@ def numbers_missing(call: Call) -> bool:
 
 
 def overflows(call: Call, judged: onnx_cases.Judged) -> bool:
-    """Whether onnxruntime's Softplus would be infinite."""
+    """True if onnxruntime's Softplus would be infinite."""
     functions = call.functions()
     return any(functions[3 * d + k][0] == "Softplus" and (v > 85).any() for d, k, v in judged.arguments)
 
 
 def near_a_jump(call: Call, judged: onnx_cases.Judged, margin: float) -> bool:
-    """Whether rounding could carry an argument over the one jump there is among the functions, ThresholdedRelu's."""
+    """True if rounding could carry an argument over the one jump there is among the functions, ThresholdedRelu's."""
     functions = call.functions()
     for d, k, v in judged.arguments:
         name, numbers = functions[3 * d + k]
@@ -102,7 +102,7 @@ def near_a_jump(call: Call, judged: onnx_cases.Judged, margin: float) -> bool:
 
 
 def judgeable(call: Call) -> bool:
-    """Whether float32 can be expected to come near to the exact result."""
+    """True if float32 can be expected to come near to the exact result."""
     inputs = call_data(call)
     judged = judge_call(call, inputs)
     # Functions without bounds, multiplied with each other at every step, can leave the range of float32.

@@ -38,7 +38,7 @@ def by_torch(case: Case, weights: dict[str, Any], d: Data) -> Found:
         y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=case.steps)
     loss = sum((o * torch.tensor(g)).sum() for o, g in zip((y, h, c), (d.dy, *d.dstate), strict=True) if g is not None)
     loss.backward()
-    # Where only h or c receives a gradient, what torch leaves out is zero.
+    # If only h or c receives a gradient, torch leaves the others out; they are zero.
     grads = [t.detach() * 0 if t.grad is None else t.grad for t in (x, h0, c0)]
     by_name = {name: p.grad.numpy() for name, p in net.named_parameters()}
     params = {name: by_name[name.replace("bias", "bias_ih")] for name in weights}

@@ -82,7 +82,7 @@ def test_operator_in_training(dtype: str) -> None:
 @every_dtype
 @named(cases_of("keras", 14))
 def test_keras(case: dict[str, Any], dtype: str) -> None:
-    """Each matrix of one number; masks of leading ones are lengths, those of trailing ones are turned round."""
+    """Each matrix of one number; masks of leading ones are lengths, those of trailing ones are reversed."""
     units, backwards, both = case["units"], case["direction"] == "reverse", case["direction"] == "bidirectional"
     x = np.arange(case["X"]["arange"], dtype=dtype).reshape(case["X"]["shape"])
     lstm = qg.LSTM(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-# An object that outlives its module: Python drops sys.modules while it finalizes, with the GIL in one thread's hands.
+# An object that outlives its module: Python drops sys.modules while it finalizes, while one thread holds the GIL.
 START = """
 import sys
 import numpy as np
@@ -70,7 +70,7 @@ atexit.register(late)
 
 
 def test_a_stream_that_a_stopped_thread_holds_is_an_error_at_the_end(run_script):
-    """A daemon thread is stopped in the middle of a call: nobody waits for it."""
+    """A daemon thread is stopped in the middle of a call: exit does not wait for it."""
     done = run_script(
         START.format(threads=1)
         + AT_THE_END.format(

@@ -1,6 +1,6 @@
 """The floating-point environment of the caller changes no bit, and is the caller's again after every call.
 
-Libraries set it behind a user's back: ``torch.set_flush_denormal(True)``, or a plug-in built with -ffast-math.
+Libraries set it without the user's knowledge: ``torch.set_flush_denormal(True)``, or a plug-in built with -ffast-math.
 """
 
 from __future__ import annotations

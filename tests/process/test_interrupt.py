@@ -121,7 +121,7 @@ assert stream.run(short[20:]).tobytes() == lstm(short)[0][20:].tobytes()
 
 @pytest.mark.slow
 def test_a_handler_that_does_not_raise_lets_the_call_go_on(run_script):
-    """What a signal does is for its Python handler to say."""
+    """A signal's Python handler decides what it does."""
     run_script(
         START.format(threads=2)
         + """

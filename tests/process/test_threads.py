@@ -196,7 +196,7 @@ def test_lengths_that_another_thread_writes_to():
     writer.join()
 
 
-# Compiled, and registered first: nothing after it lets go of the GIL, so that a call which asks for it meanwhile is
+# Compiled, and registered first: nothing after it releases the GIL, so that a call which requests it meanwhile is
 # overtaken by the end.
 HOLD_THE_GIL = "import atexit; atexit.register(sum, range(20_000_000))"
 

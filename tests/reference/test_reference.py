@@ -61,7 +61,7 @@ def by_torch(torch, params, x, state, dy, dstate, lengths, layers, bidirectional
 def bound(steps, inputs, hidden, layers, batch):
     """Bound the difference of two float64 computations of values of size about 1.
 
-    A pre-activation is a sum of n = I + H + 1 terms: n eps, twice because both sides round. A step hands its error on
+    A pre-activation is a sum of n = I + H + 1 terms: n eps, twice because both sides round. A step passes its error on
     with a factor that these weights keep near 1, so T steps and L layers add up, and a weight gradient sums T * B rows.
     The factor 8 covers the terms' size (normal numbers reach 4) and the activations' own rounding.
     """

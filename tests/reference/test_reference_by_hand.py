@@ -151,7 +151,7 @@ def test_zoneout_by_hand():
 
 
 def test_recurrent_dropout_and_weight_drop_by_hand():
-    """What is left is divided by 1 - p = 0.25; without masks nothing happens; zoneout keeps the whole h'."""
+    """Kept values are divided by 1 - p = 0.25; without masks nothing happens; zoneout keeps the whole h'."""
     w = np.zeros((8, 2))
     w[4:6] = [[1, 2], [3, 4]]
     data = {"h0": [0.1, 0.2], "c0": [0.0, 0.0], "weight_hh_l0": w}

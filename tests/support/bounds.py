@@ -1,4 +1,4 @@
-"""How far a correct result may lie from the exact one: bounds derived from the lengths of the sums and eps, not tuned.
+"""Bounds on the distance of a correct result from the exact one: from the lengths of the sums and eps, not tuned.
 
 Two judges, which see different things.
 
@@ -243,7 +243,7 @@ def stack(parts: list[Num]) -> Num:
 
 
 def norm_bound(dtype: DTypeLike, sum_length: int, steps: int, *, backward: bool = False) -> float:
-    """How far an array may be off, relative to its largest value; see the top of this file."""
+    """Largest error allowed of an array, relative to its largest value; see the top of this file."""
     return 4 * (2 if backward else 1) * math.ceil(math.log2(max(2, sum_length * steps))) * float(np.finfo(dtype).eps)
 
 

@@ -76,7 +76,7 @@ class Case:
 
     @property
     def one_way(self) -> bool:
-        """Whether a stream and chunks in the order of time make sense."""
+        """True if a stream and chunks in the order of time make sense."""
         return self.directions == 1 and not self.options.get("reverse")
 
 

@@ -104,7 +104,7 @@ def call_data(call: Call) -> Inputs:
 
 @dataclass
 class Judged:
-    """What the equations say in float64, and what was met on the way."""
+    """Results of the equations in float64, and the values met on the way."""
 
     outputs: tuple[Array, Array, Array]
     largest_cell: float = 0.0  # the largest |C|, which a clip below it cuts off before the output's function
@@ -114,7 +114,7 @@ class Judged:
 
 
 def call_kinks(call: Call) -> dict[tuple[int, int], list[float]]:
-    """Where a function of a direction, the first to third, has no derivative: the bounds of the clip among them."""
+    """Arguments at which a direction's first to third function has no derivative, among them the bounds of the clip."""
     places = {}
     for at, (name, numbers) in enumerate(call.functions()):
         found = {"ThresholdedRelu": [*numbers], "Relu": [0.0], "LeakyRelu": [0.0], "Elu": [0.0]}.get(name, [])
@@ -222,7 +222,7 @@ def by_onnxruntime(made: Any, inputs: Mapping[str, Array | None]) -> list[Array]
 def conditions(
     call: Call, inputs: Mapping[str, Array | None], *, clip_output: bool = True, absolute: bool = False
 ) -> list[float]:
-    """How much each output may be off for a relative error of 1.
+    """Error of each output for a relative error of 1.
 
     That is the size of its largest element; or more, where the outputs move by more when every number that goes in is
     moved by d of itself, up or down at random (three times). With `absolute`, values of functions are moved by d too:

@@ -1,4 +1,4 @@
-"""What the float64 reference says of a call with any options, and how far from it a correct program may be.
+"""The float64 reference's results of a call with any options, and how far from it a correct program may be.
 
 **The bound.** An array may be off by `bounds.norm_bound` times its condition. The bound's sum length is that of all
 sums on the way through one step, which a projection, a normalisation or a highway lengthens; its steps are T * L. The
@@ -75,7 +75,7 @@ class Unclear(Exception):
 
 
 class Verdict(NamedTuple):
-    """What is right, how far off each array may be, and whether no value lies too near to a kink."""
+    """The right arrays, the error allowed in each, and whether no value lies too near to a kink."""
 
     want: dict[str, Array]
     allowed: dict[str, float]

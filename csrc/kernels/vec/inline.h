@@ -1,5 +1,5 @@
 // QG_INLINE: a function that is never called, only inlined, so that no copy of it exists that the linker could share
-// between instruction sets. QG_OUTLINE: one that stands once, not in every tile that calls it.
+// between instruction sets. QG_OUTLINE: one that is compiled once, not in every tile that calls it.
 #pragma once
 
 #define QG_INLINE inline __attribute__((always_inline))

@@ -15,8 +15,10 @@
 #include "kernels/vec/avx2.h"
 #elif defined(QG_ISA_NEON)
 #include "kernels/vec/neon.h"
-#else
+#elif defined(QG_ISA_BASELINE)
 #include "kernels/vec/baseline.h"
+#else
+#error "no SIMD vocabulary for this QG_ISA: add its file here"
 #endif
 
 namespace quadgate {

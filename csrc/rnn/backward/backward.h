@@ -1,4 +1,4 @@
-// The backward pass of a whole network over what one forward pass has taped.
+// The backward pass of a whole network over the tape of one forward pass.
 #pragma once
 
 #include "rnn/rows.h"

@@ -61,7 +61,7 @@ class BackwardLayer {
   }
 
   const Team all_;
-  Team team_;  // those that share the rows of the time loop
+  Team team_;  // the threads that share the rows of the time loop
   const BackwardContext<Real>& pass_;
   const BackwardTask<Real>& task_;
   const BackwardThreadScratch<Real>& scratch_;
@@ -105,7 +105,7 @@ void BackwardLayer<Real>::time_loop() {
   }
 }
 
-// Nothing comes back from a step that began anew.
+// A step after a reset passes no gradient back.
 template <class Real>
 bool BackwardLayer<Real>::apply_resets(size_t s, size_t continuing) {
   for (size_t r = row0_; r < continuing && team_.rank == 0; ++r) {

@@ -56,6 +56,7 @@ void add_product(const Team& all, const BackwardContext<Real>& pass, size_t n_ro
   g.n_rows = n_rows;
   g.dw = p.dw;
   g.dw_stride = p.dw_k * p.shape.line();
+  g.n_vectors = int(p.shape.vectors());
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = all.begin(tiles), end = all.end(tiles); t < end; t += slab) {
     g.tile_begin = t;

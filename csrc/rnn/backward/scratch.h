@@ -93,7 +93,8 @@ struct BackwardBlockScratch {
   Real* gate_panels = from.take_if<Real>(n.highway, n_rows* n.highway_panel);
 };
 
-// Of the whole pass, for one layer and direction: what a block hands to the one before it, and sums over all rows.
+// Of the whole pass, for one layer and direction: values that a block passes to the one before it, and sums over all
+// rows.
 template <class Real>
 struct BackwardStateScratch {
   Carver& from;
@@ -139,7 +140,7 @@ struct BackwardScratch {
   BackwardThreadScratch<Real>* threads;    // by rank
   BackwardStateScratch<Real>* states;      // by layer and direction
   BackwardHighwayScratch<Real>* highways;  // by layer
-  Plane<Real> between[2];                  // dx of the upper layers, in turns
+  Plane<Real> between[2];                  // dx of the upper layers, alternating
   Plane<Real> raw;                         // gradient of a layer's h before it is joined
 };
 

@@ -28,6 +28,7 @@ bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, co
   product.pre = to;
   product.n_rows = n;
   product.n_blocks = p.shape.blocks();
+  product.n_vectors = int(p.shape.vectors());
   const double flops = product_flops(n, p.shape.line(), p.n_k);
   return sliced(team, team.begin(product.n_blocks), team.end(product.n_blocks), flops, [&](size_t begin, size_t end) {
     product.block_begin = begin;

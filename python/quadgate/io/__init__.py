@@ -12,7 +12,7 @@ A file's format is recognised by its content. Read are safetensors (with the pac
 TorchScript's weights (without PyTorch), .npz, pickles of NumPy arrays, Keras's .keras, .weights.h5 and .h5 (with h5py),
 and ONNX (with onnx). Nothing in a file is executed or imported, and no size is believed that its bytes do not confirm.
 
-Whatever cannot be known is asked for and never guessed: an error names the argument to give.
+Nothing is guessed: if a file does not say something, an error names the argument to give.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ CORES = ("numpy.core", "numpy._core")  # the module's name before NumPy 2, and s
 
 
 class Dtype(State):
-    """A dtype of numbers: `numpy.dtype("f4", False, True)`, then a state that says the byte order."""
+    """A dtype of numbers: `numpy.dtype("f4", False, True)`, then a state with the byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
@@ -89,7 +89,7 @@ def ordered(items: Any = ()) -> dict[Any, Any]:
 
 
 def byte_array(*args: Any) -> bytes:
-    """Return a bytearray's contents; a number would ask for that many zeros, and is refused."""
+    """Return a bytearray's contents; a number would mean that many zeros, and is refused."""
     if not args:
         return b""
     if isinstance(args[0], str):

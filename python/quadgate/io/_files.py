@@ -1,4 +1,4 @@
-"""Files by their content: which format it is, who reads it, and one kind of error for all that can be wrong."""
+"""Files by their content: the format, its reader, and one kind of error for all that can be wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOTHING: Mapping[str, str] = {}
 
 
 class Contents(NamedTuple):
-    """What was read from a file: the arrays, and what else its format says of networks."""
+    """Contents of a file: its arrays, and all else that its format says of networks."""
 
     format: str
     arrays: dict[str, Array]
@@ -38,12 +38,12 @@ class Contents(NamedTuple):
 
 @contextmanager
 def blamed(source: str) -> Iterator[None]:
-    """Turn whatever a damaged or hostile file provokes into a ValueError that names the file."""
+    """Convert any error that a damaged or hostile file causes to a ValueError that names the file."""
     try:
         yield
     except (ImportError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
-    except Exception as error:  # of many libraries, on bytes that a stranger chose
+    except Exception as error:  # of many libraries, on untrusted bytes
         text = str(error) or type(error).__name__
         if text.startswith(f"{source}: "):
             raise

@@ -1,4 +1,4 @@
-"""What a file holds: one record for each network, and how a record becomes a network."""
+"""Contents of a file: one record for each network, and the way from a record to a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES: dict[str, Any] = {"LSTM": LSTM, "RNN": RNN}
 
 @dataclass(frozen=True)
 class Found:
-    """A network in a file: its sizes, what the file says of its options, and its parameters.
+    """A network in a file: its sizes, the options that the file has, and its parameters.
 
     Attributes
     ----------

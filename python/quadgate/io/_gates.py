@@ -32,7 +32,7 @@ def from_gates(
     peephole: Any = None,
     **options: Any,
 ) -> LSTM:
-    """Return an LSTM from its matrices, whatever the order of their gates.
+    """Return an LSTM from its matrices, with their gates in any order.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""HDF5 files of strangers, by h5py: arrays and attributes, nothing outside the file, nothing larger than its bytes."""
+"""Untrusted HDF5 files, by h5py: arrays and attributes, nothing outside the file, nothing larger than its bytes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Group(NamedTuple):
     """The arrays of one layer: for each direction its kernel, recurrent kernel and bias."""
 
     path: str  # in the file
-    name: str  # the layer's own, where the file says it
+    name: str  # the layer's own, if the file has it
     sides: dict[str, dict[str, Array]]
 
 
@@ -144,7 +144,7 @@ def _found(group: Group, layer: Layer | None, file: File, source: str) -> Found:
 
 
 def _weights_only(kind: str, version: str, asks: dict[str, str], notes: list[str]) -> None:
-    """Ask for, or note, what a file without a configuration does not say."""
+    """Note what a file without a configuration does not say, or raise if it must be given."""
     notes.append("weights without a configuration: go_backwards is not known, False is assumed")
     if kind == "LSTM":
         if version.startswith("3"):
@@ -163,7 +163,7 @@ def _activations(options: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _simple(options: dict[str, Any], asks: dict[str, str]) -> None:
-    """Turn an LSTM's options into those of a plain recurrent network."""
+    """Convert an LSTM's options to those of a plain recurrent network."""
     _, function, _ = options.pop("activations", (None, "tanh", None))
     if function not in ("tanh", "relu"):
         options["problem"] = f"a SimpleRNN with activation {function!r}; tanh or relu is needed"

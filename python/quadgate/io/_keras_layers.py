@@ -1,11 +1,11 @@
-"""What Keras's configuration says of recurrent layers, in quadgate's options."""
+"""Keras's configuration of recurrent layers, as quadgate's options."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, NamedTuple
 
-HARD_SIGMOID = "hard_sigmoid"  # its slope depends on Keras's generation, which the file says elsewhere
+HARD_SIGMOID = "hard_sigmoid"  # its slope depends on Keras's generation, which stands elsewhere in the file
 
 _FUNCTIONS: dict[str, Any] = {
     "tanh": "tanh",

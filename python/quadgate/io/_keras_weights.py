@@ -96,7 +96,7 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
     --------
     >>> import numpy as np, quadgate as qg
     >>> weights = [np.ones((5, 16), np.float32), np.ones((4, 16), np.float32), np.zeros(16, np.float32)]
-    >>> lstm = qg.io.from_keras(weights)  # what layer.get_weights() returned
+    >>> lstm = qg.io.from_keras(weights)  # from layer.get_weights()
     >>> lstm.input_size, lstm.hidden_size, lstm.batch_first
     (5, 4, True)
     """

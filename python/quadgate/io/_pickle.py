@@ -1,4 +1,4 @@
-"""Pickles of strangers: a machine of its own that builds data and nothing else.
+"""Untrusted pickles: an interpreter of its own that builds data and nothing else.
 
 Python's unpickler imports what a file names and calls it. This one knows a fixed list of names, each standing for a
 function here; any other name is refused, or stands for an object that only keeps what it was given. The opcodes are
@@ -22,7 +22,7 @@ class Mark:
 
 
 class Inert:
-    """What stands for an object of a class that is not known: its name, and whatever the file wanted to give it."""
+    """Stands for an object of an unknown class: its name, and the arguments that the file has for it."""
 
     __slots__ = ("args", "items", "name", "state")
 
@@ -35,7 +35,7 @@ class Inert:
 
 
 class Name:
-    """A name that a pickle wants to import: the builder that stands for it here, None for an inert one."""
+    """A name that a pickle imports: the builder that replaces it here, None for an inert one."""
 
     __slots__ = ("build", "name")
 
@@ -106,7 +106,7 @@ class Machine:
         return self._stack[-1]
 
     def _items(self) -> list[Any]:
-        """Take what stands above the last mark."""
+        """Take all items above the last mark."""
         for k in range(len(self._stack) - 1, -1, -1):
             if self._stack[k] is Mark:
                 items = self._stack[k + 1 :]

@@ -48,7 +48,7 @@ class Type(str):
 
 
 class Storage:
-    """The numbers behind tensors; in the legacy format they come after all that refers to them."""
+    """The numbers of tensors; in the legacy format they come after all that refers to them."""
 
     def __init__(self, code: Type, count: int) -> None:
         self.code, self.count = code, count
@@ -152,7 +152,7 @@ NAMES = NUMPY | TORCH
 
 
 def is_zip(archive: Archive) -> bool:
-    """Whether an archive is PyTorch's."""
+    """Return True if an archive is PyTorch's."""
     return any(name.endswith(("/data.pkl", "/model.json")) or name == "data.pkl" for name in archive.entries)
 
 

@@ -1,4 +1,4 @@
-"""ZIP archives of strangers: entries by name, sizes bounded before anything is decompressed."""
+"""Untrusted ZIP archives: entries by name, sizes bounded before anything is decompressed."""
 
 from __future__ import annotations
 

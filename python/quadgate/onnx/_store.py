@@ -70,7 +70,7 @@ def _given(proto: Any, k: int) -> bool:
 
 
 def _place(frame: Frame, proto: Any, k: int) -> tuple[Frame, str]:
-    """Return where an input of a node comes from: the frame and the name within it, out of all functions' calls."""
+    """Return the origin of a node's input: the frame and the name within it, outside of all functions' calls."""
     name = proto.input[k]
     while frame.call is not None and name in frame.formal:
         assert frame.outer is not None
