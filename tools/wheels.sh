@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Wheels and sdist on a bare Debian machine, without a container engine: bash tools/wheels.sh [OUT]
 #
-# Builds manylinux2014 wheels with zig, which brings glibc 2.17's symbols and links libc++ statically, and with gcc for the
-# kernels; auditwheel checks the result. Every wheel is built twice, from an unpacked sdist in two folders, and must be equal byte for
-# byte. It is installed in a fresh environment, checks itself, and runs the fast tests of tests/face. OUT (dist/) gets
-# the wheels, the sdist and SHA256SUMS. Zig's first run takes some minutes more: it builds libc++.
+# Builds manylinux2014 wheels with zig, which brings glibc 2.17's symbols and links libc++ statically, and with gcc for
+# the kernels; auditwheel checks the result. Every wheel is built twice, from an unpacked sdist in two folders, and must
+# be equal byte for byte. It is installed in a fresh environment, checks itself, and runs the fast tests of tests/face.
+# OUT (dist/) gets the wheels, the sdist and SHA256SUMS. Zig's first run takes some minutes more: it builds libc++.
 #
 #   PYTHONS   interpreters to build for; by default CPython 3.10 to 3.14 on the PATH and in pyenv, one of each
 #   ARCHS     "x86_64" by default; "x86_64 aarch64" cross-compiles too, with tools/aarch64.cmake
@@ -46,15 +46,16 @@ PY
   done | sort -s -k1,1V | awk '!seen[$1]++ { print $2 }'
 }
 
-# compilers ARCH: set CC and CXX to zig for that machine and glibc 2.17, and to gcc for the kernels. Those call no library,
-# so that gcc's objects may be linked with zig's. Compiled by zig, a batch of one row took 1.35 to 1.5 times as long.
+# compilers ARCH: set CC and CXX to zig for that machine and glibc 2.17, and to gcc for the kernels. Those call no
+# library, so gcc's objects may be linked with zig's. Compiled by zig, a batch of one row took 1.35 to 1.5 times as long.
 compilers() {
   local kernels=g++
   [ "$1" = "$(uname -m)" ] || kernels=$1-linux-gnu-g++
-  kernels=$(command -v "$kernels") || { echo "install $kernels first" >&2; exit 1; }
+  command -v "$kernels" >/dev/null || { echo "install $kernels first" >&2; exit 1; }
   local kind
   for kind in cc c++; do
-    printf '#!/bin/sh\ncase "$*" in *csrc/kernels/isa/*.cpp*) exec "%s" "$@" ;; esac\n' "$kernels" > "$work/zig-$kind-$1"
+    printf '#!/bin/sh\ncase "$*" in *csrc/kernels/isa/*.cpp*) exec "%s" "$@" ;; esac\n' "$kernels" \
+      > "$work/zig-$kind-$1"
     printf 'exec "%s" -m ziglang %s -target %s-linux-gnu.2.17 "$@"\n' "$tools/bin/python" "$kind" "$1" \
       >> "$work/zig-$kind-$1"
     chmod +x "$work/zig-$kind-$1"
