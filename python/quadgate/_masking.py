@@ -8,6 +8,7 @@ copied.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -61,30 +62,34 @@ class Masking:
         self._o, self.leading, self._last = o, leading, last
         self._swapped = o.batch_first and len(leading) == 2
         kept = self._time_major(mask)
-        steps, batch = kept.shape
-        self._within = np.full(kept.shape, True)
+        self._within: Flags | None = None
         if lengths is not None:
-            self._within = np.arange(steps)[:, None] < lengths
+            self._within = np.arange(len(kept))[:, None] < lengths
             kept = kept & self._within
-        self._kept, self._rows = kept, np.arange(batch)
+        self._kept = kept
         self.lengths = kept.sum(axis=0, dtype=np.int64)
-        # Steps that the core sees, (T', B): each row's kept ones, then any. If none moves, they are all steps.
         self._moved = bool((kept[1:] > kept[:-1]).any())
-        if self._moved:
-            self._steps = np.argsort(~kept, axis=0, kind="stable")[: self.lengths.max()]
-        else:
-            self._steps = np.broadcast_to(np.arange(steps)[:, None], kept.shape)
         self.resets = resets
         self._ends: tuple[Flags, Flags] | None = None
         self._count: Array | None = None
-        if resets is not None:
+        if resets is not None and len(kept):
             self._merge(self._time_major(resets))
+
+    @cached_property
+    def _rows(self) -> Array:
+        return np.arange(self._kept.shape[1])
+
+    @cached_property
+    def _steps(self) -> Array:
+        """Steps that the core sees, (T', B): each row's kept ones, then any; if none moves, all steps."""
+        if self._moved:
+            return np.argsort(~self._kept, axis=0, kind="stable")[: self.lengths.max()]
+        return np.broadcast_to(np.arange(len(self._kept))[:, None], self._kept.shape)
 
     def _merge(self, resets: Flags) -> None:
         """Move each reset at a masked step to the next kept one, and note those before the first and after the last."""
-        if not len(resets):
-            return
-        self._count = count = (resets & self._within).cumsum(axis=0)
+        within = resets if self._within is None else resets & self._within
+        self._count = count = within.cumsum(axis=0)
         at_kept = np.take_along_axis(count, self._steps, axis=0)
         if self._moved:
             self.resets = np.ascontiguousarray(self._own_layout(np.diff(at_kept, axis=0, prepend=0) > 0))
@@ -195,7 +200,7 @@ class Masking:
 
     def _held(self, reverse: bool) -> Held:
         """Return the masked steps of one direction that repeat something: those that no reset parts from it."""
-        steps, rows = np.nonzero(self._within & ~self._kept)
+        steps, rows = np.nonzero(~self._kept if self._within is None else self._within & ~self._kept)
         rank = self._kept.cumsum(axis=0)[steps, rows]  # kept steps up to this one
         n = self.lengths[rows]
         source = rank if reverse else rank - 1

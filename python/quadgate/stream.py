@@ -54,7 +54,6 @@ class BaseStream(Generic[Net]):
         self,
         x: ArrayLike,
         out: Array | None = None,
-        *,
         mask: ArrayLike | None = None,
         padding_output: Literal["zero", "last"] = "zero",
     ) -> Array:
@@ -68,8 +67,7 @@ class BaseStream(Generic[Net]):
             Filled and returned instead of a new array. It must have the network's type, be writable and not share x's
             memory.
         mask : array of bool, or of 0 and 1, (B,), or () if x is (I,); optional
-            False for rows that skip this step: their state stays as it is. Such a step costs about one call of the
-            network.
+            False for rows that skip this step: their state stays as it is.
         padding_output : "zero" or "last"
             y of those rows: 0, or the last layer's h in the state, which is their last y. It has no effect without a
             mask; with "last" the network must have no residual or highway shortcut, where y is not h.
@@ -95,11 +93,9 @@ class BaseStream(Generic[Net]):
             alone = f" or ({features},)" if self._batch_size == 1 else ""
             raise ValueError(f"x must have shape ({self._batch_size}, {features}){alone}, got {x_.shape}")
         if mask is not None:
-            mask_ = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", x_.shape[:-1])
-            axis = 0 if self._time_major or x_.ndim == 1 else 1
-            target = self._target(x_, out, mask=mask_)
-            y = self._masked(np.expand_dims(x_, axis), None, False, np.expand_dims(mask_, axis), padding_output)[0]
-            return self._give(y.reshape(*x_.shape[:-1], y.shape[-1]), target, out)
+            kept = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", x_.shape[:-1])
+            target = self._target(x_, out, mask=kept)
+            return self._give(self._step_of_some(x_, kept, padding_output), target, out)
         target = self._target(x_, out)
         plain = _check.plain(x_, self._network._options.dtype)
         return self._give(self._step(plain, None, self._network._snapshot.core), target, out)
@@ -147,12 +143,7 @@ class BaseStream(Generic[Net]):
 
     def _masked(self, x: Array, resets: Array | None, cells: bool, mask: Array, padding_output: object) -> list[Array]:
         """Take steps with a mask by one call of the network, whose bits are those of single steps."""
-        o = self._network._options
-        if padding_output == "last" and o.num_layers > 1 and o.shortcut in ("residual", "highway"):
-            raise ValueError(
-                f"a stream cannot repeat the last y in a network with a {o.shortcut} shortcut: "
-                "its state has no y; padding_output must be 'zero'"
-            )
+        self._repeats(padding_output)
         h, c = self._core.get_state()
         single = x.ndim == 2
         start: Any = (h[:, 0], c[:, 0]) if single else (h, c)
@@ -162,6 +153,33 @@ class BaseStream(Generic[Net]):
         y, (h, c), *rest = _run.infer(net, x, given, None, None, resets, cells, alone, mask, padding_output)
         self._core.set_state(*((h[:, None], c[:, None]) if single else (h, c)))
         return [y, *rest]
+
+    def _step_of_some(self, x: Array, kept: Array, padding_output: object) -> Array:
+        """Take one step of all rows, and give the others their state back: rows do not depend on each other."""
+        last = self._repeats(padding_output)
+        plain = _check.plain(x, self._network._options.dtype)
+        others = ~kept.reshape(self._batch_size)
+        before = self._core.get_state()
+        y = _check.computed(self._step(plain, None, self._network._snapshot.core))
+        if others.any():
+            after = self._core.get_state()
+            for old, new in zip(before, after, strict=True):
+                new[:, others] = old[:, others]
+            self._core.set_state(*after)
+            y.reshape(self._batch_size, -1)[others] = before[0][-1, others] if last else 0
+        return y
+
+    def _repeats(self, padding_output: object) -> bool:
+        """Return True for "last"; raise ValueError if that is not possible."""
+        o = self._network._options
+        if _check.choice(padding_output, "padding_output", ("zero", "last")) == "zero":
+            return False
+        if o.num_layers > 1 and o.shortcut in ("residual", "highway"):
+            raise ValueError(
+                f"a stream cannot repeat the last y in a network with a {o.shortcut} shortcut: "
+                "its state has no y; padding_output must be 'zero'"
+            )
+        return True
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state to zeros.
