@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     Pair = tuple[Array | None, Array | None] | None
 
 
+BLOCK = 1 << 18  # bytes moved at a time within y: they stay in the cache
+
+
 class Held(NamedTuple):
-    """Masked steps of one direction that repeat a value, as indices into arrays without their step and batch axes.
+    """Masked steps of one direction that repeat a value, as places in arrays of x's layout, leading axes merged.
 
     Attributes
     ----------
     at, source : array of int
-        Steps of the call, and the compact steps whose value they repeat.
+        Masked steps, and the kept steps whose value they repeat.
     first_at, first_row : array of int
         Steps ahead of the direction's first kept step, and the rows whose initial state they repeat.
     """
@@ -123,17 +126,31 @@ class Masking:
             for a in state:
                 self._clear(a, {True: self._ends[0], False: self._ends[1]})
 
-    def y(self, y: Array, h0: Array | None) -> Array:
+    def buffer(self, columns: int, dtype: np.dtype[Any]) -> Array | None:
+        """Return memory for y at all steps, whose first steps hold y at the kept ones until `y` moves them.
+
+        Inference only needs one array of y's size then: fresh memory costs more than the copy. None if y would not be
+        contiguous, or need not move.
+        """
+        if not self._moved or self._swapped:
+            return None
+        return np.empty((*self.leading, columns), dtype)
+
+    def compact(self, buffer: Array) -> Array:
+        """Return the part of a buffer that the core writes."""
+        return buffer[: len(self._steps)]
+
+    def y(self, y: Array, h0: Array | None, buffer: Array | None = None) -> Array:
         """Return y at all steps from y at the kept ones."""
-        whole = self._scatter(y)
+        whole = self._scatter(y) if buffer is None else self._scatter_within(buffer)
         if self._last:
-            self._repeat(y, whole, h0 if self._y_is_h else None)
+            self._repeat(whole, h0 if self._y_is_h else None)
         return whole
 
     def cells(self, cells: Array, c0: Array | None) -> Array:
         """Return the cells at all steps; masked steps have c as it passes by."""
         whole = self._scatter(cells)
-        self._repeat(cells, whole, c0)
+        self._repeat(whole, c0)
         return whole
 
     def steps(self, a: Array) -> Array:
@@ -192,11 +209,24 @@ class Masking:
         """Return an array of x's leading shape with zeros at masked steps."""
         if not self._moved:
             return compact
-        rank = (self._kept.cumsum(axis=0) - 1).clip(0)
-        source = self._own_layout(self._index(rank, self._rows, len(self._steps)))
-        whole: Array = self._flat(compact).take(source, axis=0)
+        whole: Array = self._flat(compact).take(self._own_layout(self._sources), axis=0)
         whole[self._own_layout(~self._kept)] = 0
         return whole
+
+    def _scatter_within(self, whole: Array) -> Array:
+        """Do the same within one time-major array: blocks from the end, since no step comes from a later one."""
+        flat, sources, n = self._flat(whole), self._own_layout(self._sources), len(whole)
+        block = max(1, BLOCK // max(1, whole[:1].nbytes))
+        for end in range(n, 0, -block):
+            part = slice(max(0, end - block), end)
+            whole[part] = flat.take(sources[part], axis=0)
+        whole[self._own_layout(~self._kept)] = 0
+        return whole
+
+    @property
+    def _sources(self) -> Array:
+        """Places in a compact array of the steps (T, B); any at masked steps."""
+        return self._index((self._kept.cumsum(axis=0) - 1).clip(0), self._rows, len(self._steps))
 
     def _held(self, reverse: bool) -> Held:
         """Return the masked steps of one direction that repeat something: those that no reset parts from it."""
@@ -205,13 +235,13 @@ class Masking:
         n = self.lengths[rows]
         source = rank if reverse else rank - 1
         first = source == (n if reverse else -1)
+        origin = self._steps[source.clip(0, max(0, len(self._steps) - 1)), rows]
         if self._count is not None:
             outer = self._count[-1, rows] if reverse else 0 * rows  # resets up to where the initial state comes in
-            inner = self._count[self._steps[source.clip(0, len(self._steps) - 1), rows], rows]
-            free = np.where(first, outer, inner) == self._count[steps, rows]
-            steps, rows, source, first = steps[free], rows[free], source[free], first[free]
-        at = self._index(steps, rows, len(self._kept))
-        return Held(at[~first], self._index(source, rows, len(self._steps))[~first], at[first], rows[first])
+            free = np.where(first, outer, self._count[origin, rows]) == self._count[steps, rows]
+            steps, rows, origin, first = steps[free], rows[free], origin[free], first[free]
+        at, source = (self._index(t, rows, len(self._kept)) for t in (steps, origin))
+        return Held(at[~first], source[~first], at[first], rows[first])
 
     def _halves(self, a: Array, state: Array | None) -> Iterable[tuple[Array, Held, Any]]:
         """Yield each direction's columns of an array of the last layer, its held steps, and its part of a state."""
@@ -222,25 +252,19 @@ class Masking:
             own = None if state is None else state[k - d].reshape(len(self._rows), columns)
             yield part, self._held(self._o.reverse or k == 1), own
 
-    def _repeat(self, compact: Array, whole: Array, first: Array | None) -> None:
+    def _repeat(self, whole: Array, first: Array | None) -> None:
         """Fill masked steps with the value of the step before them, in their direction's order."""
-        source = self._flat(compact)
-        for k, (part, held, own) in enumerate(self._halves(whole, first)):
-            columns = part.shape[1]
-            part[held.at] = source[held.source, k * columns : (k + 1) * columns]
+        for part, held, own in self._halves(whole, first):
+            part[held.at] = part[held.source]
             if own is not None:
                 part[held.first_at] = own[held.first_row]
 
     def _back(self, d: Array) -> Array:
         """Return the gradient at the kept steps, each with that of the steps that repeat it."""
-        compact = self.gather(d)
-        if compact is d:
-            compact = d.copy()
-        into = self._flat(compact)
-        for k, (part, held, _) in enumerate(self._halves(d, None)):
-            columns = part.shape[1]
-            np.add.at(into[:, k * columns : (k + 1) * columns], held.source, part[held.at])
-        return compact
+        d = d.copy()
+        for part, held, _ in self._halves(d, None):
+            np.add.at(part, held.source, part[held.at])
+        return self.gather(d)
 
     def _cleared(self, state: Pair, rows: dict[bool, Flags]) -> Pair:
         """Return a copy of a state or its gradient with `_clear` applied."""

@@ -56,9 +56,11 @@ def infer(
     if out is not None:
         target = _check.buffer(out, "out", _y_shape(net, a.x.shape), net._options.dtype)
         _check.apart(target, "out", a.read)
-    c = _compact(a)
-    result: tuple[Any, ...] = _check.computed(net._snapshot.forward(c.x, c.state, c.lengths, None, c.resets, cells))
-    result = _whole(a, result, cells)
+    c, m = _compact(a), a.masking
+    buffer = None if m is None else m.buffer(net._options.outputs, net._options.dtype)
+    y_ = None if m is None or buffer is None else m.compact(buffer)
+    result: tuple[Any, ...] = _check.computed(net._snapshot.forward(c.x, c.state, c.lengths, y_, c.resets, cells))
+    result = _whole(a, result, cells, buffer)
     if target is None:
         return result
     y, *rest = result
@@ -118,7 +120,7 @@ def _compact(a: Arguments) -> Arguments:
     return a._replace(x=m.gather(a.x), state=m.initial(a.state), lengths=m.lengths, resets=m.resets)
 
 
-def _whole(a: Arguments, result: tuple[Any, ...], cells: bool) -> tuple[Any, ...]:
+def _whole(a: Arguments, result: tuple[Any, ...], cells: bool, buffer: Array | None = None) -> tuple[Any, ...]:
     """Return the results of the core's call at all steps."""
     m = a.masking
     if m is None:
@@ -128,7 +130,7 @@ def _whole(a: Arguments, result: tuple[Any, ...], cells: bool) -> tuple[Any, ...
     m.final(state)
     if cells:
         rest[0] = m.cells(rest[0], c0)
-    return m.y(y, h0), state, *rest
+    return m.y(y, h0, buffer), state, *rest
 
 
 def backward(

@@ -277,3 +277,13 @@ def test_out_and_accumulated_gradients():
     assert grads.x is None
     for name, value in want.params.items():
         np.testing.assert_allclose(into[name], 2 * value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 100, 700, 1 << 18])
+@pytest.mark.parametrize("unbatched", [False, True])
+def test_y_is_moved_in_blocks_of_any_size(block, unbatched, monkeypatch):
+    """Within its own memory; the tape's y is moved in another way."""
+    monkeypatch.setattr(_masking, "BLOCK", block)
+    v = Case(23, 1 if unbatched else 4, 3, 8, mask="any", unbatched=unbatched, padding="last")
+    net, d = model(v), data(v)
+    assert same_bits(infer(v, net, d).y, run(v, net, d).y)
