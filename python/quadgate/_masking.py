@@ -78,6 +78,12 @@ class Masking:
         if resets is not None and len(kept):
             self._merge(self._time_major(resets))
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its larger arrays."""
+        held = (self._kept, self._within, self._count, self._steps if self._moved else None)
+        return sum(a.nbytes for a in held if a is not None)
+
     @cached_property
     def _rows(self) -> Array:
         return np.arange(self._kept.shape[1])

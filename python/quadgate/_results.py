@@ -121,7 +121,7 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Memory that it holds, in bytes, without the parameters."""
-        return self._core.nbytes
+        return self._core.nbytes + (0 if self._masking is None else self._masking.nbytes)
 
     @property
     def cells(self) -> Array | None:

@@ -270,6 +270,7 @@ def test_out_and_accumulated_gradients():
     assert net(d.x, mask=d.mask, padding_output="last", out=out)[0] is out
     assert same_bits(out, net(d.x, mask=d.mask, padding_output="last")[0])
     *_, tape = net.forward(d.x, mask=d.mask, padding_output="last")
+    assert tape.nbytes > tape._core.nbytes
     want = net.backward(tape, d.dy)
     into = {name: np.zeros_like(value) for name, value in net.params.items()}
     for _ in range(2):
