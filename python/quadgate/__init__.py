@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import __version__
 from ._machine import cpu_info, get_num_threads, set_num_threads
+from ._masking import pad_sequences, unpad
 from ._results import LSTMGrads, RNNGrads, Tape, Trace
 from .lstm import LSTM
 from .rnn import RNN
@@ -34,9 +35,11 @@ __all__ = [
     "io",
     "load",
     "onnx",
+    "pad_sequences",
     "reference",
     "save",
     "set_num_threads",
+    "unpad",
 ]
 
 if TYPE_CHECKING:

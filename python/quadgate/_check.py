@@ -204,13 +204,13 @@ def pair(value: object, name: str, shapes: tuple[tuple[int, ...], tuple[int, ...
     return value[0], value[1]
 
 
-def lengths(value: Array, steps: int, batch: int, *, batched: bool) -> Array:
+def lengths(value: Array, steps: int, batch: int, *, batched: bool, of: str = "x") -> Array:
     """Return the rows' lengths as int64 (B,); a single number will do if x has no batch axis."""
     result = np.array(value)  # a copy: another thread could be writing to it
     if not batched and result.ndim == 0:
         result = result.reshape(1)
     if result.shape != (batch,):
-        raise ValueError(f"lengths must have shape ({batch},), one for each row of x, got {result.shape}")
+        raise ValueError(f"lengths must have shape ({batch},), one for each row of {of}, got {result.shape}")
     outside = ~((result >= 0) & (result <= steps))  # NaN too
     if outside.any():
         row = int(outside.argmax())
@@ -222,13 +222,13 @@ def lengths(value: Array, steps: int, batch: int, *, batched: bool) -> Array:
     return whole
 
 
-def resets(value: Array, leading: tuple[int, ...]) -> NDArray[np.bool_]:
+def bools(value: Array, name: str, leading: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return a plain array of bool of x's shape without its last axis; integers 0 and 1 will do."""
     if value.shape != leading:
-        raise ValueError(f"resets must have shape {leading}, x's without its last axis, got {value.shape}")
+        raise ValueError(f"{name} must have shape {leading}, x's without its last axis, got {value.shape}")
     result = np.array(value, order="C")
     if result.dtype.kind != "b" and ((result != 0) & (result != 1)).any():
-        raise ValueError("resets must hold True and False, or 1 and 0, got other integers")
+        raise ValueError(f"{name} must hold True and False, or 1 and 0, got other integers")
     return plain(result, np.dtype(np.bool_))
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from . import _core
+    from ._masking import Masking
 
     Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ class Trace:
     """Gates, cells and gradients of every step: ``tape.trace`` after ``lstm.forward(x, trace=True)``.
 
     All arrays are time-major, with a batch axis of 1 if x has none, whatever the network's ``batch_first``; layers and
-    directions are in the order of the states. Steps past a row's length are zeros.
+    directions are in the order of the states. Masked steps and those past a row's length are zeros.
 
     Attributes
     ----------
@@ -97,7 +98,7 @@ class Tape:
     in between changes nothing. It belongs to its network and cannot be pickled or copied.
     """
 
-    __slots__ = ("__weakref__", "_cells", "_core", "_dropped", "_trace")
+    __slots__ = ("__weakref__", "_cells", "_core", "_dropped", "_masking", "_trace")
 
     def __init__(
         self,
@@ -105,18 +106,22 @@ class Tape:
         cells: Array | None = None,
         dropped: Mapping[str, NDArray[np.bool_]] = NOTHING,
         trace: Trace | None = None,
+        masking: Masking | None = None,
     ) -> None:
         self._core, self._cells, self._dropped, self._trace = core, cells, dropped, trace
+        self._masking = masking
 
     @property
     def x_shape(self) -> tuple[int, ...]:
         """Shape of the x that it was made from."""
-        return self._core.x_shape
+        if self._masking is None:
+            return self._core.x_shape
+        return (*self._masking.leading, self._core.x_shape[-1])
 
     @property
     def nbytes(self) -> int:
         """Memory that it holds, in bytes, without the parameters."""
-        return self._core.nbytes
+        return self._core.nbytes + (0 if self._masking is None else self._masking.nbytes)
 
     @property
     def cells(self) -> Array | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _check, _masks
+from . import _check, _masking, _masks
 from ._results import NOTHING, Tape, Trace
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Arguments(NamedTuple):
     lengths: Array | None
     resets: Array | None
     read: Named
+    masking: _masking.Masking | None = None
 
 
 def infer(
@@ -45,15 +46,21 @@ def infer(
     resets: object,
     cells: bool,
     alone: str | None = None,
+    mask: object = None,
+    padding_output: object = "zero",
 ) -> tuple[Any, ...]:
-    """Return y, (h, c) and with `cells` the cells, from arguments that the core refused."""
+    """Return y, (h, c) and with `cells` the cells, from arguments that the core refused, or with a mask."""
     cells = _check.flag(cells, "return_cells")
-    a = _arguments(net, x, state, lengths, resets, alone)
+    a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
     target = None
     if out is not None:
         target = _check.buffer(out, "out", _y_shape(net, a.x.shape), net._options.dtype)
         _check.apart(target, "out", a.read)
-    result: tuple[Any, ...] = _check.computed(net._snapshot.forward(a.x, a.state, a.lengths, None, a.resets, cells))
+    c, m = _compact(a), a.masking
+    buffer = None if m is None else m.buffer(net._options.outputs, net._options.dtype)
+    y_ = None if m is None or buffer is None else m.compact(buffer)
+    result: tuple[Any, ...] = _check.computed(net._snapshot.forward(c.x, c.state, c.lengths, y_, c.resets, cells))
+    result = _whole(a, result, cells, buffer)
     if target is None:
         return result
     y, *rest = result
@@ -71,10 +78,12 @@ def train(
     trace: bool,
     rng: int | np.random.Generator | None,
     alone: str | None = None,
+    mask: object = None,
+    padding_output: object = "zero",
 ) -> tuple[Array, Any, Tape]:
     """Return y, (h, c) and the tape, if there are masks or a trace or the core refused the arguments."""
     cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
-    a = _arguments(net, x, state, lengths, resets, alone)
+    a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
     if rng is not None:
         rng = _check.generator(rng)
     masks = None
@@ -86,14 +95,42 @@ def train(
             with net._own_lock():  # so that calls in several threads do not share the masks of one
                 assert net._generator is not None
                 masks = _masks.draw(net._mask_plan, steps, rows, net._generator)
-    result = _check.computed(net._snapshot.forward_tape(a.x, a.state, a.lengths, a.resets, cells, masks))
-    return result[0], result[1], record(net, result, masks, trace)
+    c, drawn = _compact(a), masks
+    if masks is not None and a.masking is not None:
+        drawn = a.masking.gather_drawn(masks, [m.name for m in net._mask_plan if m.steps])
+    result = _check.computed(net._snapshot.forward_tape(c.x, c.state, c.lengths, c.resets, cells, drawn))
+    result = _whole(a, result, cells)
+    return result[0], result[1], record(net, result, masks, trace, a.masking)
 
 
-def record(net: Network, result: tuple[Any, ...], masks: Any, trace: bool) -> Tape:
-    """Return the tape from the result of the core's training pass: (y, (h, c), tape) or (y, (h, c), cells, tape)."""
+def record(
+    net: Network, result: tuple[Any, ...], masks: Any, trace: bool, masking: _masking.Masking | None = None
+) -> Tape:
+    """Return the tape from the core's training pass: (y, (h, c), tape) or (y, (h, c), cells, tape)."""
     core = result[-1]
-    return Tape(core, result[2] if len(result) == 4 else None, masks or NOTHING, _trace(net, core) if trace else None)
+    cells = result[2] if len(result) == 4 else None
+    return Tape(core, cells, masks or NOTHING, _trace(net, core, masking) if trace else None, masking)
+
+
+def _compact(a: Arguments) -> Arguments:
+    """Return the arguments of the core's call: those of a call with a mask at its kept steps only."""
+    m = a.masking
+    if m is None:
+        return a
+    return a._replace(x=m.gather(a.x), state=m.initial(a.state), lengths=m.lengths, resets=m.resets)
+
+
+def _whole(a: Arguments, result: tuple[Any, ...], cells: bool, buffer: Array | None = None) -> tuple[Any, ...]:
+    """Return the results of the core's call at all steps."""
+    m = a.masking
+    if m is None:
+        return result
+    h0, c0 = a.state or (None, None)
+    y, state, *rest = result
+    m.final(state)
+    if cells:
+        rest[0] = m.cells(rest[0], c0)
+    return m.y(y, h0, buffer), state, *rest
 
 
 def backward(
@@ -120,16 +157,39 @@ def backward(
         into = _targets(out, names)
     elif accumulate:
         raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
-    core, trace = tape._core, tape._trace
+    core, trace, m = tape._core, tape._trace, tape._masking
+    own: Any = None
+    if m is not None:
+        dy, dstate, dcells = _masked_gradients(net, tape, m, dy, dstate, dcells, alone)
+        own = dy, dcells
+        dy, dcells, dstate = m.gradients(dy, dcells, dstate)
+        dstate = dstate if alone is None or dstate is None else dstate[0]
     norms = None if trace is None else _norms(net, core)
     plain = dstate if alone is None or dstate is None else (dstate, None)
     result = net._snapshot.backward(core, dy, plain, input_grad, into, accumulate, dcells, norms)
     if result is None:
         result = _backward_converted(net, core, dy, dstate, dcells, input_grad, into, accumulate, norms, alone)
     if trace is not None and norms is not None:
-        trace.dh_norm, trace.dc_norm = norms
+        trace.dh_norm, trace.dc_norm = norms if m is None else map(m.steps, norms)
     dx, dh0, dc0, params = result
+    if m is not None:
+        dx = m.input_gradients(dx, dh0, dc0, *own)
     return dx, dh0, dc0, dict(zip(names, params if into is None else into, strict=True))
+
+
+def _masked_gradients(
+    net: Network, tape: Tape, m: _masking.Masking, dy: object, dstate: object, dcells: object, alone: str | None
+) -> tuple[Array | None, Pair, Array | None]:
+    """Convert the gradients that a pass with a mask goes back from; a state always has two parts here."""
+    dtype, x_shape = net._options.dtype, tape.x_shape
+
+    def plain(value: object, name: str, shape: Shape) -> Array | None:
+        return None if value is None else _check.floats(value, name, shape, dtype)
+
+    parts = _read_state(dstate, "dstate", _state_shapes(net, x_shape), alone)
+    dh, dc = (*(None if a is None else _check.plain(a, dtype) for a in parts.values()), None, None)[:2]
+    dy_, dcells_ = plain(dy, "dy", _y_shape(net, x_shape)), plain(dcells, "dcells", _cells_shape(net, x_shape))
+    return dy_, (dh, dc) if parts else None, dcells_
 
 
 def _all_none(dstate: Any) -> bool:
@@ -183,7 +243,16 @@ def _backward_converted(
     return result
 
 
-def _arguments(net: Network, x: object, state: object, lengths: object, resets: object, alone: str | None) -> Arguments:
+def _arguments(
+    net: Network,
+    x: object,
+    state: object,
+    lengths: object,
+    resets: object,
+    alone: str | None,
+    mask: object,
+    padding_output: object,
+) -> Arguments:
     """Convert the arguments of a forward pass, each of them once, or raise an error that names the wrong one."""
     o = net._options
     x_ = _check.sequence(x, o.input_size, net._batch_first)
@@ -204,8 +273,11 @@ def _arguments(net: Network, x: object, state: object, lengths: object, resets: 
     resets_ = None
     if resets is not None:
         read["resets"] = given = _check.array(resets, "resets", "bools", "biu")
-        resets_ = _check.resets(given, x_.shape[:-1])
-    return Arguments(_check.plain(x_, o.dtype), pair, lengths_, resets_, read)
+        resets_ = _check.bools(given, "resets", x_.shape[:-1])
+    masking = None
+    if mask is not None:
+        masking, read["mask"] = _masking.read(net, mask, padding_output, x_.shape[:-1], lengths_, resets_)
+    return Arguments(_check.plain(x_, o.dtype), pair, lengths_, resets_, read, masking)
 
 
 def _read_state(value: Any, name: str, shapes: tuple[Shape, Shape], alone: str | None) -> Named:
@@ -244,7 +316,7 @@ def _steps_and_rows(net: Network, x_shape: Shape) -> tuple[int, int]:
     return (x_shape[1], x_shape[0]) if net._batch_first else (x_shape[0], x_shape[1])
 
 
-def _trace(net: Network, core: _core.Tape) -> Trace:
+def _trace(net: Network, core: _core.Tape, masking: _masking.Masking | None) -> Trace:
     """Copy the gates and cells out of a tape."""
     o = net._options
     states = o.num_layers * o.directions
@@ -252,7 +324,7 @@ def _trace(net: Network, core: _core.Tape) -> Trace:
     for state in range(states):
         arrays[:4, state] = np.moveaxis(core.gates(state), 2, 0)
         arrays[4, state] = core.cells(state)
-    return Trace(*arrays)
+    return Trace(*arrays) if masking is None else Trace(*map(masking.steps, arrays))
 
 
 def _norms(net: Network, core: _core.Tape) -> tuple[Array, Array]:

@@ -182,6 +182,8 @@ class LSTM(Network):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         return_cells: Literal[False] = False,
         out: Array | None = None,
     ) -> tuple[Array, State]: ...
@@ -193,6 +195,8 @@ class LSTM(Network):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         return_cells: Literal[True],
         out: Array | None = None,
     ) -> tuple[Array, State, Array]: ...
@@ -203,6 +207,8 @@ class LSTM(Network):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         return_cells: bool = False,
         out: Array | None = None,
     ) -> Any:
@@ -221,7 +227,16 @@ class LSTM(Network):
             step, and the reverse direction starts there.
         resets : array of bool, or of 0 and 1, (T, B), (B, T) if ``batch_first``, or (T,) without a batch; optional
             True at t starts a row anew before its step t: nothing passes between steps t-1 and t, in either direction.
-            At t = 0 that replaces the row's initial state by zeros, except in a direction that reads backwards.
+            At t = 0 that replaces the row's initial state by zeros, except in a direction that reads backwards. At a
+            masked step it acts as at any other; past the row's length it does not.
+        mask : array of bool, or of 0 and 1, of the shape of ``resets``; optional
+            False for steps to skip, as in Keras: what they hold is ignored, and the state passes by. A step counts if
+            it is neither masked nor past the row's length. Rows padded on the right cost no more than with
+            ``lengths``; other masks cost a copy of x and of y.
+        padding_output : "zero" or "last"
+            y at masked steps: 0, or as in Keras what it was after the direction's last step that counted. Ahead of the
+            first such step that is the initial h (0 with a residual or highway shortcut), and after a reset 0. It has
+            no effect without a mask; "last" needs ``merge="concat"`` in a bidirectional network.
         return_cells : bool
             True to return ``cells`` too.
         out : array of y's shape and the network's type, optional
@@ -235,18 +250,20 @@ class LSTM(Network):
         (h, c) : arrays of the state's shapes
             Final states. Passed on to the next call they continue the sequence.
         cells : array (T, B, D*H), (B, T, D*H) or (T, D*H)
-            Only with ``return_cells``: last layer's c at every step, 0 past a row's length.
+            Only with ``return_cells``: last layer's c at every step, as it passes by at masked ones, 0 past a row's
+            length.
 
         Raises
         ------
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        core = self._snapshot.forward
-        result = core(x, state, lengths, out, resets, return_cells)
-        if result is not None:
-            return result
-        return _run.infer(self, x, state, lengths, out, resets, return_cells)
+        if mask is None:
+            core = self._snapshot.forward
+            result = core(x, state, lengths, out, resets, return_cells)
+            if result is not None:
+                return result
+        return _run.infer(self, x, state, lengths, out, resets, return_cells, None, mask, padding_output)
 
     def forward(
         self,
@@ -255,6 +272,8 @@ class LSTM(Network):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         return_cells: bool = False,
         trace: bool = False,
         rng: int | np.random.Generator | None = None,
@@ -263,7 +282,7 @@ class LSTM(Network):
 
         Parameters
         ----------
-        x, state, lengths, resets
+        x, state, lengths, resets, mask, padding_output
             As in `__call__`.
         return_cells : bool
             True to have the last layer's c at every step in ``tape.cells``.
@@ -272,7 +291,8 @@ class LSTM(Network):
             norms of their gradients. It costs a copy of them all.
         rng : int or numpy.random.Generator, optional
             Source of the masks of ``dropout``, ``recurrent_dropout``, ``weight_drop`` and ``zoneout``; the network's
-            own generator if it is not given. Masks do not depend on the number of threads.
+            own generator if it is not given. They are drawn for all steps, masked ones too, and do not depend on the
+            number of threads.
 
         Returns
         -------
@@ -286,7 +306,7 @@ class LSTM(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        if trace is False and rng is None and not self._mask_plan:
+        if mask is None and trace is False and rng is None and not self._mask_plan:
             core = self._snapshot.forward_tape
             result = core(x, state, lengths, resets, return_cells, None)
             if result is not None:
@@ -294,7 +314,7 @@ class LSTM(Network):
                     return result[0], result[1], Tape(result[3], result[2])
                 y, end, tape = result
                 return y, end, Tape(tape)
-        return _run.train(self, x, state, lengths, resets, return_cells, trace, rng)
+        return _run.train(self, x, state, lengths, resets, return_cells, trace, rng, None, mask, padding_output)
 
     def backward(
         self,
@@ -314,7 +334,8 @@ class LSTM(Network):
         tape : Tape
             From `forward`.
         dy : array of y's shape, optional
-            Gradient of y; zeros if it is not given. One of the three gradients must be.
+            Gradient of y; zeros if it is not given. One of the three gradients must be. At masked steps it is ignored,
+            or with ``padding_output="last"`` added to the step whose y is repeated.
         dstate : (dh, dc), each array of its state's shape or None; optional
             Gradients of the final states; zeros if they are not given.
         dcells : array of the cells' shape, optional

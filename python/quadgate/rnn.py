@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -98,6 +98,8 @@ class RNN(Network):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         out: Array | None = None,
     ) -> tuple[Array, Array]:
         """Run the network for inference.
@@ -108,7 +110,7 @@ class RNN(Network):
             The input sequences.
         h0 : array (L*D, B, H), or (L*D, H) without a batch; optional
             The initial state; zeros if it is not given.
-        lengths, resets, out
+        lengths, resets, mask, padding_output, out
             As in `LSTM.__call__`.
 
         Returns
@@ -124,10 +126,12 @@ class RNN(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        core = self._snapshot.forward
-        result = core(x, self._with_cells(h0), lengths, out, resets, False)
+        result = None
+        if mask is None:
+            core = self._snapshot.forward
+            result = core(x, self._with_cells(h0), lengths, out, resets, False)
         if result is None:
-            result = _run.infer(self, x, h0, lengths, out, resets, False, "h0")
+            result = _run.infer(self, x, h0, lengths, out, resets, False, "h0", mask, padding_output)
         y, (h, _) = result
         return y, h
 
@@ -138,13 +142,15 @@ class RNN(Network):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         rng: int | np.random.Generator | None = None,
     ) -> tuple[Array, Array, Tape]:
         """Run the network for training: draw masks, and record what `backward` needs on a tape.
 
         Parameters
         ----------
-        x, h0, lengths, resets
+        x, h0, lengths, resets, mask, padding_output
             As in `__call__`.
         rng : int or numpy.random.Generator, optional
             As in `LSTM.forward`.
@@ -161,13 +167,13 @@ class RNN(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        if rng is None and not self._mask_plan:
+        if mask is None and rng is None and not self._mask_plan:
             core = self._snapshot.forward_tape
             result = core(x, self._with_cells(h0), lengths, resets, False, None)
             if result is not None:
                 y, (h, _), tape = result
                 return y, h, Tape(tape)
-        y, (h, _), record = _run.train(self, x, h0, lengths, resets, False, False, rng, "h0")
+        y, (h, _), record = _run.train(self, x, h0, lengths, resets, False, False, rng, "h0", mask, padding_output)
         return y, h, record
 
     def backward(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 import numpy as np
 
-from . import _check, _core, _params
+from . import _check, _core, _params, _run
 from ._network import PICKLE_FORMAT, check_format
 
 if TYPE_CHECKING:
@@ -50,7 +50,13 @@ class BaseStream(Generic[Net]):
         self._step = self._core.step
         self._run = self._core.run
 
-    def step(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def step(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
+    ) -> Array:
         """Take one step.
 
         Parameters
@@ -60,6 +66,11 @@ class BaseStream(Generic[Net]):
         out : array (B, O), or (O,) if x is (I,); optional
             Filled and returned instead of a new array. It must have the network's type, be writable and not share x's
             memory.
+        mask : array of bool, or of 0 and 1, (B,), or () if x is (I,); optional
+            False for rows that skip this step: their state stays as it is.
+        padding_output : "zero" or "last"
+            y of those rows: 0, or the last layer's h in the state, which is their last y. It has no effect without a
+            mask; with "last" the network must have no residual or highway shortcut, where y is not h.
 
         Returns
         -------
@@ -71,23 +82,36 @@ class BaseStream(Generic[Net]):
         TypeError, ValueError
             If an argument has a wrong type, shape or value. The state has not changed then.
         """
-        core = self._step
-        y = core(x, out, self._network._snapshot.core)
-        if y is not None:
-            return y
+        if mask is None:
+            core = self._step
+            y = core(x, out, self._network._snapshot.core)
+            if y is not None:
+                return y
         x_ = _check.array(x, "x")
         features = self._network._options.input_size
         if x_.shape != (self._batch_size, features) and (self._batch_size != 1 or x_.shape != (features,)):
             alone = f" or ({features},)" if self._batch_size == 1 else ""
             raise ValueError(f"x must have shape ({self._batch_size}, {features}){alone}, got {x_.shape}")
+        if mask is not None:
+            kept = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", x_.shape[:-1])
+            target = self._target(x_, out, mask=kept)
+            return self._give(self._step_of_some(x_, kept, padding_output), target, out)
         target = self._target(x_, out)
         plain = _check.plain(x_, self._network._options.dtype)
         return self._give(self._step(plain, None, self._network._snapshot.core), target, out)
 
-    def _take(self, x: ArrayLike, out: Array | None, resets: ArrayLike | None, cells: bool) -> list[Array]:
+    def _take(
+        self,
+        x: ArrayLike,
+        out: Array | None,
+        resets: ArrayLike | None,
+        cells: bool,
+        mask: ArrayLike | None,
+        padding_output: str,
+    ) -> list[Array]:
         """Take as many steps as x has; return y and, with `cells`, c at every step."""
         core = self._network._snapshot.core
-        result = self._run(x, out, resets, cells, core) if self._time_major else None
+        result = self._run(x, out, resets, cells, core) if self._time_major and mask is None else None
         if result is not None:
             return list(result) if cells else [result]
         x_ = _check.array(x, "x")
@@ -98,7 +122,12 @@ class BaseStream(Generic[Net]):
             alone = f" or (T, {features})" if self._batch_size == 1 else ""
             raise ValueError(f"x must have shape ({order}, {features}){alone}, got {x_.shape}")
         read = None if resets is None else _check.array(resets, "resets", "bools", "biu")
-        resets_ = None if read is None else _check.resets(read, x_.shape[:-1])
+        resets_ = None if read is None else _check.bools(read, "resets", x_.shape[:-1])
+        if mask is not None:
+            mask_ = _check.array(mask, "mask", "bools", "biu")
+            target = self._target(x_, out, read, mask_)
+            both = self._masked(x_, resets_, cells, mask_, padding_output)
+            return [self._give(both[0], target, out), *both[1:]]
         target = self._target(x_, out, read)
         single, swapped = x_.ndim == 2, x_.ndim == 3 and not self._time_major
         x_ = x_[:, None] if single else x_.swapaxes(0, 1) if swapped else x_
@@ -111,6 +140,46 @@ class BaseStream(Generic[Net]):
             for a in (result if cells else (result,))
         ]
         return [self._give(both[0], target, out), *both[1:]]
+
+    def _masked(self, x: Array, resets: Array | None, cells: bool, mask: Array, padding_output: object) -> list[Array]:
+        """Take steps with a mask by one call of the network, whose bits are those of single steps."""
+        self._repeats(padding_output)
+        h, c = self._core.get_state()
+        single = x.ndim == 2
+        start: Any = (h[:, 0], c[:, 0]) if single else (h, c)
+        alone = "h0" if self._elman else None
+        given = start[0] if self._elman else start
+        net: Any = self._network
+        y, (h, c), *rest = _run.infer(net, x, given, None, None, resets, cells, alone, mask, padding_output)
+        self._core.set_state(*((h[:, None], c[:, None]) if single else (h, c)))
+        return [y, *rest]
+
+    def _step_of_some(self, x: Array, kept: Array, padding_output: object) -> Array:
+        """Take one step of all rows, and give the others their state back: rows do not depend on each other."""
+        last = self._repeats(padding_output)
+        plain = _check.plain(x, self._network._options.dtype)
+        others = ~kept.reshape(self._batch_size)
+        before = self._core.get_state()
+        y = _check.computed(self._step(plain, None, self._network._snapshot.core))
+        if others.any():
+            after = self._core.get_state()
+            for old, new in zip(before, after, strict=True):
+                new[:, others] = old[:, others]
+            self._core.set_state(*after)
+            y.reshape(self._batch_size, -1)[others] = before[0][-1, others] if last else 0
+        return y
+
+    def _repeats(self, padding_output: object) -> bool:
+        """Return True for "last"; raise ValueError if that is not possible."""
+        o = self._network._options
+        if _check.choice(padding_output, "padding_output", ("zero", "last")) == "zero":
+            return False
+        if o.num_layers > 1 and o.shortcut in ("residual", "highway"):
+            raise ValueError(
+                f"a stream cannot repeat the last y in a network with a {o.shortcut} shortcut: "
+                "its state has no y; padding_output must be 'zero'"
+            )
+        return True
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state to zeros.
@@ -161,13 +230,13 @@ class BaseStream(Generic[Net]):
             array = array[:, None]
         return _check.floats(array, name, shape, self._network._options.dtype)
 
-    def _target(self, x: Array, out: object, resets: Array | None = None) -> Array | None:
+    def _target(self, x: Array, out: object, resets: Array | None = None, mask: Array | None = None) -> Array | None:
         """Check ``out`` before the state moves on."""
         if out is None:
             return None
         o = self._network._options
         target = _check.buffer(out, "out", (*x.shape[:-1], o.outputs), o.dtype)
-        _check.apart(target, "out", {"x": x, "resets": resets})
+        _check.apart(target, "out", {"x": x, "resets": resets, "mask": mask})
         return target
 
     def _give(self, y: Array | None, target: Array | None, out: Array | None) -> Array:
@@ -212,11 +281,20 @@ class Stream(BaseStream[Net]):
         out: Array | None = None,
         *,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         return_cells: Literal[False] = False,
     ) -> Array: ...
     @overload
     def run(
-        self, x: ArrayLike, out: Array | None = None, *, resets: ArrayLike | None = None, return_cells: Literal[True]
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
+        return_cells: Literal[True],
     ) -> tuple[Array, Array]: ...
     def run(
         self,
@@ -224,6 +302,8 @@ class Stream(BaseStream[Net]):
         out: Array | None = None,
         *,
         resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
         return_cells: bool = False,
     ) -> Array | tuple[Array, Array]:
         """Take as many steps as x has, and keep the state for the next call.
@@ -236,6 +316,10 @@ class Stream(BaseStream[Net]):
             Filled and returned instead of a new array, as in `step`.
         resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
             True to start a row anew before that step, from zeros.
+        mask : array of bool, or of 0 and 1, of the same shape; optional
+            False for steps to skip, as in `LSTM.__call__`: the state passes by.
+        padding_output : "zero" or "last"
+            As in `step`, for y at masked steps.
         return_cells : bool
             True to return (y, cells) instead of y; cells holds the last layer's c at every step, H instead of I.
 
@@ -249,7 +333,7 @@ class Stream(BaseStream[Net]):
         TypeError, ValueError
             If an argument has a wrong type, shape or value. The state has not changed then.
         """
-        y, *cells = self._take(x, out, resets, _check.flag(return_cells, "return_cells"))
+        y, *cells = self._take(x, out, resets, _check.flag(return_cells, "return_cells"), mask, padding_output)
         return (y, cells[0]) if cells else y
 
     @property
@@ -298,7 +382,15 @@ class RNNStream(BaseStream[Net]):
     def __init__(self, rnn: Net, batch_size: int = 1) -> None:
         super().__init__(rnn, batch_size)
 
-    def run(self, x: ArrayLike, out: Array | None = None, *, resets: ArrayLike | None = None) -> Array:
+    def run(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
+    ) -> Array:
         """Take as many steps as x has, and keep the state for the next call.
 
         Parameters
@@ -309,6 +401,10 @@ class RNNStream(BaseStream[Net]):
             Filled and returned instead of a new array, as in `step`.
         resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
             True to start a row anew before that step, from zeros.
+        mask : array of bool, or of 0 and 1, of the same shape; optional
+            False for steps to skip, as in `LSTM.__call__`: the state passes by.
+        padding_output : "zero" or "last"
+            As in `step`, for y at masked steps.
 
         Returns
         -------
@@ -320,7 +416,7 @@ class RNNStream(BaseStream[Net]):
         TypeError, ValueError
             If an argument has a wrong type, shape or value. The state has not changed then.
         """
-        return self._take(x, out, resets, False)[0]
+        return self._take(x, out, resets, False, mask, padding_output)[0]
 
     @property
     def state(self) -> Array:

@@ -288,5 +288,5 @@ def test_the_documentation_names_every_option():
     _, _, rows, _ = re.split(r"^=+ [= ]+$", inspect.getdoc(qg.LSTM), flags=re.MULTILINE)
     first = {row.split()[0] for row in rows.splitlines() if row[:1].strip()}
     elsewhere = {"input_size", "hidden_size", "dtype", "rng"}
-    calls = {"lengths", "resets", "return_cells", "trace"}
+    calls = {"lengths", "resets", "mask", "padding_output", "return_cells", "trace"}
     assert first == set(inspect.signature(qg.LSTM).parameters) - elsewhere | calls

@@ -234,3 +234,75 @@ def test_drawn(draws):
     if merge is None:
         want = np.where(mask[:, :, None], want, 0)  # Keras repeats the last output past a row's end
     bounds.assert_norm(lstm(x, lengths=lengths)[0], want, relative, f"{units} units, {inputs} inputs, {merge}")
+
+
+MASKS = {
+    "left": np.arange(STEPS) >= np.array([0, 3, 7, 2])[:, None],
+    "right": mask_of(LENGTHS),
+    "middle": np.array([[1, 1, 0, 0, 1, 0, 1], [0, 1, 0, 1, 1, 0, 0], [0] * 7, [1, 0, 1, 1, 1, 1, 0]], bool),
+}
+
+
+@pytest.mark.parametrize("padding", ["zero", "last"])
+@pytest.mark.parametrize("place", MASKS)
+def test_masked_steps(place, padding):
+    """Outputs, states and gradients; Keras repeats y unless it is told not to."""
+    layer = built(keras.layers.LSTM(UNITS, return_sequences=True, return_state=True))
+    layer.zero_output_for_mask = padding == "zero"
+    lstm, mask = taken_over(network(), layer), MASKS[place]
+    x = draw(BATCH, STEPS, INPUTS)
+    dy, dh, dc = draw(BATCH, STEPS, UNITS, seed=4), draw(BATCH, UNITS, seed=5), draw(BATCH, UNITS, seed=6)
+    tensor = torch.tensor(x, requires_grad=True)
+    want = layer(tensor, mask=torch.tensor(mask))
+    sum((part * torch.tensor(d)).sum() for part, d in zip(want, (dy, dh, dc), strict=True)).backward()
+
+    y, (h, c), tape = lstm.forward(x, mask=mask, padding_output=padding)
+    grads = lstm.backward(tape, dy, (dh[None], dc[None]))
+    for name, got, right in zip("yhc", (y, h[0], c[0]), want, strict=True):
+        agree(got, numbers(right), name)
+    agree(grads.x, numbers(tensor.grad), "dx", backward=True)
+    for (name, got), variable in zip(grads.params.items(), layer.weights, strict=True):
+        agree(got, numbers(variable.value.grad).T, name, backward=True)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("place", MASKS)
+def test_masked_steps_in_both_directions(place, merge):
+    layer = built(keras.layers.Bidirectional(keras.layers.LSTM(UNITS, return_sequences=True), merge_mode=merge))
+    lstm, x, mask = (
+        taken_over(network(bidirectional=True, merge=MERGES[merge]), layer),
+        draw(BATCH, STEPS, INPUTS),
+        MASKS[place],
+    )
+    agree(lstm(x, mask=mask)[0], numbers(layer(x, mask=mask)), "y")
+
+
+@pytest.mark.parametrize("place", MASKS)
+def test_masked_steps_of_two_layers_read_backwards(place):
+    """go_backwards returns y in the order of reading."""
+    first = built(keras.layers.LSTM(UNITS, return_sequences=True, go_backwards=True))
+    lstm, x, mask = taken_over(network(reverse=True), first), draw(BATCH, STEPS, INPUTS), MASKS[place]
+    y, _ = lstm(x, mask=mask, padding_output="last")
+    agree(y, numbers(first(x, mask=mask))[:, ::-1], "y")
+
+
+@pytest.mark.parametrize("place", MASKS)
+def test_masked_steps_of_an_rnn(place):
+    layer = built(keras.layers.SimpleRNN(UNITS, return_sequences=True, return_state=True))
+    rnn, x, mask = taken_over(qg.RNN(INPUTS, UNITS, batch_first=True), layer), draw(BATCH, STEPS, INPUTS), MASKS[place]
+    y, h = rnn(x, mask=mask, padding_output="last")
+    want = [numbers(part) for part in layer(x, mask=mask)]
+    agree(y, want[0], "y")
+    agree(h[0], want[1], "h")
+
+
+def test_a_masking_layer_with_left_padding_over_two_layers():
+    mask = MASKS["left"]
+    x = np.where(mask[:, :, None], draw(BATCH, STEPS, INPUTS), np.float32(0))
+    first, second = keras.layers.LSTM(UNITS, return_sequences=True), keras.layers.LSTM(UNITS)
+    both = keras.Sequential([keras.layers.Masking(), first, second])
+    both.build((None, STEPS, INPUTS))
+    built(first)
+    built(second, UNITS, seed=4)
+    _, (h, _) = taken_over(network(2), first, second)(x, mask=mask)
+    agree(h[1], numbers(both(x)), "h", 2)

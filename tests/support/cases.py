@@ -30,6 +30,8 @@ class Case:
     lengths: bool = False
     resets: bool = False
     state: bool = True
+    mask: str = ""  # left, right, any or none: which steps of a row are masked
+    padding: str = "zero"
     batch_first: bool = False
     unbatched: bool = False
     given: tuple[bool, bool, bool, bool] = (True, True, True, True)
@@ -106,6 +108,7 @@ class Data(NamedTuple):
     dy: Array | None
     dstate: tuple[Array | None, Array | None]
     dcells: Array | None
+    mask: Array | None = None
 
 
 class Found(dict[str, Array]):
@@ -154,6 +157,7 @@ def data(case: Case, attempt: int = 0) -> Data:
     resets = rng.random((case.steps, case.batch)) < 0.3
     grads = [normal(case.steps, case.batch, case.outputs), *(normal(*shape) for shape in states)]
     grads.append(normal(case.steps, case.batch, 0 if case.rnn else case.directions * case.hidden))
+    mask = masked(case, rng) if case.mask else None
     dy, dh, dc, dcells = (g if use else None for g, use in zip(grads, case.given, strict=True))
     return Data(
         x,
@@ -163,7 +167,17 @@ def data(case: Case, attempt: int = 0) -> Data:
         dy,
         (dh, dc),
         None if case.rnn else dcells,
+        mask,
     )
+
+
+def masked(case: Case, rng: np.random.Generator) -> Array:
+    """A mask (T, B), True for steps that are kept; one row in four has none at all."""
+    steps, rows = np.arange(case.steps)[:, None], np.arange(case.batch)
+    n = rng.integers(0, case.steps + 1, case.batch)
+    kinds = {"right": steps < n, "left": steps >= n, "any": rng.random((case.steps, case.batch)) < 0.5}
+    mask = kinds[case.mask] if case.mask in kinds else np.zeros((case.steps, case.batch), bool)
+    return mask & (rows % 4 != 3)
 
 
 def to_layout(case: Case, a: Array | None) -> Any:
@@ -194,7 +208,8 @@ def state_from_layout(case: Case, a: Array) -> Array:
 
 
 def keywords(case: Case, d: Data) -> Options:
-    some = {"lengths": d.lengths, "resets": to_layout(case, d.resets)}
+    some = {"lengths": d.lengths, "resets": to_layout(case, d.resets), "mask": to_layout(case, d.mask)}
+    some["padding_output"] = case.padding if d.mask is not None else None
     return {name: value for name, value in some.items() if value is not None}
 
 

@@ -30,7 +30,8 @@ FORWARD = ("y", "h", "c", "cells", *(f"trace_{name}" for name in "ifgoc"))
 
 def judge(v: Case, params: Mapping[str, Array], d: Data, masks: Any = None, backward: bool = True) -> tuple[Found, Any]:
     """The answer of `quadgate.reference`, with the names of `train`, and its tape."""
-    y, (h, c), tape = reference.forward(params, d.x, d.state, d.lengths, resets=d.resets, masks=masks, **v.options)
+    call = {"resets": d.resets, "mask": d.mask, "padding_output": v.padding}
+    y, (h, c), tape = reference.forward(params, d.x, d.state, d.lengths, masks=masks, **call, **v.options)
     result = Found(y=y, h=h, c=c, cells=tape.cells)
     if not v.rnn:
         result |= {

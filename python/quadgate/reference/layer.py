@@ -1,4 +1,4 @@
-"""One layer in one direction: the time loop, with lengths and resets."""
+"""One layer in one direction: the time loop, with lengths, masked steps and resets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LayerTape(NamedTuple):
     active : ndarray of bool (T, B)
         Rows that are active at each step.
     restart : ndarray of bool (T, B)
-        Active rows whose state is set to zeros before the step.
+        Rows whose state is set to zeros before the step.
     reverse : bool
         True if steps run from the last to the first.
     steps : list of cell.Step
@@ -86,6 +86,7 @@ def forward(
     h0: Array,
     c0: Array,
     active: Array,
+    within: Array,
     resets: Array,
     reverse: bool,
 ) -> tuple[Array, Array, Array, LayerTape]:
@@ -101,6 +102,8 @@ def forward(
         State ahead of the first step; with `reverse` the first step is the one with the largest t.
     active : ndarray of bool (T, B)
         Rows that are active at each step.
+    within : ndarray of bool (T, B)
+        Steps that are not past a row's length, masked or not: resets act there.
     resets : ndarray of bool (T, B)
         True separates steps t - 1 and t of a row.
     reverse : bool
@@ -111,13 +114,11 @@ def forward(
     y : ndarray (T, B, R)
         h after every step, 0 for inactive rows.
     h, c : ndarray (B, R), (B, H)
-        State after each row's last active step.
+        State after the last step.
     tape : LayerTape
     """
     w = w._replace(weight_hh=w.weight_hh * masks.weight)
-    restart = resets & active
-    if reverse:  # a reset at t + 1 restarts step t, provided that the row is active at t + 1
-        restart = np.concatenate([restart[1:], np.zeros_like(restart[:1])])
+    restart = starts(resets & within, reverse)
     h, c = h0.copy(), c0.copy()
     y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
     cells = np.zeros((*x.shape[:2], c.shape[1]), x.dtype)
@@ -169,3 +170,32 @@ def backward(tape: LayerTape, dy: Array, dcells: Array, dh: Array, dc: Array) ->
 def times(steps: int, reverse: bool) -> range:
     """Return the step indices in the order of execution."""
     return range(steps - 1, -1, -1) if reverse else range(steps)
+
+
+def starts(resets: Array, reverse: bool) -> Array:
+    """Return the steps that begin from zeros: in reverse a reset at t + 1 restarts step t."""
+    return np.concatenate([resets[1:], np.zeros_like(resets[:1])]) if reverse else resets
+
+
+def hold(a: Array, first: Array, active: Array, within: Array, restart: Array, reverse: bool) -> Array:
+    """Return a (T, B, N) with the last active step's value at the masked steps, `first` (B, N) ahead of all of them."""
+    a, last = a.copy(), first.copy()
+    for t in times(len(a), reverse):
+        last[restart[t]] = 0.0
+        last[active[t]] = a[t, active[t]]
+        masked = within[t] & ~active[t]
+        a[t, masked] = last[masked]
+    return a
+
+
+def hold_back(da: Array, active: Array, within: Array, restart: Array, reverse: bool) -> tuple[Array, Array]:
+    """Return the gradients of `hold`'s a and `first`."""
+    da, last = da.copy(), np.zeros_like(da, shape=da.shape[1:])
+    for t in times(len(da), not reverse):
+        masked = within[t] & ~active[t]
+        last[masked] += da[t, masked]
+        da[t, masked] = 0.0
+        da[t, active[t]] += last[active[t]]
+        last[active[t]] = 0.0
+        last[restart[t]] = 0.0
+    return da, last

@@ -50,6 +50,10 @@ class Tape(NamedTuple):
         Options of the network.
     active : ndarray of bool (T, B)
         Rows that are active at each step.
+    within : ndarray of bool (T, B)
+        Steps that are not past a row's length.
+    padding_output : str
+        "zero" or "last".
     layers : list of LayerTape
         One for each layer and direction, in the order of the states.
     joins : list of Join
@@ -60,6 +64,8 @@ class Tape(NamedTuple):
 
     options: Options
     active: Array
+    within: Array
+    padding_output: str
     layers: list[layer.LayerTape]
     joins: list[Join]
     cells: Array
@@ -96,6 +102,8 @@ def forward(
     num_layers: int = 1,
     bidirectional: bool = False,
     resets: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    padding_output: str = "zero",
     masks: Mapping[str, ArrayLike] | None = None,
     **options: Any,
 ) -> tuple[Array, tuple[Array, Array], Tape]:
@@ -118,6 +126,10 @@ def forward(
         True if D is 2.
     resets : array_like of bool (T, B), optional
         True separates steps t - 1 and t of a row.
+    mask : array_like of bool (T, B), optional
+        False for steps that are skipped. Default: none is.
+    padding_output : "zero" or "last"
+        Value of y at masked steps.
     masks : mapping of str to array_like of bool, optional
         Masks of a training call, one for each option whose probability is above 0: ``weight_drop_l{k}`` (G*H, R),
         ``recurrent_dropout_l{k}`` (B, R), ``zoneout_h_l{k}`` (T, B, R), ``zoneout_c_l{k}`` (T, B, H) for each layer and
@@ -139,18 +151,21 @@ def forward(
     Raises
     ------
     ValueError
-        If masks are missing, superfluous or of a wrong shape, or an activation is unknown. Other arguments are not
-        checked.
+        If masks are missing, superfluous or of a wrong shape, an activation is unknown, or ``padding_output`` is "last"
+        in a network that joins its directions otherwise than by "concat". Other arguments are not checked.
     """
     opts = parse(options, num_layers, bidirectional)
     dtype = _float_type([x, *params.values(), *(state or ())])
     weights = {name: np.asarray(value, dtype) for name, value in params.items()}
     below = np.asarray(x, dtype)
     steps, batch, _ = below.shape
-    active = np.full((steps, batch), True)
+    within = np.full((steps, batch), True)
     if lengths is not None:
-        active = np.arange(steps)[:, None] < np.asarray(lengths)[None, :]
+        within = np.arange(steps)[:, None] < np.asarray(lengths)[None, :]
+    active = within if mask is None else within & np.asarray(mask, bool)
     cuts = np.zeros_like(active) if resets is None else np.asarray(resets, bool)
+    if padding_output == "last" and bidirectional and opts.merge != "concat":
+        raise ValueError("padding_output='last' needs merge='concat'")
     units, columns = _sizes(opts, weights)
     rows = num_layers * (2 if bidirectional else 1)
     h0, c0 = _pair(state, (rows, batch, columns), (rows, batch, 0 if opts.cell.elman else units), dtype)
@@ -165,15 +180,24 @@ def forward(
             n, w = len(tapes), _weights(weights, suffix)
             drawn = _drawn(opts, chance, suffix, w, steps, batch)
             backwards = opts.reverse or suffix.endswith("_reverse")
-            y, h, c, tape = layer.forward(w, opts.cell, drawn, below, h0[n], c0[n], active, cuts, backwards)
+            y, h, c, tape = layer.forward(w, opts.cell, drawn, below, h0[n], c0[n], active, within, cuts, backwards)
             raw.append(y)
             h_end.append(h)
             c_end.append(c)
             tapes.append(tape)
         joins.append(_join(opts, weights, k, below, raw, chance))
         below = _input_above(opts, joins[-1])
-    cells = np.concatenate([tape.c for tape in tapes[(num_layers - 1) * (rows // num_layers) :]], axis=2)
-    return joins[-1].out, (np.stack(h_end), np.stack(c_end)), Tape(opts, active, tapes, joins, cells)
+    count = rows // num_layers
+    top, y = tapes[-count:], joins[-1].out
+    cells = [
+        layer.hold(t.c, first, active, within, t.restart, t.reverse) for t, first in zip(top, c0[-count:], strict=True)
+    ]
+    if padding_output == "last":
+        firsts = h0[-count:] if _y_is_h(opts) else np.zeros_like(h0[-count:])
+        halves = zip(top, np.split(y, count, axis=2), firsts, strict=True)
+        y = np.concatenate([layer.hold(a, f, active, within, t.restart, t.reverse) for t, a, f in halves], axis=2)
+    kept = Tape(opts, active, within, padding_output, tapes, joins, np.concatenate(cells, axis=2))
+    return y, (np.stack(h_end), np.stack(c_end)), kept
 
 
 def backward(
@@ -213,11 +237,23 @@ def backward(
 
     def cleaned(d: ArrayLike | None, like: Array) -> Array:
         return (
-            np.zeros(like.shape, dtype) if d is None else np.where(tape.active[:, :, None], np.asarray(d, dtype), 0.0)
+            np.zeros(like.shape, dtype) if d is None else np.where(tape.within[:, :, None], np.asarray(d, dtype), 0.0)
         )
 
-    dout = cleaned(dy, joins[-1].out)
-    dc_each = np.split(cleaned(dcells, tape.cells), count, axis=2)
+    def held_back(d: Array) -> tuple[list[Array], list[Array]]:
+        """Move the gradients at masked steps to the steps whose values were repeated, and to the initial state."""
+        both = [
+            layer.hold_back(part, tape.active, tape.within, top.restart, top.reverse)
+            for part, top in zip(np.split(d, count, axis=2), tape.layers[-count:], strict=True)
+        ]
+        return [d for d, _ in both], [first for _, first in both]
+
+    dout, dh_first = cleaned(dy, joins[-1].out), None
+    if tape.padding_output == "last":
+        parts, dh_first = held_back(dout)
+        dout = np.concatenate(parts, axis=2)
+    dout = np.where(tape.active[:, :, None], dout, 0.0)
+    dc_each, dc_first = held_back(cleaned(dcells, tape.cells))
     results: list[layer.LayerGrads] = []
     grads: dict[str, Array] = {}
     d_above = dout
@@ -240,8 +276,16 @@ def backward(
         results[:0] = here
         d_above = dx
     h0, c0 = np.stack([r.h0 for r in results]), np.stack([r.c0 for r in results])
+    if dh_first is not None and _y_is_h(opts):
+        h0[-count:] += dh_first
+    c0[-count:] += dc_first
     norms = np.stack([r.dh_norm for r in results]), np.stack([r.dc_norm for r in results])
     return Grads(d_above, h0, c0, {name: grads[name] for name in params}, *norms)
+
+
+def _y_is_h(opts: Options) -> bool:
+    """Look whether y is the last layer's h, without a shortcut's input."""
+    return opts.num_layers == 1 or opts.shortcut in (None, "dense")
 
 
 def _float_type(values: Iterable[ArrayLike | None]) -> np.dtype[Any]:
