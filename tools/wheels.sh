@@ -138,7 +138,7 @@ from pathlib import Path
 
 size, names = Path(sys.argv[1]).stat().st_size / 1e6, zipfile.ZipFile(sys.argv[1]).namelist()
 print(f"{Path(sys.argv[1]).name}: {size:.2f} MB, equal in both builds")
-needed = ("/LICENSE", "/licences/pybind11.txt", "py.typed")
+needed = ("/LICENSE", "/licenses/pybind11.txt", "py.typed")
 missing = [name for name in needed if not any(n.endswith(name) for n in names)]
 sys.exit(f"too large, or without {missing}" if size >= float(sys.argv[2]) or missing else 0)
 PY
