@@ -11,8 +11,9 @@
 #   MAX_MB    largest size of a wheel, 1.0
 #   TOOLS     environment with zig and auditwheel, build/wheel-tools; kept, since zig's caches depend on its path
 #
-# Tried: x86_64 for CPython 3.10 to 3.13. aarch64 for CPython 3.11: see tools/aarch64.cmake.
-# Not tried: 3.14 and free-threaded Python (no interpreter where this was written), musllinux.
+# Tried: x86_64 for CPython 3.11, from end to end. aarch64 for CPython 3.11: see tools/aarch64.cmake.
+# Not tried: 3.10, 3.12 and 3.13, which are found like 3.11; 3.14 and free-threaded Python (no interpreter where this
+# was written); musllinux.
 # .github/workflows/wheels.yml is for these and macOS. Windows is not built at all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
