@@ -48,7 +48,7 @@ PY
 }
 
 # compilers ARCH: set CC and CXX to zig for that machine and glibc 2.17, and to gcc for the kernels. Those call no
-# library, so gcc's objects may be linked with zig's. Compiled by zig, a batch of one row took 1.35 to 1.5 times as long.
+# library, so gcc's objects may be linked with zig's. By zig, one row took 1.35 to 1.5 times as long.
 compilers() {
   local kernels=g++
   [ "$1" = "$(uname -m)" ] || kernels=$1-linux-gnu-g++
