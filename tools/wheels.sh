@@ -80,7 +80,9 @@ build_wheel() {
   fi
   (cd "$source" && "$python" -m pip wheel -q --no-deps --no-build-isolation "${settings[@]}" -w "$to/raw" .)
   unset _PYTHON_HOST_PLATFORM SETUPTOOLS_EXT_SUFFIX
-  PATH="$tools/bin:$PATH" auditwheel repair --plat "manylinux2014_$arch" -w "$to" "$to"/raw/*.whl >/dev/null
+  # By name, auditwheel takes only the platforms of this machine.
+  PATH="$tools/bin:$PATH" auditwheel repair --plat auto -w "$to" "$to"/raw/*.whl >/dev/null
+  ls "$to"/*manylinux2014_"$arch"*.whl >/dev/null
 }
 
 # headers_of PYTHON ARCH: print the folders of Python.h and of the other machine's pyconfig.h, separated by ";".
