@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import __version__
 from ._machine import cpu_info, get_num_threads, set_num_threads
-from ._masking import pad_sequences, unpad
 from ._results import LSTMGrads, RNNGrads, Tape, Trace
 from .lstm import LSTM
 from .rnn import RNN
@@ -44,10 +43,19 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import io, onnx, reference
+    from ._masking import pad_sequences, unpad
     from .io import load, save
 
 # Name -> module, or module and function: most programs do not need them, and an import need not pay for them.
-_LAZY = {"io": ".io", "load": ".io:load", "onnx": ".onnx", "reference": ".reference", "save": ".io:save"}
+_LAZY = {
+    "io": ".io",
+    "load": ".io:load",
+    "onnx": ".onnx",
+    "reference": ".reference",
+    "save": ".io:save",
+    "pad_sequences": "._masking:pad_sequences",
+    "unpad": "._masking:unpad",
+}
 
 
 def __getattr__(name: str) -> Any:

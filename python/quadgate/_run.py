@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _check, _masking, _masks
+from . import _check, _masks
 from ._results import NOTHING, Tape, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from . import _core
+    from . import _core, _masking
     from ._network import Network
 
     Array = NDArray[Any]
@@ -276,6 +276,8 @@ def _arguments(
         resets_ = _check.bools(given, "resets", x_.shape[:-1])
     masking = None
     if mask is not None:
+        from . import _masking  # most programs do not need it, and an import need not pay for it
+
         masking, read["mask"] = _masking.read(net, mask, padding_output, x_.shape[:-1], lengths_, resets_)
     return Arguments(_check.plain(x_, o.dtype), pair, lengths_, resets_, read, masking)
 
