@@ -17,7 +17,7 @@
 namespace quadgate {
 namespace {
 
-// The kernels' activations on their own.
+// The kernels' activations on their own. Denormals are kept: they are among the results that are asked for.
 py::object activation(const std::string& name, double alpha, double beta, py::handle x) {
   const int function = function_named(name);
   auto apply = [&](auto zero, const auto& table) -> py::object {
@@ -27,7 +27,7 @@ py::object activation(const std::string& name, double alpha, double beta, py::ha
     std::vector<Py_intptr_t> shape;
     for (int i = 0; i < v.ndim(); ++i) shape.push_back(Py_intptr_t(v.shape(i)));
     py::object y = new_array<Real>(v.ndim(), shape.data());
-    const FloatEnvironment ours;
+    const FloatEnvironment ours(FloatEnvironment::kept);
     table.activate({function, Real(alpha), Real(beta)}, v.data(), View<Real>(y).data(), v.size());
     return y;
   };
