@@ -15,12 +15,14 @@ namespace quadgate {
 namespace baseline {
 extern const KernelTable table;
 }
+#if !defined(QG_BASELINE_ONLY)
 namespace avx2 {
 extern const KernelTable table;
 }
 namespace avx512 {
 extern const KernelTable table;
 }
+#endif
 #else
 namespace neon {
 extern const KernelTable table;
@@ -29,7 +31,7 @@ extern const KernelTable table;
 
 namespace {
 
-#if defined(QG_X86)
+#if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
 
 // The register state that the operating system saves on a context switch.
 uint64_t saved_state() {
@@ -76,7 +78,11 @@ struct Candidate {
   const KernelTable* table;
   bool (*runs)();
 };
+#if defined(QG_X86)
+constexpr Candidate kCandidates[] = {{&baseline::table, runs_anywhere}};
+#else
 constexpr Candidate kCandidates[] = {{&neon::table, runs_anywhere}};
+#endif
 
 #endif
 
