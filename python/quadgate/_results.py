@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from . import _check, _params
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,6 +42,9 @@ class LSTMGrads(NamedTuple):
     def __repr__(self) -> str:
         return _line(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self).__name__, 1, _packed(self._asdict()))
+
 
 class RNNGrads(NamedTuple):
     """Gradients from `RNN.backward`.
@@ -59,6 +64,9 @@ class RNNGrads(NamedTuple):
 
     def __repr__(self) -> str:
         return _line(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self).__name__, 1, _packed(self._asdict()))
 
 
 class Trace:
@@ -85,6 +93,9 @@ class Trace:
         self.i, self.f, self.g, self.o, self.c = i, f, g, o, c
         self.dh_norm: Array | None = None
         self.dc_norm: Array | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, ("Trace", 1, _packed({name: getattr(self, name) for name in self.__slots__}))
 
     def __repr__(self) -> str:
         return f"Trace(shape={self.c.shape}, dtype={self.c.dtype}, backward={self.dh_norm is not None})"
@@ -150,6 +161,64 @@ class Tape:
             "a Tape cannot be pickled or copied: it is memory of the compiled core, of use to its own network only; "
             "save the gradients instead, or run forward again"
         )
+
+
+def _packed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays by name, or dictionaries of them, for a pickle: no object of NumPy is among them."""
+    packed: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            packed[name] = None
+        elif isinstance(value, dict):
+            packed[name] = _packed(value)
+        else:
+            packed[name] = _params.pack(_check.array(value, name, kinds="f"))
+    return packed
+
+
+def _unpacked(packed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `_packed` was given, in arrays of their own."""
+    values: dict[str, Any] = {}
+    for name, item in packed.items():
+        if item is None:
+            values[name] = None
+        elif isinstance(item, dict):
+            values[name] = _unpacked(item)
+        else:
+            if not isinstance(item, tuple) or len(item) != 3 or not _is_shape(item[1]):
+                raise ValueError(f"{name} of a pickle must be a type, a shape and bytes")
+            values[name] = _params.unpack(item, name, item[1], _check.float_type(item[0])).copy()
+    return values
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
+
+
+def _unpickled(kind: str, number: int, packed: Any) -> LSTMGrads | RNNGrads | Trace:
+    """Return the result in a pickle, of which this is the function: its name and arguments stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the pickle is of a newer format, or damaged.
+    """
+    known: dict[str, Any] = {"LSTMGrads": LSTMGrads, "RNNGrads": RNNGrads, "Trace": Trace}
+    if number != 1 or kind not in known:
+        raise ValueError(f"the pickle holds a {kind} of format {number}, which this quadgate does not know")
+    cls = known[kind]
+    fields = cls.__slots__ if cls is Trace else cls._fields
+    if not isinstance(packed, dict) or packed.keys() != set(fields):
+        raise ValueError(f"the pickle of a {kind} must have {', '.join(fields)}")
+    values = _unpacked(packed)
+    if cls is not Trace:
+        if not isinstance(values["params"], dict):
+            raise ValueError(f"the pickle of a {kind} must have gradients by name in params")
+        result: LSTMGrads | RNNGrads = cls(**values)
+        return result
+    trace = Trace(**{name: values[name] for name in "ifgoc"})
+    trace.dh_norm, trace.dc_norm = values["dh_norm"], values["dc_norm"]
+    return trace
 
 
 def _brief(value: Any) -> str:

@@ -83,14 +83,59 @@ def test_a_network_and_its_stream_together():
     assert same_bits(stream.step(one), network.stream().step(other))
 
 
-def test_gradients():
-    case = OPTIONS[0]
-    lstm, d = model(case), data(case)
-    _, _, tape = lstm.forward(d.x)
-    grads = lstm.backward(tape, d.dy)
-    for other in (pickle.loads(pickle.dumps(grads)), copy.deepcopy(grads)):
-        assert same_bits(other.x, grads.x)
-        assert list(other.params) == list(grads.params)
+def results():
+    """Gradients of both kinds, and traces from before and after a backward pass."""
+    lstm, rnn = qg.LSTM(3, 4, 2, rng=0), qg.RNN(3, 4, dtype=np.float64, rng=0)
+    x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    _, _, fresh = lstm.forward(x, trace=True)
+    y, _, tape = lstm.forward(x, trace=True)
+    grads = lstm.backward(tape, y)
+    y, _, other = rnn.forward(x)
+    return [grads, lstm.backward(fresh, dcells=y, input_grad=False), rnn.backward(other, y), tape.trace,
+            lstm.forward(x, trace=True)[2].trace]  # fmt: skip
+
+
+def parts_of(result):
+    if isinstance(result, qg.Trace):
+        return {name: getattr(result, name) for name in qg.Trace.__slots__}
+    return {**result._asdict(), **result.params, "params": None}
+
+
+@every_copy
+def test_results(again):
+    for result in results():
+        other = again(result)
+        assert type(other) is type(result)
+        assert repr(other) == repr(result)
+        parts = parts_of(other)
+        for name, value in parts_of(result).items():
+            assert (parts[name] is None) if value is None else same_bits(parts[name], value), name
+            assert value is None or parts[name].flags.writeable
+        if not isinstance(result, qg.Trace):
+            assert list(other.params) == list(result.params)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("x",), None),
+        (("more",), 1),
+        (("params",), ("float32", (1,), b"1234")),
+        (("x",), ("float32", (5, 2, 3), b"")),
+        (("x",), ("float32", (5, -2, 3), b"")),
+        (("x",), ("int32", (1,), b"1234")),
+        (("x",), np.zeros(3)),
+        (("h0",), ("float32", 3, b"")),
+        (("params", "bias_l0"), ("float32", (16,), bytearray(64))),
+    ],
+)
+def test_tampered_results_are_refused(path, value):
+    unpickled, (kind, number, packed) = results()[0].__reduce__()
+    with pytest.raises((ValueError, TypeError)):
+        unpickled(kind, number, changed(packed, path, value))
+    for other in ((kind, 2, packed), ("LSTM", 1, packed), (kind, number, [])):
+        with pytest.raises(ValueError, match="pickle"):
+            unpickled(*other)
 
 
 def test_subclasses_keep_their_attributes():
@@ -133,11 +178,11 @@ def chance(kind, **options):
 def test_no_numpy_objects(protocol):
     """Names of NumPy's modules differ between its versions: a pickle has none of them."""
     nets = [chance(qg.LSTM, zoneout=(0.1, 0.2), dtype=np.float64), chance(qg.RNN)]
-    for value in (*nets, *(net.stream(2) for net in nets)):
+    for value in (*nets, *(net.stream(2) for net in nets), *results()):
         recorder = Recorder(io.BytesIO(pickle.dumps(value, protocol)))
         recorder.load()
         assert {name for name in recorder.found if "numpy" in name} == set()
-        names = {f"quadgate.{kind}" for kind in ("LSTM", "RNN", "Stream", "RNNStream")}
+        names = {f"quadgate.{kind}" for kind in ("LSTM", "RNN", "Stream", "RNNStream", "_results._unpickled")}
         assert recorder.found <= {*names, "copyreg.__newobj__", "_codecs.encode", "__builtin__.bytes"}
 
 
