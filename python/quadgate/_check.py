@@ -30,7 +30,9 @@ def size(value: SupportsIndex, name: str, *, zero: bool = False) -> int:
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be {what}, got {_kind(value)}")
     result = operator.index(value)
-    if not (0 if zero else 1) <= result <= sys.maxsize:
+    if result.bit_length() > 63:  # which Python may refuse to print
+        raise ValueError(f"{name} must be {what}, got an int of {result.bit_length()} bits, too large by far")
+    if result < (0 if zero else 1):
         raise ValueError(f"{name} must be {what}, got {result}")
     return result
 

@@ -252,6 +252,17 @@ def test_arrays_for_gradients(lstm, d):
     assert not any(value.any() for value in good.values())
 
 
+def test_numbers_that_python_does_not_print():
+    for name, call in {
+        "hidden_size": lambda n: qg.LSTM(3, n),
+        "batch_size": lambda n: qg.LSTM(3, 4).stream(n),
+        "n": qg.set_num_threads,
+    }.items():
+        for n in (1 << 20000, -1 << 20000):
+            with pytest.raises(ValueError, match=f"^{name} must be a positive int, got an int of 2000. bits"):
+                call(n)
+
+
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
 @pytest.mark.parametrize(("value", "error"), NOT_COUNTS)
 def test_sizes_of_a_network(name, value, error):
