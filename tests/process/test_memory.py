@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +161,30 @@ left = resident() - before
 assert left < 8 * MB, f"{left} bytes are left after the network is gone"
 """
     )
+
+
+def test_a_tape_in_a_cycle_is_freed():
+    """Through each of its attributes that can be made to point back at it."""
+
+    class Back:
+        pass
+
+    lstm = qg.LSTM(3, 4, zoneout=(0.1, 0.1), rng=0)
+    for way in ("trace", "norms", "cells", "dropped"):
+        _, _, tape = lstm.forward(np.ones((5, 2, 3), np.float32), trace=True, return_cells=True)
+        back = Back()
+        back.tape = tape
+        if way == "trace":
+            tape.trace.c = back
+        elif way == "norms":
+            tape.trace.dh_norm = back
+        elif way == "cells":
+            back.cells = tape.cells
+        else:
+            back.dropped = tape.dropped
+            with pytest.raises(TypeError):
+                tape.dropped["back"] = back
+        gone = weakref.ref(tape), weakref.ref(back)
+        del tape, back
+        gc.collect()
+        assert [one() for one in gone] == [None, None], way
