@@ -54,17 +54,33 @@ style() {
 
 headers() { tools/check_headers.sh; }
 
+# Built by the exact tools of the lock file, which pip checks by their hashes.
 wheel() {
-  pip wheel -q --no-deps -w "$work/wheel" .
+  python3 -m venv "$work/build-tools"
+  "$work/build-tools/bin/pip" install -q --require-hashes --only-binary :all: -r .ci/requirements-build.txt
+  PATH="$work/build-tools/bin:$PATH" "$work/build-tools/bin/pip" wheel -q --no-deps --no-build-isolation \
+    -w "$work/wheel" .
   python - "$work"/wheel/*.whl "$WHEEL_LIMIT_MB" <<'PY'
+import json
 import sys
 import zipfile
 from pathlib import Path
 
 wheel, limit = Path(sys.argv[1]), float(sys.argv[2])
 size = wheel.stat().st_size / 1e6
-names = {Path(n).name.split(".")[0] + Path(n).suffix for n in zipfile.ZipFile(wheel).namelist()}
-missing = {"_core.so", "_core.pyi", "py.typed", "LICENSE", "pybind11.txt"} - names
+archive = zipfile.ZipFile(wheel)
+names = {Path(n).name.split(".")[0] + Path(n).suffix for n in archive.namelist()}
+(info,) = {n.split("/")[0] for n in archive.namelist() if ".dist-info/" in n}
+sbom = json.loads(archive.read(f"{info}/sboms/quadgate.cdx.json"))
+parts = [sbom["metadata"]["component"], *sbom["components"]]
+for part in parts:
+    print("  holds", part["name"], part["version"], part["licenses"][0]["license"]["id"])
+if [part["name"] for part in parts] != ["quadgate", "pybind11"] or not all(part["version"] for part in parts):
+    sys.exit("the wheel's list of parts is not complete")
+for name in ("LICENSE", "licences/pybind11.txt"):
+    if b"copyright" not in archive.read(f"{info}/licenses/{name}").lower():
+        sys.exit(f"the wheel holds no licence {name}")
+missing = {"_core.so", "_core.pyi", "py.typed", "LICENSE"} - names
 print(f"{wheel.name}: {size:.2f} MB")
 if size >= limit or missing:
     sys.exit(f"the wheel must be below {limit} MB and hold everything; missing: {sorted(missing)}")
