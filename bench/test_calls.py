@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -106,3 +108,32 @@ def test_packing(benchmark: BenchmarkFixture, hidden: int) -> None:
 
     timed(benchmark, write)
     benchmark.extra_info["bytes"] = 4 * shape.weights
+
+
+@pytest.mark.parametrize("kind", ["lstm", "rnn"])
+@pytest.mark.parametrize("silent", [False, True], ids=["sound", "silence"])
+def test_silence(benchmark: BenchmarkFixture, kind: str, silent: bool, one_thread: None) -> None:
+    """Steps of zeros after a sound, and ordinary ones: a state that decays must not make them slow."""
+    net = (qg.LSTM if kind == "lstm" else qg.RNN)(40, 64, rng=0)
+    with net.writable() as params:
+        params["bias_l0"][...] = 0
+        if kind == "lstm":
+            params["bias_l0"][64:128] = 3
+        params["weight_hh_l0"][...] = 0.01 * params["weight_hh_l0"] if kind == "lstm" else 0.95 * np.eye(64)
+    stream = net.stream()
+    rows = np.random.default_rng(0).normal(size=(2000, 1, 40)).astype(np.float32)
+    stream.run(rows)
+    quiet = np.zeros_like(rows)
+    stream.run(quiet)
+    timed(benchmark, partial(stream.run, quiet if silent else rows))
+
+
+def test_import(benchmark: BenchmarkFixture) -> None:
+    """Import in a process of its own that has NumPy already; bytecode is compiled in the first, which warms up."""
+    source = "import time, numpy; t = time.perf_counter(); import quadgate; print(time.perf_counter() - t)"
+
+    def imported() -> float:
+        return float(subprocess.run([sys.executable, "-c", source], capture_output=True, check=True, text=True).stdout)
+
+    benchmark.extra_info["import_seconds"] = min(imported() for _ in range(5))
+    benchmark.pedantic(imported, rounds=3, warmup_rounds=1)

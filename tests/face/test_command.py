@@ -7,7 +7,6 @@ import importlib.util
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,13 +16,11 @@ from quadgate.__main__ import main
 
 
 def test_self_check():
-    """It says what is in use, checks itself against the reference in a few seconds, and exits with 0."""
-    begin = time.monotonic()
+    """It says what is in use, checks itself against the reference and exits with 0."""
     command = [sys.executable, "-W", "error", "-m", "quadgate"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
-    assert time.monotonic() - begin < 15  # two seconds, and as much again for a busy machine, several times over
     assert importlib.metadata.version("quadgate") in done.stdout
     assert qg.cpu_info()["isa"] in done.stdout
     for word in ("thread", "cache"):
@@ -102,23 +99,22 @@ def test_version():
     assert qg.__version__ == importlib.metadata.version("quadgate")
 
 
-@pytest.mark.slow
-def test_import_costs_less_than_15_ms_beyond_numpy(run_script, tmp_path):
-    """The least of 9 imports, each in a fresh process that has NumPy already: noise only ever adds to it.
-
-    As installed, with compiled bytecode, whatever the environment of the tests says about writing it.
-    """
+def test_import_loads_only_what_a_network_needs(run_script):
+    """The modules that reading files, ONNX, the reference and the commands need are loaded when they are asked for."""
     source = """
-        import time
+        import sys
         import numpy
-        begin = time.perf_counter()
+        before = set(sys.modules)
         import quadgate
-        print(time.perf_counter() - begin)
+        print(*sorted(set(sys.modules) - before))
     """
-    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    run_script(source, **bytecode)  # compiles it
-    times = [float(run_script(source, **bytecode).stdout) for _ in range(9)]
-    assert min(times) < 0.015, f"{min(times) * 1000:.1f} ms"
+    ours = "_check _core _initial _machine _masks _network _options _params _results _run lstm rnn stream"
+    loaded = run_script(source).stdout.split()
+    known = {"quadgate", *(f"quadgate.{name}" for name in ours.split())}
+    assert {name for name in loaded if name.startswith("quadgate")} <= known
+    heavy = "argparse asyncio difflib http importlib.metadata inspect json logging multiprocessing pathlib socket ssl "
+    heavy += "subprocess tempfile unittest urllib zipfile"
+    assert {name for name in loaded if name in heavy.split()} == set()
 
 
 def test_import_loads_no_other_package(run_script):
