@@ -1,7 +1,7 @@
 """Pickles of earlier versions and other NumPys stay readable.
 
-``golden/format1.pickle`` was written once, by ``pickle.dump(list(made()), file, 4)`` under NumPy 2.4: never write it
-anew. A new format gets a file of its own beside it.
+``golden/format1.pickle`` was written once, by ``pickle.dump(list(made()), file, 4)`` under NumPy 2.4, and
+``results1.pickle`` by ``pickle.dump(results(), file, 4)``: never write them anew. A new format gets a file of its own beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 import quadgate as qg
 from support.cases import same_bits
 
-FILES = sorted(Path(__file__).with_name("golden").glob("*.pickle"))
+FILES = sorted(Path(__file__).with_name("golden").glob("format*.pickle"))
 
 
 def filled(net):
@@ -65,3 +65,26 @@ def test_there_is_a_file_of_each_format():
     from quadgate._network import PICKLE_FORMAT
 
     assert [path.stem for path in FILES] == [f"format{n}" for n in range(1, PICKLE_FORMAT + 1)]
+
+
+def results():
+    """The results in the file: numbers that can be told from their places."""
+    arrays = [np.arange(24, dtype=np.float32).reshape(4, 2, 3) / (k + 1) for k in range(7)]
+    trace = qg.Trace(*arrays[:5])
+    trace.dh_norm = arrays[5][..., 0].astype(np.float64)
+    params = {"weight_ih_l0": arrays[5][0], "bias_l0": arrays[6][0, 0]}
+    return [qg.LSTMGrads(None, arrays[0], arrays[1], params), qg.RNNGrads(arrays[2], arrays[3], params), trace]
+
+
+def test_results_of_long_ago():
+    loaded = pickle.loads(Path(__file__).with_name("golden").joinpath("results1.pickle").read_bytes())
+    for value, want in zip(loaded, results(), strict=True):
+        assert type(value) is type(want)
+        names = qg.Trace.__slots__ if isinstance(want, qg.Trace) else want._fields
+        for name in names:
+            got, part = getattr(value, name), getattr(want, name)
+            if isinstance(part, dict):
+                assert list(got) == list(part)
+                assert all(same_bits(got[key], part[key]) for key in part)
+            else:
+                assert got is None if part is None else same_bits(got, part)
