@@ -1,7 +1,8 @@
 """Pickles of earlier versions and other NumPys stay readable.
 
 ``golden/format1.pickle`` was written once, by ``pickle.dump(list(made()), file, 4)`` under NumPy 2.4, and
-``results1.pickle`` by ``pickle.dump(results(), file, 4)``: never write them anew. A new format gets a file of its own beside it.
+``results1.pickle`` by ``pickle.dump(results(), file, 4)``: never write them anew. A new format gets a file of its own
+beside it.
 """
 
 from __future__ import annotations
