@@ -69,7 +69,8 @@ def test_modules_that_an_import_loads(run_script):
     """
     loaded = set(run_script(source).stdout.split())
     own = {name for name in loaded if name.partition(".")[0] == "quadgate"}
-    assert own == {"quadgate", "quadgate._core", *(f"quadgate.{path.stem}" for path in FACE if path.stem[:2] != "__")}
+    late = {"__init__", "_masking"}  # the second is for calls with a mask
+    assert own == {"quadgate", "quadgate._core", *(f"quadgate.{path.stem}" for path in FACE if path.stem not in late)}
     editable = {"importlib._abc", "importlib.util"}  # of an editable installation
     assert loaded - own - editable <= {"__future__", "copy", "threading"}
 
