@@ -69,7 +69,9 @@ def test_modules_that_an_import_loads(run_script):
     """
     loaded = set(run_script(source).stdout.split())
     own = {name for name in loaded if name.partition(".")[0] == "quadgate"}
-    assert own == {"quadgate", "quadgate._core", *(f"quadgate.{path.stem}" for path in FACE if path.stem[:2] != "__")}
+    later = {"quadgate._masking"}  # with the first mask
+    face = {f"quadgate.{path.stem}" for path in FACE if path.stem[:2] != "__"}
+    assert own == {"quadgate", "quadgate._core", *face} - later
     editable = {"importlib._abc", "importlib.util"}  # of an editable installation
     assert loaded - own - editable <= {"__future__", "copy", "threading"}
 
