@@ -34,6 +34,7 @@ def bench(*words):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_bench(mode):
     """It times quadgate and each installed peer, whose results agree, and names the peers that are not installed."""

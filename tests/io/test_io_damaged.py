@@ -125,6 +125,7 @@ def keras_samples(folder: Path) -> dict[str, bytes]:
     return {"h5": path.read_bytes(), "keras": (folder / "model.keras").read_bytes()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_damaged_files_of_keras(tmp_path, run_script):
     """Each in a child of its own: no promise covers crashes and hangs of libhdf5, only our own errors."""

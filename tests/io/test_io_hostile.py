@@ -60,6 +60,7 @@ def npy(shape: str, data: bytes = b"", dtype: str = "<f4") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
 
 
+@pytest.mark.slow
 def test_hostile_archives(tmp_path, memory):
     file = tmp_path / "f"
     bomb = bytes(1 << 27)
@@ -124,6 +125,7 @@ def array_pickle(shape: bytes, data: bytes, dtype: bytes = b"f4") -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_hostile_pickles(tmp_path, memory):
     file = tmp_path / "f"
     file.write_bytes(array_pickle(b"(I2\nt", b"abcdefgh"))

@@ -36,6 +36,7 @@ def test_every_option_against_the_reference(name):
         check(replace(v, padding="last" if last and not joined(v) else "zero"))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_drawn_cases_against_the_reference(drawn):
     def pick(values):

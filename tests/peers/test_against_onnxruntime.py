@@ -163,6 +163,7 @@ def test_random_calls(call: Call) -> None:
     check(call)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", range(1, 71))
 def test_every_tail(hidden: int) -> None:
     """All of the operator at once, at every number of units."""

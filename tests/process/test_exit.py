@@ -40,6 +40,7 @@ WORK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("work", WORK)
 def test_a_destructor_may_compute_while_the_interpreter_ends(run_script, work, threads):

@@ -153,6 +153,7 @@ assert got == want
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["LSTM", "RNN"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_long_silence_in_a_stream(run_script, kind, dtype):

@@ -98,6 +98,7 @@ assert work() == want
     )
 
 
+@pytest.mark.slow
 def test_fork_while_other_threads_compute(run_script):
     """The child starts with whatever locks the other threads held at that moment."""
     run_script(
@@ -159,6 +160,7 @@ assert work() == want
     )
 
 
+@pytest.mark.slow
 def test_fork_at_random_moments_of_first_uses(run_script):
     """A child must not wait for a lock or an initialisation that another thread was in the middle of.
 
@@ -188,6 +190,7 @@ assert os.read(results[0], 4096) == work()[:4096]
         )
 
 
+@pytest.mark.slow
 def test_fork_at_random_moments_of_updates_and_first_backward_passes(run_script):
     """The other thread packs parameters, makes the panels for backward, and gives its tape's memory back."""
     run_script(

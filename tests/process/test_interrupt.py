@@ -49,6 +49,7 @@ assert lstm(short)[0].tobytes() == want
 threads = pytest.mark.parametrize("threads", [1, 2])
 
 
+@pytest.mark.slow
 @threads
 def test_inference(run_script, threads):
     run_script(
@@ -62,6 +63,7 @@ interrupted(lambda: lstm(x, out=np.zeros((len(x), 1, 1024), np.float32)))
     )
 
 
+@pytest.mark.slow
 @threads
 def test_many_small_steps(run_script, threads):
     """Steps that are done together are counted, or the clock would not be looked at for minutes."""

@@ -82,6 +82,7 @@ assert grown < MB, f"grown by {{grown}} bytes"
     )
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     "network",
@@ -163,6 +164,7 @@ assert left < 8 * MB, f"{left} bytes are left after the network is gone"
     )
 
 
+@pytest.mark.slow
 def test_a_tape_in_a_cycle_is_freed():
     """Through each of its attributes that can be made to point back at it."""
 

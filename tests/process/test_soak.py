@@ -78,5 +78,6 @@ print(sum(done), "calls,", (peak - warm) / 1e6, "MB more")
 """
 
 
+@pytest.mark.slow
 def test_many_threads_of_mixed_sizes(run_script):
     run_script(SOAK.format(seconds=SECONDS), timeout=60 + 5 * SECONDS)

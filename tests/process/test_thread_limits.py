@@ -20,12 +20,14 @@ def test_environment(run_script, environment, threads):
     assert run_script(ASK, **environment).stdout.split() == [str(threads)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["", "many", "0", "-2", "1.5", "99999999999999"])
 def test_an_omp_value_that_is_no_number_of_threads_is_ignored(run_script, value):
     source = "import quadgate as qg; print(qg.get_num_threads() == qg.cpu_info()['cores'])"
     assert run_script(source, QUADGATE_NUM_THREADS="", OMP_NUM_THREADS=value).stdout.split() == ["True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["many", "0", "-2", "1.5", "99999999999999"])
 def test_a_wrong_number_of_our_own_is_an_error(run_script, value):
     done = run_script(ASK, status=1, QUADGATE_NUM_THREADS=value)
