@@ -24,7 +24,7 @@ PLACES = ("left", "right", "any", "none")
 
 
 def joined(v):
-    """Whether the directions have no last y of their own."""
+    """Return True if the directions have no last y of their own."""
     return v.bidirectional and v.options.get("merge", "concat") != "concat"
 
 
