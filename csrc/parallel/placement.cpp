@@ -1,5 +1,7 @@
 #include "parallel/placement.h"
 
+#include <utility>
+
 #if defined(__linux__)
 #include <sched.h>
 #include <unistd.h>
@@ -7,8 +9,6 @@
 
 namespace quadgate {
 namespace {
-
-thread_local JobPart own;
 
 #if defined(__linux__)
 
@@ -33,13 +33,14 @@ void keep_off(int) {}
 }  // namespace
 
 JobPart take_part(JobPart part) {
-  const JobPart old = own;
-  own = part;
-  return old;
+  ThisThread* own = this_thread();
+  return own == nullptr ? JobPart() : std::exchange(own->part, part);
 }
 
 void check_cpu() {
-  if (own.caller_cpu == nullptr) return;
+  const ThisThread* thread = this_thread();
+  if (thread == nullptr || thread->part.caller_cpu == nullptr) return;
+  const JobPart own = thread->part;
   const int here = this_cpu();
   if (!own.is_worker)
     own.caller_cpu->store(here, std::memory_order_relaxed);

@@ -1,8 +1,11 @@
 // Memory that a call needs while it runs, kept by the calling thread for its next call.
 #pragma once
 
+#include <utility>
+
 #include "memory/buffer.h"
 #include "memory/carver.h"
+#include "parallel/this_thread.h"
 
 namespace quadgate {
 
@@ -10,13 +13,13 @@ namespace quadgate {
 // own.
 class ScratchLease {
  public:
-  ScratchLease() : cache_(cache().used ? nullptr : &cache()) {
-    if (cache_) cache_->used = true;
+  ScratchLease() : thread_(this_thread()) {
+    if (thread_ && std::exchange(thread_->scratch_used, true)) thread_ = nullptr;
   }
   ~ScratchLease() {
-    if (!cache_) return;
-    cache_->used = false;
-    if (cache_->memory.nbytes() > kKeep) cache_->memory = Buffer<char>();
+    if (!thread_) return;
+    thread_->scratch_used = false;
+    if (thread_->scratch.nbytes() > kKeep) thread_->scratch = Buffer<char>();
   }
   ScratchLease(const ScratchLease&) = delete;
   ScratchLease& operator=(const ScratchLease&) = delete;
@@ -43,17 +46,9 @@ class ScratchLease {
   // Page faults on new memory cost more than the work of a small call, and 3 % of a training step at H = 1024 (56
   // MB).
   static constexpr size_t kKeep = size_t(128) << 20;
-  struct Cache {
-    Buffer<char> memory;
-    bool used = false;
-  };
-  static Cache& cache() {
-    static thread_local Cache c;
-    return c;
-  }
-  Buffer<char>& buffer() { return cache_ ? cache_->memory : own_; }
+  Buffer<char>& buffer() { return thread_ ? thread_->scratch : own_; }
 
-  Cache* cache_;  // the calling thread's, looked up once; null where a call further out has it
+  ThisThread* thread_;  // looked up once; null where a call further out has its memory
   Buffer<char> own_;
   Carver carver_;
 };

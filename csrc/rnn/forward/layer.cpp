@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "parallel/this_thread.h"
 #include "rnn/forward/products.h"
 
 namespace quadgate {
@@ -76,8 +77,8 @@ bool ForwardLayer<Real>::run() {
   if ((pass_.n.resets || pass_.n.masked) && !team_.sync()) return false;
 
   // Panels are read in alternating order, so that those still in cache, perhaps from another call, come first.
-  static thread_local bool last_ascending = false;
-  bool ascending = last_ascending, go = true;
+  ThisThread* thread = this_thread();
+  bool ascending = thread && thread->last_ascending, go = true;
   size_t projected = step_.use_pre ? task_.s0 : SIZE_MAX;  // steps before this one have their input products
   size_t n_steps = 0;
   for (size_t s = task_.s0; go && s < task_.s1 && (n_ = active_rows(s)) > 0; s += n_steps) {
@@ -95,7 +96,7 @@ bool ForwardLayer<Real>::run() {
     go = one_step();
     if (go) advance(s + n_steps - 1);
   }
-  last_ascending = ascending;
+  if (thread) thread->last_ascending = ascending;
   if (!go) return false;
   store_state();
   return team_.size > 1 ? team_.sync() : true;

@@ -1,0 +1,30 @@
+// Data that a thread keeps from one call to the next.
+//
+// Not thread_local: the memory of such variables of a library that is loaded late is allocated at a thread's first
+// use of one, and where that fails the C library ends the process.
+#pragma once
+
+#include <atomic>
+
+#include "memory/buffer.h"
+
+namespace quadgate {
+
+// A thread's part in a job; all empty outside of jobs.
+struct JobPart {
+  std::atomic<int>* caller_cpu = nullptr;  // where rank 0 of the job was last seen
+  bool is_worker = false;
+};
+
+struct ThisThread {
+  JobPart part;
+  Buffer<char> scratch;         // see rnn/scratch.h
+  bool scratch_used = false;    // by a call that runs
+  bool last_ascending = false;  // the order in which the last forward layer read its panels
+};
+
+// The calling thread's, made on first use and freed when the thread ends; null where there is no memory for it. All
+// uses can do without.
+ThisThread* this_thread() noexcept;
+
+}  // namespace quadgate
