@@ -115,6 +115,10 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
   if (a.cells) call.cells = View<Real>(cells).template plane<Real>(swapped);
   call.h = data_of<Real>(h);
   call.c = data_of<Real>(c);
+  // Read before the GIL is released: another thread could give the array another shape.
+  std::vector<size_t> x_shape;
+  if (a.training)
+    for (int i = 0; i < x.ndim(); ++i) x_shape.push_back(x.shape(i));
   bool done;
   {
     const CoreCall core(net.flops(steps * batch));
@@ -135,8 +139,6 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
   if (!a.training)
     return a.cells ? tuple_of(std::move(y), std::move(state_after), std::move(cells))
                    : tuple_of(std::move(y), std::move(state_after));
-  std::vector<size_t> x_shape;
-  for (int i = 0; i < x.ndim(); ++i) x_shape.push_back(x.shape(i));
   py::object kept = Object<PyTape>::make(
       PyTape{std::move(tape), net.family().id, batched, swapped, std::move(x_shape), std::move(held)});
   return a.cells ? tuple_of(std::move(y), std::move(state_after), std::move(cells), std::move(kept))
