@@ -14,7 +14,7 @@ if [ $# -gt 0 ]; then
   tar -xf "$1" -C "$folder/source" --strip-components=1
 else
   (cd "$folder" && apt-get source -qq --download-only python3.13)
-  tar -xf "$folder"/python3.13_*.orig.tar.* -C "$folder/source" --strip-components=1
+  tar -xf "$folder"/python3.13_*.orig.tar.xz -C "$folder/source" --strip-components=1
 fi
 
 cd "$folder/source"
