@@ -11,7 +11,7 @@ import numbers
 import operator
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -21,39 +21,50 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 Result = TypeVar("Result")
+ZERO: Final = "zero"  # the default of padding_output, compared by identity ahead of every call
 FLOATS = "real numbers (float or integer)"
 
 
 def size(value: SupportsIndex, name: str, *, zero: bool = False) -> int:
     """Return a positive int, or 0 where that is allowed."""
     what = "0 or a positive int" if zero else "a positive int"
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be {what}, got {_kind(value)}")
-    result = operator.index(value)
-    if result.bit_length() > 63:  # which Python may refuse to print
+    result = _index(value, name, what)
+    if result.bit_length() > 63:
         raise ValueError(f"{name} must be {what}, got an int of {result.bit_length()} bits, too large by far")
     if result < (0 if zero else 1):
         raise ValueError(f"{name} must be {what}, got {result}")
     return result
 
 
+def _index(value: Any, name: str, what: str) -> int:
+    """Return an int from anything that stands for one, bools excepted."""
+    try:
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # a foreign __index__ may raise anything
+        raise TypeError(f"{name} must be {what}, got {shown(value)}") from error
+    raise TypeError(f"{name} must be {what}, got {shown(value)}")
+
+
 def flag(value: object, name: str) -> bool:
     """Return a bool."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {_kind(value)}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
 def text(value: object, name: str) -> None:
     """Raise TypeError if this is no str."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {_kind(value)}")
+        raise TypeError(f"{name} must be a str, got {shown(value)}")
 
 
 def number(value: object, name: str, what: str = "a finite number") -> float:
     """Return a finite float; `what` describes the expected number in errors."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's scalars are Real too, its bools not
-        raise TypeError(f"{name} must be {what}, got {_kind(value)}")
+        raise TypeError(f"{name} must be {what}, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:  # an int that is too long
@@ -84,12 +95,18 @@ def choice(value: object, name: str, choices: tuple[str | None, ...]) -> Any:
     """Return a value that is one of `choices`."""
     if value is None or isinstance(value, str):
         if value in choices:
-            return value
+            return choices[choices.index(value)]  # not a subclass of str, which pickles would hold
         error: type[Exception] = ValueError
     else:
         error = TypeError
     meant = did_you_mean(value, [c for c in choices if c]) if isinstance(value, str) else ""
-    raise error(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {_kind(value)}{meant}")
+    raise error(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {shown(value)}{meant}")
+
+
+def padding(value: object) -> str:
+    """Return a ``padding_output``."""
+    result: str = choice(value, "padding_output", (ZERO, "last"))
+    return result
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -104,12 +121,12 @@ def generator(value: int | np.random.Generator | None) -> np.random.Generator:
     """Return a generator: the given one, or a new one from a seed or, for None, from the system's entropy."""
     if isinstance(value, np.random.Generator):
         return value
-    if value is not None:
-        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-            raise TypeError(f"rng must be None, an int or a numpy.random.Generator, got {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"rng must not be negative, got {value}")
-    return np.random.default_rng(value)
+    if value is None:
+        return np.random.default_rng()
+    seed = _index(value, "rng", "None, an int or a numpy.random.Generator")
+    if seed < 0:
+        raise ValueError(f"rng must not be negative, got {shown(seed)}")
+    return np.random.default_rng(seed)
 
 
 def float_type(value: Any) -> np.dtype[Any]:
@@ -118,11 +135,14 @@ def float_type(value: Any) -> np.dtype[Any]:
     if value is None:  # which NumPy takes for float64
         raise TypeError("dtype must be float32 or float64, got None")
     try:
-        return known[known.index(np.dtype(value))]
-    except TypeError:
-        raise TypeError(f"dtype must be float32 or float64, got {value!r}") from None
-    except ValueError:
-        raise ValueError(f"dtype must be float32 or float64, got {np.dtype(value)}") from None
+        dtype = np.dtype(value)
+    except MemoryError:
+        raise
+    except Exception:  # OverflowError or ValueError, too
+        raise TypeError(f"dtype must be float32 or float64, got {shown(value)}") from None
+    if dtype not in known:
+        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+    return known[known.index(dtype)]
 
 
 def array(value: object, name: str, what: str = FLOATS, kinds: str = "fiu") -> Array:
@@ -199,7 +219,7 @@ def sequence(value: object, features: int, batch_first: bool) -> Array:
 def pair(value: object, name: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[object, object]:
     """Return the two items of a state (h, c), either of which may be None."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        what = f"{len(value)} items" if isinstance(value, (tuple, list)) else _kind(value)
+        what = f"{len(value)} items" if isinstance(value, (tuple, list)) else shown(value)
         same = f"arrays of shape {shapes[0]}"
         of = same if shapes[0] == shapes[1] else f"{same} and {shapes[1]}"
         raise TypeError(f"{name} must be None or a pair (h, c) of {of}, got {what}")
@@ -242,7 +262,7 @@ def rows(value: object, batch: int) -> NDArray[np.bool_]:
             raise ValueError(f"rows must have shape ({batch},), got {given.shape}")
         return np.array(given)
     if given.ndim != 1 or ((given < 0) | (given >= batch)).any():
-        raise ValueError(f"rows must be a list of numbers from 0 to {batch - 1}, got {value!r}")
+        raise ValueError(f"rows must be a list of numbers from 0 to {batch - 1}, got {shown(value)}")
     result = np.zeros(batch, np.bool_)
     result[given.astype(np.intp)] = True
     return result
@@ -251,7 +271,7 @@ def rows(value: object, batch: int) -> NDArray[np.bool_]:
 def buffer(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return the base-class view of an array to write into; nothing about it is converted."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray to write into, got {_kind(value)}")
+        raise TypeError(f"{name} must be a numpy.ndarray to write into, got {shown(value)}")
     ma = sys.modules.get("numpy.ma")
     if ma is not None and isinstance(value, ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array")
@@ -297,5 +317,14 @@ def computed(result: Result | None) -> Result:
     return result
 
 
-def _kind(value: object) -> str:
-    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
+def shown(value: object) -> str:
+    """Return a value for an error message: itself if it is simple and short, else its type."""
+    if value is None or isinstance(value, (bool, int, float, str, tuple, list)):
+        try:
+            text = repr(value)
+        except Exception:  # an int too long to print, or items whose repr raises anything
+            text = ""
+        if 0 < len(text) <= 80:
+            return text
+    bits = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
+    return f"{type(value).__name__}{bits}"

@@ -301,7 +301,7 @@ def read(
 ) -> tuple[Masking, Flags]:
     """Return the masking of a call whose x has these leading axes, and the mask as it was given."""
     o = net._options
-    last = _check.choice(padding_output, "padding_output", ("zero", "last")) == "last"
+    last = _check.padding(padding_output) == "last"
     if last and o.directions == 2 and o.merge != "concat":
         raise ValueError(f"padding_output='last' needs merge='concat', got {o.merge!r}: each direction has its last y")
     given = _check.array(mask, "mask", "bools", "biu")
@@ -336,7 +336,11 @@ def pad_sequences(sequences: Sequence[ArrayLike], *, batch_first: bool = False) 
     ((5, 2, 3), array([2, 5]))
     """
     batch_first = _check.flag(batch_first, "batch_first")
-    arrays = [_check.array(a, f"sequences[{b}]") for b, a in enumerate(sequences)]
+    try:
+        items = list(sequences)
+    except TypeError:
+        raise TypeError(f"sequences must be a list of arrays, got {_check.shown(sequences)}") from None
+    arrays = [_check.array(a, f"sequences[{b}]") for b, a in enumerate(items)]
     if not arrays:
         raise ValueError("sequences must hold at least one array, got none")
     for b, a in enumerate(arrays):

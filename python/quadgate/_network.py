@@ -290,11 +290,14 @@ class Network:
             bits = np.random.PCG64(0)
             bits.state = state["generator"]
             generator = np.random.Generator(bits)
+        attributes = dict(state["attributes"])
+        if attributes and not hasattr(self, "__dict__"):
+            raise ValueError(f"the pickle of a {type(self).__name__} must have no attributes, got {len(attributes)}")
         self._configure(o)
         self._generator = generator
         self._start(values)
-        for name, value in dict(state["attributes"]).items():
-            setattr(self, name, value)
+        if attributes:
+            self.__dict__.update(attributes)  # never our own, which are no part of it
 
     def _own_lock(self) -> threading.RLock:
         """Return the lock of this process: a forked child may have inherited one that a thread of its parent held.

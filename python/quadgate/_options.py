@@ -198,10 +198,12 @@ def _converted(o: Options) -> dict[str, Any]:
     result["shortcut"] = _check.choice(o.shortcut, "shortcut", (None, "residual", "highway", "dense"))
     result["initialization"] = _check.choice(o.initialization, "initialization", ("pytorch", "keras"))
     if not isinstance(o.zoneout, (tuple, list)) or len(o.zoneout) != 2:
-        raise TypeError(f"zoneout must be a pair of probabilities (of h, of c), got {o.zoneout!r}")
+        raise TypeError(f"zoneout must be a pair of probabilities (of h, of c), got {_check.shown(o.zoneout)}")
     result["zoneout"] = tuple(_check.probability(p, f"zoneout[{k}]") for k, p in enumerate(o.zoneout))
     if not isinstance(o.activations, (tuple, list)) or len(o.activations) != 3:
-        raise TypeError(f"activations must be three: of the gates, the cell and the output; got {o.activations!r}")
+        raise TypeError(
+            f"activations must be three: of the gates, the cell and the output; got {_check.shown(o.activations)}"
+        )
     result["activations"] = tuple(_activation(a, f"activations[{k}]") for k, a in enumerate(o.activations))
     result["dtype"] = _check.float_type(o.dtype)
     return result
@@ -245,14 +247,14 @@ def _activation(value: object, name: str) -> Activation:
     """Return an activation with the numbers that it needs: its name alone where they are the defaults."""
     parts = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], str):
-        raise TypeError(f"{name} must be a name, (name, alpha) or (name, alpha, beta), got {value!r}")
-    function = parts[0]
+        raise TypeError(f"{name} must be a name, (name, alpha) or (name, alpha, beta), got {_check.shown(value)}")
+    function = str(parts[0])  # not a subclass of it, which pickles would hold
     if function not in ACTIVATIONS:
-        raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)}, got {function!r}")
+        raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)}, got {_check.shown(function)}")
     defaults = ACTIVATIONS[function]
     if len(parts) - 1 > len(defaults):
         takes = ("neither alpha nor beta", "alpha, but no beta")[len(defaults)]
-        raise ValueError(f"{name}: {function} takes {takes}, got {value!r}")
+        raise ValueError(f"{name}: {function} takes {takes}, got {_check.shown(value)}")
     given = tuple(_check.number(p, f"{name}'s {n}") for p, n in zip(parts[1:], ("alpha", "beta"), strict=False))
     numbers = given + defaults[len(given) :]
     if numbers == defaults:

@@ -72,6 +72,7 @@ def freeze(value: Array) -> Array:
 
 def to_pytorch(params: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """Return copies under PyTorch's names: our bias is its ``bias_ih``, its ``bias_hh`` is zeros."""
+    _check.text(prefix, "prefix")
     result = {}
     for name, value in params.items():
         first, *second = _halves(name) or (name,)

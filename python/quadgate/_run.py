@@ -47,7 +47,7 @@ def infer(
     cells: bool,
     alone: str | None = None,
     mask: object = None,
-    padding_output: object = "zero",
+    padding_output: object = _check.ZERO,
 ) -> tuple[Any, ...]:
     """Return y, (h, c) and with `cells` the cells, from arguments that the core refused, or with a mask."""
     cells = _check.flag(cells, "return_cells")
@@ -79,7 +79,7 @@ def train(
     rng: int | np.random.Generator | None,
     alone: str | None = None,
     mask: object = None,
-    padding_output: object = "zero",
+    padding_output: object = _check.ZERO,
 ) -> tuple[Array, Any, Tape]:
     """Return y, (h, c) and the tape, if there are masks or a trace or the core refused the arguments."""
     cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
@@ -275,7 +275,9 @@ def _arguments(
         read["resets"] = given = _check.array(resets, "resets", "bools", "biu")
         resets_ = _check.bools(given, "resets", x_.shape[:-1])
     masking = None
-    if mask is not None:
+    if mask is None:
+        _check.padding(padding_output)
+    else:
         from . import _masking  # most programs do not need it, and an import need not pay for it
 
         masking, read["mask"] = _masking.read(net, mask, padding_output, x_.shape[:-1], lengths_, resets_)

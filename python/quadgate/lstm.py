@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from . import _run
+from ._check import ZERO
 from ._network import Network
 from ._options import Option
 from ._results import LSTMGrads, Tape
@@ -258,7 +259,7 @@ class LSTM(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        if mask is None:
+        if mask is None and padding_output is ZERO:
             core = self._snapshot.forward
             result = core(x, state, lengths, out, resets, return_cells)
             if result is not None:
@@ -306,7 +307,7 @@ class LSTM(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        if mask is None and trace is False and rng is None and not self._mask_plan:
+        if mask is None and padding_output is ZERO and trace is False and rng is None and not self._mask_plan:
             core = self._snapshot.forward_tape
             result = core(x, state, lengths, resets, return_cells, None)
             if result is not None:

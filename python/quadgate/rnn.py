@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import _run
+from ._check import ZERO
 from ._network import Network
 from ._options import Option
 from ._results import RNNGrads, Tape
@@ -127,7 +128,7 @@ class RNN(Network):
             If an argument has a wrong type, shape or value.
         """
         result = None
-        if mask is None:
+        if mask is None and padding_output is ZERO:
             core = self._snapshot.forward
             result = core(x, self._with_cells(h0), lengths, out, resets, False)
         if result is None:
@@ -167,7 +168,7 @@ class RNN(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
-        if mask is None and rng is None and not self._mask_plan:
+        if mask is None and padding_output is ZERO and rng is None and not self._mask_plan:
             core = self._snapshot.forward_tape
             result = core(x, self._with_cells(h0), lengths, resets, False, None)
             if result is not None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 import numpy as np
 
 from . import _check, _core, _params, _run
-from ._network import PICKLE_FORMAT, check_format
+from ._check import ZERO
+from ._network import PICKLE_FORMAT, Network, check_format
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -39,6 +40,9 @@ class BaseStream(Generic[Net]):
     state: Any
 
     def __init__(self, network: Net, batch_size: int = 1) -> None:
+        if not self._fits(network):
+            kind = "RNN" if self._elman else "LSTM"
+            raise TypeError(f"{kind.lower()} must be an {kind}, got {_check.shown(network)}")
         batch_size = _check.size(batch_size, "batch_size")
         o = network._options
         for name in ("bidirectional", "reverse"):
@@ -49,6 +53,9 @@ class BaseStream(Generic[Net]):
         self._core = _core.Stream(network._snapshot.core, batch_size)
         self._step = self._core.step
         self._run = self._core.run
+
+    def _fits(self, network: object) -> bool:
+        return isinstance(network, Network) and network._elman is self._elman
 
     def step(
         self,
@@ -82,7 +89,7 @@ class BaseStream(Generic[Net]):
         TypeError, ValueError
             If an argument has a wrong type, shape or value. The state has not changed then.
         """
-        if mask is None:
+        if mask is None and padding_output is ZERO:
             core = self._step
             y = core(x, out, self._network._snapshot.core)
             if y is not None:
@@ -96,6 +103,7 @@ class BaseStream(Generic[Net]):
             kept = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", x_.shape[:-1])
             target = self._target(x_, out, mask=kept)
             return self._give(self._step_of_some(x_, kept, padding_output), target, out)
+        _check.padding(padding_output)
         target = self._target(x_, out)
         plain = _check.plain(x_, self._network._options.dtype)
         return self._give(self._step(plain, None, self._network._snapshot.core), target, out)
@@ -111,7 +119,8 @@ class BaseStream(Generic[Net]):
     ) -> list[Array]:
         """Take as many steps as x has; return y and, with `cells`, c at every step."""
         core = self._network._snapshot.core
-        result = self._run(x, out, resets, cells, core) if self._time_major and mask is None else None
+        plain_call = self._time_major and mask is None and padding_output is ZERO
+        result = self._run(x, out, resets, cells, core) if plain_call else None
         if result is not None:
             return list(result) if cells else [result]
         x_ = _check.array(x, "x")
@@ -128,6 +137,7 @@ class BaseStream(Generic[Net]):
             target = self._target(x_, out, read, mask_)
             both = self._masked(x_, resets_, cells, mask_, padding_output)
             return [self._give(both[0], target, out), *both[1:]]
+        _check.padding(padding_output)
         target = self._target(x_, out, read)
         single, swapped = x_.ndim == 2, x_.ndim == 3 and not self._time_major
         x_ = x_[:, None] if single else x_.swapaxes(0, 1) if swapped else x_
@@ -155,24 +165,29 @@ class BaseStream(Generic[Net]):
         return [y, *rest]
 
     def _step_of_some(self, x: Array, kept: Array, padding_output: object) -> Array:
-        """Take one step of all rows, and give the others their state back: rows do not depend on each other."""
+        """Take one step of all rows, and keep the others' state: rows do not depend on each other.
+
+        The new state is put in place at once, so that an interrupt leaves it as it was.
+        """
         last = self._repeats(padding_output)
-        plain = _check.plain(x, self._network._options.dtype)
-        others = ~kept.reshape(self._batch_size)
-        before = self._core.get_state()
-        y = _check.computed(self._step(plain, None, self._network._snapshot.core))
+        plain = _check.plain(x.reshape(1, self._batch_size, -1), self._network._options.dtype)
+        if not self._time_major:
+            plain = plain.swapaxes(0, 1)
+        before, others = self._core.get_state(), ~kept.reshape(self._batch_size)
+        result = self._network._snapshot.forward(plain, before, None, None, None, False)
+        y, after = _check.computed(result)
+        rows: Array = y.reshape(self._batch_size, -1)
         if others.any():
-            after = self._core.get_state()
             for old, new in zip(before, after, strict=True):
                 new[:, others] = old[:, others]
-            self._core.set_state(*after)
-            y.reshape(self._batch_size, -1)[others] = before[0][-1, others] if last else 0
-        return y
+            rows[others] = before[0][-1, others] if last else 0
+        self._core.set_state(*after)
+        return rows.reshape(*x.shape[:-1], -1)
 
     def _repeats(self, padding_output: object) -> bool:
         """Return True for "last"; raise ValueError if that is not possible."""
         o = self._network._options
-        if _check.choice(padding_output, "padding_output", ("zero", "last")) == "zero":
+        if _check.padding(padding_output) == "zero":
             return False
         if o.num_layers > 1 and o.shortcut in ("residual", "highway"):
             raise ValueError(
@@ -212,7 +227,7 @@ class BaseStream(Generic[Net]):
     def __setstate__(self, state: Any) -> None:
         check_format(state, ("network", "batch_size", "state"))
         network, parts = state["network"], state["state"]
-        if self._elman is not getattr(network, "_elman", None) or not isinstance(parts, dict):
+        if not self._fits(network) or not hasattr(network, "_snapshot") or not isinstance(parts, dict):
             raise ValueError(f"the pickle of a {type(self).__name__} holds another kind of network or state")
         BaseStream.__init__(self, network, state["batch_size"])
         o = network._options
