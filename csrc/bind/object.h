@@ -18,6 +18,8 @@
 #include <cxxabi.h>
 #endif
 
+#include "parallel/fork.h"
+
 namespace quadgate {
 namespace py = pybind11;
 
@@ -42,6 +44,8 @@ PyObject* guarded(F&& f) {
     PyErr_NoMemory();
   } catch (const std::length_error&) {  // of a std::vector
     PyErr_NoMemory();
+  } catch (const ForkedInCall& e) {  // by a signal handler, which may have raised
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, e.what());
   } catch (py::error_already_set& e) {
     e.restore();
   } catch (const py::builtin_exception& e) {

@@ -34,8 +34,11 @@ class PyStream {
   class Turn {
    public:
     explicit Turn(PyStream& stream) : stream_(stream) {
+      const std::thread::id self = std::this_thread::get_id();
       if (!stream.lock_.try_lock()) wait();
-      stream.owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+      // Set already where a signal handler in a call has forked, and the child took over its own lock.
+      if (stream.owner_.load(std::memory_order_relaxed) == self) refuse();
+      stream.owner_.store(self, std::memory_order_relaxed);
     }
     ~Turn() {
       stream_.owner_.store(std::thread::id(), std::memory_order_relaxed);
@@ -45,6 +48,9 @@ class PyStream {
 
    private:
     void wait();
+    [[noreturn]] static void refuse() {
+      throw std::runtime_error("this stream is in the middle of a call on this very thread");
+    }
     PyStream& stream_;
   };
 
@@ -74,8 +80,7 @@ class PyStream {
 
 void PyStream::Turn::wait() {
   // Called from a signal handler or a destructor. No order is needed: only this thread puts its id there.
-  if (stream_.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
-    throw std::runtime_error("this stream is in the middle of a call on this very thread");
+  if (stream_.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id()) refuse();
   // Never waits with the GIL held: the thread that has the lock may need it to go on.
   for (auto pause = std::chrono::microseconds(10);; pause = std::min(2 * pause, std::chrono::microseconds(1000))) {
     if (finalizing()) throw std::runtime_error("this stream is in use by a thread that the interpreter's end stopped");

@@ -4,11 +4,17 @@
 
 #include <atomic>
 #include <cstdint>
+#include <stdexcept>
 
 namespace quadgate {
 
 // Counts the forks that led to this process. Call it once before threads start; later calls do nothing.
 void watch_forks();
+
+// A call of several threads was forked by one of them, in a signal handler: the child has none of the others.
+struct ForkedInCall : std::runtime_error {
+  ForkedInCall() : std::runtime_error("the process was forked in the middle of a call of several threads") {}
+};
 
 // A lock for rare or uncontended use: taking it is one exchange, waiting for it is polling. In a forked child it is
 // free if a thread that does not exist there held it; what it guards must therefore be valid at every moment.
@@ -25,6 +31,8 @@ class ForkLock {
   }
   void lock();
   void unlock() { holder_.store(0, std::memory_order_release); }
+
+  static uint32_t this_generation() { return generation.load(std::memory_order_relaxed); }
 
  private:
   friend void watch_forks();

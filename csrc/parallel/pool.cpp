@@ -12,6 +12,7 @@
 #include "cpu/available_cpus.h"
 #include "cpu/float_env.h"
 #include "parallel/barrier.h"
+#include "parallel/fork.h"
 #include "parallel/placement.h"
 
 #if !defined(_WIN32)
@@ -174,8 +175,7 @@ void Lease::give_back() {
 }
 
 void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
-  if (workers_ != nullptr && pool_ != current_pool.load(std::memory_order_relaxed))
-    throw std::runtime_error("the process was forked in the middle of a call of several threads");
+  if (workers_ != nullptr && pool_ != current_pool.load(std::memory_order_relaxed)) throw ForkedInCall();
   // The outer part is that of the job that this call is made from, if any.
   const JobPart outer = take_part({workers_ != nullptr ? &workers_->caller_cpu : nullptr, false});
   if (workers_ != nullptr) check_cpu();
@@ -194,13 +194,15 @@ void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
   } catch (...) {
     error = std::current_exception();
   }
-  for (Worker* w = workers_; w != nullptr; w = w->next) {
+  const bool forked = workers_ != nullptr && pool_ != current_pool.load(std::memory_order_relaxed);
+  for (Worker* w = forked ? nullptr : workers_; w != nullptr; w = w->next) {
     w->done.wait_while(w->go.load() - 2, spin_for(size_, kJoinSpinUs));
     if (w->error == nullptr) continue;
     if (error == nullptr) error = w->error;
     w->error = nullptr;
   }
   take_part(outer);
+  if (forked) throw ForkedInCall();
   if (error != nullptr) std::rethrow_exception(error);
 }
 

@@ -8,6 +8,7 @@
 
 #include "parallel/barrier.h"
 #include "parallel/cost.h"
+#include "parallel/fork.h"
 
 namespace quadgate {
 
@@ -15,11 +16,14 @@ namespace quadgate {
 class Control {
  public:
   using Callback = bool (*)();
-  explicit Control(Callback interrupted) : interrupted_(interrupted) {}
+  explicit Control(Callback interrupted) : interrupted_(interrupted), generation_(ForkLock::this_generation()) {}
+
+  bool others = false;  // true if threads beside the caller take part
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
-  // Called by rank 0 between pieces of work; `flops` is its work since the last call.
+  // Called by rank 0 between pieces of work; `flops` is its work since the last call. Throws ForkedInCall where others
+  // would be waited for that do not exist in this process.
   void poll(double flops) {
     if ((pending_ += flops) < kPollFlops || !interrupted_ || stopped()) return;
     const auto now = Clock::now();
@@ -31,11 +35,13 @@ class Control {
     }
     last_ = now;
     if (interrupted_()) stop_.store(true, std::memory_order_relaxed);
+    if (others && generation_ != ForkLock::this_generation()) throw ForkedInCall();
   }
 
  private:
   using Clock = std::chrono::steady_clock;
   Callback interrupted_;
+  const uint32_t generation_;
   Clock::time_point last_{};  // the clock is first read when there has been work: a short call is over by then
   double pending_ = 0;
   std::atomic<bool> stop_{false};

@@ -111,6 +111,7 @@ bool BackwardPass<Real>::run() {
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
   const size_t threads = plan_.threads();
+  control_.others = threads > 1;
   if (threads > 1) barrier_ = std::make_unique<Barrier>(int(threads));
 
   ScratchLease memory;

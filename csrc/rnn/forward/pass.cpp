@@ -110,6 +110,7 @@ bool ForwardPass<Real>::run() {
   if (threads_ == 1) {
     thread(0);
   } else {
+    control_.others = true;
     make_barriers();
     lease.run([this](int rank) {
       if (size_t(rank) < threads_) thread(size_t(rank));
