@@ -129,19 +129,19 @@ def generator(value: int | np.random.Generator | None) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def float_type(value: Any) -> np.dtype[Any]:
+def float_type(value: Any, name: str = "dtype") -> np.dtype[Any]:
     """Return float32 or float64 in native byte order."""
     known: list[np.dtype[Any]] = [np.dtype(np.float32), np.dtype(np.float64)]
     if value is None:  # which NumPy takes for float64
-        raise TypeError("dtype must be float32 or float64, got None")
+        raise TypeError(f"{name} must be float32 or float64, got None")
     try:
         dtype = np.dtype(value)
     except MemoryError:
         raise
     except Exception:  # OverflowError or ValueError, too
-        raise TypeError(f"dtype must be float32 or float64, got {shown(value)}") from None
+        raise TypeError(f"{name} must be float32 or float64, got {shown(value)}") from None
     if dtype not in known:
-        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+        raise ValueError(f"{name} must be float32 or float64, got {dtype}")
     return known[known.index(dtype)]
 
 

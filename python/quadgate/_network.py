@@ -278,7 +278,10 @@ class Network:
 
     def __setstate__(self, state: Any) -> None:
         check_format(state, ("options", "params", "generator", "attributes"))
-        o = Options.of(dict(state["options"]))
+        options, attributes = state["options"], state["attributes"]
+        if not isinstance(options, dict) or not isinstance(attributes, dict):
+            raise ValueError("the options and attributes of a pickle must be dictionaries")
+        o = Options.of(options)
         if o.elman != self._elman:
             raise ValueError(f"a pickle of another kind of network than {type(self).__name__}")
         shapes, items = _params.shapes(o), state["params"]
@@ -288,9 +291,11 @@ class Network:
         generator = None
         if _masks.plan(o):
             bits = np.random.PCG64(0)
-            bits.state = state["generator"]
+            try:
+                bits.state = state["generator"]
+            except Exception as error:  # NumPy raises almost anything
+                raise ValueError(f"the generator of a pickle cannot be read: {error}") from error
             generator = np.random.Generator(bits)
-        attributes = dict(state["attributes"])
         if attributes and not hasattr(self, "__dict__"):
             raise ValueError(f"the pickle of a {type(self).__name__} must have no attributes, got {len(attributes)}")
         self._configure(o)

@@ -136,6 +136,8 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
         unknown = arguments.keys() - set(cls._fields)
         if unknown:
             raise ValueError(f"unknown options: {', '.join(sorted(map(str, unknown)))}")
+        if not {"input_size", "hidden_size"} <= arguments.keys():
+            raise ValueError("the options must have input_size and hidden_size")
         return cls(**arguments).checked()
 
     def warn(self, stacklevel: int) -> None:

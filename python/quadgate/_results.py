@@ -44,7 +44,7 @@ class LSTMGrads(NamedTuple):
         return _line(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self).__name__, 1, _packed(self._asdict()))
+        return _reduced(self)
 
 
 class RNNGrads(NamedTuple):
@@ -67,7 +67,7 @@ class RNNGrads(NamedTuple):
         return _line(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self).__name__, 1, _packed(self._asdict()))
+        return _reduced(self)
 
 
 class Trace:
@@ -99,7 +99,8 @@ class Trace:
         return _unpickled, ("Trace", 1, _packed({name: getattr(self, name) for name in self.__slots__}))
 
     def __repr__(self) -> str:
-        return f"Trace(shape={self.c.shape}, dtype={self.c.dtype}, backward={self.dh_norm is not None})"
+        shape, dtype = getattr(self.c, "shape", None), getattr(self.c, "dtype", None)
+        return f"Trace(shape={shape}, dtype={dtype}, backward={self.dh_norm is not None})"
 
 
 class Tape:
@@ -168,6 +169,12 @@ class Tape:
         )
 
 
+def _reduced(grads: Any) -> tuple[Any, ...]:
+    if not isinstance(grads.params, dict):
+        raise TypeError(f"params must be a dict of arrays, got {_check.shown(grads.params)}")
+    return _unpickled, (type(grads).__name__, 1, _packed(grads._asdict()))
+
+
 def _packed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return arrays by name, or dictionaries of them, for a pickle: no object of NumPy is among them."""
     packed: dict[str, Any] = {}
@@ -177,7 +184,9 @@ def _packed(values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, dict):
             packed[name] = _packed(value)
         else:
-            packed[name] = _params.pack(_check.array(value, name, kinds="f"))
+            array = _check.array(value, name, "floats", "f")
+            _check.float_type(array.dtype.newbyteorder("="), name)  # what cannot be read is not written
+            packed[name] = _params.pack(array)
     return packed
 
 
@@ -209,7 +218,7 @@ def _unpickled(kind: str, number: int, packed: Any) -> LSTMGrads | RNNGrads | Tr
         If the pickle is of a newer format, or damaged.
     """
     known: dict[str, Any] = {"LSTMGrads": LSTMGrads, "RNNGrads": RNNGrads, "Trace": Trace}
-    if number != 1 or kind not in known:
+    if number != 1 or not isinstance(kind, str) or kind not in known:
         raise ValueError(f"the pickle holds a {kind} of format {number}, which this quadgate does not know")
     cls = known[kind]
     fields = cls.__slots__ if cls is Trace else cls._fields

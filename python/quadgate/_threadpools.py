@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from . import _core
+from . import _check, _core
 
 _registered = False
 
@@ -24,18 +24,22 @@ def from_environment() -> None:
     """
     asked = os.environ.get("QUADGATE_NUM_THREADS", "")
     if asked.strip():
-        if not _is_count(asked):
-            raise ValueError(f"QUADGATE_NUM_THREADS must be an integer of at least 1, got {asked!r}")
-        _core.set_num_threads(int(asked))
+        n = _count(asked)
+        if not n:
+            raise ValueError(f"QUADGATE_NUM_THREADS must be an integer of at least 1, got {_check.shown(asked)}")
+        _core.set_num_threads(n)
         return
-    others = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if _is_count(others):
-        _core.set_num_threads(int(others))
+    others = _count(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+    if others:
+        _core.set_num_threads(others)
 
 
-def _is_count(text: str) -> bool:
-    text = text.strip()
-    return text.isascii() and text.isdigit() and 0 < int(text) < 2**31
+def _count(text: str) -> int:
+    """Return the positive integer below 2**31 that a text is, or 0."""
+    digits = text.strip().lstrip("0")
+    if digits.isascii() and digits.isdigit() and len(digits) < 11:  # Python refuses to read thousands of them
+        return int(digits) if int(digits) < 2**31 else 0
+    return 0
 
 
 def meet_threadpoolctl() -> None:

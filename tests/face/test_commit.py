@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import quadgate as qg
 from support.cases import same_bits
+from support.interrupts import run_until
 
 X = np.random.default_rng(0).normal(size=(3, 2, 3)).astype(np.float32)
 
@@ -29,30 +30,6 @@ def by_writable(net, values):
     with net.writable() as params:
         for name, value in values.items():
             params[name][...] = value
-
-
-def run_until(n, work):
-    """Call work() and raise KeyboardInterrupt in front of its n-th bytecode; return how many there were, or None."""
-    count = 0
-
-    def trace(frame, event, _):
-        nonlocal count
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            count += 1
-            if count == n:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    except KeyboardInterrupt:
-        return None
-    finally:
-        sys.settrace(before)
-    return count
 
 
 @pytest.mark.parametrize("change", [by_load, by_writable])

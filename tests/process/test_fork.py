@@ -161,6 +161,46 @@ assert work() == want
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("then", "ends"),
+    [("sys.exit(3)", "SystemExit"), ("raise KeyboardInterrupt", "KeyboardInterrupt"), ("return", "RuntimeError")],
+)
+def test_fork_in_a_signal_handler_in_the_middle_of_a_call(run_script, then, ends):
+    """The child has one of the call's threads: the call ends there, and goes on in the parent."""
+    run_script(
+        START
+        + f"""
+import time
+parent, children = os.getpid(), []
+stream = qg.LSTM(64, 128, rng=0).stream(32)
+def handler(*_):
+    children.append(os.fork())
+    if children[-1] == 0:
+        signal.alarm(30)
+        {then}
+signal.signal(signal.SIGUSR1, handler)
+long = np.zeros((3000, 32, 64), np.float32)
+for call in (lstm, stream.run):
+    threading.Timer(0.1, os.kill, (parent, signal.SIGUSR1)).start()
+    ended = ""
+    try:
+        call(long)
+        while not children:
+            time.sleep(0.01)
+    except BaseException as error:
+        ended = f"{{type(error).__name__}} {{error}}"
+    if os.getpid() != parent:
+        if ended:  # else the signal came after the call
+            assert ended.startswith("{ends}"), ended
+            assert work() == work()
+        os._exit(0)
+    assert not ended, ended
+    assert os.waitpid(children.pop(), 0)[1] == 0
+"""
+    )
+
+
+@pytest.mark.slow
 def test_fork_at_random_moments_of_first_uses(run_script):
     """A child must not wait for a lock or an initialisation that another thread was in the middle of.
 

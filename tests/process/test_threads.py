@@ -174,6 +174,22 @@ def test_arguments_that_change_while_a_call_waits_its_turn():
     assert got == [(1000, 1, 64)] or "got (8000, 1, 1)" in str(got[0])
 
 
+def test_the_shape_of_x_changes_during_forward():
+    """The tape has the shape that the call began with."""
+    lstm, x = qg.LSTM(8, 64, rng=0), np.zeros((20_000, 4, 8), np.float32)
+    tapes: list[qg.Tape] = []
+    thread = threading.Thread(target=lambda: tapes.append(lstm.forward(x)[2]))
+    thread.start()
+    time.sleep(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        x.shape = (10, 8000, 8)
+    thread.join()
+    shape = tapes[0].x_shape
+    assert shape in ((20_000, 4, 8), (10, 8000, 8))  # the thread may have begun late
+    assert lstm.backward(tapes[0], np.ones((*shape[:2], 64), np.float32)).x.shape == shape
+
+
 def test_lengths_that_another_thread_writes_to():
     """Each call sees lengths of some moment, and those are all checked."""
     lstm = qg.LSTM(1, 1, rng=0)

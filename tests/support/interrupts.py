@@ -1,0 +1,31 @@
+"""Interrupts at chosen moments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def run_until(n: int, work: Callable[[], object]) -> int | None:
+    """Call work() and raise KeyboardInterrupt in front of its n-th bytecode; return how many there were, or None."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == n:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return None
+    finally:
+        sys.settrace(before)
+    return count
