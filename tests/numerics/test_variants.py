@@ -5,6 +5,8 @@ Inference and training, the latter with the masks that the network says it drew,
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import quadgate as qg
@@ -77,6 +79,28 @@ def drawn(pick, hidden, batch, dtype, seed):
         dtype=dtype,
         seed=seed,
     )
+
+
+def test_every_option_of_the_constructors_is_drawn():
+    """By `drawn`, with a few exceptions that are named here."""
+    names = {"input_size", "batch_first"}
+    for seed in range(400):
+        names |= drawn(seeded(seed), 20, 1, "float32", seed).options.keys()
+    given = {"hidden_size", "dtype", "rng"}  # by the arguments of `drawn`
+    first = {"initialization", "forget_bias"}  # change the first parameters only, which NumPy makes: see below
+    for kind in (qg.LSTM, qg.RNN):
+        assert set(inspect.signature(kind.__init__).parameters) - {"self"} <= names | given | first
+
+
+def test_first_parameters_are_all_that_two_options_change():
+    x = np.random.default_rng(0).normal(size=(3, 2, 5))
+    for seed in range(12):
+        pick = seeded(seed)
+        sizes, dtype = (5, pick((1, 7, 17, 33)), pick((1, 2))), pick(DTYPES)
+        options = {"initialization": pick(("pytorch", "keras")), "forget_bias": pick((None, 0.0, 1.5))}
+        net, other = qg.LSTM(*sizes, dtype=dtype, rng=seed, **options), qg.LSTM(*sizes, dtype=dtype, rng=seed + 1)
+        other.load_state_dict(net.state_dict())
+        assert same_bits(net(x)[0], other(x)[0])
 
 
 @pytest.mark.slow
