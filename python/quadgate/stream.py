@@ -173,14 +173,12 @@ class BaseStream(Generic[Net]):
         plain = _check.plain(x.reshape(1, self._batch_size, -1), self._network._options.dtype)
         if not self._time_major:
             plain = plain.swapaxes(0, 1)
-        before, others = self._core.get_state(), ~kept.reshape(self._batch_size)
-        result = self._network._snapshot.forward(plain, before, None, None, None, False)
-        y, after = _check.computed(result)
+        before, others = self._core.get_state(), ~kept.reshape(self._batch_size, 1)
+        y, after = _check.computed(self._network._snapshot.forward(plain, before, None, None, None, False))
         rows: Array = y.reshape(self._batch_size, -1)
-        if others.any():
-            for old, new in zip(before, after, strict=True):
-                new[:, others] = old[:, others]
-            rows[others] = before[0][-1, others] if last else 0
+        for old, new in zip(before, after, strict=True):
+            np.copyto(new, old, where=others)
+        np.copyto(rows, before[0][-1] if last else 0, where=others)
         self._core.set_state(*after)
         return rows.reshape(*x.shape[:-1], -1)
 
