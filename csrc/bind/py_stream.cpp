@@ -37,7 +37,7 @@ class PyStream {
       const std::thread::id self = std::this_thread::get_id();
       if (!stream.lock_.try_lock()) wait();
       // Set already where a signal handler in a call has forked, and the child took over its own lock.
-      if (stream.owner_.load(std::memory_order_relaxed) == self) refuse();
+      if (stream.owner_.load(std::memory_order_relaxed) == self && came_through_fork()) refuse();
       stream.owner_.store(self, std::memory_order_relaxed);
     }
     ~Turn() {

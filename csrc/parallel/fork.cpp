@@ -10,15 +10,24 @@
 
 namespace quadgate {
 
+namespace {
+std::atomic<std::thread::id> survivor{};
+}
+
 std::atomic<uint32_t> ForkLock::generation{1};
 
 void watch_forks() {
 #if !defined(_WIN32)
   static std::atomic<bool> watching{false};
   if (watching.exchange(true)) return;
-  pthread_atfork(nullptr, nullptr, [] { ForkLock::generation.fetch_add(1, std::memory_order_relaxed); });
+  pthread_atfork(nullptr, nullptr, [] {
+    ForkLock::generation.fetch_add(1, std::memory_order_relaxed);
+    survivor.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  });
 #endif
 }
+
+bool came_through_fork() { return survivor.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
 
 bool ForkLock::take_over(uint32_t holder) {
   const uint32_t mine = generation.load(std::memory_order_relaxed);

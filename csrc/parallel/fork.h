@@ -11,6 +11,10 @@ namespace quadgate {
 // Counts the forks that led to this process. Call it once before threads start; later calls do nothing.
 void watch_forks();
 
+// True in the thread that came through the last fork, the only one whose id no other thread can have now. False where
+// there was no fork.
+bool came_through_fork();
+
 // A call of several threads was forked by one of them, in a signal handler: the child has none of the others.
 struct ForkedInCall : std::runtime_error {
   ForkedInCall() : std::runtime_error("the process was forked in the middle of a call of several threads") {}

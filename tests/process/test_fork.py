@@ -171,12 +171,16 @@ def test_fork_in_a_signal_handler_in_the_middle_of_a_call(run_script, then, ends
         START
         + f"""
 import time
-parent, children = os.getpid(), []
+parent, children, refused = os.getpid(), [], []
 stream = qg.LSTM(64, 128, rng=0).stream(32)
 def handler(*_):
     children.append(os.fork())
     if children[-1] == 0:
         signal.alarm(30)
+        try:
+            stream.state
+        except RuntimeError as error:
+            refused.append("in the middle of a call" in str(error))
         {then}
 signal.signal(signal.SIGUSR1, handler)
 long = np.zeros((3000, 32, 64), np.float32)
@@ -192,6 +196,7 @@ for call in (lstm, stream.run):
     if os.getpid() != parent:
         if ended:  # else the signal came after the call
             assert ended.startswith("{ends}"), ended
+            assert refused == ([] if call is lstm else [True])
             assert work() == work()
         os._exit(0)
     assert not ended, ended
