@@ -1,0 +1,289 @@
+"""Parameters of a module as networks of the core, packed again only when they have changed.
+
+Everything here computes on NumPy's views of tensors, which share their memory.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _params
+from .._network import Network, Snapshot
+from .._options import Options
+from ..lstm import LSTM
+from ..rnn import RNN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from .._results import Tape
+
+    Array = NDArray[Any]
+
+# Steps times rows from which inference compares the parameters' contents: reading them twice then takes a few hundredths
+# of the call's time, whatever the network.
+THOROUGH = 1024
+
+CHANCE = {"dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0}  # options that eval() turns off
+
+
+class Call(NamedTuple):
+    """Arguments of one call besides x, the state and the parameters.
+
+    Attributes
+    ----------
+    lengths, resets, mask : as in `quadgate.LSTM`
+    padding : str
+        ``padding_output``.
+    cells : bool
+        True to return the last layer's c at every step.
+    seed : int or None
+        Seed of the masks of dropout and zoneout; None where there are none.
+    """
+
+    lengths: Any = None
+    resets: Any = None
+    mask: Any = None
+    padding: Any = "zero"
+    cells: bool = False
+    seed: int | None = None
+
+
+class Packed(NamedTuple):
+    """The parameters of one moment.
+
+    Attributes
+    ----------
+    net : Network
+    marks : list
+        Address and version of each parameter.
+    views : list of arrays
+        Their memory, kept so that no other tensor can get the same address.
+    copies : list of bytearray
+        Their contents.
+    """
+
+    net: Network
+    marks: list[Any]
+    views: list[Array]
+    copies: list[bytearray]
+
+
+class Engine:
+    """Network of one module: options, and the packed parameters of the last call.
+
+    Another thread may call at the same time. Each call uses the `Packed` that it found or made.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.text = options, spec(options)
+        self._last: dict[tuple[str, bool], Packed] = {}
+
+    def refresh(self) -> None:
+        """Forget the packed parameters."""
+        self._last = {}
+
+    def network(self, weights: Sequence[torch.Tensor], chance: bool, thorough: bool) -> Network:
+        """Return a network with these parameters.
+
+        Parameters
+        ----------
+        weights : list of tensors
+            In the order of `names`, of one dtype.
+        chance : bool
+            False to leave out dropout.
+        thorough : bool
+            True to compare contents where addresses and versions are those of the last call.
+        """
+        dtype = str(weights[0].dtype).removeprefix("torch.")
+        key = dtype, chance
+        last = self._last.get(key)
+        marks: list[Any] = []
+        for weight in weights:
+            marks.append(weight.data_ptr())
+            try:
+                marks.append(weight._version)
+            except RuntimeError:  # an inference tensor has no version
+                marks.append(None)
+                thorough = True
+        if last is not None and last.marks == marks:
+            # A bytearray compares by memcmp, which NumPy does not offer.
+            if not thorough or all(
+                copy == _plain(weight) for copy, weight in zip(last.copies, weights, strict=True)
+            ):
+                return last.net
+        views = [_plain(weight) for weight in weights]
+        net = self._make(key, views) if last is None else _successor(last.net, _parameters(last.net, views))
+        self._last = {**self._last, key: Packed(net, marks, views, [bytearray(view) for view in views])}
+        return net
+
+    def _make(self, key: tuple[str, bool], views: list[Array]) -> Network:
+        """Return the first network of a type."""
+        dtype, chance = key
+        o = self.options._replace(dtype=np.dtype(dtype), **({} if chance else CHANCE)).checked()
+        kind: type[Network] = RNN if o.elman else LSTM
+        net = kind.__new__(kind)
+        net._configure(o)
+        net._start(_parameters(net, views))
+        return net
+
+
+def _plain(weight: torch.Tensor) -> Array:
+    """Return a tensor's memory as a plain array; a copy if it is not contiguous."""
+    view: Array = weight.detach().numpy()
+    return view if view.flags.c_contiguous else np.ascontiguousarray(view)
+
+
+def _successor(net: Network, values: dict[str, Array]) -> Network:
+    """Return a network with other parameters that shares the options and the spare memory of the last tape."""
+    new = type(net).__new__(type(net))
+    for name in ("_batch_first", "_generator", "_lock", "_mask_plan", "_options", "_pid", "_shapes"):
+        setattr(new, name, getattr(net, name))
+    new._snapshot = Snapshot(net._snapshot.core.successor(list(values.values())), values)
+    return new
+
+
+def names(o: Options) -> list[str]:
+    """Return the names of a module's parameters: ours, but for each bias PyTorch's two.
+
+    The order is PyTorch's: ``weight_ih``, ``weight_hh``, ``bias_ih``, ``bias_hh``, ``weight_hr`` for each layer and
+    direction, then the parameters that PyTorch does not have.
+    """
+    result: list[str] = []
+    for name in _params.shapes(o):
+        result += _params._halves(name) or (name,)
+    return result
+
+
+def _parameters(net: Network, views: Sequence[Array]) -> dict[str, Array]:
+    """Return the core's parameters by name from the arrays in the order of `names`."""
+    rest = iter(views)
+    values = {}
+    for name in net._shapes:
+        value = next(rest)
+        values[name] = value + next(rest) if name.startswith("bias_l") else value
+    return values
+
+
+def gradients(net: Network, params: dict[str, Array]) -> list[Array]:
+    """Return the gradients in the order of `names`, no two of which share memory."""
+    result = []
+    for name in net._shapes:
+        result.append(params[name])
+        if name.startswith("bias_l"):
+            result.append(params[name].copy())
+    return result
+
+
+def infer(net: Network, call: Call, x: Array, state: Sequence[Array | None]) -> list[Array]:
+    """Return y, the final states, and the cells if the call wants them."""
+    keywords = {"lengths": call.lengths, "resets": call.resets, "mask": call.mask, "padding_output": call.padding}
+    if isinstance(net, RNN):
+        return list(net(x, state[0], **keywords))
+    assert isinstance(net, LSTM)
+    pair: Any = None if state[0] is None else (state[0], state[1])
+    y, (h, c), *cells = net(x, pair, **keywords, return_cells=call.cells)  # type: ignore[call-overload]
+    return [y, h, c, *cells]
+
+
+def train(net: Network, call: Call, x: Array, state: Sequence[Array | None]) -> tuple[list[Array], Tape]:
+    """Return the results of `infer` and the tape."""
+    keywords = {"lengths": call.lengths, "resets": call.resets, "mask": call.mask, "padding_output": call.padding}
+    rng = None if call.seed is None else np.random.Generator(np.random.PCG64(call.seed))
+    if isinstance(net, RNN):
+        y, h, tape = net.forward(x, state[0], **keywords, rng=rng)
+        return [y, h], tape
+    assert isinstance(net, LSTM)
+    pair: Any = None if state[0] is None else (state[0], state[1])
+    y, (h, c), tape = net.forward(x, pair, **keywords, rng=rng, return_cells=call.cells)
+    return [y, h, c, *([tape.cells] if tape.cells is not None else [])], tape
+
+
+def backward(
+    net: Network, tape: Tape, grads: Sequence[Array | None], input_grad: bool
+) -> tuple[Array | None, list[Array], list[Array]]:
+    """Return the gradients of x, of the states, and of the parameters in the order of `names`."""
+    dy, dh, *rest = grads
+    if isinstance(net, RNN):
+        r = net.backward(tape, dy, dh, input_grad=input_grad)
+        return r.x, [r.h0], gradients(net, r.params)
+    assert isinstance(net, LSTM)
+    dstate = None if dh is None and rest[0] is None else (dh, rest[0])
+    found = net.backward(tape, dy, dstate, dcells=rest[1] if len(rest) > 1 else None, input_grad=input_grad)
+    return found.x, [found.h0, found.c0], gradients(net, found.params)
+
+
+# Engines by the numbers that stand in compiled graphs. A module keeps its own; exported programs, which outlive modules,
+# share a few.
+_live: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
+_adopted: OrderedDict[tuple[str, int], Engine] = OrderedDict()
+_ADOPTED = 16
+_count = 0
+
+
+def number(engine: Engine) -> int:
+    """Register an engine and return its number."""
+    global _count
+    _count += 1
+    _live[_count] = engine
+    return _count
+
+
+def spec(o: Options) -> str:
+    """Return the options as text, for graphs; the dtype is that of the tensors."""
+    return json.dumps({name: value for name, value in o.arguments().items() if name != "dtype"})
+
+
+def found(text: str, owner: int) -> Engine:
+    """Return the engine of a number, or another one with the same options if its module is gone."""
+    engine = _live.get(owner)
+    if engine is not None and engine.text == text:
+        return engine
+    key = text, owner
+    engine = _adopted.get(key)
+    if engine is None:
+        engine = _adopted[key] = Engine(options(text))
+        while len(_adopted) > _ADOPTED:
+            _adopted.popitem(last=False)
+    return engine
+
+
+def options(text: str) -> Options:
+    """Return the options of `spec`."""
+    return Options.of(json.loads(text))
+
+
+def seeded(o: Options) -> bool:
+    """Return True if the options draw masks in training."""
+    return any(getattr(o, name) for name in CHANCE) or any(o.zoneout)
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise TypeError unless the core computes in this type."""
+    if str(dtype) not in ("torch.float32", "torch.float64"):
+        raise TypeError(f"quadgate computes in float32 or float64, and the parameters are {dtype}: use .float()")
+
+
+def state_shapes(o: Options, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Return the shapes of the states: of h, and in an LSTM of c."""
+    rows = o.num_layers * o.directions
+    shapes: list[tuple[Any, ...]] = [(rows, *batch, o.state_columns)]
+    return shapes if o.elman else [*shapes, (rows, *batch, o.hidden_size)]
+
+
+
+
+def shapes(o: Options) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a module's parameters by `names`."""
+    result = {}
+    for name, shape in _params.shapes(o).items():
+        result.update((own, shape) for own in _params._halves(name) or (name,))
+    return result

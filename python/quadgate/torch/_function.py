@@ -1,0 +1,133 @@
+"""The autograd function of eager mode, and tapes as tensors, by which autograd decides how long a tape lives."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from . import _engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from .._network import Network
+    from .._results import Tape
+    from ._engine import Call, Engine
+
+    Array = NDArray[Any]
+
+SECOND = (
+    "quadgate.torch has no second derivatives: backward ran with create_graph=True (a gradient penalty, or torch.func). "
+    "Use torch.nn.LSTM with the same state_dict for these"
+)
+
+
+class _Carrier(np.ndarray):  # type: ignore[type-arg]
+    """Memory of a handle."""
+
+    held: tuple[Network, Tape]
+
+
+_carriers: weakref.WeakValueDictionary[int, _Carrier] = weakref.WeakValueDictionary()
+
+
+def handle(net: Network, tape: Tape) -> torch.Tensor:
+    """Return a tensor whose memory holds a tape, so that the tape is freed with it.
+
+    Autograd keeps and frees it as any saved tensor: at the end of backward, or not with ``retain_graph``, and
+    `torch.utils.checkpoint` drops it. Tensors that share its memory will do for it. It holds a zero, so that a graph's
+    results do not depend on it.
+    """
+    carrier = np.zeros(1, np.uint8).view(_Carrier)
+    carrier.held = net, tape
+    result: torch.Tensor = torch.from_numpy(carrier)
+    _carriers[result.data_ptr()] = carrier
+    return result
+
+
+def held(tensor: torch.Tensor) -> tuple[Network, Tape] | None:
+    """Return the network and the tape of a handle, None if this is a copy of one."""
+    carrier = _carriers.get(tensor.data_ptr())
+    return None if carrier is None else carrier.held
+
+
+def array(tensor: torch.Tensor | None) -> Array | None:
+    """Return a view of a tensor's memory."""
+    if tensor is None:
+        return None
+    view: Array = tensor.detach().resolve_neg().numpy()
+    return view
+
+
+def tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:
+    """Return tensors that share the arrays' memory."""
+    return [torch.from_numpy(a) for a in arrays]
+
+
+class Recurrence(torch.autograd.Function):
+    """A training call: the forward pass keeps its tape, so that backward runs no second one.
+
+    The inputs are the engine, the network of this call, its other arguments, x, h0 and c0 or None, and the parameters.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        net: Network,
+        call: Call,
+        x: torch.Tensor,
+        h0: torch.Tensor | None,
+        c0: torch.Tensor | None,
+        *weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        results, tape = _engine.train(net, call, x.detach().numpy(), (array(h0), array(c0)))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(handle(net, tape))
+        return tuple(tensors(results))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(SECOND)
+        found = held(*ctx.saved_tensors)
+        if found is None:
+            raise RuntimeError(
+                "the tape of quadgate.torch was copied by a saved-tensor hook (save_on_cpu?), which it cannot be: leave "
+                "the hook off around this module"
+            )
+        needs = ctx.needs_input_grad[2:]
+        dx, dstate, dweights = _engine.backward(*found, [array(g) for g in grads], needs[0])
+        every: list[Array | None] = [dx, *dstate, *([None] * (2 - len(dstate))), *dweights]
+        return None, None, *(
+            torch.from_numpy(a) if a is not None and need else None for a, need in zip(every, needs, strict=True)
+        )
+
+
+def train(
+    engine: Engine, call: Call, x: torch.Tensor, state: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], chance: bool
+) -> list[torch.Tensor]:
+    """Return y, the final states and, if the call wants them, the cells, as results that backward goes through."""
+    net = engine.network(weights, chance, thorough=True)
+    h0, c0 = (*state, None, None)[:2]
+    return list(Recurrence.apply(net, call, x, h0, c0, *weights))
+
+
+def infer(
+    engine: Engine,
+    call: Call,
+    x: torch.Tensor,
+    state: Sequence[torch.Tensor | None],
+    weights: Sequence[torch.Tensor],
+    chance: bool,
+) -> list[torch.Tensor]:
+    """Return the same without a tape."""
+    net = engine.network(weights, chance, x.numel() >= _engine.THOROUGH * x.shape[-1])
+    h0, c0 = (*map(array, state), None, None)[:2]
+    if call.seed is not None:  # dropout in train() under no_grad()
+        return tensors(_engine.train(net, call, x.detach().numpy(), (h0, c0))[0])
+    return tensors(_engine.infer(net, call, x.detach().numpy(), (h0, c0)))

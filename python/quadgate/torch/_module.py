@@ -1,0 +1,303 @@
+"""The base of both modules: parameters, arguments, and the choice between eager mode and operators."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .. import _check
+from .._initial import HIGHWAY_BIAS
+from .._options import Options
+from ..lstm import LSTM
+from ..rnn import RNN
+from . import _engine, _function, _ops
+from ._engine import Call, Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+STATE_FORMAT = 1
+REDUCED = (torch.bfloat16, torch.float16)
+
+# Options that may change after construction: they change no parameter.
+SETTABLE = ("batch_first", "dropout", "recurrent_dropout", "weight_drop", "zoneout")
+
+
+class Recurrent(nn.Module):
+    """Base of `quadgate.torch.LSTM` and `quadgate.torch.RNN`."""
+
+    _elman: ClassVar[bool]
+    _options: Options
+    _engine: Engine
+
+    def _create(self, arguments: dict[str, Any], device: Any, dtype: Any) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        _engine.check_dtype(dtype)
+        if self._elman:
+            _check.choice(arguments["nonlinearity"], "nonlinearity", ("tanh", "relu"))
+        # The dtype here only says which numbers an option may have; that of the parameters decides at each call.
+        self._configure(Options(**arguments, dtype=np.dtype(str(dtype).removeprefix("torch."))).checked())
+        self._options.warn(stacklevel=3)
+        for name, shape in _engine.shapes(self._options).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def _configure(self, options: Options) -> None:
+        self._options, self._engine = options, Engine(options)
+        self._number, self._spec = _engine.number(self._engine), self._engine.text
+        self._names = tuple(_engine.names(options))
+        self._seeded = _engine.seeded(options)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters again from torch's generator, as torch.nn.LSTM does unless ``initialization`` differs."""
+        o = self._options
+        end = 1.0 / math.sqrt(o.hidden_size)
+        for name, value in self.named_parameters():
+            kind = name[: name.rindex("_l")]
+            if kind == "bias_highway":
+                nn.init.constant_(value, HIGHWAY_BIAS)
+            elif kind.startswith("norm"):  # norm_c is a gain and a bias
+                nn.init.ones_(value)
+                if kind == "norm_c":
+                    nn.init.zeros_(value[1])
+            elif o.initialization == "pytorch":
+                nn.init.uniform_(value, -end, end)
+            elif kind == "weight_hh":
+                nn.init.orthogonal_(value)
+            elif kind.startswith("weight"):
+                nn.init.xavier_uniform_(value)
+            else:
+                nn.init.zeros_(value)
+                if kind == "bias_ih" and not o.elman and not o.coupled:
+                    nn.init.ones_(value[o.hidden_size : 2 * o.hidden_size])
+            if kind in ("bias_ih", "bias_hh") and o.forget_bias is not None:
+                first = o.forget_bias if kind == "bias_ih" else 0.0  # the two are added
+                nn.init.constant_(value[o.hidden_size : 2 * o.hidden_size], first)
+
+    def refresh(self) -> None:
+        """Read the parameters again at the next call.
+
+        Training calls, and calls of many steps, compare the contents of the parameters and see every change. Short
+        calls without gradients see those that torch knows of: optimizers, ``load_state_dict``, and whatever else
+        writes in place or replaces a tensor. Only after writing to the memory itself, through ``.data``, ``.numpy()``
+        or another process, must this be called before a short one.
+        """
+        self._engine.refresh()
+
+    def flatten_parameters(self) -> None:
+        """Do nothing; torch.nn.LSTM has this method for GPUs."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Parameters in a list for each layer and direction, as in torch.nn.LSTM."""
+        o = self._options
+        suffixes = [suffix for layer in range(o.num_layers) for suffix in o.suffixes(layer)]
+        return [[getattr(self, n) for n in self._names if n[n.rindex("_l") :] == suffix] for suffix in suffixes]
+
+    def network(self) -> Any:
+        """Return a `quadgate.LSTM` or `quadgate.RNN` with copies of the parameters, which does not need torch."""
+        o = self._options.arguments()
+        weights = {name: getattr(self, name).detach().cpu() for name in self._names}
+        _engine.check_dtype(weights[self._names[0]].dtype)
+        o["dtype"] = str(weights[self._names[0]].dtype).removeprefix("torch.")
+        if not self._elman:
+            del o["nonlinearity"]
+        kind: Any = RNN if self._elman else LSTM
+        known = {name: value for name, value in o.items() if hasattr(kind, name)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of options without effect: this module's constructor has warned
+            return kind.from_state_dict(weights, **known)
+
+    def _run(
+        self, input: Any, hx: list[Any] | None, lengths: Any, resets: Any, mask: Any, padding: Any, cells: Any
+    ) -> list[Any]:
+        """Return y, the final states and, with `cells`, the cells; `input` may be a PackedSequence."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, hx, lengths, resets, mask, cells)
+        parameters = self._parameters
+        try:
+            weights = [parameters[name] for name in self._names]
+        except KeyError:  # parametrized, or replaced by weight_norm
+            weights = [getattr(self, name) for name in self._names]
+        input, hx = self._checked(input, hx, weights)
+        chance = self.training and self._seeded
+        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+        if tracing or type(input) not in (torch.Tensor, nn.Parameter):
+            return self._trace(input, hx, weights, lengths, resets, mask, padding, cells, chance)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(
+                "quadgate.torch does not work within torch.func's transforms (grad, vmap, jvp, ...): use backward() or "
+                "torch.autograd.grad, or torch.nn.LSTM with the same state_dict; torch.func.functional_call works"
+            )
+        seed = int(torch.randint(2**63 - 1, ())) if chance else None
+        arrays = (_array(value, name) for value, name in ((lengths, "lengths"), (resets, "resets"), (mask, "mask")))
+        call = Call(*arrays, padding, cells, seed)
+        state = hx or []
+        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (input, *state, *weights))
+        if wanted or torch.autograd.forward_ad._current_level >= 0:
+            self._refuse_zoneout(chance)
+            return _function.train(self._engine, call, input, state, weights, chance)
+        return _function.infer(self._engine, call, input, state, weights, chance)
+
+    def _trace(
+        self,
+        input: Tensor,
+        hx: list[Tensor] | None,
+        weights: list[Tensor],
+        lengths: Any,
+        resets: Any,
+        mask: Any,
+        padding: str,
+        cells: bool,
+        chance: bool,
+    ) -> list[Tensor]:
+        """Return the same through the operators of `_ops`."""
+        if hx is None:
+            batch = () if input.dim() == 2 else (input.shape[0 if self._options.batch_first else 1],)
+            hx = [input.new_zeros(shape) for shape in _engine.state_shapes(self._options, batch)]
+        flags = [None if v is None else torch.as_tensor(v) for v in (lengths, resets, mask)]
+        seed = torch.randint(2**63 - 1, ()) if chance else None
+        rest = (*flags, seed, padding, cells, chance, self._spec, self._number)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (input, *hx, *weights)):
+            self._refuse_zoneout(chance)
+            results: list[Tensor] = torch.ops.quadgate.train(input, hx, weights, *rest)
+            return results[:-1]
+        results = torch.ops.quadgate.infer(input, hx, weights, *rest)
+        return results
+
+    def _run_packed(
+        self, packed: PackedSequence, hx: list[Any] | None, lengths: Any, resets: Any, mask: Any, cells: Any
+    ) -> list[Any]:
+        for name, value in (("lengths", lengths), ("resets", resets), ("mask", mask)):
+            if value is not None:
+                raise ValueError(f"{name} must be None with a PackedSequence: pass padded input and lengths= instead")
+        data, sizes, order, back = packed
+        if data.dim() != 2:
+            raise ValueError(f"the data of a PackedSequence must have 2 axes, got {data.dim()}")
+        total = int(sizes.numel())
+        x, rows = torch._VF._pad_packed_sequence(data, sizes, self._options.batch_first, 0.0, total)
+        if hx is not None and order is not None:
+            hx = [t.index_select(1, order) if isinstance(t, torch.Tensor) and t.dim() == 3 else t for t in hx]
+        y, *state = self._run(x, hx, rows, None, None, "zero", cells)
+        state, rest = state[: 1 if self._elman else 2], state[1 if self._elman else 2 :]
+        if back is not None:
+            state = [t.index_select(1, back) for t in state]
+        whole = [torch._VF._pack_padded_sequence(t, rows, self._options.batch_first)[0] for t in (y, *rest)]
+        sequences = [PackedSequence(t, sizes, order, back) for t in whole]
+        return [sequences[0], *state, *sequences[1:]]
+
+    def _checked(self, x: Any, hx: list[Any] | None, weights: Sequence[Any]) -> tuple[Tensor, list[Tensor] | None]:
+        """Return the input and the state, or raise an error that names the one that cannot be used."""
+        o = self._options
+        dtype = weights[0].dtype
+        _engine.check_dtype(dtype)
+        for name, w in zip(self._names, weights, strict=True):
+            if w.dtype != dtype or w.device.type != "cpu":
+                _refuse_parameter(name, w, dtype)
+        x = _cast(x, "input", dtype)
+        if x.dim() not in (2, 3) or x.shape[-1] != o.input_size:
+            order = "B, T" if o.batch_first else "T, B"
+            raise ValueError(
+                f"input must have shape ({order}, {o.input_size}) or (T, {o.input_size}), got {tuple(x.shape)}"
+            )
+        if hx is None:
+            return x, None
+        shapes = _engine.state_shapes(o, () if x.dim() == 2 else (x.shape[0 if o.batch_first else 1],))
+        result = []
+        for k, (value, shape) in enumerate(zip(hx, shapes, strict=True)):
+            name = "hx" if len(shapes) == 1 else f"hx[{k}]"
+            result.append(_cast(value, name, dtype))
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+        return x, result
+
+    def _refuse_zoneout(self, chance: bool) -> None:
+        if not chance and any(self._options.zoneout):
+            raise NotImplementedError(
+                "gradients with zoneout need train(): in eval() it is a mean, which has no backward pass; "
+                "use torch.no_grad() for inference"
+            )
+
+    def extra_repr(self) -> str:
+        changed = self._options.changed()
+        changed.pop("dtype", None)
+        if changed.get("nonlinearity") == "tanh":
+            del changed["nonlinearity"]
+        sizes = (str(self._options.input_size), str(self._options.hidden_size))
+        return ", ".join((*sizes, *(f"{name}={value!r}" for name, value in changed.items())))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return options as attributes, as torch.nn.LSTM has them."""
+        if name in Options._fields and name != "dtype" and "_options" in self.__dict__:
+            if name != "nonlinearity" or self._elman:
+                return getattr(self._options, name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Options._fields:
+            if name not in SETTABLE:
+                raise AttributeError(f"{name} of a module cannot be set: make another module")
+            self._configure(self._options._replace(**{name: value}).checked())
+        else:
+            super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_options", "_engine", "_number", "_spec", "_names", "_seeded")
+        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        return {**state, "_format": STATE_FORMAT, "_arguments": self._options.arguments()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        number = state.pop("_format", None)
+        if number != STATE_FORMAT:
+            raise ValueError(f"the pickle of {type(self).__name__} has format {number}, this quadgate reads {STATE_FORMAT}")
+        options = Options.of(state.pop("_arguments"))
+        super().__setstate__(state)
+        self._configure(options)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise TypeError(
+            f"torch.jit.script cannot compile quadgate.torch.{type(self).__name__}: use torch.compile, torch.export or "
+            "torch.jit.trace, or torch.nn.LSTM with the same state_dict"
+        )
+
+
+def _cast(value: Any, name: str, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of the parameters' type, or raise."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.device.type != "cpu":
+        raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a tensor on {value.device}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+    if value.dtype == dtype:
+        return value
+    if value.dtype in REDUCED and torch.is_autocast_enabled("cpu"):
+        return value.to(dtype)
+    raise TypeError(f"{name} must be {dtype} as the parameters are, got {value.dtype}: convert it by .to()")
+
+
+def _refuse_parameter(name: str, value: Any, dtype: torch.dtype) -> NoReturn:
+    if value.device.type != "cpu":
+        raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a parameter on {value.device}")
+    raise TypeError(f"{name} must be {dtype} as the first parameter is, got {value.dtype}")
+
+
+def _array(value: Any, name: str) -> Any:
+    """Return an argument that is not differentiated as an array."""
+    if isinstance(value, torch.Tensor):
+        if value.requires_grad:
+            raise TypeError(f"{name} must not require a gradient: it has none")
+        if value.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a tensor on {value.device}")
+        return value.numpy()
+    return value

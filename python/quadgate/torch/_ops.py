@@ -1,0 +1,146 @@
+"""The same calls as operators, for torch.compile, torch.export and whatever else traces: `infer`, `train`, `backward`.
+
+`train` returns the tape's handle as its last result. `backward` runs the forward pass again if it is given a copy of the
+handle, so that both operators are functions of their tensors alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.library import custom_op, register_autograd
+
+from . import _engine, _function
+from ._engine import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+# x, states and parameters; lengths, resets and mask, or empty tensors; then the call's other arguments.
+INPUTS = (
+    "Tensor x, Tensor[] state, Tensor[] weights, Tensor? lengths, Tensor? resets, Tensor? mask, Tensor? seed, "
+    "str padding, bool cells, bool chance, str spec, int owner"
+)
+
+
+def _call(lengths: Any, resets: Any, mask: Any, seed: Any, padding: str, cells: bool) -> Call:
+    arrays = [_function.array(t) for t in (lengths, resets, mask)]
+    return Call(*arrays, padding, cells, None if seed is None else int(seed))
+
+
+@custom_op("quadgate::infer", mutates_args=(), schema=f"({INPUTS}) -> Tensor[]")
+def infer(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    mask: Tensor | None,
+    seed: Tensor | None,
+    padding: str,
+    cells: bool,
+    chance: bool,
+    spec: str,
+    owner: int,
+) -> list[Tensor]:
+    """Return y, the final states and, with `cells`, the cells."""
+    call = _call(lengths, resets, mask, seed, padding, cells)
+    return _function.infer(_engine.found(spec, owner), call, x, state, weights, chance)
+
+
+@custom_op("quadgate::train", mutates_args=(), schema=f"({INPUTS}) -> Tensor[]")
+def train(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    mask: Tensor | None,
+    seed: Tensor | None,
+    padding: str,
+    cells: bool,
+    chance: bool,
+    spec: str,
+    owner: int,
+) -> list[Tensor]:
+    """Return the results of `infer` and the handle of the tape."""
+    call = _call(lengths, resets, mask, seed, padding, cells)
+    net = _engine.found(spec, owner).network(weights, chance, thorough=True)
+    h0, c0 = (*map(_function.array, state), None, None)[:2]
+    results, tape = _engine.train(net, call, x.detach().numpy(), (h0, c0))
+    return [*_function.tensors(results), _function.handle(net, tape)]
+
+
+@custom_op("quadgate::backward", mutates_args=(), schema=f"(Tensor handle, Tensor?[] grads, {INPUTS}) -> Tensor[]")
+def backward(
+    handle: Tensor,
+    grads: Sequence[Tensor | None],
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    mask: Tensor | None,
+    seed: Tensor | None,
+    padding: str,
+    cells: bool,
+    chance: bool,
+    spec: str,
+    owner: int,
+) -> list[Tensor]:
+    """Return the gradients of x, the states and the parameters."""
+    found = _function.held(handle)
+    if found is None:
+        call = _call(lengths, resets, mask, seed, padding, cells)
+        net = _engine.found(spec, owner).network(weights, chance, thorough=True)
+        h0, c0 = (*map(_function.array, state), None, None)[:2]
+        found = net, _engine.train(net, call, x.detach().numpy(), (h0, c0))[1]
+    arrays = [_function.array(g) for g in grads]
+    if all(a is None for a in arrays):
+        return [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
+    dx, dstate, dweights = _engine.backward(*found, arrays, input_grad=True)
+    assert dx is not None
+    return _function.tensors([dx, *dstate, *dweights])
+
+
+@infer.register_fake
+def _(x: Tensor, state: Any, *rest: Any) -> list[Tensor]:
+    cells, spec = rest[6], rest[8]
+    o = _engine.options(spec)
+    leading = x.shape[:-1]
+    results = [x.new_empty((*leading, o.outputs))]
+    results += [x.new_empty(shape) for shape in _engine.state_shapes(o, state[0].shape[1:-1])]
+    return [*results, x.new_empty((*leading, o.directions * o.hidden_size))] if cells else results
+
+
+@train.register_fake
+def _(x: Tensor, *rest: Any) -> list[Tensor]:
+    return [*infer._opoverload(x, *rest), x.new_empty(1, dtype=torch.uint8)]
+
+
+@backward.register_fake
+def _(handle: Tensor, grads: Any, x: Tensor, state: Any, weights: Any, *rest: Any) -> list[Tensor]:
+    return [t.new_empty(t.shape) for t in (x, *state, *weights)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    x, state, weights, *rest = inputs
+    ctx.set_materialize_grads(False)
+    ctx.rest, ctx.counts = rest[4:], (len(state), len(weights))
+    ctx.save_for_backward(output[-1], x, *state, *weights, *rest[:4])
+
+
+def _autograd(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError(_function.SECOND)
+    handle, x, *others = ctx.saved_tensors
+    n, m = ctx.counts
+    state, weights, optional = others[:n], others[n : n + m], others[n + m :]
+    dx, *found = backward(handle, list(grads[:-1]), x, state, weights, *optional, *ctx.rest)
+    return dx, found[:n], found[n:], *([None] * 9)
+
+
+register_autograd("quadgate::train", _autograd, setup_context=_setup)
