@@ -120,9 +120,11 @@ class Engine:
                 copy == _plain(weight) for copy, weight in zip(last.copies, weights, strict=True)
             ):
                 return last.net
+        _check_weights(self.options, weights)
         views = [_plain(weight) for weight in weights]
         net = self._make(key, views) if last is None else _successor(last.net, _parameters(last.net, views))
-        self._last = {**self._last, key: Packed(net, marks, views, [bytearray(view) for view in views])}
+        others = {k: v for k, v in self._last.items() if k[0] == dtype}  # not those of before .to()
+        self._last = {**others, key: Packed(net, marks, views, [bytearray(view) for view in views])}
         return net
 
     def _make(self, key: tuple[str, bool], views: list[Array]) -> Network:
@@ -134,6 +136,19 @@ class Engine:
         net._configure(o)
         net._start(_parameters(net, views))
         return net
+
+
+def _check_weights(o: Options, weights: Sequence[torch.Tensor]) -> None:
+    """Raise unless the parameters are on the CPU and have one type and their shapes."""
+    dtype = weights[0].dtype
+    for (name, shape), weight in zip(shapes(o).items(), weights, strict=True):
+        if weight.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a parameter on {weight.device}")
+        check_dtype(weight.dtype)
+        if weight.dtype != dtype:
+            raise TypeError(f"{name} must be {dtype} as the first parameter is, got {weight.dtype}")
+        if tuple(weight.shape) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
 
 
 def _plain(weight: torch.Tensor) -> Array:

@@ -197,12 +197,7 @@ class Recurrent(nn.Module):
 
     def _checked(self, x: Any, hx: list[Any] | None, weights: Sequence[Any]) -> tuple[Tensor, list[Tensor] | None]:
         """Return the input and the state, or raise an error that names the one that cannot be used."""
-        o = self._options
-        dtype = weights[0].dtype
-        _engine.check_dtype(dtype)
-        for name, w in zip(self._names, weights, strict=True):
-            if w.dtype != dtype or w.device.type != "cpu":
-                _refuse_parameter(name, w, dtype)
+        o, dtype = self._options, weights[0].dtype
         x = _cast(x, "input", dtype)
         if x.dim() not in (2, 3) or x.shape[-1] != o.input_size:
             order = "B, T" if o.batch_first else "T, B"
@@ -284,12 +279,6 @@ def _cast(value: Any, name: str, dtype: torch.dtype) -> Tensor:
     if value.dtype in REDUCED and torch.is_autocast_enabled("cpu"):
         return value.to(dtype)
     raise TypeError(f"{name} must be {dtype} as the parameters are, got {value.dtype}: convert it by .to()")
-
-
-def _refuse_parameter(name: str, value: Any, dtype: torch.dtype) -> NoReturn:
-    if value.device.type != "cpu":
-        raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a parameter on {value.device}")
-    raise TypeError(f"{name} must be {dtype} as the first parameter is, got {value.dtype}")
 
 
 def _array(value: Any, name: str) -> Any:
