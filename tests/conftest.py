@@ -28,7 +28,7 @@ RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 # Folders of tests that compare with other packages, and skip where those are not installed.
-PEERS = ("tests/peers/", "tests/operators/")
+PEERS = ("tests/peers/", "tests/operators/", "tests/pytorch/")
 skipped_peers: dict[str, str] = {}
 
 

@@ -53,6 +53,7 @@ _LAZY = {
     "onnx": ".onnx",
     "reference": ".reference",
     "save": ".io:save",
+    "torch": ".torch",  # not in __all__: it needs the package torch
     "pad_sequences": "._masking:pad_sequences",
     "unpad": "._masking:unpad",
 }

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 SECOND = (
-    "quadgate.torch has no second derivatives: backward ran with create_graph=True (a gradient penalty, or torch.func). "
+    "quadgate.torch has no second derivatives: backward ran with create_graph=True, as a gradient penalty does. "
     "Use torch.nn.LSTM with the same state_dict for these"
 )
 
 
-class _Carrier(np.ndarray):  # type: ignore[type-arg]
+class _Carrier(np.ndarray):
     """Memory of a handle."""
 
     held: tuple[Network, Tape]
@@ -56,12 +56,14 @@ def held(tensor: torch.Tensor) -> tuple[Network, Tape] | None:
     return None if carrier is None else carrier.held
 
 
+def view(tensor: torch.Tensor) -> Array:
+    """Return an array that shares a tensor's memory, unless that is to be read negated."""
+    return tensor.detach().resolve_neg().numpy()
+
+
 def array(tensor: torch.Tensor | None) -> Array | None:
-    """Return a view of a tensor's memory."""
-    if tensor is None:
-        return None
-    view: Array = tensor.detach().resolve_neg().numpy()
-    return view
+    """Return the same, or None for None."""
+    return None if tensor is None else view(tensor)
 
 
 def tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:
@@ -76,7 +78,7 @@ class Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         net: Network,
         call: Call,
@@ -85,7 +87,7 @@ class Recurrence(torch.autograd.Function):
         c0: torch.Tensor | None,
         *weights: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        results, tape = _engine.train(net, call, x.detach().numpy(), (array(h0), array(c0)))
+        results, tape = _engine.train(net, call, view(x), (array(h0), array(c0)))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(handle(net, tape))
         return tuple(tensors(results))
@@ -97,24 +99,32 @@ class Recurrence(torch.autograd.Function):
         found = held(*ctx.saved_tensors)
         if found is None:
             raise RuntimeError(
-                "the tape of quadgate.torch was copied by a saved-tensor hook (save_on_cpu?), which it cannot be: leave "
-                "the hook off around this module"
+                "a hook of saved tensors copied the tape of quadgate.torch, which it cannot do: leave the hook off "
+                "around this module"
             )
         needs = ctx.needs_input_grad[2:]
         dx, dstate, dweights = _engine.backward(*found, [array(g) for g in grads], needs[0])
         every: list[Array | None] = [dx, *dstate, *([None] * (2 - len(dstate))), *dweights]
-        return None, None, *(
-            torch.from_numpy(a) if a is not None and need else None for a, need in zip(every, needs, strict=True)
+        return (
+            None,
+            None,
+            *(torch.from_numpy(a) if a is not None and need else None for a, need in zip(every, needs, strict=True)),
         )
 
 
 def train(
-    engine: Engine, call: Call, x: torch.Tensor, state: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], chance: bool
+    engine: Engine,
+    call: Call,
+    x: torch.Tensor,
+    state: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    chance: bool,
 ) -> list[torch.Tensor]:
     """Return y, the final states and, if the call wants them, the cells, as results that backward goes through."""
     net = engine.network(weights, chance, thorough=True)
     h0, c0 = (*state, None, None)[:2]
-    return list(Recurrence.apply(net, call, x, h0, c0, *weights))
+    apply: Any = Recurrence.apply
+    return list(apply(net, call, x, h0, c0, *weights))
 
 
 def infer(
@@ -129,5 +139,5 @@ def infer(
     net = engine.network(weights, chance, x.numel() >= _engine.THOROUGH * x.shape[-1])
     h0, c0 = (*map(array, state), None, None)[:2]
     if call.seed is not None:  # dropout in train() under no_grad()
-        return tensors(_engine.train(net, call, x.detach().numpy(), (h0, c0))[0])
-    return tensors(_engine.infer(net, call, x.detach().numpy(), (h0, c0)))
+        return tensors(_engine.train(net, call, view(x), (h0, c0))[0])
+    return tensors(_engine.infer(net, call, view(x), (h0, c0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ from .._initial import HIGHWAY_BIAS
 from .._options import Options
 from ..lstm import LSTM
 from ..rnn import RNN
-from . import _engine, _function, _ops
+from . import _engine, _function, _ops  # noqa: F401  # _ops registers the operators
 from ._engine import Call, Engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+
+Module = TypeVar("Module", bound="Recurrent")
 
 STATE_FORMAT = 1
 REDUCED = (torch.bfloat16, torch.float16)
@@ -35,6 +37,7 @@ class Recurrent(nn.Module):
     """Base of `quadgate.torch.LSTM` and `quadgate.torch.RNN`."""
 
     _elman: ClassVar[bool]
+    _absent: ClassVar[tuple[str, ...]]  # options that are no attributes
     _options: Options
     _engine: Engine
 
@@ -109,13 +112,36 @@ class Recurrent(nn.Module):
         weights = {name: getattr(self, name).detach().cpu() for name in self._names}
         _engine.check_dtype(weights[self._names[0]].dtype)
         o["dtype"] = str(weights[self._names[0]].dtype).removeprefix("torch.")
-        if not self._elman:
-            del o["nonlinearity"]
-        kind: Any = RNN if self._elman else LSTM
-        known = {name: value for name, value in o.items() if hasattr(kind, name)}
+        kind = _network_class(self._elman)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of options without effect: this module's constructor has warned
-            return kind.from_state_dict(weights, **known)
+            return kind.from_state_dict(weights, **{name: value for name, value in o.items() if hasattr(kind, name)})
+
+    @classmethod
+    def from_network(cls: type[Module], net: Any) -> Module:
+        """Return a module with the options and copies of the parameters of a `quadgate.LSTM` or `quadgate.RNN`.
+
+        Parameters
+        ----------
+        net : quadgate.LSTM or quadgate.RNN
+            Of this module's kind.
+
+        Raises
+        ------
+        TypeError
+            If it is anything else.
+        """
+        kind = _network_class(cls._elman)
+        if not isinstance(net, kind):
+            raise TypeError(f"net must be a quadgate.{kind.__name__}, got {type(net).__name__}")
+        o = net._options.arguments()
+        dtype = getattr(torch, o.pop("dtype"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            make: Any = nn.utils.skip_init
+            module: Module = make(cls, dtype=dtype, **{n: v for n, v in o.items() if hasattr(kind, n)})
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in net.state_dict().items()})
+        return module
 
     def _run(
         self, input: Any, hx: list[Any] | None, lengths: Any, resets: Any, mask: Any, padding: Any, cells: Any
@@ -123,15 +149,14 @@ class Recurrent(nn.Module):
         """Return y, the final states and, with `cells`, the cells; `input` may be a PackedSequence."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, mask, cells)
-        parameters = self._parameters
+        parameters: Any = self._parameters
         try:
             weights = [parameters[name] for name in self._names]
         except KeyError:  # parametrized, or replaced by weight_norm
             weights = [getattr(self, name) for name in self._names]
         input, hx = self._checked(input, hx, weights)
         chance = self.training and self._seeded
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-        if tracing or type(input) not in (torch.Tensor, nn.Parameter):
+        if _tracing() or type(input) not in (torch.Tensor, nn.Parameter):
             return self._trace(input, hx, weights, lengths, resets, mask, padding, cells, chance)
         if torch._C._are_functorch_transforms_active():
             raise NotImplementedError(
@@ -139,8 +164,8 @@ class Recurrent(nn.Module):
                 "torch.autograd.grad, or torch.nn.LSTM with the same state_dict; torch.func.functional_call works"
             )
         seed = int(torch.randint(2**63 - 1, ())) if chance else None
-        arrays = (_array(value, name) for value, name in ((lengths, "lengths"), (resets, "resets"), (mask, "mask")))
-        call = Call(*arrays, padding, cells, seed)
+        flags = (_array(lengths, "lengths"), _array(resets, "resets"), _array(mask, "mask"))
+        call = Call(*flags, padding, cells, seed)
         state = hx or []
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (input, *state, *weights))
         if wanted or torch.autograd.forward_ad._current_level >= 0:
@@ -169,10 +194,9 @@ class Recurrent(nn.Module):
         rest = (*flags, seed, padding, cells, chance, self._spec, self._number)
         if torch.is_grad_enabled() and any(t.requires_grad for t in (input, *hx, *weights)):
             self._refuse_zoneout(chance)
-            results: list[Tensor] = torch.ops.quadgate.train(input, hx, weights, *rest)
+            results = cast("list[Tensor]", torch.ops.quadgate.train(input, hx, weights, *rest))
             return results[:-1]
-        results = torch.ops.quadgate.infer(input, hx, weights, *rest)
-        return results
+        return cast("list[Tensor]", torch.ops.quadgate.infer(input, hx, weights, *rest))
 
     def _run_packed(
         self, packed: PackedSequence, hx: list[Any] | None, lengths: Any, resets: Any, mask: Any, cells: Any
@@ -232,9 +256,8 @@ class Recurrent(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         """Return options as attributes, as torch.nn.LSTM has them."""
-        if name in Options._fields and name != "dtype" and "_options" in self.__dict__:
-            if name != "nonlinearity" or self._elman:
-                return getattr(self._options, name)
+        if name in Options._fields and name not in self._absent and "_options" in self.__dict__:
+            return getattr(self._options, name)
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -254,9 +277,11 @@ class Recurrent(nn.Module):
         state = dict(state)
         number = state.pop("_format", None)
         if number != STATE_FORMAT:
-            raise ValueError(f"the pickle of {type(self).__name__} has format {number}, this quadgate reads {STATE_FORMAT}")
+            raise ValueError(
+                f"the pickle of {type(self).__name__} has format {number}, this quadgate reads {STATE_FORMAT}"
+            )
         options = Options.of(state.pop("_arguments"))
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._configure(options)
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -264,6 +289,16 @@ class Recurrent(nn.Module):
             f"torch.jit.script cannot compile quadgate.torch.{type(self).__name__}: use torch.compile, torch.export or "
             "torch.jit.trace, or torch.nn.LSTM with the same state_dict"
         )
+
+
+def _network_class(elman: bool) -> Any:
+    return RNN if elman else LSTM
+
+
+def _tracing() -> bool:
+    """Return True if the call is recorded rather than made: by torch.compile, torch.jit.trace or a dispatch mode."""
+    trace: Any = torch.jit
+    return torch.compiler.is_compiling() or trace.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _cast(value: Any, name: str, dtype: torch.dtype) -> Tensor:

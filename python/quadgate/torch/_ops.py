@@ -1,7 +1,7 @@
-"""The same calls as operators, for torch.compile, torch.export and whatever else traces: `infer`, `train`, `backward`.
+"""The same calls as operators, for torch.compile, torch.export and all else that traces: `infer`, `train`, `backward`.
 
-`train` returns the tape's handle as its last result. `backward` runs the forward pass again if it is given a copy of the
-handle, so that both operators are functions of their tensors alone.
+`train` returns the tape's handle as its last result. `backward` runs the forward pass again if it is given a copy of
+the handle, so that both operators are functions of their tensors alone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ INPUTS = (
 
 
 def _call(lengths: Any, resets: Any, mask: Any, seed: Any, padding: str, cells: bool) -> Call:
-    arrays = [_function.array(t) for t in (lengths, resets, mask)]
-    return Call(*arrays, padding, cells, None if seed is None else int(seed))
+    lengths, resets, mask = map(_function.array, (lengths, resets, mask))
+    return Call(lengths, resets, mask, padding, cells, None if seed is None else int(seed))
 
 
 @custom_op("quadgate::infer", mutates_args=(), schema=f"({INPUTS}) -> Tensor[]")
@@ -70,7 +70,7 @@ def train(
     call = _call(lengths, resets, mask, seed, padding, cells)
     net = _engine.found(spec, owner).network(weights, chance, thorough=True)
     h0, c0 = (*map(_function.array, state), None, None)[:2]
-    results, tape = _engine.train(net, call, x.detach().numpy(), (h0, c0))
+    results, tape = _engine.train(net, call, _function.view(x), (h0, c0))
     return [*_function.tensors(results), _function.handle(net, tape)]
 
 
@@ -97,7 +97,7 @@ def backward(
         call = _call(lengths, resets, mask, seed, padding, cells)
         net = _engine.found(spec, owner).network(weights, chance, thorough=True)
         h0, c0 = (*map(_function.array, state), None, None)[:2]
-        found = net, _engine.train(net, call, x.detach().numpy(), (h0, c0))[1]
+        found = net, _engine.train(net, call, _function.view(x), (h0, c0))[1]
     arrays = [_function.array(g) for g in grads]
     if all(a is None for a in arrays):
         return [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]

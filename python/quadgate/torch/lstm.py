@@ -63,6 +63,7 @@ class LSTM(Recurrent):
     __module__ = "quadgate.torch"  # the name that pickles and errors show
 
     _elman = False
+    _absent = ("dtype", "nonlinearity")
 
     def __init__(
         self,

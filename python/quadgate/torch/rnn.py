@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._options import _LSTM_ONLY
 from ._module import Recurrent
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class RNN(Recurrent):
     __module__ = "quadgate.torch"  # the name that pickles and errors show
 
     _elman = True
+    _absent = ("dtype", *_LSTM_ONLY)
 
     def __init__(
         self,
