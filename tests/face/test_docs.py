@@ -84,7 +84,7 @@ def test_pages(page, tmp_path, monkeypatch):
     """Each block continues the one before it. A block that cannot be run is marked: ```python no-run."""
     monkeypatch.chdir(tmp_path)
     if page.name == "torch.md":
-        pytest.importorskip("torch", reason="PyTorch is not installed, the blocks of torch.md are not run: install torch")
+        pytest.importorskip("torch", reason="PyTorch is not installed, torch.md is not run: install torch")
     names: dict[str, object] = {}
     for number, block in enumerate(blocks(page), 1):
         exec(compile(block, f"{page}, block {number}", "exec"), names)

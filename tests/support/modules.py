@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 import quadgate as qg
-from support.cases import Array, Case, Data, Found, from_layout, keywords, state_from_layout, states_to_layout, to_layout
+from support.cases import (
+    Array,
+    Case,
+    Data,
+    Found,
+    from_layout,
+    keywords,
+    state_from_layout,
+    states_to_layout,
+    to_layout,
+)
 
 
 def module_of(net: Any) -> Any:
@@ -44,10 +54,16 @@ def trained(case: Case, module: Any, d: Data, *, cells: bool = False) -> Found:
     start = [tensor(a, grad=True) for a in parts]
     hx = None if not start else start[0] if case.rnn else tuple(start)
     extra = {"return_cells": True} if cells else {}
-    y, state, *rest = module(x, hx, **{n: v if n == "padding_output" else tensor(v) for n, v in keywords(case, d).items()}, **extra)
+    y, state, *rest = module(
+        x, hx, **{n: v if n == "padding_output" else tensor(v) for n, v in keywords(case, d).items()}, **extra
+    )
     ends = [state] if case.rnn else list(state)
     wanted = states_to_layout(case, d.dstate)
-    grads = [to_layout(case, d.dy), *([wanted] if case.rnn else wanted), *([to_layout(case, d.dcells)] if cells else [])]
+    grads = [
+        to_layout(case, d.dy),
+        *([wanted] if case.rnn else wanted),
+        *([to_layout(case, d.dcells)] if cells else []),
+    ]
     pairs = [(t, g) for t, g in zip([y, *ends, *rest], grads, strict=True) if g is not None]
     module.zero_grad()
     sum((t * tensor(g)).sum() for t, g in pairs).backward()

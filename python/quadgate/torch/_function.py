@@ -102,6 +102,8 @@ class Recurrence(torch.autograd.Function):
                 "a hook of saved tensors copied the tape of quadgate.torch, which it cannot do: leave the hook off "
                 "around this module"
             )
+        if all(g is None for g in grads):
+            return (None,) * len(ctx.needs_input_grad)
         needs = ctx.needs_input_grad[2:]
         dx, dstate, dweights = _engine.backward(*found, [array(g) for g in grads], needs[0])
         every: list[Array | None] = [dx, *dstate, *([None] * (2 - len(dstate))), *dweights]

@@ -1,0 +1,198 @@
+"""Life of a tape, views instead of copies, and modules in several threads and processes."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+from support.modules import theirs_of
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, its modules are not tested: install torch")
+qt: Any = pytest.importorskip("quadgate.torch")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments and results of calls of the core's face."""
+    made: list[Any] = []
+
+    def noted(name):
+        function = getattr(qg.LSTM, name)
+
+        def call(net, *arguments, **keywords):
+            result = function(net, *arguments, **keywords)
+            made.append((name, arguments, result))
+            return result
+
+        monkeypatch.setattr(qg.LSTM, name, call)
+
+    for name in ("__call__", "forward", "backward"):
+        noted(name)
+    return made
+
+
+def tapes() -> int:
+    from quadgate.torch import _function
+
+    gc.collect()
+    return len(_function._carriers)
+
+
+def test_x_and_y_are_not_copied(calls):
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3, requires_grad=True)
+    y, (h, c) = lstm(x)
+    dy = torch.randn_like(y)
+    dx, dw = torch.autograd.grad(y, (x, lstm.weight_hh_l0), dy)
+    with torch.no_grad():
+        z = lstm(x)[0]
+    (_, given, made), (_, (_, d, *_), grads), (_, seen, found) = calls
+    assert [name for name, *_ in calls] == ["forward", "backward", "__call__"]  # and no forward pass more
+    pairs = [(x, given[0]), (y, made[0]), (h, made[1][0]), (c, made[1][1]), (dy, d), (dx, grads.x)]
+    pairs += [(dw, grads.params["weight_hh_l0"]), (x, seen[0]), (z, found[0])]
+    for t, a in pairs:
+        assert t.data_ptr() == a.ctypes.data
+
+
+def test_inputs_of_no_gradient_cost_none(calls):
+    qt.LSTM(3, 5)(torch.randn(4, 2, 3))[0].sum().backward()
+    assert calls[-1][2].x is None
+
+
+def test_gradients_share_no_memory():
+    """clip_grad_norm_ scales in place: two names for the same memory would be scaled twice."""
+    lstm = qt.LSTM(3, 5, 2)
+    lstm(torch.randn(4, 2, 3))[0].sum().backward()
+    grads = [p.grad.numpy() for p in lstm.parameters()]
+    assert not any(np.shares_memory(a, b) for n, a in enumerate(grads) for b in grads[:n])
+
+
+def test_a_tape_is_freed_by_backward():
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    before = tapes()
+    y = lstm(x)[0].sum()
+    assert tapes() == before + 1
+    y.backward(retain_graph=True)
+    assert tapes() == before + 1
+    y.backward()
+    assert tapes() == before  # although y is still there
+    y = lstm(x)[0]
+    del y
+    assert tapes() == before
+
+
+def test_checkpoints_keep_no_tape():
+    from torch.utils.checkpoint import checkpoint
+
+    lstm = qt.LSTM(3, 5, dtype=torch.float64)
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    want = torch.autograd.grad(lstm(x)[0].square().sum(), [x, *lstm.parameters()])
+    before = tapes()
+    for reentrant in (False, True):
+        y = checkpoint(lambda x: lstm(x)[0], x, use_reentrant=reentrant)
+        assert tapes() == before
+        lstm.zero_grad()
+        x.grad = None
+        y.square().sum().backward()
+        for p, right in zip([x, *lstm.parameters()], want, strict=True):
+            assert torch.equal(p.grad, right)
+    assert tapes() == before
+
+
+def test_one_module_in_many_threads():
+    lstm, xs = qt.LSTM(3, 16), [torch.randn(9, 2, 3) for _ in range(8)]
+    want = [lstm(x)[0].detach() for x in xs]
+    wrong: list[int] = []
+
+    def work(k: int) -> None:
+        for n in range(30):
+            with torch.set_grad_enabled(n % 2 == 0):
+                if not torch.equal(lstm(xs[k])[0], want[k]):
+                    wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_training_learns_as_torchs_own():
+    """Some steps of Adam, with clipped gradients and a layer behind: the same losses in float64."""
+    torch.manual_seed(0)
+    ours = torch.nn.ModuleList([qt.LSTM(3, 8, 2, dtype=torch.float64), torch.nn.Linear(8, 1, dtype=torch.float64)])
+    theirs = torch.nn.ModuleList([theirs_of(ours[0]), torch.nn.Linear(8, 1, dtype=torch.float64)])
+    theirs[1].load_state_dict(ours[1].state_dict())
+    x = torch.randn(10, 4, 3, dtype=torch.float64)
+    target = x.cumsum(0).sum(2, keepdim=True)
+    losses: list[list[float]] = []
+    for modules in (ours, theirs):
+        optimizer = torch.optim.Adam(modules.parameters(), 1e-2)
+        losses.append([])
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = (modules[1](modules[0](x)[0]) - target).square().mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(modules.parameters(), 0.1)
+            optimizer.step()
+            losses[-1].append(float(loss.detach()))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-8)
+    assert losses[0][-1] < losses[0][0]
+
+
+WORKER = """
+import sys
+import torch, quadgate.torch
+import torch.distributed as dist
+
+rank, path = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+torch.manual_seed(rank)  # DDP gives all the parameters of the first
+lstm = quadgate.torch.LSTM(3, 5, 2, bidirectional=True, dtype=torch.float64)
+module = torch.nn.parallel.DistributedDataParallel(lstm)
+x = torch.randn(6, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+optimizer = torch.optim.SGD(module.parameters(), 0.1)
+alone = torch.nn.LSTM(3, 5, 2, bidirectional=True, dtype=torch.float64)
+for _ in range(2):
+    alone.load_state_dict(lstm.state_dict())
+    alone.zero_grad()
+    optimizer.zero_grad()
+    module(x[:, 2 * rank : 2 * rank + 2])[0].square().mean().backward()
+    alone(x)[0].square().mean().backward()  # the whole batch
+    for p, q in zip(lstm.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-11, atol=1e-13)
+        both = [torch.empty_like(p.grad) for _ in range(2)]
+        dist.all_gather(both, p.grad)
+        assert torch.equal(*both)
+    optimizer.step()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch was built without torch.distributed")
+def test_two_processes_have_equal_gradients(tmp_path):
+    """DistributedDataParallel over gloo: half a batch each, and the gradients of the whole in both."""
+    source = textwrap.dedent(WORKER)
+    command = [sys.executable, "-c", source]
+    workers = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [worker.communicate(timeout=100)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)

@@ -1,0 +1,225 @@
+"""A module computes with the parameters of this moment, whoever changed them, and packs them no more than needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from quadgate.lstm import LSTM
+from support.modules import theirs_of
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, its modules are not tested: install torch")
+qt: Any = pytest.importorskip("quadgate.torch")
+
+T = torch.float64
+near = {"rtol": 1e-11, "atol": 1e-11}
+
+
+def as_theirs(lstm: Any, x: Any) -> None:
+    torch.testing.assert_close(lstm(x)[0], theirs_of(lstm)(x)[0], **near)
+
+
+def by_optimizer(lstm):
+    optimizer = torch.optim.Adam(lstm.parameters(), 0.1)
+    with torch.enable_grad():
+        lstm(torch.randn(2, 2, 3, dtype=T))[0].sum().backward()
+    optimizer.step()
+
+
+def by_swap(lstm):
+    lstm.weight_hh_l0 = torch.nn.Parameter(torch.randn(20, 5, dtype=T))
+
+
+def by_data(lstm):
+    lstm.weight_hh_l0.data = torch.randn(20, 5, dtype=T)
+
+
+def by_data_twice(lstm):
+    """The second tensor may be put where the first one was."""
+    for _ in range(2):
+        lstm.weight_hh_l0.data = torch.randn(20, 5, dtype=T)
+
+
+def by_state_dict(lstm):
+    lstm.load_state_dict(qt.LSTM(3, 5, dtype=T).state_dict())
+
+
+def by_place(lstm):
+    with torch.no_grad():
+        lstm.bias_hh_l0.add_(1)
+
+
+def by_vector(lstm):
+    torch.nn.utils.vector_to_parameters(torch.randn(lstm.network().num_parameters + 20, dtype=T), lstm.parameters())
+
+
+KNOWN = [by_optimizer, by_swap, by_data, by_data_twice, by_state_dict, by_place, by_vector]
+
+
+def by_data_in_place(lstm):
+    lstm.weight_hh_l0.data.add_(1)
+
+
+def by_numpy(lstm):
+    lstm.weight_hh_l0.detach().numpy()[3] = 1
+
+
+def by_nan(lstm):
+    lstm.weight_hh_l0.data[0, 0] = float("nan")
+
+
+def by_last_element(lstm):
+    lstm.bias_hh_l0.data[-1] += 1e-9
+
+
+UNKNOWN = [by_data_in_place, by_numpy, by_last_element]
+
+
+@pytest.mark.parametrize("change", [*KNOWN, *UNKNOWN])
+def test_training_sees_every_change(change):
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(1, 1, 3, dtype=T)
+    for _ in range(3):
+        as_theirs(lstm, x)
+        change(lstm)
+        as_theirs(lstm, x)
+
+
+@pytest.mark.parametrize("change", [*KNOWN, *UNKNOWN])
+def test_long_calls_see_every_change(change):
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(16, 256, 3, dtype=T)
+    with torch.no_grad():
+        for _ in range(2):
+            as_theirs(lstm, x)
+            change(lstm)
+            as_theirs(lstm, x)
+
+
+@pytest.mark.parametrize("change", KNOWN)
+def test_short_calls_see_changes_that_torch_knows(change):
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(1, 1, 3, dtype=T)
+    with torch.no_grad():
+        for _ in range(3):
+            as_theirs(lstm, x)
+            change(lstm)
+            as_theirs(lstm, x)
+
+
+@pytest.mark.parametrize("change", UNKNOWN)
+def test_refresh_is_for_the_others(change):
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(1, 1, 3, dtype=T)
+    with torch.no_grad():
+        as_theirs(lstm, x)
+        change(lstm)
+        lstm.refresh()
+        as_theirs(lstm, x)
+
+
+def test_nan_arrives():
+    lstm, x = qt.LSTM(3, 5), torch.randn(2, 1, 3)
+    lstm(x)
+    by_nan(lstm)
+    assert lstm(x)[0].isnan().any()
+
+
+def test_parameters_made_in_inference_mode():
+    """They have no version: their contents are compared in every call."""
+    with torch.inference_mode():
+        lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(1, 1, 3, dtype=T)
+        as_theirs(lstm, x)
+        by_numpy(lstm)
+        as_theirs(lstm, x)
+
+
+def test_functional_call():
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(2, 2, 3, dtype=T)
+    theirs = theirs_of(lstm)
+    before = lstm(x)[0]
+    others = {name: torch.randn_like(p) for name, p in lstm.named_parameters()}
+    for _ in range(2):
+        got, want = (torch.func.functional_call(m, others, (x,))[0] for m in (lstm, theirs))
+        torch.testing.assert_close(got, want, **near)
+        assert torch.equal(lstm(x)[0], before)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", ["parametrized", "by hooks"])
+def test_weight_norm(norm):
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(2, 2, 3, dtype=T)
+    theirs = theirs_of(lstm)
+    put = torch.nn.utils.parametrizations.weight_norm if norm == "parametrized" else torch.nn.utils.weight_norm
+    modules = [put(module, "weight_hh_l0") for module in (lstm, theirs)]
+    optimizers = [torch.optim.SGD(module.parameters(), 0.1) for module in modules]
+    for _ in range(3):
+        for module, optimizer in zip(modules, optimizers, strict=True):
+            optimizer.zero_grad()
+            module(x)[0].square().sum().backward()
+            optimizer.step()
+        for p, q in zip(lstm.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, **near)
+        torch.testing.assert_close(lstm(x)[0], theirs(x)[0], **near)
+
+
+def test_a_tape_keeps_its_weights():
+    """Backward after a step gives the gradients at the old parameters; torch's own refuses, if it can tell."""
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(4, 2, 3, dtype=T)
+    want = torch.autograd.grad(theirs_of(lstm)(x)[0].square().sum(), theirs_of(lstm).parameters(), allow_unused=True)
+    theirs = theirs_of(lstm)
+    want = torch.autograd.grad(theirs(x)[0].square().sum(), [*theirs.parameters()])
+    y = lstm(x)[0]
+    for change in (by_place, by_numpy, by_state_dict):
+        change(lstm)
+    lstm(x)  # packs the new ones
+    got = torch.autograd.grad(y.square().sum(), [*lstm.parameters()])
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, **near)
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """The list of networks that are made of parameters."""
+    from quadgate.torch import _engine
+
+    made: list[Any] = []
+    parameters = _engine._parameters
+    monkeypatch.setattr(_engine, "_parameters", lambda net, views: made.append(net) or parameters(net, views))
+    return made
+
+
+def test_parameters_are_packed_once_a_step(packed):
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    optimizer = torch.optim.SGD(lstm.parameters(), 0.1)
+    for n in range(1, 4):
+        for _ in range(3):
+            lstm(x)[0].sum().backward()
+            with torch.no_grad():
+                lstm(x)
+                lstm(x.repeat(1, 1000, 1))
+        assert len(packed) == n
+        optimizer.step()
+
+
+def test_packing_copies_no_parameter_on_the_way(packed, monkeypatch):
+    from quadgate.torch import _engine
+
+    seen: list[Any] = []
+    successor = _engine._successor
+    monkeypatch.setattr(_engine, "_successor", lambda net, values: seen.append(values) or successor(net, values))
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    lstm(x)
+    by_place(lstm)
+    lstm(x)
+    (values,) = seen
+    assert values["weight_ih_l0"].ctypes.data == lstm.weight_ih_l0.data_ptr()
+    assert values["weight_hh_l0"].ctypes.data == lstm.weight_hh_l0.data_ptr()
+    assert isinstance(packed[0], LSTM)
+
+
+def test_old_parameters_are_freed():
+    """Neither those of another type nor those of before a swap stay behind for longer than a call."""
+    import weakref
+
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    lstm(x)
+    last = weakref.ref(lstm._engine._last["float32", False].net)
+    lstm.double()(x.double())
+    assert last() is None
