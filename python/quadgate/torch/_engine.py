@@ -5,6 +5,7 @@ Everything here computes on NumPy's views of tensors, which share their memory.
 
 from __future__ import annotations
 
+import itertools
 import json
 import weakref
 from collections import OrderedDict
@@ -242,15 +243,14 @@ def backward(
 _live: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 _adopted: OrderedDict[tuple[str, int], Engine] = OrderedDict()
 _ADOPTED = 16
-_count = 0
+_numbers = itertools.count(1)
 
 
 def number(engine: Engine) -> int:
     """Register an engine and return its number."""
-    global _count
-    _count += 1
-    _live[_count] = engine
-    return _count
+    result = next(_numbers)
+    _live[result] = engine
+    return result
 
 
 def spec(o: Options) -> str:
