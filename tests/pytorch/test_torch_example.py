@@ -15,7 +15,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "recurrent_policy.py"
 
 
 def test_recurrent_policy():
-    done = subprocess.run([sys.executable, EXAMPLE, "--quick"], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, "--quick"], capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "gradients are equal" in done.stdout
     assert re.fullmatch(r"RESULT speedup=\d+\.\d\d", done.stdout.splitlines()[-1])
