@@ -65,6 +65,23 @@ def test_inputs_of_no_gradient_cost_none(calls):
     assert calls[-1][2].x is None
 
 
+def test_x_and_y_may_be_overwritten_before_backward():
+    """The tape shares memory with neither."""
+    lstm = qt.LSTM(3, 5, dtype=torch.float64)
+    x = torch.randn(4, 2, 3, dtype=torch.float64)
+    theirs = theirs_of(lstm)
+    want = torch.autograd.grad((2 * theirs(x)[0]).square().sum(), [*theirs.parameters()])
+    given = x.clone()
+    y, (h, c) = lstm(given)
+    given.zero_()
+    loss = y.mul_(2).square().sum()
+    with torch.no_grad():
+        h.zero_()
+        c.zero_()
+    for got, right in zip(torch.autograd.grad(loss, [*lstm.parameters()]), want, strict=True):
+        torch.testing.assert_close(got, right, rtol=1e-11, atol=1e-11)
+
+
 def test_gradients_share_no_memory():
     """clip_grad_norm_ scales in place: two names for the same memory would be scaled twice."""
     lstm = qt.LSTM(3, 5, 2)

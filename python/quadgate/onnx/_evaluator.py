@@ -58,16 +58,16 @@ class ReferenceEvaluator(onnx.reference.ReferenceEvaluator):
     **keywords
         Further arguments of ``onnx.reference.ReferenceEvaluator``.
 
+    Raises
+    ------
+    Exception
+        Whatever an operator raises, with the names of its node and operator in front, and those of the nodes around it.
+
     Notes
     -----
     It is for trying and checking models: all but the LSTMs runs in onnx's own Python. A small tagger (an embedding, two
     bidirectional layers of 64 units, a linear layer; 20 steps of one row) takes 5 to 7 times as long as in onnxruntime.
     With `quadgate.onnx.load` for its LSTMs and NumPy for the rest it takes 0.4 of onnxruntime's time.
-
-    Raises
-    ------
-    Exception
-        Whatever an operator raises, with the names of its node and operator in front, and those of the nodes around it.
 
     Examples
     --------
