@@ -208,8 +208,9 @@ def test_two_processes_have_equal_gradients(tmp_path):
         for rank in range(2)
     ]
     try:
-        said = [worker.communicate(timeout=100)[0] for worker in workers]
+        said = [worker.communicate(timeout=240)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
+            worker.communicate()  # closes its pipe
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)

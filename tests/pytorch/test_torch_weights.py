@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quadgate.lstm import LSTM
 from support.modules import theirs_of
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, its modules are not tested: install torch")
@@ -197,20 +196,36 @@ def test_parameters_are_packed_once_a_step(packed):
         optimizer.step()
 
 
-def test_packing_copies_no_parameter_on_the_way(packed, monkeypatch):
+def test_a_write_while_parameters_are_packed_is_found(monkeypatch):
+    """Another thread or process may write, as in Hogwild: its value is there, at the latest in the call after."""
     from quadgate.torch import _engine
 
-    seen: list[Any] = []
+    lstm, x = qt.LSTM(3, 5, dtype=T), torch.randn(4, 2, 3, dtype=T)
+    as_theirs(lstm, x)
     successor = _engine._successor
-    monkeypatch.setattr(_engine, "_successor", lambda net, values: seen.append(values) or successor(net, values))
-    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
-    lstm(x)
+
+    def meanwhile(net, values):
+        by_numpy(lstm)
+        return successor(net, values)
+
     by_place(lstm)
-    lstm(x)
-    (values,) = seen
-    assert values["weight_ih_l0"].ctypes.data == lstm.weight_ih_l0.data_ptr()
-    assert values["weight_hh_l0"].ctypes.data == lstm.weight_hh_l0.data_ptr()
-    assert isinstance(packed[0], LSTM)
+    with monkeypatch.context() as m:
+        m.setattr(_engine, "_successor", meanwhile)
+        lstm(x)
+    as_theirs(lstm, x)
+
+
+def test_parameters_are_copied_once(packed):
+    """They are packed from the copy that later calls compare with, which a tape does not keep."""
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    for _ in range(2):
+        lstm(x)
+        (last,) = lstm._engine._last.values()
+        assert not last.net.params
+        assert [len(copy) for copy in last.copies] == [4 * p.numel() for p in lstm.parameters()]
+        assert all(v.ctypes.data == p.data_ptr() for v, p in zip(last.views, lstm.parameters(), strict=True))
+        by_place(lstm)
+    assert len(packed) == 2
 
 
 def test_old_parameters_are_freed():

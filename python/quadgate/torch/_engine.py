@@ -119,19 +119,23 @@ class Engine:
             return last.net
         _check_weights(self.options, weights)
         views = [_plain(weight) for weight in weights]
-        net = self._make(key, views) if last is None else _successor(last.net, _parameters(last.net, views))
+        # Packed from the copies: if another thread or process writes meanwhile, the next comparison finds it.
+        copies = [bytearray(view) for view in views]
+        arrays = [np.frombuffer(copy, view.dtype).reshape(view.shape) for copy, view in zip(copies, views, strict=True)]
+        net = self._make(key, arrays) if last is None else _successor(last.net, _parameters(last.net, arrays))
         others = {k: v for k, v in self._last.items() if k[0] == dtype}  # not those of before .to()
-        self._last = {**others, key: Packed(net, marks, views, [bytearray(view) for view in views])}
+        self._last = {**others, key: Packed(net, marks, views, copies)}
         return net
 
-    def _make(self, key: tuple[str, bool], views: list[Array]) -> Network:
+    def _make(self, key: tuple[str, bool], arrays: list[Array]) -> Network:
         """Return the first network of a type."""
         dtype, chance = key
         o = self.options._replace(dtype=np.dtype(dtype), **({} if chance else CHANCE)).checked()
         kind: type[Network] = RNN if o.elman else LSTM
         net = kind.__new__(kind)
         net._configure(o)
-        net._start(_parameters(net, views))
+        net._start(_parameters(net, arrays))
+        net._snapshot = Snapshot(net._snapshot.core, {})
         return net
 
 
@@ -164,7 +168,7 @@ def _successor(net: Network, values: dict[str, Array]) -> Network:
     new = type(net).__new__(type(net))
     for name in ("_batch_first", "_generator", "_lock", "_mask_plan", "_options", "_pid", "_shapes"):
         setattr(new, name, getattr(net, name))
-    new._snapshot = Snapshot(net._snapshot.core.successor(list(values.values())), values)
+    new._snapshot = Snapshot(net._snapshot.core.successor(list(values.values())), {})  # no need to keep the arrays
     return new
 
 
@@ -180,9 +184,9 @@ def names(o: Options) -> list[str]:
     return result
 
 
-def _parameters(net: Network, views: Sequence[Array]) -> dict[str, Array]:
+def _parameters(net: Network, arrays: Sequence[Array]) -> dict[str, Array]:
     """Return the core's parameters by name from the arrays in the order of `names`."""
-    rest = iter(views)
+    rest = iter(arrays)
     values = {}
     for name in net._shapes:
         value = next(rest)
