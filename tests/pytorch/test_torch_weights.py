@@ -206,7 +206,9 @@ def test_a_write_while_parameters_are_packed_is_found(monkeypatch):
 
     def meanwhile(net, values):
         by_numpy(lstm)
-        return successor(net, values)
+        result = successor(net, values)
+        by_data_in_place(lstm)
+        return result
 
     by_place(lstm)
     with monkeypatch.context() as m:
