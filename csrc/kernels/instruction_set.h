@@ -9,6 +9,7 @@
 #include "kernels/norm.h"
 #include "kernels/project.h"
 #include "kernels/table.h"
+#include "kernels/train.h"
 
 namespace quadgate {
 namespace QG_ISA {
@@ -40,7 +41,12 @@ constexpr Kernels<Real> functions() {
           normalised_backward<Cell, Real>,
           weight_gradient<Real>,
           column_sums<Real>,
-          activate_all<Real>};
+          activate_all<Real>,
+          slopes<Real>,
+          softmax_rows<Real>,
+          adam<Real>,
+          sgd<Real>,
+          squares<Real>};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _core
 from .._params import freeze
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ Swap = tuple[object, str, object]  # object, attribute, new value
 
 
 def replace_all(swaps: Iterable[Swap]) -> None:
-    """Set all the attributes, or none of them.
+    """Set all the attributes, or none of them: no interrupt finds some old and some new.
 
     Parameters
     ----------
     swaps : iterable of (object, attribute, value)
         Everything that changes in a step: snapshots of layers, the optimizer's state.
     """
-    for target, name, value in list(swaps):
-        setattr(target, name, value)
+    _core.replace_all(list(swaps))
 
 
 def lay_out(arrays: Sequence[Array], dtype: np.dtype[Any]) -> tuple[Array, list[Array]]:
@@ -52,4 +52,10 @@ def views(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
         end = at + math.prod(shape)
         result.append(flat[at:end].reshape(shape))
         at = end
+    return result
+
+
+def vector(block: _core.Block, dtype: np.dtype[Any]) -> Array:
+    """Return a block as a vector, which can never be made writable."""
+    result: Array = np.frombuffer(memoryview(block), dtype)
     return result

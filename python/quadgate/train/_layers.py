@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Values = Mapping[str, Array]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+_INT64 = np.dtype(np.int64)
 
 
 class Context:
@@ -216,6 +217,16 @@ class _Plain:
         self.params = MappingProxyType(dict(params))
 
 
+class _Packed(_Plain):
+    """The same with the core's form of them."""
+
+    __slots__ = ("core",)
+
+    def __init__(self, core: _core.Dense, params: Values) -> None:
+        super().__init__(params)
+        self.core = core
+
+
 class Embedding(Layer):
     """A learned vector for each of a set of numbers.
 
@@ -251,26 +262,32 @@ class Embedding(Layer):
         return (*shape, self.embedding_dim)
 
     def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
-        """Return the vectors of integers x (B, T): (B, T, embedding_dim)."""
-        ids = self._ids(x)
-        return self.params["weight"][ids], ids if context.training else None
+        """Return the vectors of integers x (B, T): (B, T, embedding_dim).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x holds no integers, or one that has no vector.
+        """
+        ids = _check.array(values(x), "x", "integers", "iu")
+        flat, shape = _check.plain(ids.reshape(-1), _INT64), ids.shape
+        try:
+            y = _core.embed(self.params["weight"], flat)
+        except IndexError as error:
+            raise ValueError(f"{self!r}: {error}") from None
+        return y.reshape(*shape, self.embedding_dim), (flat, shape) if context.training else None
 
     def backward(
         self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
     ) -> tuple[Any, dict[str, Array]]:
         """Return None, which integers have for a gradient, and that of ``weight``."""
-        to = out["weight"] if out else np.empty((self.num_embeddings, self.embedding_dim), self.dtype)
-        to[...] = 0
-        np.add.at(to, tape, values(dy))
+        flat, shape = tape
+        rows, swapped = _rows(dy)
+        if swapped:
+            flat = np.ascontiguousarray(flat.reshape(shape).T).ravel()
+        to = _target(out, "weight", (self.num_embeddings, self.embedding_dim), self.dtype)
+        _core.embed_back(flat, rows, to)
         return None, {"weight": to}
-
-    def _ids(self, x: Any) -> Array:
-        ids = _check.array(values(x), "x", "integers", "iu")
-        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self.num_embeddings):
-            raise ValueError(
-                f"x must hold integers from 0 to {self.num_embeddings - 1}, got {ids.min()} to {ids.max()}"
-            )
-        return ids
 
     def successor(self, values: Values) -> list[Swap]:
         """Return the swap of the one snapshot."""
@@ -331,42 +348,32 @@ class Dense(Layer):
         return (*shape[:-1], self.units_out)
 
     def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
-        """Return f(x W^T + b), (..., units_out)."""
-        x, params = values(x), self.params
-        z = x @ params["weight"].T
-        if self.bias:
-            z += params["bias"]
-        y = z if self.activation is None else _core.activation(*_whole(self.activation), np.ascontiguousarray(z))
-        return y, (x, z, y, params) if context.training else None
+        """Return f(x W^T + b), (..., units_out), in x's order of memory."""
+        x = values(x)
+        if x.ndim < 2 or x.shape[-1] != self.units_in:
+            raise self._refuse(x.shape, f"(..., {self.units_in})")
+        core = self._snapshot.core
+        rows, swapped = _rows(_check.plain(x, self.dtype) if x.dtype != self.dtype else x)
+        y, z = core.forward(rows, context.training)
+        return _unrowed(y, x.shape, swapped), (core, rows, z, y, x.shape, swapped) if context.training else None
 
     def backward(
         self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
     ) -> tuple[Any, dict[str, Array]]:
         """Return the gradients of x, of ``weight`` and of ``bias``."""
-        x, z, y, params = tape
-        dz = dy
-        if self.activation == "tanh":
-            dz = dy * (1 - y * y)
-        elif self.activation == "sigmoid":
-            dz = dy * (y - y * y)
-        elif self.activation == "relu":
-            dz = dy * (y > 0)
-        elif self.activation is not None:
-            raise NotImplementedError(self.activation)
-        del z
-        flat, rows = dz.reshape(-1, self.units_out), x.reshape(-1, self.units_in)
-        grads = {"weight": flat.T @ rows}
+        core, rows, z, y, shape, swapped = tape
+        dy = np.ascontiguousarray(dy.swapaxes(0, 1) if swapped else dy, self.dtype).reshape(len(rows), self.units_out)
+        grads = {"weight": _target(out, "weight", (self.units_out, self.units_in), self.dtype)}
         if self.bias:
-            grads["bias"] = flat.sum(0)
-        if out:
-            for name, grad in grads.items():
-                out[name][...] = grad
-            grads = {name: out[name] for name in grads}
-        return dz @ params["weight"] if need_x else None, grads
+            grads["bias"] = _target(out, "bias", (self.units_out,), self.dtype)
+        dx = core.backward(rows, z, y, dy, need_x, grads["weight"], grads.get("bias"))
+        return None if dx is None else _unrowed(dx, shape, swapped), grads
 
     def successor(self, values: Values) -> list[Swap]:
-        """Return the swap of the one snapshot."""
-        return [(self, "_snapshot", _Plain(_owned(values)))]
+        """Return the swap of the one snapshot, with the weight packed for products."""
+        read = _owned(values)
+        activation = None if self.activation is None else _whole(self.activation)
+        return [(self, "_snapshot", _Packed(_core.Dense(read["weight"], read.get("bias"), activation), read))]
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -575,6 +582,27 @@ def from_config(config: Mapping[str, Any]) -> Layer:
 def _owned(values: Values) -> dict[str, Array]:
     """Return arrays that nothing can write to: those that could be written are copied."""
     return {name: freeze(value) if value.flags.writeable else value for name, value in values.items()}
+
+
+def _rows(x: Array) -> tuple[Array, bool]:
+    """Return x (..., N) as rows (n, N) in their order of memory; True if that is x's with two axes swapped."""
+    if not x.flags.c_contiguous and x.ndim == 3 and x.swapaxes(0, 1).flags.c_contiguous:
+        return x.swapaxes(0, 1).reshape(-1, x.shape[-1]), True
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1]), False
+
+
+def _unrowed(rows: Array, shape: tuple[int, ...], swapped: bool) -> Array:
+    """Return rows as an array of the leading axes of `shape`, the inverse of `_rows`."""
+    result: Array
+    if swapped:
+        result = rows.reshape(shape[1], shape[0], rows.shape[-1]).swapaxes(0, 1)
+    else:
+        result = rows.reshape(*shape[:-1], rows.shape[-1])
+    return result
+
+
+def _target(out: Mapping[str, Array] | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    return np.empty(shape, dtype) if out is None else out[name]
 
 
 def _whole(activation: _options.Activation) -> tuple[str, float, float]:

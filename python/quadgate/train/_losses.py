@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _check
+from .. import _check, _core
+from ._layers import _rows, _unrowed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+
+Result = tuple[float, "Array | None"]  # sum of w * l, and the gradient of that divided by the divisor
+Function = Callable[["Array", Any, "Array | None", float, bool], Result]  # outputs, targets, w, divisor, gradient
+Positions = tuple["Array", Callable[[], "Array"]]
 
 
 class Part(NamedTuple):
@@ -48,7 +55,7 @@ class Loss:
 
     __slots__ = ("_function", "name")
 
-    def __init__(self, name: str, function: Callable[[Array, Any, Array | None], tuple[Array, Callable[[], Array]]]):
+    def __init__(self, name: str, function: Function):
         self.name, self._function = name, function
 
     def __call__(
@@ -103,21 +110,15 @@ class Loss:
     ) -> Part:
         """Return the sums of a part of a batch, and the gradient divided by `divisor`: by default its own weight."""
         w = position_weights(outputs.shape[:-1], weights, mask, lengths)
-        weight = float(np.prod(outputs.shape[:-1])) if w is None else float(w.sum())
-        each, slope = self._function(outputs, targets, w)
-        total = float((each if w is None else np.where(w > 0, each * w, 0)).sum(dtype=np.float64))
-        if not gradient:
-            return Part(total, weight, None)
-        d = (divisor if divisor is not None else weight) or 1.0
-        scale: Any = 1.0 / d if w is None else (w / d)[..., None]
-        g = slope()
-        g = g * scale if w is None else np.where(w[..., None] > 0, g * scale, 0)
-        return Part(total, weight, g.astype(outputs.dtype, copy=False))
+        weight = float(math.prod(outputs.shape[:-1])) if w is None else float(w.sum())
+        d = (weight if divisor is None else divisor) or 1.0
+        total, doutputs = self._function(outputs, targets, w, d, gradient)
+        return Part(total, weight, doutputs)
 
     def weight(self, shape: tuple[int, ...], *, weights: Any = None, mask: Any = None, lengths: Any = None) -> float:
         """Return the sum of w over positions of this shape, the outputs' without its last axis: a batch's divisor."""
         w = position_weights(shape, weights, mask, lengths)
-        return float(np.prod(shape)) if w is None else float(w.sum())
+        return float(math.prod(shape)) if w is None else float(w.sum())
 
     def __repr__(self) -> str:
         return f"<loss {self.name}>"
@@ -173,75 +174,83 @@ def get(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def _targets(outputs: Array, targets: Any) -> Array:
-    t = _check.array(targets, "targets")
-    if t.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
-        t = t[..., None]
-    if t.shape != outputs.shape:
-        raise ValueError(f"targets must have the outputs' shape {outputs.shape}, got {t.shape}")
-    return t.astype(outputs.dtype, copy=False)
-
-
-def _softmax(outputs: Array, targets: Any, w: Array | None) -> Any:
+def _softmax(outputs: Array, targets: Any, w: Array | None, divisor: float, gradient: bool) -> Result:
     if np.shape(targets) == outputs.shape:
-        return _soft(outputs, targets, w)
+        return _soft(outputs, targets, w, divisor, gradient)
     t = _check.array(targets, "targets", "class numbers (integers)", "iu")
     if t.shape != outputs.shape[:-1]:
         raise ValueError(f"targets must have shape {outputs.shape[:-1]}, got {t.shape}")
-    t = t if w is None else np.where(w > 0, t, 0)
-    if t.size and (int(t.min()) < 0 or int(t.max()) >= outputs.shape[-1]):
-        raise ValueError(f"targets must be class numbers from 0 to {outputs.shape[-1] - 1}, got {t.min()} to {t.max()}")
-    z = outputs - outputs.max(-1, keepdims=True)
-    e = np.exp(z)
-    s = e.sum(-1, keepdims=True)
-    each = np.log(s[..., 0]) - np.take_along_axis(z, t[..., None], -1)[..., 0]
-
-    def slope() -> Array:
-        p: Array = e / s
-        np.put_along_axis(p, t[..., None], np.take_along_axis(p, t[..., None], -1) - 1, -1)
-        return p
-
-    return each, slope
+    rows, swapped = _rows(outputs)
+    if swapped:
+        t, w = t.T, None if w is None else w.T
+    t = np.ascontiguousarray(t, np.int64).reshape(-1)
+    try:
+        total, d = _core.softmax_cross_entropy(
+            rows, t, None if w is None else np.ascontiguousarray(w).reshape(-1), divisor, gradient
+        )
+    except IndexError as error:
+        raise ValueError(f"class numbers: {error}") from None
+    return total, None if d is None else _unrowed(d, outputs.shape, swapped)
 
 
-def _soft(outputs: Array, targets: Any, w: Array | None) -> Any:
-    t = _targets(outputs, targets)
-    z = outputs - outputs.max(-1, keepdims=True)
+def _plain(function: Callable[[Array, Array], tuple[Array, Callable[[], Array]]]) -> Function:
+    """Return the loss of a function (outputs, targets) -> (loss of each position, function that makes the slope)."""
+
+    def apply(outputs: Array, targets: Any, w: Array | None, divisor: float, gradient: bool) -> Result:
+        t = _check.array(targets, "targets")
+        if t.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
+            t = t[..., None]
+        if t.shape != outputs.shape:
+            raise ValueError(f"targets must have the outputs' shape {outputs.shape}, got {t.shape}")
+        if w is not None:  # nothing that the others hold may reach the result, NaN least of all
+            outputs, t = (np.where(w[..., None] > 0, a, a.dtype.type(0)) for a in (outputs, t))
+        each, slope = function(outputs, t.astype(outputs.dtype, copy=False))
+        total = float((each if w is None else each * w).sum(dtype=np.float64))
+        if not gradient:
+            return total, None
+        scale = 1.0 / divisor if w is None else (w / divisor)[..., None].astype(outputs.dtype)
+        return total, (slope() * scale).astype(outputs.dtype, copy=False)
+
+    return apply
+
+
+def _soft_of(z: Array, t: Array) -> Positions:
+    z = z - z.max(-1, keepdims=True)
     e = np.exp(z)
     s = e.sum(-1, keepdims=True)
     return (t * (np.log(s) - z)).sum(-1), lambda: e / s * t.sum(-1, keepdims=True) - t
 
 
-def _mse(outputs: Array, targets: Any, w: Array | None) -> Any:
-    d = outputs - _targets(outputs, targets)
+def _mse(y: Array, t: Array) -> Positions:
+    d = y - t
     return (d * d).mean(-1), lambda: d * (2.0 / d.shape[-1])
 
 
-def _mae(outputs: Array, targets: Any, w: Array | None) -> Any:
-    d = outputs - _targets(outputs, targets)
+def _mae(y: Array, t: Array) -> Positions:
+    d = y - t
     return np.abs(d).mean(-1), lambda: np.sign(d) / d.shape[-1]
 
 
-def _huber(outputs: Array, targets: Any, w: Array | None) -> Any:
-    d = outputs - _targets(outputs, targets)
+def _huber(y: Array, t: Array) -> Positions:
+    d = y - t
     near = np.clip(d, -1, 1)
     return (near * (d - near / 2)).mean(-1), lambda: near / d.shape[-1]
 
 
-def _binary(outputs: Array, targets: Any, w: Array | None) -> Any:
-    t, z = _targets(outputs, targets), outputs
+def _binary(z: Array, t: Array) -> Positions:
     e = np.exp(-np.abs(z))
     each = np.maximum(z, 0) - z * t + np.log1p(e)
     return each.mean(-1), lambda: (np.where(z >= 0, 1 / (1 + e), e / (1 + e)) - t) / z.shape[-1]
 
 
-_FIRST = {
+_soft = _plain(_soft_of)
+_FIRST: dict[str, Function] = {
     "softmax_cross_entropy": _softmax,
     "categorical_crossentropy": _soft,
-    "mse": _mse,
-    "mae": _mae,
-    "huber": _huber,
-    "binary_cross_entropy": _binary,
+    "mse": _plain(_mse),
+    "mae": _plain(_mae),
+    "huber": _plain(_huber),
+    "binary_cross_entropy": _plain(_binary),
 }
 LOSSES = {name: Loss(name, function) for name, function in _FIRST.items()}
 LOSSES |= {

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .. import _check
-from ._commit import lay_out
+from .. import _check, _core
+from ._commit import lay_out, vector, views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,10 +74,12 @@ class State:
         The vector whose consecutive views the parameters of the last update are; None before the first.
     """
 
-    __slots__ = ("flat", "slots", "step")
+    __slots__ = ("_blocks", "_spare", "flat", "slots", "step")
 
     def __init__(self, step: int, slots: Mapping[str, list[Array]], flat: Array | None) -> None:
         self.step, self.slots, self.flat = step, slots, flat
+        self._blocks: list[_core.Block] = []  # that flat and the slots lie in
+        self._spare: list[_core.Block] = []  # of the step before: written again once nothing looks at them
 
 
 class Optimizer:
@@ -128,7 +130,7 @@ class Optimizer:
 
     def start(self, params: Sequence[Array]) -> State:
         """Return the state before the first step, for parameters of one type in this order."""
-        return self.restore(params, 0, {name: [np.zeros_like(p) for p in params] for name in self._slots})
+        return self.restore(params, 0, {name: [np.zeros_like(p) for p in params] for name in self._used()})
 
     def restore(self, params: Sequence[Array], step: int, slots: Mapping[str, Sequence[Array]]) -> State:
         """Return a state with the given step and running means, for example from a file.
@@ -138,11 +140,11 @@ class Optimizer:
         ValueError
             If the names or shapes are not those of this optimizer and these parameters.
         """
-        if slots.keys() != set(self._slots):
-            raise ValueError(f"the state must have {', '.join(self._slots) or 'no slots'}, got {', '.join(slots)}")
+        if slots.keys() != set(self._used()):
+            raise ValueError(f"the state must have {', '.join(self._used()) or 'no slots'}, got {', '.join(slots)}")
         dtype = params[0].dtype if params else np.dtype(np.float32)
         made = {}
-        for name in self._slots:
+        for name in self._used():
             read = list(slots[name])
             if [a.shape for a in read] != [p.shape for p in params]:
                 raise ValueError(f"{name} of the state must have the parameters' shapes")
@@ -167,32 +169,40 @@ class Optimizer:
         """
         if not len(params) == len(grads) == len(next(iter(state.slots.values()), params)):
             raise ValueError(f"there must be a gradient and a state for each of {len(params)} parameters")
-        scales = self._scales(grads)
-        made = [
-            self._move(p, self._clipped(g, s), state, i)
-            for i, (p, g, s) in enumerate(zip(params, grads, scales, strict=True))
-        ]
+        shapes = [p.shape for p in params]
         dtype = params[0].dtype if params else np.dtype(np.float32)
-        flat, new = lay_out([m[0] for m in made], dtype)
-        slots = {name: lay_out([m[1 + k] for m in made], dtype)[1] for k, name in enumerate(self._slots)}
-        return new, State(state.step + 1, slots, flat)
+        size = sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+        if not size:
+            return list(params), State(state.step + 1, state.slots, state.flat)
+        plain = [_check.plain(g, dtype) for g in grads]
+        slots = [state.slots[name] for name in self._used()]
+        blocks = [_spare(state, size) for _ in range(1 + len(slots))]
+        _core.optimize(self._numbers_of(state.step), list(params), plain, slots, self._scales(plain), blocks)
+        flat, *means = (vector(block, dtype) for block in blocks)
+        made = {name: views(mean, shapes) for name, mean in zip(self._used(), means, strict=True)}
+        new = State(state.step + 1, made, flat)
+        new._blocks, new._spare = blocks, list(state._blocks)
+        return views(flat, shapes), new
 
     def _scales(self, grads: Sequence[Array]) -> list[float]:
         if self.clip_norm is None and self.clip_each is None:
             return [1.0] * len(grads)
-        squares = [float(np.sum(np.square(g, dtype=np.float64))) for g in grads]
+        squares = _core.gradient_squares(list(grads))
         if self.clip_norm is not None:
             squares = [sum(squares)] * len(grads)
         bound = self.clip_norm or self.clip_each or 0.0
         return [bound / norm if (norm := math.sqrt(s)) > bound else 1.0 for s in squares]
 
-    def _clipped(self, g: Array, scale: float) -> Array:
-        if self.clip_value is not None:
-            return np.clip(g, -self.clip_value, self.clip_value)
-        return g if scale == 1.0 else g * g.dtype.type(scale)
+    def _used(self) -> tuple[str, ...]:
+        """Return the names of the running means that this optimizer updates."""
+        return self._slots
 
-    def _move(self, p: Array, g: Array, state: State, i: int) -> tuple[Array, ...]:
+    def _numbers_of(self, step: int) -> tuple[Any, ...]:
+        """Return the numbers of a step for the core."""
         raise NotImplementedError
+
+    def _bound(self) -> float:
+        return math.inf if self.clip_value is None else self.clip_value
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values, with the class's name as "optimizer".
@@ -258,10 +268,11 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=True needs a momentum above 0")
 
-    def _move(self, p: Array, g: Array, state: State, i: int) -> tuple[Array, ...]:
-        kind = p.dtype.type
-        u = kind(self.momentum) * state.slots["velocity"][i] + g
-        return p - kind(self.rate(state.step)) * (g + kind(self.momentum) * u if self.nesterov else u), u
+    def _used(self) -> tuple[str, ...]:
+        return self._slots if self.momentum else ()
+
+    def _numbers_of(self, step: int) -> tuple[Any, ...]:
+        return "sgd", self._bound(), self.momentum, self.rate(step), self.nesterov
 
 
 class Adam(Optimizer):
@@ -304,14 +315,10 @@ class Adam(Optimizer):
         self.beta_1, self.beta_2 = _fraction(beta_1, "beta_1"), _fraction(beta_2, "beta_2")
         self.epsilon = _check.positive(epsilon, "epsilon")
 
-    def _move(self, p: Array, g: Array, state: State, i: int) -> tuple[Array, ...]:
-        kind, k, rate = p.dtype.type, state.step + 1, self.rate(state.step)
-        m, v = state.slots["m"][i], state.slots["v"][i]
-        m = kind(self.beta_1) * m + kind(1 - self.beta_1) * g
-        v = kind(self.beta_2) * v + kind(1 - self.beta_2) * (g * g)
-        root = np.sqrt(v) * kind(1 / math.sqrt(1 - self.beta_2**k)) + kind(self.epsilon)
-        kept = p * kind(1 - rate * self._decay) if self._decay else p
-        return kept - kind(rate / (1 - self.beta_1**k)) * m / root, m, v
+    def _numbers_of(self, step: int) -> tuple[Any, ...]:
+        rate = self.rate(step)
+        less = (1 - self.beta_1 ** (step + 1), 1 - self.beta_2 ** (step + 1))
+        return "adam", self._bound(), self.beta_1, self.beta_2, self.epsilon, rate, 1 - rate * self._decay, *less
 
 
 class AdamW(Adam):
@@ -400,3 +407,14 @@ def _fraction(value: float, name: str) -> float:
     if not 0 <= result < 1:
         raise ValueError(f"{name} must be from 0 to below 1, got {result}")
     return result
+
+
+def _spare(state: State, size: int) -> _core.Block:
+    """Return a block of so many bytes: one of the step before last if nothing looks at it any more, or a new one."""
+    while True:
+        try:
+            block = state._spare.pop()  # never the same for two threads
+        except IndexError:
+            return _core.Block(size)
+        if block.exports == 0:
+            return block
