@@ -75,9 +75,17 @@ QG_INLINE Vec<Real> bounded(Vec<Real> g, Real scale, Real bound) {
 template <class Real>
 void adam(const AdamStep<Real>& step) {
   const AdamStep<Real> s = step;  // a copy, which stores cannot change
+  constexpr size_t kAhead = 1024 / sizeof(Real);  // out of L2, where hardware prefetch starts anew on every page
   constexpr size_t W = Vec<Real>::kWidth;
   for (size_t i = 0; i < s.n; i += W) {
     const int n = lanes_of<Real>(i / W, s.n);
+    __builtin_prefetch(s.p + i + kAhead);
+    __builtin_prefetch(s.g + i + kAhead);
+    __builtin_prefetch(s.m + i + kAhead);
+    __builtin_prefetch(s.v + i + kAhead);
+    __builtin_prefetch(s.p_out + i + kAhead, 1);
+    __builtin_prefetch(s.m_out + i + kAhead, 1);
+    __builtin_prefetch(s.v_out + i + kAhead, 1);
     const Vec<Real> g = bounded(load_upto(s.g + i, n), s.scale, s.bound), p = load_upto(s.p + i, n);
     const Vec<Real> m = fma(set1(s.beta_1), load_upto(s.m + i, n), set1(s.less_1) * g);
     const Vec<Real> v = fma(set1(s.beta_2), load_upto(s.v + i, n), set1(s.less_2) * g * g);
