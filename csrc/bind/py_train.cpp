@@ -8,6 +8,7 @@
 #include "bind/arrays.h"
 #include "bind/gil.h"
 #include "bind/py_block.h"
+#include "bind/py_commit.h"
 #include "bind/py_options.h"
 #include "train/dense.h"
 #include "train/embedding.h"
@@ -242,17 +243,6 @@ py::object softmax_cross_entropy(py::handle logits_, py::handle targets, py::han
 
 // ---------------------------------------------------------------------------------------------------------- optimizers
 
-// The items of a list or tuple.
-std::vector<py::object> items_of(py::handle list, const char* what) {
-  if (!PyList_CheckExact(list.ptr()) && !PyTuple_CheckExact(list.ptr()))
-    throw py::type_error(std::string(what) + " must be a list");
-  const Py_ssize_t n = PySequence_Fast_GET_SIZE(list.ptr());
-  std::vector<py::object> items;
-  items.reserve(size_t(n));
-  for (Py_ssize_t i = 0; i < n; ++i) items.push_back(borrowed(PySequence_Fast_GET_ITEM(list.ptr(), i)));
-  return items;
-}
-
 template <class Real>
 const Real* flat(py::handle h, size_t n, const char* what) {
   const View<Real> v(h);
@@ -353,65 +343,11 @@ py::object optimize(py::handle numbers, py::handle params_, py::handle grads_, p
   });
 }
 
-// -------------------------------------------------------------------------------------------------------------- commit
-
-// replace_all(swaps): sets attributes, given as (object, name, value) or (object, name, value, expected). False, and
-// nothing is changed, where one is not the expected object. One call, in which no signal handler runs; with the GIL no
-// other thread either. If an attribute cannot be set, those before it are set back.
-py::object replace_all(py::handle swaps_) {
-  struct Swap {
-    py::object object, name, value, expected, before;
-  };
-  std::vector<Swap> swaps;  // freed last: destructors of the old values may run Python's code
-  for (const py::object& item : items_of(swaps_, "swaps")) {
-    const Py_ssize_t n = PyTuple_CheckExact(item.ptr()) ? PyTuple_GET_SIZE(item.ptr()) : 0;
-    if (n != 3 && n != 4) throw py::type_error("swaps must be tuples (object, name, value) or (..., expected)");
-    auto at = [&](Py_ssize_t i) { return borrowed(PyTuple_GET_ITEM(item.ptr(), i)); };
-    if (!PyUnicode_CheckExact(at(1).ptr())) throw py::type_error("an attribute's name must be a str");
-    swaps.push_back({at(0), at(1), at(2), n == 4 ? at(3) : py::object(), {}});
-  }
-  for (Swap& s : swaps) s.before = owned(PyObject_GetAttr(s.object.ptr(), s.name.ptr()));
-  for (const Swap& s : swaps)
-    if (s.expected && !s.before.is(s.expected)) return borrowed(Py_False);
-  for (size_t i = 0; i < swaps.size(); ++i) {
-    if (PyObject_SetAttr(swaps[i].object.ptr(), swaps[i].name.ptr(), swaps[i].value.ptr()) == 0) continue;
-    PyObject *type, *error, *trace;
-    PyErr_Fetch(&type, &error, &trace);
-    while (i-- > 0)
-      if (PyObject_SetAttr(swaps[i].object.ptr(), swaps[i].name.ptr(), swaps[i].before.ptr()) != 0) PyErr_Clear();
-    PyErr_Restore(type, error, trace);
-    throw PythonError();
-  }
-  return borrowed(Py_True);
-}
-
-// A function of the module with any number of positional arguments.
-template <auto function>
-struct ModuleFunction;
-template <class... Args, py::object (*function)(Args...)>
-struct ModuleFunction<function> {
-  static PyMethodDef entry(const char* name) {
-    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)), METH_FASTCALL, nullptr};
-  }
-
- private:
-  static PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t n) {
-    return guarded([&] {
-      if (n != Py_ssize_t(sizeof...(Args)))
-        throw py::type_error("expected " + std::to_string(sizeof...(Args)) + " arguments, got " + std::to_string(n));
-      return apply(args, std::index_sequence_for<Args...>());
-    });
-  }
-  template <size_t... I>
-  static py::object apply(PyObject* const* args, std::index_sequence<I...>) {
-    return function(Args(args[I])...);
-  }
-};
-
 }  // namespace
 
 void register_train(py::module_& m) {
   register_block(m);
+  register_commit(m);
   static PyMethodDef methods[] = {Method<&forward_of>::entry("forward"), Method<&backward_of>::entry("backward"), {}};
   static PyGetSetDef properties[] = {{}};
   Object<PyDense>::define(m, "quadgate._core.Dense", &create_dense, methods, properties);
@@ -420,9 +356,8 @@ void register_train(py::module_& m) {
                                     ModuleFunction<&softmax_cross_entropy>::entry("softmax_cross_entropy"),
                                     ModuleFunction<&squares_of>::entry("gradient_squares"),
                                     ModuleFunction<&optimize>::entry("optimize"),
-                                    ModuleFunction<&replace_all>::entry("replace_all"),
                                     {}};
-  if (PyModule_AddFunctions(m.ptr(), functions) != 0) throw py::error_already_set();
+  add_functions(m, functions);
 }
 
 }  // namespace quadgate

@@ -148,7 +148,9 @@ def test_a_model_after_twenty_steps(dtype):
             swaps += layer.successor({name: p for (of, name), p in zip(keys, params, strict=True) if of is layer})
         _layers.replace_all(swaps)
         theirs.zero_grad()
-        expected = torch.nn.functional.cross_entropy(model(torch.tensor(x)).reshape(-1, 19), torch.tensor(t.reshape(-1)))
+        expected = torch.nn.functional.cross_entropy(
+            model(torch.tensor(x)).reshape(-1, 19), torch.tensor(t.reshape(-1))
+        )
         expected.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         theirs.step()

@@ -47,7 +47,10 @@ CASES = [
     ((4, 6, 3), {"lengths": [6, 0, 2, 3]}),
     ((4, 6, 3), {"weights": [1.0, 0.0, 0.5, 2.0]}),
     ((4, 6, 3), {"weights": np.random.default_rng(5).random((4, 6))}),
-    ((4, 6, 3), {"mask": np.random.default_rng(6).random((4, 6)) < 0.7, "lengths": [6, 5, 1, 3], "weights": [1, 2, 3, 4]}),
+    (
+        (4, 6, 3),
+        {"mask": np.random.default_rng(6).random((4, 6)) < 0.7, "lengths": [6, 5, 1, 3], "weights": [1, 2, 3, 4]},
+    ),
     ((5, 3), {"weights": [1, 0, 2, 3, 4], "mask": [True, True, False, True, True]}),
 ]
 

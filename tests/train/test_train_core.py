@@ -20,13 +20,16 @@ pytestmark = pytest.mark.numbers
 TYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 ROWS, COLUMNS = (1, 2, 6, 7, 13, 97), (1, 3, 16, 17, 65, 130)
 SHAPES = [
-    *((r, i, o) for (r, i), o in zip(itertools.product(ROWS, COLUMNS), itertools.cycle((5, 1, 16, 33, 64, 67, 2, 129)))),
+    *(
+        (r, i, o)
+        for (r, i), o in zip(itertools.product(ROWS, COLUMNS), itertools.cycle((5, 1, 16, 33, 64, 67, 2, 129)))
+    ),
     (1300, 9, 3),  # more rows than a piece has
     (40, 2050, 4),  # several slices of k
     (3, 5, 2050),
     (0, 3, 4),
 ]
-ACTIVATIONS = [(name, *(numbers + (0.0, 0.0))[:2]) for name, numbers in activations.DEFAULTS.items()]
+ACTIVATIONS = [(name, *(*numbers, 0.0, 0.0)[:2]) for name, numbers in activations.DEFAULTS.items()]
 
 
 def arrays(dtype, *shapes, seed=0):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _check, _core
-from ._layers import _rows, _unrowed
+from ._layer import _rows, _unrowed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

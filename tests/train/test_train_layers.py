@@ -55,7 +55,9 @@ def check_gradients(layers, x, context, loss=None, count=12):
         fresh = train.Context(True, context.lengths, context.mask, dict(states) if states is not None else None)
         return float((forward(layers, x, fresh)[0] * weights).sum())
 
-    y, tapes = forward(layers, x, train.Context(True, context.lengths, context.mask, dict(states) if states else states))
+    y, tapes = forward(
+        layers, x, train.Context(True, context.lengths, context.mask, dict(states) if states else states)
+    )
     dx, grads = backward(layers, tapes, weights.astype(y.dtype), need_x=True)
     step = 1e-6
     for (k, name), grad in grads.items():
@@ -261,7 +263,10 @@ def test_bad_arguments():
         (lambda: train.Recurrent(lstm).bind(rng, F64), "must have the model's dtype float64"),
         (lambda: train.FinalState().bind(rng, f32, None), "must come directly behind an LSTM or an RNN, got nothing"),
         (lambda: train.FinalState().bind(rng, f32, dense), r"got Dense\("),
-        (lambda: dense.output_shape((None, None, 3)), r"Dense\(units_in=2, .*needs \(..., 2\), got the shape \(\?, \?, 3"),
+        (
+            lambda: dense.output_shape((None, None, 3)),
+            r"Dense\(units_in=2, .*needs \(..., 2\), got the shape \(\?, \?, 3",
+        ),
         (lambda: dense.forward(np.zeros((2, 3)), train.Context()), r"needs \(..., 2\), got the shape \(2, 3\)"),
         (lambda: train.Recurrent(lstm).output_shape((None, 4)), r"needs \(B, T, 4\), got the shape \(\?, 4\)"),
         (lambda: embedding.forward(np.array([[0, 4]]), train.Context()), "x must be from 0 to 3, got 4"),
