@@ -6,6 +6,7 @@
 #include "kernels/backward.h"
 #include "kernels/forward.h"
 #include "kernels/gradients.h"
+#include "kernels/narrow.h"
 #include "kernels/norm.h"
 #include "kernels/project.h"
 #include "kernels/table.h"
@@ -46,7 +47,10 @@ constexpr Kernels<Real> functions() {
           softmax_rows<Real>,
           adam<Real>,
           sgd<Real>,
-          squares<Real>};
+          squares<Real>,
+          narrow_forward<Real>,
+          narrow_input_gradient<Real>,
+          narrow_weight_gradient<Real>};
 }
 
 }  // namespace

@@ -30,6 +30,9 @@ struct Kernels {
   void (*adam)(const AdamStep<Real>&);
   void (*sgd)(const SgdStep<Real>&);
   Real (*squares)(const Real* x, size_t n);  // their sum
+  void (*narrow_forward)(const NarrowRows<Real>&);
+  void (*narrow_input_gradient)(const NarrowRows<Real>&);
+  void (*narrow_weight_gradient)(const NarrowRows<Real>&);
 };
 
 struct KernelTable {

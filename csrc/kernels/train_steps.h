@@ -43,4 +43,15 @@ struct SgdStep {
   bool nesterov;
 };
 
+// Rows and a matrix w (n_out, n_in) with n_out of at most kNarrow, from 1 on.
+constexpr size_t kNarrow = 4;
+
+template <class Real>
+struct NarrowRows {
+  const Real *x, *dz;    // (n_rows, n_in), (n_rows, n_out); what a kernel does not read may be null
+  const Real *w, *bias;  // bias (n_out) may be null
+  Real* out;             // y (n_rows, n_out), dx (n_rows, n_in) or dw (n_out, n_in)
+  size_t n_rows, n_in, n_out;
+};
+
 }  // namespace quadgate

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "rnn/scratch.h"
+#include "train/narrow.h"
 
 namespace quadgate {
 namespace {
@@ -268,8 +269,8 @@ DenseLayer<Real>::DenseLayer(const Real* weight, const Real* bias, size_t n_in, 
       n_out_(n_out),
       f_(f ? *f : Activation<Real>{}),
       active_(f != nullptr),
-      ahead_(n_in, n_out, kernels_.width) {
-  ahead_.pack(weight, true, nullptr);
+      ahead_(narrow() ? 0 : n_in, n_out, kernels_.width) {
+  if (!narrow()) ahead_.pack(weight, true, nullptr);
 }
 
 template <class Real>
@@ -292,37 +293,56 @@ template <class Real>
 bool DenseLayer<Real>::forward(const Real* x, size_t n_rows, Real* z, Real* y, Interrupted interrupted) const {
   if (n_rows == 0) return true;
   Real* const sums = z ? z : y;
-  const Product<Real> product = {ahead_, kernels_, x, sums, bias_, ProductCut::of(ahead_, n_rows)};
-  Lease lease(threads_for(product.cut.n(), 2.0 * double(n_rows) * double(n_in_) * double(n_out_)));
-  Scratches<Real> scratch(lease.size(), kernels_);
-  const bool done = for_pieces(lease, product.cut.n(), interrupted,
-                               [&](size_t piece, int rank) { product.run(piece, scratch[rank]); });
+  const bool done = narrow()
+                        ? narrow_forward<Real>({x, nullptr, weight_, bias_, sums, n_rows, n_in_, n_out_}, interrupted)
+                        : multiply(x, n_rows, sums, interrupted);
   if (!done || !active_) return done;
-  const size_t n = n_rows * n_out_;
-  return for_pieces(lease, n_blocks(n, kElements), interrupted, [&](size_t piece, int) {
+  const size_t n = n_rows * n_out_, pieces = n_blocks(n, kElements);
+  Lease lease(threads_for(pieces, kElementFlops * double(n)));
+  return for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
     const size_t at = piece * kElements;
     kernels_.activate(f_, sums + at, y + at, std::min(kElements, n - at));
   });
 }
 
 template <class Real>
+bool DenseLayer<Real>::multiply(const Real* x, size_t n_rows, Real* sums, Interrupted interrupted) const {
+  const Product<Real> product = {ahead_, kernels_, x, sums, bias_, ProductCut::of(ahead_, n_rows)};
+  Lease lease(threads_for(product.cut.n(), 2.0 * double(n_rows) * double(n_in_) * double(n_out_)));
+  Scratches<Real> scratch(lease.size(), kernels_);
+  return for_pieces(lease, product.cut.n(), interrupted,
+                    [&](size_t piece, int rank) { product.run(piece, scratch[rank]); });
+}
+
+template <class Real>
 bool DenseLayer<Real>::backward(const Backward& b, Interrupted interrupted) const {
-  const size_t n = b.n_rows * n_out_;
-  const double flops = 2.0 * double(n) * double(n_in_);
-  const Operand<Real>* m = b.dx ? back(interrupted) : nullptr;
-  const ProductCut cut = m && b.n_rows ? ProductCut::of(*m, b.n_rows) : ProductCut{Parts(0, 1), Parts(0, 1)};
+  const size_t n = b.n_rows * n_out_, pieces = n_blocks(n, kElements);
   Buffer<Real> own(active_ ? n : 0);
+  if (active_) {
+    Lease lease(threads_for(pieces, kElementFlops * double(n)));
+    const bool done = for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
+      const size_t at = piece * kElements;
+      kernels_.slopes(f_, b.z + at, b.y + at, b.dy + at, own.data() + at, std::min(kElements, n - at));
+    });
+    if (!done) return false;
+  }
   const Real* dz = active_ ? own.data() : b.dy;
+  if (narrow() && !narrow_backward<Real>({b.x, dz, weight_, nullptr, nullptr, b.n_rows, n_in_, n_out_}, b.dx, b.dweight,
+                                         interrupted))
+    return false;
+  return products(b, dz, interrupted);
+}
+
+// What there is beside a narrow layer's own way.
+template <class Real>
+bool DenseLayer<Real>::products(const Backward& b, const Real* dz, Interrupted interrupted) const {
+  const Operand<Real>* m = b.dx && !narrow() ? back(interrupted) : nullptr;
+  const ProductCut cut = m && b.n_rows ? ProductCut::of(*m, b.n_rows) : ProductCut{Parts(0, 1), Parts(0, 1)};
   const WeightProduct<Real> weights(kernels_, b.x, dz, b.n_rows, n_in_, n_out_, b.dweight);
   const BiasSums<Real> sums = {kernels_, dz, b.n_rows, n_out_, b.dbias};
-  const size_t n_dx = cut.n(), n_dw = weights.n(), all = n_dx + n_dw + sums.n();
-  Lease lease(threads_for(all, b.dx ? 2 * flops : flops));
+  const size_t n_dx = cut.n(), n_dw = narrow() ? 0 : weights.n(), all = n_dx + n_dw + sums.n();
+  Lease lease(threads_for(all, weights.flops() * (m ? 2 : 1)));
   Scratches<Real> scratch(lease.size(), kernels_);
-  if (active_ && !for_pieces(lease, n_blocks(n, kElements), interrupted, [&](size_t piece, int) {
-        const size_t at = piece * kElements;
-        kernels_.slopes(f_, b.z + at, b.y + at, b.dy + at, own.data() + at, std::min(kElements, n - at));
-      }))
-    return false;
   return for_pieces(lease, all, interrupted, [&](size_t piece, int rank) {
     Scratch<Real>& s = scratch[rank];
     if (piece < n_dw)

@@ -68,7 +68,10 @@ class DenseLayer {
   bool backward(const Backward& b, Interrupted interrupted) const;
 
  private:
+  bool narrow() const { return n_out_ <= kNarrow; }  // no panels then, see kernels/narrow.h
   const Operand<Real>* back(Interrupted interrupted) const;
+  bool multiply(const Real* x, size_t n_rows, Real* sums, Interrupted interrupted) const;
+  bool products(const Backward& b, const Real* dz, Interrupted interrupted) const;
 
   const Kernels<Real>& kernels_;
   const Real *weight_, *bias_;
