@@ -164,23 +164,26 @@ py::object backward_of(PyDense& d, py::handle x, py::handle z, py::handle y, py:
 
 // -------------------------------------------------------------------------------------------------- embeddings, losses
 
-// The numbers of an array, each from 0 to below n where it counts. Throws IndexError for another.
-View<int64_t> numbers_below(py::handle h, const char* what, size_t n, const double* weights = nullptr) {
+// A copy of the numbers of an array, which another thread could write to, each from 0 to below n; -1 for those of
+// weight 0. Throws IndexError for another.
+std::vector<int64_t> numbers_below(py::handle h, const char* what, size_t n, const double* weights = nullptr) {
   const View<int64_t> v(h);
   if (!v || !v.contiguous() || v.ndim() != 1) throw py::type_error(std::string(what) + " must be int64 of one axis");
-  const int64_t* p = v.data();
-  for (size_t i = 0; i < v.size(); ++i)
-    if (uint64_t(p[i]) >= n && !(weights && weights[i] == 0))
+  std::vector<int64_t> copy(v.data(), v.data() + v.size());
+  for (size_t i = 0; i < copy.size(); ++i)
+    if (weights && weights[i] == 0)
+      copy[i] = -1;
+    else if (uint64_t(copy[i]) >= n)
       throw py::index_error(std::string(what) + " must be from 0 to " + std::to_string(n - 1) + ", got " +
-                            std::to_string(p[i]));
-  return v;
+                            std::to_string(copy[i]));
+  return copy;
 }
 
 py::object embed(py::handle weight, py::handle ids_) {
   return by_type(weight, [&](auto zero) {
     using Real = decltype(zero);
     const View<Real> w = matrix<Real>(weight, "weight");
-    const View<int64_t> ids = numbers_below(ids_, "x", w.shape(0));
+    const std::vector<int64_t> ids = numbers_below(ids_, "x", w.shape(0));
     const Py_intptr_t shape[2] = {axis(ids.size()), axis(w.shape(1))};
     py::object out = new_array<Real>(2, shape);
     bool done;
@@ -197,7 +200,7 @@ py::object embed_back(py::handle ids_, py::handle dy_, py::handle dweight) {
   return by_type(dy_, [&](auto zero) {
     using Real = decltype(zero);
     const View<Real> dy = matrix<Real>(dy_, "dy"), dw = matrix<Real>(dweight, "the gradient of weight");
-    const View<int64_t> ids = numbers_below(ids_, "x", dw.shape(0));
+    const std::vector<int64_t> ids = numbers_below(ids_, "x", dw.shape(0));
     if (!dw.writable() || dw.shape(1) != dy.shape(1) || dy.shape(0) != ids.size())
       throw py::type_error("the gradient of weight must be writable and have the right shape");
     bool done;
@@ -221,8 +224,8 @@ py::object softmax_cross_entropy(py::handle logits_, py::handle targets, py::han
     c.n_classes = logits.shape(1);
     c.logits = logits.data();
     if (!weights.is_none()) c.weights = contiguous<double>(weights, "weights", c.n_rows).data();
-    const View<int64_t> t = numbers_below(targets, "targets", c.n_classes, c.weights);
-    if (t.size() != c.n_rows) throw py::type_error("targets must have a number for each row");
+    (void)contiguous<int64_t>(targets, "targets", c.n_rows);
+    const std::vector<int64_t> t = numbers_below(targets, "targets", c.n_classes, c.weights);
     c.targets = t.data();
     c.divisor = real(divisor);
     py::object d = none();

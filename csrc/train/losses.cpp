@@ -27,7 +27,7 @@ bool cross_entropy(CrossEntropy<Real>& c, Interrupted interrupted) {
     Real scales[kRows], sums[kRows], shifted[kRows];
     for (size_t r = 0; r < count; ++r) {
       const double weight = c.weights ? c.weights[first + r] : 1.0;
-      targets[r] = weight == 0 ? -1 : c.targets[first + r];
+      targets[r] = c.targets[first + r];
       scales[r] = Real(weight / c.divisor);
     }
     SoftmaxRows<Real> s = {};

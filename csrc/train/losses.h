@@ -10,8 +10,8 @@ namespace quadgate {
 template <class Real>
 struct CrossEntropy {
   const Real* logits;      // (n_rows, n_classes)
-  const int64_t* targets;  // (n_rows), below n_classes where the row counts
-  const double* weights;   // (n_rows), 0 for rows that do not count; null: all 1
+  const int64_t* targets;  // (n_rows) below n_classes; negative for rows that do not count
+  const double* weights;   // (n_rows); null: all 1
   size_t n_rows, n_classes;
   double divisor;  // the gradient is that of the total divided by this
   Real* gradient;  // (n_rows, n_classes) out; may be null

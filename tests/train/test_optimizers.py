@@ -178,6 +178,8 @@ def test_a_state_that_was_saved():
         opt.restore(p, 1, {"m": p, "v": p[1:]})
     with pytest.raises(ValueError, match="a gradient and a state for each of 4"):
         opt.update(p, grads[1:], state)
+    with pytest.raises(ValueError, match=r"gradient 0 must have its parameter's shape \(7, 5\), got \(5, 7\)"):
+        opt.update(p, [grads[0].T, *grads[1:]], state)
 
 
 @pytest.mark.parametrize("opt", OPTIMIZERS, ids=repr)

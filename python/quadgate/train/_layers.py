@@ -93,7 +93,7 @@ class Embedding(Layer):
             If x holds no integers, or one that has no vector.
         """
         ids = _check.array(values(x), "x", "integers", "iu")
-        flat, shape = _check.plain(ids.reshape(-1), _INT64), ids.shape
+        flat, shape = ids.astype(_INT64).reshape(-1), ids.shape  # a copy: the caller may change x before `backward`
         try:
             y = _core.embed(self.params["weight"], flat)
         except IndexError as error:

@@ -170,6 +170,9 @@ class Optimizer:
         if not len(params) == len(grads) == len(next(iter(state.slots.values()), params)):
             raise ValueError(f"there must be a gradient and a state for each of {len(params)} parameters")
         shapes = [p.shape for p in params]
+        for k, (g, shape) in enumerate(zip(grads, shapes, strict=True)):
+            if g.shape != shape:
+                raise ValueError(f"gradient {k} must have its parameter's shape {shape}, got {g.shape}")
         dtype = params[0].dtype if params else np.dtype(np.float32)
         size = sum(math.prod(shape) for shape in shapes) * dtype.itemsize
         if not size:
