@@ -122,6 +122,15 @@ def test_memory_is_used_again_only_when_nobody_looks():
     assert float(kept[0]) == value
 
 
+def test_a_state_without_means_goes_on_with_other_parameters():
+    opt, params, grads = train.SGD(1.0), numbers(0), numbers(1)
+    p, state = opt.update(params, grads, opt.start(params))
+    p, state = opt.update(p, grads, state)
+    del p
+    (got,), _ = opt.update(params[:1], grads[:1], state)
+    np.testing.assert_array_equal(got, params[0] - grads[0])
+
+
 def test_one_state_updated_by_many_threads():
     """Each gets the same result, in memory of its own."""
     import threading

@@ -419,5 +419,5 @@ def _spare(state: State, size: int) -> _core.Block:
             block = state._spare.pop()  # never the same for two threads
         except IndexError:
             return _core.Block(size)
-        if block.exports == 0:
+        if block.exports == 0 and memoryview(block).nbytes == size:
             return block
