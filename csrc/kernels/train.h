@@ -74,7 +74,7 @@ QG_INLINE Vec<Real> bounded(Vec<Real> g, Real scale, Real bound) {
 
 template <class Real>
 void adam(const AdamStep<Real>& step) {
-  const AdamStep<Real> s = step;  // a copy, which stores cannot change
+  const AdamStep<Real> s = step;                  // a copy, which stores cannot change
   constexpr size_t kAhead = 1024 / sizeof(Real);  // out of L2, where hardware prefetch starts anew on every page
   constexpr size_t W = Vec<Real>::kWidth;
   for (size_t i = 0; i < s.n; i += W) {
