@@ -7,6 +7,7 @@
 #include "bind/py_options.h"
 #include "bind/py_stream.h"
 #include "bind/py_tape.h"
+#include "bind/py_train.h"
 #include "cpu/available_cpus.h"
 #include "cpu/caches.h"
 #include "cpu/dispatch.h"
@@ -66,6 +67,7 @@ void bind(py::module_& m) {
   register_network(m);
   register_tape(m);
   register_stream(m);
+  register_train(m);
   m.def("set_num_threads", &set_threads);
   m.def("get_num_threads", &get_num_threads);
   m.def("cpu_info", &cpu_info);

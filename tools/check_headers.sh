@@ -60,7 +60,7 @@ done <<'ROOMS'
 kernels/vec
 kernels cells
 memory cpu parallel
-rnn
+rnn train
 bind
 ROOMS
 [[ $n -gt 0 && $failed -eq 0 ]]

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #ifdef __GLIBCXX__
 #include <cxxabi.h>
@@ -135,6 +136,34 @@ struct Method<function> {
   }
 };
 
+// A function of the module with any number of positional arguments.
+template <auto function>
+struct ModuleFunction;
+template <class... Args, py::object (*function)(Args...)>
+struct ModuleFunction<function> {
+  static PyMethodDef entry(const char* name) {
+    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)), METH_FASTCALL, nullptr};
+  }
+
+ private:
+  static PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t n) {
+    return guarded([&] {
+      if (n != Py_ssize_t(sizeof...(Args)))
+        throw py::type_error("expected " + std::to_string(sizeof...(Args)) + " arguments, got " + std::to_string(n));
+      return apply(args, std::index_sequence_for<Args...>());
+    });
+  }
+  template <size_t... I>
+  static py::object apply(PyObject* const* args, std::index_sequence<I...>) {
+    return function(Args(args[I])...);
+  }
+};
+
+// Adds functions to the module; the array ends with an empty entry and is never freed.
+inline void add_functions(py::module_& m, PyMethodDef* functions) {
+  if (PyModule_AddFunctions(m.ptr(), functions) != 0) throw py::error_already_set();
+}
+
 // A property that can be read.
 template <class T, py::object (*function)(const T&)>
 PyGetSetDef property(const char* name) {
@@ -161,6 +190,17 @@ py::object tuple_of(Items... items) {
   Py_ssize_t i = 0;
   (PyTuple_SET_ITEM(t.ptr(), i++, items.release().ptr()), ...);
   return t;
+}
+
+// The items of a list or tuple.
+inline std::vector<py::object> items_of(py::handle list, const char* what) {
+  if (!PyList_CheckExact(list.ptr()) && !PyTuple_CheckExact(list.ptr()))
+    throw py::type_error(std::string(what) + " must be a list");
+  const Py_ssize_t n = PySequence_Fast_GET_SIZE(list.ptr());
+  std::vector<py::object> items;
+  items.reserve(size_t(n));
+  for (Py_ssize_t i = 0; i < n; ++i) items.push_back(borrowed(PySequence_Fast_GET_ITEM(list.ptr(), i)));
+  return items;
 }
 
 }  // namespace quadgate

@@ -6,9 +6,11 @@
 #include "kernels/backward.h"
 #include "kernels/forward.h"
 #include "kernels/gradients.h"
+#include "kernels/narrow.h"
 #include "kernels/norm.h"
 #include "kernels/project.h"
 #include "kernels/table.h"
+#include "kernels/train.h"
 
 namespace quadgate {
 namespace QG_ISA {
@@ -40,7 +42,15 @@ constexpr Kernels<Real> functions() {
           normalised_backward<Cell, Real>,
           weight_gradient<Real>,
           column_sums<Real>,
-          activate_all<Real>};
+          activate_all<Real>,
+          slopes<Real>,
+          softmax_rows<Real>,
+          adam<Real>,
+          sgd<Real>,
+          squares<Real>,
+          narrow_forward<Real>,
+          narrow_input_gradient<Real>,
+          narrow_weight_gradient<Real>};
 }
 
 }  // namespace

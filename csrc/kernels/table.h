@@ -3,6 +3,7 @@
 
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
+#include "kernels/train_steps.h"
 
 namespace quadgate {
 
@@ -23,6 +24,15 @@ struct Kernels {
   void (*weight_gradient)(const WeightGradient<Real>&);
   void (*column_sums)(const ColumnSums<Real>&);
   void (*activate)(const Activation<Real>&, const Real* x, Real* y, size_t n);  // y may be x
+  // dz = dy f'(z) for y = f(z); z may be y for sigmoid, tanh and relu; dz may be dy.
+  void (*slopes)(const Activation<Real>&, const Real* z, const Real* y, const Real* dy, Real* dz, size_t n);
+  void (*softmax_rows)(const SoftmaxRows<Real>&);
+  void (*adam)(const AdamStep<Real>&);
+  void (*sgd)(const SgdStep<Real>&);
+  Real (*squares)(const Real* x, size_t n);  // their sum
+  void (*narrow_forward)(const NarrowRows<Real>&);
+  void (*narrow_input_gradient)(const NarrowRows<Real>&);
+  void (*narrow_weight_gradient)(const NarrowRows<Real>&);
 };
 
 struct KernelTable {

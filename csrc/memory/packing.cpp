@@ -136,12 +136,18 @@ void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size
                   n_cols, n_cols, lanes, add);
 }
 
+template <class Real>
+void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols) {
+  transpose(from, from_stride, to, to_stride, rows, cols, false);
+}
+
 #define QG_INSTANTIATE(Real)                                                                                      \
   template void pack_panels<Real, Real>(const Real*, const PanelShape&, size_t, Real*);                           \
   template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                           \
   template void pack_back_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                            \
   template void unpack_panels<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool, \
-                                    Real*);
+                                    Real*);                                                                       \
+  template void transpose_matrix<Real>(const Real*, size_t, Real*, size_t, size_t, size_t);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

@@ -59,4 +59,8 @@ template <class Real>
 void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
                    size_t block_begin, size_t block_end, bool add, Real* out);
 
+// from (rows, cols), rows from_stride apart, to (cols, rows), rows to_stride apart.
+template <class Real>
+void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols);
+
 }  // namespace quadgate

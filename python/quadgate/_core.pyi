@@ -86,6 +86,47 @@ class Stream:
     def get_state(self) -> _State: ...
     def set_state(self, h: _Array, c: _Array, /) -> None: ...
 
+@final
+class Block:  # memory that the core writes, with a read-only buffer
+    def __new__(cls, size: int, /) -> Self: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    @property
+    def exports(self) -> int: ...  # open buffers
+
+@final
+class Dense:
+    def __new__(
+        cls, weight: _Array, bias: _Array | None, activation: tuple[str, float, float] | None, /
+    ) -> Self: ...  # the arrays must not change any more
+    def forward(self, x: _Array, keep: bool, /) -> tuple[_Array, _Array | None]: ...  # y, and z if backward needs it
+    def backward(
+        self,
+        x: _Array,
+        z: _Array | None,
+        y: _Array | None,
+        dy: _Array,
+        need_x: bool,
+        dweight: _Array,
+        dbias: _Array | None,
+        /,
+    ) -> _Array | None: ...  # dx
+
+def embed(weight: _Array, ids: _Array, /) -> _Array: ...
+def embed_back(ids: _Array, dy: _Array, dweight: _Array, /) -> None: ...
+def softmax_cross_entropy(
+    logits: _Array, targets: _Array, weights: _Array | None, divisor: float, gradient: bool, /
+) -> tuple[float, _Array | None]: ...
+def gradient_squares(arrays: list[_Array], /) -> list[float]: ...
+def optimize(
+    numbers: tuple[Any, ...],
+    params: list[_Array],
+    grads: list[_Array],
+    slots: list[list[_Array]],
+    scales: list[float],
+    blocks: list[Block],
+    /,
+) -> None: ...  # into the blocks
+def replace_all(swaps: list[Any], /) -> bool: ...  # (object, name, value) or (object, name, value, expected)
 def replace(object: object, name: str, expected: object, value: object) -> bool: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

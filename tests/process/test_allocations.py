@@ -82,6 +82,22 @@ core = plain._snapshot.core
 values = [np.array(v) for v in plain.params.values()]
 numbers = ("float32", 6, 20, 1, 1, True, None, False)
 masks = lstm.forward(x, rng=0)[2].dropped
+wide, weight, bias = np.ones((40, 30), np.float32), np.ones((20, 30), np.float32), np.ones(20, np.float32)
+outputs, rows = np.ones((40, 20), np.float32), np.arange(20).repeat(2)
+grads_of = np.empty_like(weight), np.empty_like(bias)
+head, act = _core.Dense(weight[:1].copy(), None, None), ("softplus", 0.0, 0.0)
+adam = ("adam", 1.0, 0.9, 0.99, 1e-8, 0.1, 1.0, 0.1, 0.01)
+
+class Holder:
+    __slots__ = ("a",)
+
+holder = Holder()
+holder.a = 1
+
+def dense_backward():
+    layer = _core.Dense(weight, bias, act)
+    y, z = layer.forward(wide, True)
+    return layer.backward(wide, z, y, y, True, *grads_of)
 
 mask = np.array([[True, False, True]] * 4)
 masked_tape = plain.forward(x, state, mask=mask, trace=True)[2]
@@ -120,6 +136,17 @@ OPERATIONS = {{
     "core step": lambda: step(x[0], None, core),
     "core state": lambda: state_of(),
     "core gates": lambda: tape._core.gates(0),
+    "core dense": lambda: _core.Dense(weight, bias, None),
+    "core dense backward": dense_backward,
+    "core narrow": lambda: head.backward(wide, None, None, head.forward(wide, True)[0], True, weight[1:2].copy(), None),
+    "core embed": lambda: _core.embed(weight, rows),
+    "core embed back": lambda: _core.embed_back(rows, outputs, np.empty((20, 20), np.float32)),
+    "core cross entropy": lambda: _core.softmax_cross_entropy(outputs, rows // 2, np.ones(40), 1.0, True),
+    "core squares": lambda: _core.gradient_squares([weight, bias]),
+    "core optimize": lambda: _core.optimize(
+        adam, [weight, bias], [weight, bias], [[weight, bias]] * 2, [1.0, 0.5], [_core.Block(2480) for _ in range(3)]
+    ),
+    "core replace all": lambda: _core.replace_all([(holder, "a", 2), (holder, "a", 3, 2)]),
     "network": lambda: qg.LSTM(6, 20, 2, rng=0),
     "network with generator": lambda: qg.LSTM(6, 20, 2, dropout=0.5, rng=0),
     "rnn": lambda: qg.RNN(6, 20, rng=0),

@@ -51,6 +51,8 @@ QG_INLINE VF operator*(VF a, VF b) { return {_mm_mul_ps(a.v, b.v)}; }
 QG_INLINE VD operator*(VD a, VD b) { return {_mm_mul_pd(a.v, b.v)}; }
 QG_INLINE VF operator/(VF a, VF b) { return {_mm_div_ps(a.v, b.v)}; }
 QG_INLINE VD operator/(VD a, VD b) { return {_mm_div_pd(a.v, b.v)}; }
+QG_INLINE VF root(VF a) { return {_mm_sqrt_ps(a.v)}; }
+QG_INLINE VD root(VD a) { return {_mm_sqrt_pd(a.v)}; }
 QG_INLINE VF fma(VF a, VF b, VF c) { return a * b + c; }
 QG_INLINE VD fma(VD a, VD b, VD c) { return a * b + c; }
 QG_INLINE VF fnma(VF a, VF b, VF c) { return c - a * b; }

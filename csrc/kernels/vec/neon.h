@@ -52,6 +52,8 @@ QG_INLINE VF operator*(VF a, VF b) { return {vmulq_f32(a.v, b.v)}; }
 QG_INLINE VD operator*(VD a, VD b) { return {vmulq_f64(a.v, b.v)}; }
 QG_INLINE VF operator/(VF a, VF b) { return {vdivq_f32(a.v, b.v)}; }
 QG_INLINE VD operator/(VD a, VD b) { return {vdivq_f64(a.v, b.v)}; }
+QG_INLINE VF root(VF a) { return {vsqrtq_f32(a.v)}; }
+QG_INLINE VD root(VD a) { return {vsqrtq_f64(a.v)}; }
 QG_INLINE VF fma(VF a, VF b, VF c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 QG_INLINE VD fma(VD a, VD b, VD c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
 QG_INLINE VF fnma(VF a, VF b, VF c) { return {vfmsq_f32(c.v, a.v, b.v)}; }

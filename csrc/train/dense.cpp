@@ -1,0 +1,362 @@
+#include "train/dense.h"
+
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include "rnn/scratch.h"
+#include "train/narrow.h"
+
+namespace quadgate {
+namespace {
+
+constexpr size_t kSliceRows = 1024;              // of k: 256 KiB of a full group's floats, with AVX-512
+constexpr size_t kPanelBytes = size_t(1) << 20;  // of the groups that a piece iterates over
+constexpr size_t kPieceRows = 10 * kChunkRows, kLeastRows = kChunkRows;
+constexpr double kPieceFlops = 4e7;  // some 0.3 ms of one core, between which a call can be stopped
+constexpr double kWeightFlops = 1e8;
+constexpr double kPieces = 16;  // at least, for threads of unequal speed
+// Rows of a panel that are copied at a time for a weight gradient, 32 KiB of floats; tiles that share the copy. With 4
+// tiles the copy took a third of the time (1600 rows, 256 to 96), with 128 the product of 700 rows, 650 to 10,000, runs
+// at 0.8 of peak.
+constexpr size_t kSlabRows = 128, kLeastTiles = 16, kMostTiles = 128;
+
+// The cut of out = a M into pieces: rows by column groups.
+struct ProductCut {
+  Parts rows, groups;
+  size_t n() const { return rows.count * groups.count; }
+
+  template <class Real>
+  static ProductCut of(const Operand<Real>& m, size_t n_rows) {
+    const double flops_row = 2.0 * double(m.n_k()) * double(m.n_cols());
+    const size_t panel = std::max<size_t>(1, m.bytes() / std::max<size_t>(1, m.groups()));
+    const size_t groups = std::max<size_t>(1, std::min(m.groups(), kPanelBytes / panel));
+    const double share = double(groups) / double(std::max<size_t>(1, m.groups()));
+    const double most = std::min(kPieceFlops, flops_row * double(n_rows) / kPieces);
+    size_t rows = size_t(std::min(most / (flops_row * share + 1), double(kPieceRows)));
+    rows = std::max(kLeastRows, rows / kLeastRows * kLeastRows);
+    return {Parts(n_rows, rows), Parts(m.groups(), groups)};
+  }
+};
+
+size_t product_work(size_t width) { return kChunkRows * kGroupBlocks * width; }
+
+// The memory of one thread.
+template <class Real>
+struct Scratch {
+  const Real** a;
+  Real** out;
+  Real *work, *slab, *dw;
+  void take(Carver& pieces, size_t width, size_t max_rows) {
+    a = pieces.take<const Real*>(kPieceRows);
+    out = pieces.take<Real*>(kPieceRows);
+    work = pieces.take<Real>(product_work(width));
+    slab = pieces.take<Real>(kSlabRows * kLineVectors * width);
+    dw = pieces.take<Real>(kMostTiles * max_rows * kLineVectors * width);
+  }
+};
+
+// One for each thread of a lease.
+template <class Real>
+class Scratches {
+ public:
+  Scratches(int n, const Kernels<Real>& kernels) : all_(size_t(n)) {
+    lease_.carve([&](Carver& pieces) {
+      for (Scratch<Real>& s : all_) s.take(pieces, kernels.width, kernels.max_rows);
+    });
+  }
+  Scratch<Real>& operator[](int rank) { return all_[size_t(rank)]; }
+
+ private:
+  ScratchLease lease_;
+  std::vector<Scratch<Real>> all_;
+};
+
+// One piece of out = a M + start, where a and out are dense rows.
+template <class Real>
+struct Product {
+  const Operand<Real>& m;
+  const Kernels<Real>& kernels;
+  const Real* a;
+  Real* out;
+  const Real* start;  // a row that every row of out begins with, or null
+  ProductCut cut;
+
+  void run(size_t piece, Scratch<Real>& s) const {
+    const size_t row_part = piece % cut.rows.count, group_part = piece / cut.rows.count;
+    const size_t first = cut.rows.begin(row_part), n = size_t(cut.rows.size(row_part)), N = m.n_cols();
+    const size_t begin = cut.groups.begin(group_part), end = begin + size_t(cut.groups.size(group_part));
+    const size_t from = group_column(begin, N, kernels.width), to = group_column(end, N, kernels.width);
+    for (size_t r = 0; r < n; ++r) {
+      s.a[r] = a + (first + r) * m.n_k();
+      s.out[r] = out + (first + r) * N;
+      if (start) std::copy(start + from, start + to, s.out[r] + from);
+    }
+    m.multiply(kernels, s.a, s.out, n, begin, end, start != nullptr, s.work);
+  }
+};
+
+// dw (n_out, n_in) = dz^T x. One of the two is copied into panels, 4 vectors of its columns by rows; the other is read
+// a number at a time, in tiles of columns. The cheaper way is chosen by shape.
+template <class Real>
+struct WeightProduct {
+  const Kernels<Real>& kernels;
+  const Real *x, *dz;
+  size_t n_rows, n_in, n_out;
+  Real* dw;
+  bool x_panels;
+  Parts ranges;  // of the other's columns
+
+  WeightProduct(const Kernels<Real>& k, const Real* x_, const Real* dz_, size_t rows, size_t in, size_t out, Real* to)
+      : kernels(k),
+        x(x_),
+        dz(dz_),
+        n_rows(rows),
+        n_in(in),
+        n_out(out),
+        dw(to),
+        x_panels(cost(in, out) <= cost(out, in)),
+        ranges(tile_columns(), columns_of_range()) {}
+
+  size_t line() const { return kLineVectors * kernels.width; }
+  size_t panel_columns() const { return x_panels ? n_in : n_out; }
+  size_t tile_columns() const { return x_panels ? n_out : n_in; }
+  size_t n_blocks_of_panel() const { return n_blocks(panel_columns(), line()); }
+  size_t n() const { return n_blocks_of_panel() * ranges.count; }
+  double flops() const { return 2.0 * double(n_rows) * double(n_in) * double(n_out); }
+
+  // In cycles for one row: two multiply-adds a cycle, a latency of 4.
+  double cost(size_t panel, size_t other) const {
+    const double tiles = double(Parts(other, kernels.max_rows).count);
+    return double(n_blocks(panel, line())) * std::max(kLineVectors / 2.0 * double(other), 4.0 * tiles);
+  }
+  size_t columns_of_range() const {
+    const double each = 2.0 * double(n_rows) * double(line());
+    const double most = std::min(kWeightFlops, flops() / kPieces);
+    const size_t m = kernels.max_rows;
+    const size_t tiles = std::min(std::max(kLeastTiles, size_t(most / (each * double(m)))), kMostTiles);
+    return tiles * m;
+  }
+
+  void run(size_t piece, Scratch<Real>& s) const {
+    const size_t block = piece % n_blocks_of_panel(), range = piece / n_blocks_of_panel();
+    const size_t first = block * line(), columns = std::min(line(), panel_columns() - first);
+    const size_t tile = ranges.begin(range), n_tile = size_t(ranges.size(range));
+    const Real *panel = x_panels ? x : dz, *other = x_panels ? dz : x;
+    std::memset(static_cast<void*>(s.dw), 0, n_tile * line() * sizeof(Real));
+    WeightGradient<Real> g = {};
+    g.xh_stride = tile_columns();
+    g.n_k = n_tile;
+    g.dg_panels = s.slab;
+    g.dw = s.dw;
+    g.block_end = 1;
+    g.tile_end = Parts(n_tile, kernels.max_rows).count;
+    for (size_t row = 0; row < n_rows; row += kSlabRows) {
+      g.n_rows = std::min(kSlabRows, n_rows - row);
+      g.xh = other + row * tile_columns() + tile;
+      copy(panel + row * panel_columns() + first, columns, g.n_rows, s.slab);
+      kernels.weight_gradient(g);
+    }
+    if (x_panels)
+      for (size_t k = 0; k < n_tile; ++k)
+        std::copy(s.dw + k * line(), s.dw + k * line() + columns, dw + (tile + k) * n_in + first);
+    else
+      transpose_matrix(s.dw, line(), dw + first * n_in + tile, n_in, n_tile, columns);
+  }
+
+ private:
+  void copy(const Real* from, size_t columns, size_t rows, Real* to) const {
+    for (size_t r = 0; r < rows; ++r, from += panel_columns(), to += line()) {
+      std::memcpy(to, from, columns * sizeof(Real));
+      if (columns < line()) std::memset(static_cast<void*>(to + columns), 0, (line() - columns) * sizeof(Real));
+    }
+  }
+};
+
+// db = the sum of dz's rows, by blocks of columns.
+template <class Real>
+struct BiasSums {
+  const Kernels<Real>& kernels;
+  const Real* dz;
+  size_t n_rows, n_out;
+  Real* db;
+
+  size_t block() const { return kLineVectors * kernels.width; }
+  size_t n() const { return db ? n_blocks(n_out, block()) : 0; }
+  void run(size_t piece, Scratch<Real>& s) const {
+    ColumnSums<Real> sums = {};
+    sums.a = s.a;
+    sums.out = db;
+    sums.begin = piece * block();
+    sums.end = std::min(n_out, sums.begin + block());
+    std::fill(db + sums.begin, db + sums.end, Real(0));
+    for (size_t row = 0; row < n_rows; row += kPieceRows) {
+      sums.n_rows = std::min(kPieceRows, n_rows - row);
+      for (size_t r = 0; r < sums.n_rows; ++r) s.a[r] = dz + (row + r) * n_out;
+      kernels.column_sums(sums);
+    }
+  }
+};
+
+constexpr size_t kElements = 16384;  // of a piece of elementwise work
+
+}  // namespace
+
+template <class Real>
+Operand<Real>::Operand(size_t n_k, size_t n_cols, size_t width)
+    : n_k_(n_k),
+      n_cols_(n_cols),
+      width_(width),
+      slices_(n_k, kSliceRows),
+      panels_(Buffer<Real>::hot(checked_mul(n_k, n_blocks(n_cols, width) * width))) {}
+
+template <class Real>
+void Operand<Real>::pack_group(const Real* m, bool transposed, size_t k0, size_t k1, size_t group) {
+  const Parts groups = column_groups(n_cols_, width_);
+  const size_t block = groups.begin(group), nv = size_t(groups.size(group)), line = nv * width_;
+  Real* to = slice(k0) + block * width_ * (k1 - k0);
+  const size_t first = block * width_, columns = std::min(line, n_cols_ - first);
+  if (transposed) {
+    if (columns < line) std::memset(static_cast<void*>(to), 0, (k1 - k0) * line * sizeof(Real));
+    transpose_matrix(m + first * n_k_ + k0, n_k_, to, line, columns, k1 - k0);
+    return;
+  }
+  for (size_t k = k0; k < k1; ++k, to += line) {
+    std::memcpy(to, m + k * n_cols_ + first, columns * sizeof(Real));
+    if (columns < line) std::memset(static_cast<void*>(to + columns), 0, (line - columns) * sizeof(Real));
+  }
+}
+
+template <class Real>
+void Operand<Real>::pack(const Real* m, bool transposed, Interrupted) {
+  const size_t n = slices_.count * groups();
+  Lease lease(threads_for(n, kElementFlops * double(n_k_) * double(n_cols_)));
+  // Never interrupted: half of a packed matrix is of no use.
+  for_pieces(lease, n, nullptr, [&](size_t piece, int) {
+    const size_t s = piece / groups();
+    pack_group(m, transposed, slices_.begin(s), slices_.begin(s) + size_t(slices_.size(s)), piece % groups());
+  });
+}
+
+template <class Real>
+void Operand<Real>::multiply(const Kernels<Real>& kernels, const Real** a, Real* const* out, size_t n_rows,
+                             size_t begin, size_t end, bool add, Real* work) const {
+  BackProduct<Real> p = {};
+  p.n_gates = 1;
+  p.n_cols = n_cols_;
+  p.dg = a;
+  p.out = out;
+  p.n_rows = n_rows;
+  p.group_begin = begin;
+  p.group_end = end;
+  p.work = work;
+  for (size_t s = 0; s < slices_.count; ++s) {
+    p.n_rows_of_gate = size_t(slices_.size(s));
+    p.w_back = slice(slices_.begin(s));
+    p.add = add || s > 0;
+    kernels.back_product(p);
+    for (size_t r = 0; r < n_rows; ++r) a[r] += p.n_rows_of_gate;
+  }
+  for (size_t r = 0; r < n_rows; ++r) a[r] -= n_k_;
+}
+
+template <class Real>
+DenseLayer<Real>::DenseLayer(const Real* weight, const Real* bias, size_t n_in, size_t n_out, const Activation<Real>* f)
+    : kernels_(kernels_for<Real>()),
+      weight_(weight),
+      bias_(bias),
+      n_in_(n_in),
+      n_out_(n_out),
+      f_(f ? *f : Activation<Real>{}),
+      active_(f != nullptr),
+      ahead_(narrow() ? 0 : n_in, n_out, kernels_.width) {
+  if (!narrow()) ahead_.pack(weight, true, nullptr);
+}
+
+template <class Real>
+bool DenseLayer<Real>::needs_z() const {
+  return active_ && f_.function != kSigmoid && f_.function != kTanh && f_.function != kRelu;
+}
+
+template <class Real>
+const Operand<Real>* DenseLayer<Real>::back(Interrupted interrupted) const {
+  if (const Operand<Real>* made = back_.load(std::memory_order_acquire)) return made;
+  std::lock_guard<ForkLock> lock(making_back_);
+  if (const Operand<Real>* made = back_.load(std::memory_order_acquire)) return made;
+  auto made = std::make_unique<Operand<Real>>(n_out_, n_in_, kernels_.width);
+  made->pack(weight_, false, interrupted);
+  back_.store(made.get(), std::memory_order_release);
+  return made.release();
+}
+
+template <class Real>
+bool DenseLayer<Real>::forward(const Real* x, size_t n_rows, Real* z, Real* y, Interrupted interrupted) const {
+  if (n_rows == 0) return true;
+  Real* const sums = z ? z : y;
+  const bool done = narrow()
+                        ? narrow_forward<Real>({x, nullptr, weight_, bias_, sums, n_rows, n_in_, n_out_}, interrupted)
+                        : multiply(x, n_rows, sums, interrupted);
+  if (!done || !active_) return done;
+  const size_t n = n_rows * n_out_, pieces = n_blocks(n, kElements);
+  Lease lease(threads_for(pieces, kElementFlops * double(n)));
+  return for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
+    const size_t at = piece * kElements;
+    kernels_.activate(f_, sums + at, y + at, std::min(kElements, n - at));
+  });
+}
+
+template <class Real>
+bool DenseLayer<Real>::multiply(const Real* x, size_t n_rows, Real* sums, Interrupted interrupted) const {
+  const Product<Real> product = {ahead_, kernels_, x, sums, bias_, ProductCut::of(ahead_, n_rows)};
+  Lease lease(threads_for(product.cut.n(), 2.0 * double(n_rows) * double(n_in_) * double(n_out_)));
+  Scratches<Real> scratch(lease.size(), kernels_);
+  return for_pieces(lease, product.cut.n(), interrupted,
+                    [&](size_t piece, int rank) { product.run(piece, scratch[rank]); });
+}
+
+template <class Real>
+bool DenseLayer<Real>::backward(const Backward& b, Interrupted interrupted) const {
+  const size_t n = b.n_rows * n_out_, pieces = n_blocks(n, kElements);
+  Buffer<Real> own(active_ ? n : 0);
+  if (active_) {
+    Lease lease(threads_for(pieces, kElementFlops * double(n)));
+    const bool done = for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
+      const size_t at = piece * kElements;
+      kernels_.slopes(f_, b.z + at, b.y + at, b.dy + at, own.data() + at, std::min(kElements, n - at));
+    });
+    if (!done) return false;
+  }
+  const Real* dz = active_ ? own.data() : b.dy;
+  if (narrow() && !narrow_backward<Real>({b.x, dz, weight_, nullptr, nullptr, b.n_rows, n_in_, n_out_}, b.dx, b.dweight,
+                                         interrupted))
+    return false;
+  return products(b, dz, interrupted);
+}
+
+// What there is beside a narrow layer's own way.
+template <class Real>
+bool DenseLayer<Real>::products(const Backward& b, const Real* dz, Interrupted interrupted) const {
+  const Operand<Real>* m = b.dx && !narrow() ? back(interrupted) : nullptr;
+  const ProductCut cut = m && b.n_rows ? ProductCut::of(*m, b.n_rows) : ProductCut{Parts(0, 1), Parts(0, 1)};
+  const WeightProduct<Real> weights(kernels_, b.x, dz, b.n_rows, n_in_, n_out_, b.dweight);
+  const BiasSums<Real> sums = {kernels_, dz, b.n_rows, n_out_, b.dbias};
+  const size_t n_dx = cut.n(), n_dw = narrow() ? 0 : weights.n(), all = n_dx + n_dw + sums.n();
+  Lease lease(threads_for(all, weights.flops() * (m ? 2 : 1)));
+  Scratches<Real> scratch(lease.size(), kernels_);
+  return for_pieces(lease, all, interrupted, [&](size_t piece, int rank) {
+    Scratch<Real>& s = scratch[rank];
+    if (piece < n_dw)
+      weights.run(piece, s);
+    else if (piece < n_dw + n_dx)
+      Product<Real>{*m, kernels_, dz, b.dx, nullptr, cut}.run(piece - n_dw, s);
+    else
+      sums.run(piece - n_dw - n_dx, s);
+  });
+}
+
+template class Operand<float>;
+template class Operand<double>;
+template class DenseLayer<float>;
+template class DenseLayer<double>;
+
+}  // namespace quadgate

@@ -1,0 +1,64 @@
+#include "train/embedding.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "memory/packing.h"
+
+namespace quadgate {
+namespace {
+
+constexpr size_t kGatherBytes = size_t(128) << 10;  // of a piece
+constexpr size_t kSumElements = 8192, kColumnVectors = 4;
+
+}  // namespace
+
+template <class Real>
+bool gather_rows(const Real* weight, size_t columns, const int64_t* ids, size_t n, Real* out, Interrupted interrupted) {
+  const size_t rows = std::max<size_t>(1, kGatherBytes / (columns * sizeof(Real))), pieces = n_blocks(n, rows);
+  Lease lease(threads_for(pieces, kElementFlops * double(n) * double(columns)));
+  return for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
+    for (size_t i = piece * rows; i < std::min(n, (piece + 1) * rows); ++i)
+      std::memcpy(out + i * columns, weight + size_t(ids[i]) * columns, columns * sizeof(Real));
+  });
+}
+
+template <class Real>
+bool sum_rows(const Real* dy, size_t columns, const int64_t* ids, size_t n, size_t rows, Real* dweight,
+              Interrupted interrupted) {
+  // Pointers to the rows of dy, by id, in their order within an id.
+  std::vector<size_t> end(rows + 1, 0);
+  for (size_t i = 0; i < n; ++i) ++end[size_t(ids[i]) + 1];
+  for (size_t k = 0; k < rows; ++k) end[k + 1] += end[k];
+  std::vector<const Real*> sorted(n);
+  for (size_t i = 0; i < n; ++i) sorted[end[size_t(ids[i])]++] = dy + i * columns;
+  // end[k] is now the end of id k, and its begin that of id k - 1.
+  const Kernels<Real>& kernels = kernels_for<Real>();
+  const size_t width = kColumnVectors * kernels.width, across = n_blocks(columns, width);
+  const size_t rows_each = std::max<size_t>(16, kSumElements / std::min(columns, width));
+  const size_t down = n_blocks(rows, rows_each);
+  Lease lease(threads_for(across * down, kElementFlops * double(n + rows) * double(columns)));
+  return for_pieces(lease, across * down, interrupted, [&](size_t piece, int) {
+    ColumnSums<Real> sums = {};
+    sums.begin = piece % across * width;
+    sums.end = std::min(columns, sums.begin + width);
+    for (size_t k = piece / across * rows_each; k < std::min(rows, (piece / across + 1) * rows_each); ++k) {
+      const size_t first = k ? end[k - 1] : 0;
+      sums.out = dweight + k * columns;
+      sums.a = sorted.data() + first;
+      sums.n_rows = end[k] - first;
+      std::memset(static_cast<void*>(sums.out + sums.begin), 0, (sums.end - sums.begin) * sizeof(Real));
+      if (sums.n_rows) kernels.column_sums(sums);
+    }
+  });
+}
+
+#define QG_INSTANTIATE(Real)                                                                        \
+  template bool gather_rows<Real>(const Real*, size_t, const int64_t*, size_t, Real*, Interrupted); \
+  template bool sum_rows<Real>(const Real*, size_t, const int64_t*, size_t, size_t, Real*, Interrupted);
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
+
+}  // namespace quadgate

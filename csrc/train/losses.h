@@ -1,0 +1,25 @@
+// Softmax cross-entropy with its gradient.
+#pragma once
+
+#include <cstdint>
+
+#include "train/flat.h"
+
+namespace quadgate {
+
+template <class Real>
+struct CrossEntropy {
+  const Real* logits;      // (n_rows, n_classes)
+  const int64_t* targets;  // (n_rows) below n_classes; negative for rows that do not count
+  const double* weights;   // (n_rows); null: all 1
+  size_t n_rows, n_classes;
+  double divisor;  // the gradient is that of the total divided by this
+  Real* gradient;  // (n_rows, n_classes) out; may be null
+  double total;    // out: the sum of weight times loss, in an order that the shape fixes
+};
+
+// False if interrupted.
+template <class Real>
+bool cross_entropy(CrossEntropy<Real>& c, Interrupted interrupted);
+
+}  // namespace quadgate

@@ -1,0 +1,408 @@
+"""Layers of a model. Each has its parameters in a snapshot that never changes, and knows its own backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _check, _core, _masks, _options
+from .._network import Network, Snapshot
+from ..lstm import LSTM
+from ..rnn import RNN
+from ._commit import Swap, replace_all
+from ._layer import Context, FinalGradient, Layer, Sequence, _owned, _Plain, _rows, _target, _unrowed, values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Shape = tuple[int | None, ...]
+    Values = Mapping[str, Array]
+
+__all__ = [
+    "Context",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "FinalGradient",
+    "FinalState",
+    "Layer",
+    "Recurrent",
+    "Sequence",
+    "from_config",
+    "replace_all",
+    "values",
+]
+
+_INT64 = np.dtype(np.int64)
+
+
+class _Packed(_Plain):
+    """The same with the core's form of them."""
+
+    __slots__ = ("core",)
+
+    def __init__(self, core: _core.Dense, params: Values) -> None:
+        super().__init__(params)
+        self.core = core
+
+
+class Embedding(Layer):
+    """A learned vector for each of a set of numbers.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        Numbers that there are: the input holds 0 to num_embeddings - 1.
+    embedding_dim : int
+        Columns of a vector.
+
+    Notes
+    -----
+    The input is an array of integers, (B, T) or of any other shape; the output has one more axis. The parameter is
+    ``weight`` (num_embeddings, embedding_dim), as in ``torch.nn.Embedding``; it begins uniform between -0.05 and 0.05,
+    as in Keras.
+    """
+
+    __slots__ = ("embedding_dim", "num_embeddings")
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.num_embeddings = _check.size(num_embeddings, "num_embeddings")
+        self.embedding_dim = _check.size(embedding_dim, "embedding_dim")
+
+    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
+        """Draw the vectors."""
+        super().bind(rng, dtype, previous)
+        weight = rng.uniform(-0.05, 0.05, (self.num_embeddings, self.embedding_dim))
+        replace_all(self.successor({"weight": weight.astype(dtype)}))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape with one more axis."""
+        return (*shape, self.embedding_dim)
+
+    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
+        """Return the vectors of integers x (B, T): (B, T, embedding_dim).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x holds no integers, or one that has no vector.
+        """
+        ids = _check.array(values(x), "x", "integers", "iu")
+        flat, shape = ids.astype(_INT64).reshape(-1), ids.shape  # a copy: the caller may change x before `backward`
+        try:
+            y = _core.embed(self.params["weight"], flat)
+        except IndexError as error:
+            raise ValueError(f"{self!r}: {error}") from None
+        return y.reshape(*shape, self.embedding_dim), (flat, shape) if context.training else None
+
+    def backward(
+        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return None, which integers have for a gradient, and that of ``weight``."""
+        flat, shape = tape
+        rows, swapped = _rows(dy)
+        if swapped:
+            flat = np.ascontiguousarray(flat.reshape(shape).T).ravel()
+        to = _target(out, "weight", (self.num_embeddings, self.embedding_dim), self.dtype)
+        _core.embed_back(flat, rows, to)
+        return None, {"weight": to}
+
+    def successor(self, values: Values) -> list[Swap]:
+        """Return the swap of the one snapshot."""
+        return [(self, "_snapshot", _Plain(_owned(values)))]
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().config(), "num_embeddings": self.num_embeddings, "embedding_dim": self.embedding_dim}
+
+
+class Dense(Layer):
+    """An affine map of the last axis, and an activation: ``f(x W^T + b)``.
+
+    Parameters
+    ----------
+    units_in, units_out : int
+        Columns of the input and of the output.
+    activation : str or (name, alpha, beta), optional
+        One of the names that `quadgate.LSTM` takes as ``activations``; None or "linear" for none.
+    bias : bool
+        True for a bias.
+
+    Notes
+    -----
+    The input is (B, T, units_in), of which all steps are done at once, or (B, units_in). The parameters are ``weight``
+    (units_out, units_in) and ``bias`` (units_out,), as in ``torch.nn.Linear``. They begin as in Keras: the weight
+    uniform between -e and e, e = sqrt(6 / (units_in + units_out)) (Glorot and Bengio 2010), the bias 0.
+    """
+
+    __slots__ = ("activation", "bias", "units_in", "units_out")
+
+    def __init__(
+        self, units_in: int, units_out: int, activation: _options.Activation | None = None, *, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.units_in, self.units_out = _check.size(units_in, "units_in"), _check.size(units_out, "units_out")
+        if activation == "softmax":
+            raise ValueError(
+                "activation must not be 'softmax': leave it out, the loss softmax_cross_entropy takes the logits"
+            )
+        plain = activation is None or activation == "linear"
+        self.activation = None if plain else _options._activation(activation, "activation")
+        self.bias = _check.flag(bias, "bias")
+
+    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
+        """Draw the weight."""
+        super().bind(rng, dtype, previous)
+        end = math.sqrt(6.0 / (self.units_in + self.units_out))
+        drawn = {"weight": rng.uniform(-end, end, (self.units_out, self.units_in)).astype(dtype)}
+        if self.bias:
+            drawn["bias"] = np.zeros(self.units_out, dtype)
+        replace_all(self.successor(drawn))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape with units_out columns."""
+        if len(shape) < 2 or shape[-1] != self.units_in:
+            raise self._refuse(shape, f"(..., {self.units_in})")
+        return (*shape[:-1], self.units_out)
+
+    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
+        """Return f(x W^T + b), (..., units_out), in x's order of memory."""
+        x = values(x)
+        if x.ndim < 2 or x.shape[-1] != self.units_in:
+            raise self._refuse(x.shape, f"(..., {self.units_in})")
+        core = self._snapshot.core
+        rows, swapped = _rows(_check.plain(x, self.dtype) if x.dtype != self.dtype else x)
+        y, z = core.forward(rows, context.training)
+        return _unrowed(y, x.shape, swapped), (core, rows, z, y, x.shape, swapped) if context.training else None
+
+    def backward(
+        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return the gradients of x, of ``weight`` and of ``bias``."""
+        core, rows, z, y, shape, swapped = tape
+        dy = np.ascontiguousarray(dy.swapaxes(0, 1) if swapped else dy, self.dtype).reshape(len(rows), self.units_out)
+        grads = {"weight": _target(out, "weight", (self.units_out, self.units_in), self.dtype)}
+        if self.bias:
+            grads["bias"] = _target(out, "bias", (self.units_out,), self.dtype)
+        dx = core.backward(rows, z, y, dy, need_x, grads["weight"], grads.get("bias"))
+        return None if dx is None else _unrowed(dx, shape, swapped), grads
+
+    def successor(self, values: Values) -> list[Swap]:
+        """Return the swap of the one snapshot, with the weight packed for products."""
+        read = _owned(values)
+        activation = None if self.activation is None else _whole(self.activation)
+        return [(self, "_snapshot", _Packed(_core.Dense(read["weight"], read.get("bias"), activation), read))]
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        sizes = {"units_in": self.units_in, "units_out": self.units_out}
+        return {**super().config(), **sizes, "activation": self.activation, "bias": self.bias}
+
+
+class Dropout(Layer):
+    """Zeros for a share of the elements in training; the others are divided by 1 - rate.
+
+    Parameters
+    ----------
+    rate : float
+        Probability of an element to be dropped, from 0 to 1. Nothing is dropped outside of training.
+    """
+
+    __slots__ = ("rate",)
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = _check.probability(rate, "rate")
+
+    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
+        """Start the generator of the masks."""
+        super().bind(rng, dtype, previous)
+        self._seed(rng)
+
+    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
+        """Return x with a share of its elements dropped."""
+        x = values(x)
+        if not context.training or self.rate == 0:
+            return x, None
+        assert self.generator is not None
+        begin, end, total = context.rows or (0, len(x), len(x))
+        dropped = _masks._draw(self.rate, (total, *x.shape[1:]), self.generator)[begin:end]
+        scale = np.where(dropped, x.dtype.type(0), x.dtype.type(1 / (1 - self.rate) if self.rate < 1 else 0))
+        return x * scale, scale
+
+    def backward(
+        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return the gradient of x."""
+        if not need_x:
+            return None, {}
+        return dy if tape is None else dy * tape, {}
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's argument."""
+        return {**super().config(), "rate": self.rate}
+
+
+class FinalState(Layer):
+    """The final h of the recurrent layer before it, (B, D*R): its top layer's, forward direction first.
+
+    It is that of each row's last step that counts, under lengths and masks, and for the reverse direction that of the
+    first. Going back it starts from the gradient of the final state, without a dy of zeros.
+    """
+
+    __slots__ = ("columns",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = 0
+
+    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
+        """Check that a recurrent layer comes first."""
+        super().bind(rng, dtype, previous)
+        if not isinstance(previous, Recurrent):
+            got = "nothing" if previous is None else repr(previous)
+            raise ValueError(f"FinalState() must come directly behind an LSTM or an RNN, got {got} before it")
+        self.columns = previous.final_columns
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (B, D*R)."""
+        if len(shape) != 3:
+            raise self._refuse(shape, "(B, T, O)")
+        return (shape[0], self.columns)
+
+    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
+        """Return the final h."""
+        if type(x) is not Sequence:
+            raise TypeError(f"FinalState() must come directly behind an LSTM or an RNN, got {type(x).__name__}")
+        return x.final, None
+
+    def backward(
+        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return the gradient of the final h, for the layer before."""
+        return FinalGradient(dy), {}
+
+
+class Recurrent(Layer):
+    """An `LSTM` or `RNN` in a model, batch first whatever its own ``batch_first``. A model makes it of the network.
+
+    Attributes
+    ----------
+    net : quadgate.LSTM or quadgate.RNN
+        The network itself: its parameters are those that are trained.
+    """
+
+    __slots__ = ("net",)
+
+    def __init__(self, net: LSTM | RNN) -> None:
+        super().__init__()
+        if not isinstance(net, Network):
+            raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
+        self.net = net
+        self.dtype = net.dtype
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """Parameters of the network."""
+        return self.net.params
+
+    @property
+    def final_columns(self) -> int:
+        """D*R, the columns of the top layer's final h."""
+        return self.net._options.directions * self.net._options.state_columns
+
+    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
+        """Check the type; the network has its parameters and its generator."""
+        if self.net.dtype != dtype:
+            raise ValueError(f"{self.net!r} must have the model's dtype {dtype}")
+        self.generator = self.net._generator
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (B, T, O)."""
+        if len(shape) != 3 or shape[-1] != self.net.input_size:
+            raise self._refuse(shape, f"(B, T, {self.net.input_size})")
+        return (*shape[:-1], self.net._options.outputs)
+
+    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
+        """Return y (B, T, O) with the final h; with ``context.states`` from this layer's state, which is replaced."""
+        net: Any = self.net
+        x, mask = values(x), context.mask
+        if not net.batch_first:
+            x, mask = x.swapaxes(0, 1), None if mask is None else mask.T
+        state = None if context.states is None else context.states.get(self)
+        tape = None
+        if context.training:
+            y, state, tape = net.forward(x, state, lengths=context.lengths, mask=mask)
+        else:
+            y, state = net(x, state, lengths=context.lengths, mask=mask)
+        if context.states is not None:
+            context.states[self] = state
+        h = state if isinstance(net, RNN) else state[0]
+        directions = net._options.directions
+        final = h[-1] if directions == 1 else np.concatenate((h[-2], h[-1]), -1)
+        return Sequence(y if net.batch_first else y.swapaxes(0, 1), final), tape
+
+    def backward(
+        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return the gradients of x and of the network's parameters."""
+        net: Any = self.net
+        o = net._options
+        dstate: Any = None
+        if type(dy) is FinalGradient:
+            dh = np.zeros((o.num_layers * o.directions, len(dy.dh), o.state_columns), net.dtype)
+            dh[-o.directions :] = dy.dh.reshape(len(dy.dh), o.directions, -1).swapaxes(0, 1)
+            dy, dstate = None, dh if isinstance(net, RNN) else (dh, None)
+        elif not net.batch_first:
+            dy = dy.swapaxes(0, 1)
+        grads = net.backward(tape, dy, dstate, input_grad=need_x, out=out)
+        dx = grads.x
+        return dx if dx is None or net.batch_first else dx.swapaxes(0, 1), grads.params
+
+    def successor(self, values: Values) -> list[Swap]:
+        """Return the swap of the network's snapshot."""
+        net = self.net
+        read = _owned({name: values[name] for name in net._shapes})
+        return [(net, "_snapshot", Snapshot(net._snapshot.core.successor(list(read.values())), read))]
+
+    def config(self) -> dict[str, Any]:
+        """Return the network's options."""
+        return {"layer": type(self.net).__name__, **self.net._options.arguments()}
+
+    def __repr__(self) -> str:
+        return repr(self.net)
+
+
+def from_config(config: Mapping[str, Any]) -> Layer:
+    """Return a layer, without parameters yet, from `Layer.config`; a recurrent one has random parameters.
+
+    Raises
+    ------
+    ValueError
+        If it is not from a layer of this module.
+    """
+    arguments = dict(config)
+    name = arguments.pop("layer", None)
+    kinds: dict[Any, Any] = {kind.__name__: kind for kind in (Embedding, Dense, Dropout, FinalState)}
+    if name in kinds:
+        layer: Layer = kinds[name](**arguments)
+        return layer
+    if name == "LSTM":
+        del arguments["nonlinearity"]
+        return Recurrent(LSTM(**arguments))
+    if name == "RNN":
+        for option in _options._LSTM_ONLY:
+            arguments.pop(option, None)
+        return Recurrent(RNN(**arguments))
+    raise ValueError(f"unknown kind of layer: {name!r}")
+
+
+def _whole(activation: _options.Activation) -> tuple[str, float, float]:
+    name, *numbers = _options._whole(activation)
+    alpha, beta = (*numbers, 0.0, 0.0)[:2]
+    return name, alpha, beta

@@ -1,0 +1,423 @@
+"""Optimizers: new parameters and a new state from gradients, in memory of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .. import _check, _core
+from ._commit import lay_out, vector, views
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+Rate = Callable[[int], float]
+
+
+class WarmupCosine:
+    """Learning rate that rises in a straight line, then falls as half a cosine (Loshchilov and Hutter 2017).
+
+    Parameters
+    ----------
+    peak : float
+        The largest rate.
+    warmup_steps : int
+        Steps of the rise: step k (from 0) has ``peak * (k + 1) / warmup_steps``.
+    total_steps : int
+        Steps until the rate is `floor`, where it stays.
+    floor : float
+        The smallest rate at the end.
+    """
+
+    __slots__ = ("floor", "peak", "total_steps", "warmup_steps")
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
+        self.peak, self.floor = _check.positive(peak, "peak"), _check.number(floor, "floor")
+        self.warmup_steps = _check.size(warmup_steps, "warmup_steps", zero=True)
+        self.total_steps = _check.size(total_steps, "total_steps")
+        if self.total_steps <= self.warmup_steps:
+            raise ValueError(f"total_steps must be more than warmup_steps={warmup_steps}, got {total_steps}")
+        if not 0 <= self.floor <= self.peak:
+            raise ValueError(f"floor must be from 0 to peak={peak}, got {floor}")
+
+    def __call__(self, step: int) -> float:
+        """Return the rate of a step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        done = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+        return self.floor + (self.peak - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {name: getattr(self, name) for name in ("peak", "warmup_steps", "total_steps", "floor")}
+
+    def __repr__(self) -> str:
+        return f"WarmupCosine({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+
+class State:
+    """State of an optimizer after some steps. It never changes: `Optimizer.update` makes the next one.
+
+    Attributes
+    ----------
+    step : int
+        Updates so far.
+    slots : mapping from name to list of arrays
+        The running means, by the optimizer's names for them ("m", "v", "velocity"): one read-only array for each
+        parameter, of its shape and type.
+    flat : array (N,) or None
+        The vector whose consecutive views the parameters of the last update are; None before the first.
+    """
+
+    __slots__ = ("_blocks", "_spare", "flat", "slots", "step")
+
+    def __init__(self, step: int, slots: Mapping[str, list[Array]], flat: Array | None) -> None:
+        self.step, self.slots, self.flat = step, slots, flat
+        self._blocks: list[_core.Block] = []  # that flat and the slots lie in
+        self._spare: list[_core.Block] = []  # of the step before: written again once nothing looks at them
+
+
+class Optimizer:
+    """Base of the optimizers: learning rate and clipping.
+
+    Every parameter moves in every step, as in PyTorch. With ``clip_norm`` all gradients together are scaled down to
+    this Euclidean norm if theirs is larger (``torch.nn.utils.clip_grad_norm_``; Keras's ``global_clipnorm`` is another
+    name for it); Keras's ``clipnorm`` does so for each parameter by itself. ``clip_value`` (Keras's ``clipvalue``)
+    bounds each number.
+    """
+
+    __slots__ = ("clip_each", "clip_norm", "clip_value", "learning_rate")
+
+    _slots: ClassVar[tuple[str, ...]] = ()
+    _numbers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        learning_rate: float | Rate,
+        clip_norm: float | None,
+        clip_value: float | None,
+        aliases: Mapping[str, float | None],
+    ) -> None:
+        if not callable(learning_rate):
+            learning_rate = _check.number(learning_rate, "learning_rate", "a number of 0 or more, or a schedule")
+            if learning_rate < 0:
+                raise ValueError(f"learning_rate must be 0 or more, got {learning_rate}")
+        self.learning_rate = learning_rate
+        known = {"clipnorm": None, "clipvalue": None, "global_clipnorm": None}
+        for name in aliases:
+            if name not in known:
+                meant = _check.did_you_mean(name, [*known, "clip_norm", "clip_value"])
+                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}{meant}")
+        given = {"clip_norm": clip_norm, "clip_value": clip_value, **known, **aliases}
+        read = {name: None if value is None else _check.positive(value, name) for name, value in given.items()}
+        for one, other in (("clip_norm", "global_clipnorm"), ("clip_value", "clipvalue")):
+            if read[one] is not None and read[other] is not None:
+                raise ValueError(f"{one} and {other} are two names for one bound: pass only one of them")
+        self.clip_norm = read["clip_norm"] or read["global_clipnorm"]
+        self.clip_value = read["clip_value"] or read["clipvalue"]
+        self.clip_each = read["clipnorm"]
+        if (self.clip_norm, self.clip_value, self.clip_each).count(None) < 2:
+            raise ValueError("only one of clip_norm, clipnorm and clip_value can be given")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return float(self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate)
+
+    def start(self, params: Sequence[Array]) -> State:
+        """Return the state before the first step, for parameters of one type in this order."""
+        return self.restore(params, 0, {name: [np.zeros_like(p) for p in params] for name in self._used()})
+
+    def restore(self, params: Sequence[Array], step: int, slots: Mapping[str, Sequence[Array]]) -> State:
+        """Return a state with the given step and running means, for example from a file.
+
+        Raises
+        ------
+        ValueError
+            If the names or shapes are not those of this optimizer and these parameters.
+        """
+        if slots.keys() != set(self._used()):
+            raise ValueError(f"the state must have {', '.join(self._used()) or 'no slots'}, got {', '.join(slots)}")
+        dtype = params[0].dtype if params else np.dtype(np.float32)
+        made = {}
+        for name in self._used():
+            read = list(slots[name])
+            if [a.shape for a in read] != [p.shape for p in params]:
+                raise ValueError(f"{name} of the state must have the parameters' shapes")
+            made[name] = lay_out(read, dtype)[1]
+        return State(step, made, None)
+
+    def update(self, params: Sequence[Array], grads: Sequence[Array], state: State) -> tuple[list[Array], State]:
+        """Return the next parameters and the next state; nothing that is passed in changes.
+
+        Parameters
+        ----------
+        params, grads : sequences of arrays
+            Parameters and gradients in the order of `start`, all of one type.
+        state : State
+            From `start` or the last update.
+
+        Returns
+        -------
+        params : list of arrays
+            Read-only, side by side in the vector ``state.flat``.
+        state : State
+        """
+        if not len(params) == len(grads) == len(next(iter(state.slots.values()), params)):
+            raise ValueError(f"there must be a gradient and a state for each of {len(params)} parameters")
+        shapes = [p.shape for p in params]
+        for k, (g, shape) in enumerate(zip(grads, shapes, strict=True)):
+            if g.shape != shape:
+                raise ValueError(f"gradient {k} must have its parameter's shape {shape}, got {g.shape}")
+        dtype = params[0].dtype if params else np.dtype(np.float32)
+        size = sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+        if not size:
+            return list(params), State(state.step + 1, state.slots, state.flat)
+        plain = [_check.plain(g, dtype) for g in grads]
+        slots = [state.slots[name] for name in self._used()]
+        blocks = [_spare(state, size) for _ in range(1 + len(slots))]
+        _core.optimize(self._numbers_of(state.step), list(params), plain, slots, self._scales(plain), blocks)
+        flat, *means = (vector(block, dtype) for block in blocks)
+        made = {name: views(mean, shapes) for name, mean in zip(self._used(), means, strict=True)}
+        new = State(state.step + 1, made, flat)
+        new._blocks, new._spare = blocks, list(state._blocks)
+        return views(flat, shapes), new
+
+    def _scales(self, grads: Sequence[Array]) -> list[float]:
+        if self.clip_norm is None and self.clip_each is None:
+            return [1.0] * len(grads)
+        squares = _core.gradient_squares(list(grads))
+        if self.clip_norm is not None:
+            squares = [sum(squares)] * len(grads)
+        bound = self.clip_norm or self.clip_each or 0.0
+        return [bound / norm if (norm := math.sqrt(s)) > bound else 1.0 for s in squares]
+
+    def _used(self) -> tuple[str, ...]:
+        """Return the names of the running means that this optimizer updates."""
+        return self._slots
+
+    def _numbers_of(self, step: int) -> tuple[Any, ...]:
+        """Return the numbers of a step for the core."""
+        raise NotImplementedError
+
+    def _bound(self) -> float:
+        return math.inf if self.clip_value is None else self.clip_value
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as plain values, with the class's name as "optimizer".
+
+        Raises
+        ------
+        TypeError
+            If the learning rate is a function that is not of this package: it cannot be saved.
+        """
+        rate: Any = self.learning_rate
+        if isinstance(rate, WarmupCosine):
+            rate = {"schedule": "WarmupCosine", **rate.config()}
+        elif callable(rate):
+            raise TypeError(f"the learning rate {rate!r} cannot be saved: use a number or train.WarmupCosine")
+        clips = {"clip_norm": self.clip_norm, "clip_value": self.clip_value, "clipnorm": self.clip_each}
+        return {
+            "optimizer": type(self).__name__,
+            "learning_rate": rate,
+            **{name: getattr(self, name) for name in self._numbers},
+            **{name: value for name, value in clips.items() if value is not None},
+        }
+
+    def __repr__(self) -> str:
+        arguments = {"learning_rate": self.learning_rate, **{name: getattr(self, name) for name in self._numbers}}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as ``torch.optim.SGD``.
+
+    ``u = momentum u + g``, then ``p -= rate u``; with ``nesterov`` ``p -= rate (g + momentum u)``.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        Rate, or a schedule from the step (from 0) to the rate.
+    momentum : float
+        From 0 to below 1.
+    nesterov : bool
+        True for Nesterov's form.
+    clip_norm, clip_value : float, optional
+        Bounds of the gradient, see `Optimizer`; Keras's ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` are taken
+        too. Only one of them.
+    """
+
+    __slots__ = ("momentum", "nesterov")
+
+    _slots = ("velocity",)
+    _numbers = ("momentum", "nesterov")
+
+    def __init__(
+        self,
+        learning_rate: float | Rate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        **aliases: float | None,
+    ) -> None:
+        super().__init__(learning_rate, clip_norm, clip_value, aliases)
+        self.momentum, self.nesterov = _fraction(momentum, "momentum"), _check.flag(nesterov, "nesterov")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=True needs a momentum above 0")
+
+    def _used(self) -> tuple[str, ...]:
+        return self._slots if self.momentum else ()
+
+    def _numbers_of(self, step: int) -> tuple[Any, ...]:
+        return "sgd", self._bound(), self.momentum, self.rate(step), self.nesterov
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015), as ``torch.optim.Adam``.
+
+    ``m = beta_1 m + (1 - beta_1) g``, ``v = beta_2 v + (1 - beta_2) g^2``, and after step k (from 1)
+    ``p -= rate / (1 - beta_1^k) m / (sqrt(v / (1 - beta_2^k)) + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        Rate, or a schedule from the step (from 0) to the rate.
+    beta_1, beta_2 : float
+        Decay of the running means of g and of g^2, from 0 to below 1.
+    epsilon : float
+        Added to the root.
+    clip_norm, clip_value : float, optional
+        Bounds of the gradient, see `Optimizer`; Keras's ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` are taken
+        too. Only one of them.
+    """
+
+    __slots__ = ("beta_1", "beta_2", "epsilon")
+
+    _slots = ("m", "v")
+    _numbers: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon")
+    _decay = 0.0
+
+    def __init__(
+        self,
+        learning_rate: float | Rate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        **aliases: float | None,
+    ) -> None:
+        super().__init__(learning_rate, clip_norm, clip_value, aliases)
+        self.beta_1, self.beta_2 = _fraction(beta_1, "beta_1"), _fraction(beta_2, "beta_2")
+        self.epsilon = _check.positive(epsilon, "epsilon")
+
+    def _numbers_of(self, step: int) -> tuple[Any, ...]:
+        rate = self.rate(step)
+        less = (1 - self.beta_1 ** (step + 1), 1 - self.beta_2 ** (step + 1))
+        return "adam", self._bound(), self.beta_1, self.beta_2, self.epsilon, rate, 1 - rate * self._decay, *less
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``.
+
+    Before Adam's move, ``p -= rate weight_decay p``, for every parameter.
+
+    Parameters
+    ----------
+    learning_rate, beta_1, beta_2, epsilon, clip_norm, clip_value
+        As in `Adam`.
+    weight_decay : float
+        0 or more.
+    """
+
+    __slots__ = ("weight_decay",)
+
+    _numbers = ("beta_1", "beta_2", "epsilon", "weight_decay")
+
+    def __init__(
+        self,
+        learning_rate: float | Rate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        **aliases: float | None,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, clip_norm=clip_norm, clip_value=clip_value, **aliases)
+        self.weight_decay = _check.number(weight_decay, "weight_decay")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
+
+    @property
+    def _decay(self) -> float:  # type: ignore[override]
+        return self.weight_decay
+
+
+OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """Return an optimizer with its default numbers by its name, in any case, or the given one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither, or the name is unknown.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    name = optimizer.lower() if isinstance(optimizer, str) else optimizer
+    _check.choice(name, "optimizer", tuple(OPTIMIZERS))
+    made: Optimizer = OPTIMIZERS[name]()
+    return made
+
+
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """Return an optimizer from `Optimizer.config`.
+
+    Raises
+    ------
+    ValueError
+        If it is not from an optimizer of this module.
+    """
+    arguments = dict(config)
+    name = arguments.pop("optimizer", None)
+    kinds = {kind.__name__: kind for kind in OPTIMIZERS.values()}
+    if name not in kinds:
+        raise ValueError(f"unknown optimizer {name!r}")
+    rate = arguments.get("learning_rate")
+    if isinstance(rate, dict):
+        rate = dict(rate)
+        if rate.pop("schedule", None) != "WarmupCosine":
+            raise ValueError(f"unknown schedule {arguments['learning_rate']!r}")
+        arguments["learning_rate"] = WarmupCosine(**rate)
+    made: Optimizer = kinds[name](**arguments)
+    return made
+
+
+def _fraction(value: float, name: str) -> float:
+    result = _check.number(value, name, "a number from 0 to below 1")
+    if not 0 <= result < 1:
+        raise ValueError(f"{name} must be from 0 to below 1, got {result}")
+    return result
+
+
+def _spare(state: State, size: int) -> _core.Block:
+    """Return a block of so many bytes: one of the step before last if nothing looks at it any more, or a new one."""
+    while True:
+        try:
+            block = state._spare.pop()  # never the same for two threads
+        except IndexError:
+            return _core.Block(size)
+        if block.exports == 0 and memoryview(block).nbytes == size:
+            return block
