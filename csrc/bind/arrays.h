@@ -44,6 +44,22 @@ py::object new_array(int ndim, const Py_intptr_t* shape) {
   return owned(api.PyArray_NewFromDescr_(api.PyArray_Type_, type, ndim, shape, nullptr, nullptr, 0, nullptr));
 }
 
+// A writable C-contiguous view of the elements of `whole`, an array from new_array, from `offset` on.
+template <class Element>
+py::object new_view(const py::object& whole, size_t offset, int ndim, const Py_intptr_t* shape) {
+  using Api = py::detail::npy_api;
+  const auto& api = numpy();
+  PyObject* type = descriptor<Element>;
+  Py_INCREF(type);  // which NumPy takes
+  char* data = py::detail::array_proxy(whole.ptr())->data + offset * sizeof(Element);
+  const int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
+  py::object view =
+      owned(api.PyArray_NewFromDescr_(api.PyArray_Type_, type, ndim, shape, nullptr, data, flags, nullptr));
+  Py_INCREF(whole.ptr());  // which NumPy takes
+  if (api.PyArray_SetBaseObject_(view.ptr(), whole.ptr()) != 0) throw PythonError();
+  return view;
+}
+
 // The elements of an array from new_array.
 template <class Element>
 Element* data_of(const py::object& array) {

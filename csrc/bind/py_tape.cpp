@@ -27,7 +27,8 @@ class Apart {
   std::vector<View<Real>> read_, written_;
 };
 
-// Destinations of the parameters' gradients: the arrays of `into`, or new ones; false where one does not fit.
+// Destinations of the parameters' gradients: the arrays of `into`, or views of one new vector; false where one does not
+// fit.
 template <class Real>
 bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::object& arrays,
                       std::vector<LayerParameters<Real*>>& layers, std::vector<HighwayParameters<Real*>>& highways) {
@@ -36,6 +37,15 @@ bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::o
   arrays = owned(PyList_New(0));
   layers.resize(s.states());
   highways.resize(s.layers);
+  py::object flat;
+  size_t offset = 0;
+  if (!given) {
+    size_t total = 0;
+    each_parameter<Real*>(s, layers.data(), highways.data(),
+                          [&](Real*&, size_t rows, size_t cols, int) { total += rows * cols; });
+    const Py_intptr_t shape[1] = {Py_intptr_t(total)};
+    flat = new_array<Real>(1, shape);
+  }
   Py_ssize_t i = 0;
   bool ok = true;
   each_parameter<Real*>(s, layers.data(), highways.data(), [&](Real*& slot, size_t rows, size_t cols, int axes) {
@@ -43,7 +53,8 @@ bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::o
     const Py_intptr_t shape[2] = {Py_intptr_t(rows), Py_intptr_t(cols)};
     ok = !given || i < PyList_GET_SIZE(into.ptr());
     if (!ok) return;
-    py::object g = given ? borrowed(PyList_GET_ITEM(into.ptr(), i++)) : new_array<Real>(axes, shape);
+    py::object g = given ? borrowed(PyList_GET_ITEM(into.ptr(), i++)) : new_view<Real>(flat, offset, axes, shape);
+    offset += rows * cols;
     const View<Real> v(g);
     ok = v && v.contiguous() && v.writable() && (axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols)) &&
          (!given || apart.writes(v));

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._params import freeze
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,7 +38,7 @@ def draw(o: Options, of: Shapes, rng: np.random.Generator) -> dict[str, Array]:
             value[...] = scheme(o, kind, shape, rng)
         if kind == "bias" and o.forget_bias is not None:
             value[_forget(o)] = o.forget_bias
-        result[name] = freeze(value.astype(o.dtype))
+        result[name] = value.astype(o.dtype)
     return result
 
 

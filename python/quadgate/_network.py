@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -30,8 +29,9 @@ class Snapshot:
 
     __slots__ = ("backward", "core", "forward", "forward_tape", "params")
 
-    def __init__(self, core: _core.Network, values: dict[str, Array]) -> None:
-        self.core, self.params = core, MappingProxyType(values)
+    def __init__(self, core: _core.Network, values: Mapping[str, Array]) -> None:
+        self.core = core
+        self.params = values if isinstance(values, _params.Params) else _params.Params(values)
         # Bound once: a call then costs two attributes and one compiled call.
         self.forward, self.forward_tape, self.backward = core.forward, core.forward_tape, core.backward
 
@@ -108,7 +108,8 @@ class Network:
         o = self._options
         sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
         core = _core.Network(o.dtype.name, *sizes, o.bias, o.core(), o.batch_first)
-        self._snapshot = Snapshot(core.successor(list(values.values())), values)
+        params = _params.Params(values)
+        self._snapshot = Snapshot(core.successor(list(params.values())), params)
         _threadpools.meet_threadpoolctl()
 
     def _seed(self, generator: np.random.Generator) -> None:
@@ -118,10 +119,11 @@ class Network:
             self._generator = np.random.Generator(np.random.PCG64(seed))
 
     @property
-    def params(self) -> Mapping[str, Array]:
+    def params(self) -> _params.Params:
         """The parameters by name, in arrays that cannot be written; `writable` and `load_state_dict` replace them.
 
-        It shows them as they are at this moment: ask again after a change.
+        ``params.flat`` is one vector of all of them, in the order of the names, of which the arrays are views. They
+        are shown as they are at this moment: ask again after a change.
 
         For each layer k, with ``_reverse`` behind the names for the second direction, and G = 4 (1 in an RNN):
         ``weight_ih_l{k}`` (G*H, in), ``weight_hh_l{k}`` (G*H, R) and ``bias_l{k}`` (G*H,), gates in the order i, f, g,
@@ -169,7 +171,7 @@ class Network:
             raise ValueError(f"a parameter was removed or invented in writable(): {names}")
         dtype = self._options.dtype
         values = {name: _check.floats(scratch[name], name, self._shapes[name], dtype) for name in self._shapes}
-        self._commit({name: _params.freeze(value) for name, value in values.items()}, before)
+        self._commit(_params.Params(values), before)
 
     def state_dict(self, *, prefix: str = "") -> dict[str, Array]:
         """Return copies of the parameters under PyTorch's names.
@@ -314,14 +316,15 @@ class Network:
             self._lock, self._pid = threading.RLock(), os.getpid()
         return self._lock
 
-    def _commit(self, values: dict[str, Array], before: Snapshot | None = None) -> None:
+    def _commit(self, values: Mapping[str, Array], before: Snapshot | None = None) -> None:
         """Take over new parameters; with `before` only if no other thread did since that snapshot.
 
         Everything is built first. Then one step swaps parameters and core together, so that no other thread and no
         interrupt finds some of them old and some new. It takes no lock, which an interrupt could leave behind.
         """
-        core = self._snapshot.core.successor([values[name] for name in self._shapes])
-        new = Snapshot(core, {name: values[name] for name in self._shapes})
+        if not isinstance(values, _params.Params):
+            values = _params.Params({name: values[name] for name in self._shapes})
+        new = Snapshot(self._snapshot.core.successor(list(values.values())), values)
         if before is None:
             self._snapshot = new
         elif not _core.replace(self, "_snapshot", before, new):

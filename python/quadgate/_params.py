@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +70,96 @@ def freeze(value: Array) -> Array:
     return np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape)
 
 
+class Params(Mapping[str, "Array"]):
+    """Parameters by name, in arrays that cannot be written, all of them views of the vector `flat`.
+
+    They cannot be made writable either: their memory belongs to an immutable bytes object.
+
+    Attributes
+    ----------
+    flat : array (N,)
+        All N numbers in the order of the names, each array in row-major order. It cannot be written.
+    """
+
+    __slots__ = ("_by_name", "flat")
+
+    flat: Array
+
+    def __init__(self, values: Mapping[str, Array]) -> None:
+        dtype = next(iter(values.values())).dtype if values else np.dtype(np.float32)
+        data = b"".join([np.ascontiguousarray(value).data for value in values.values()])
+        self._view(np.frombuffer(data, dtype), {name: value.shape for name, value in values.items()})
+
+    @classmethod
+    def gathered(cls, values: Mapping[str, Array]) -> Params:
+        """Return the parameters of arrays that nothing can write to: without a copy if they lie in one vector already.
+
+        That is so if they are views of the same array, one behind the other, as an optimizer makes them.
+        """
+        if values:
+            first = next(iter(values.values()))
+            vector: Any = first.base
+            if type(vector) is np.ndarray and vector.ndim == 1 and vector.dtype == first.dtype:
+                begin = end = _address(first)
+                for value in values.values():
+                    if value.base is not vector or _address(value) != end or not value.flags.c_contiguous:
+                        return cls(values)
+                    end += value.nbytes
+                start = (begin - _address(vector)) // vector.itemsize
+                flat = vector[start : start + (end - begin) // vector.itemsize]
+                return cls.of_flat(flat, {name: value.shape for name, value in values.items()})
+        return cls(values)
+
+    @classmethod
+    def of_flat(cls, flat: Array, shapes: Shapes) -> Params:
+        """Return the parameters that lie one behind the other in a vector that cannot be written: no copy is made."""
+        self = cls.__new__(cls)
+        self._view(flat, shapes)
+        return self
+
+    def _view(self, flat: Array, shapes: Shapes) -> None:
+        self.flat, self._by_name = flat, dict(split(flat, shapes))
+
+    def __getitem__(self, name: str) -> Array:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __or__(self, other: Mapping[str, Array]) -> dict[str, Array]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Array]) -> dict[str, Array]:
+        return {**other, **self}
+
+    def copy(self) -> dict[str, Array]:
+        """Return a dict of the same arrays."""
+        return dict(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"Params({', '.join(f'{name}: {value.shape}' for name, value in self.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Params, (dict(self._by_name),)
+
+
+def _address(value: Array) -> int:
+    address: int = value.__array_interface__["data"][0]
+    return address
+
+
+def split(flat: Array, shapes: Shapes) -> Iterator[tuple[str, Array]]:
+    """Yield each name with its piece of a vector, in its shape."""
+    start = 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        yield name, flat[start:stop].reshape(shape)
+        start = stop
+
+
 def to_pytorch(params: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """Return copies under PyTorch's names: our bias is its ``bias_ih``, its ``bias_hh`` is zeros."""
     _check.text(prefix, "prefix")
@@ -131,7 +221,7 @@ def read(values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix:
         else:
             one, two = (_check.floats(values[key], key, of[name], np.dtype(np.float64)) for key in keys)
             result[name] = (one + two).astype(dtype)
-    return {name: freeze(value) for name, value in result.items()}
+    return result
 
 
 _CELL = "_l0"  # at the end of the names of a layer, and not of a cell
@@ -244,4 +334,4 @@ def unpack(item: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     if got != want:
         raise ValueError(f"{name} of a pickle must be {want[0]} {want[1]} of {want[2]} bytes, got {got}")
     value = np.frombuffer(item[2], dtype.newbyteorder("<")).reshape(shape)
-    return value if value.dtype == dtype else freeze(value.astype(dtype))
+    return value if value.dtype == dtype else value.astype(dtype)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+import numpy as np
+
 from . import _check, _params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from . import _core
@@ -19,6 +20,45 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class NamedGrads(dict[str, "Array"]):
+    """Gradients of parameters by name: a dict whose arrays are views of the vector `flat`.
+
+    Attributes
+    ----------
+    flat : array (N,)
+        All N numbers in the order of the names, as in ``params.flat`` of the network. A call of ``backward`` with
+        ``out`` has it if ``out`` is such a dict; otherwise it raises AttributeError.
+    """
+
+    __slots__ = ("flat",)
+
+    flat: Array
+
+    @classmethod
+    def of_flat(cls, flat: Array, shapes: _params.Shapes) -> NamedGrads:
+        """Return the pieces of a vector by name."""
+        self = cls(_params.split(flat, shapes))
+        self.flat = flat
+        return self
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name == "flat":
+            raise AttributeError("there is no flat: these gradients were written into arrays of the caller's")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named, (dict(self), hasattr(self, "flat"))
+
+
+def _named(values: dict[str, Array], flat: bool = True) -> NamedGrads:
+    """Return gradients by name in a vector of their own; of pickles, too."""
+    if not flat:
+        return NamedGrads(values)
+    shapes = {name: value.shape for name, value in values.items()}
+    pieces = [value.ravel() for value in values.values()]
+    return NamedGrads.of_flat(np.concatenate(pieces) if pieces else np.empty(0, np.float32), shapes)
 
 
 class LSTMGrads(NamedTuple):
@@ -32,13 +72,13 @@ class LSTMGrads(NamedTuple):
     c0 : array (L*D, B, H), or (L*D, H)
         The same for c.
     params : dict
-        Gradients by parameter name, each of its parameter's shape.
+        Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``.
     """
 
     x: Array | None
     h0: Array
     c0: Array
-    params: dict[str, Array]
+    params: NamedGrads
 
     def __repr__(self) -> str:
         return _line(self)
@@ -56,12 +96,12 @@ class RNNGrads(NamedTuple):
     h0 : array (L*D, B, H), or (L*D, H) if x had no batch axis
         Gradient of the initial state, also if none was given and zeros were used.
     params : dict
-        Gradients by parameter name, each of its parameter's shape.
+        Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``.
     """
 
     x: Array | None
     h0: Array
-    params: dict[str, Array]
+    params: NamedGrads
 
     def __repr__(self) -> str:
         return _line(self)
@@ -228,6 +268,7 @@ def _unpickled(kind: str, number: int, packed: Any) -> LSTMGrads | RNNGrads | Tr
     if cls is not Trace:
         if not isinstance(values["params"], dict):
             raise ValueError(f"the pickle of a {kind} must have gradients by name in params")
+        values["params"] = _named(values["params"])
         result: LSTMGrads | RNNGrads = cls(**values)
         return result
     trace = Trace(**{name: values[name] for name in "ifgoc"})
