@@ -57,6 +57,18 @@ def draw(masks: tuple[Mask, ...], steps: int, rows: int, rng: np.random.Generato
     return {mask.name: _draw(mask.p, mask.shape(steps, rows), rng) for mask in masks}
 
 
+def take(masks: tuple[Mask, ...], drawn: Masks, rows: slice) -> Masks:
+    """Return the masks of some rows of a batch."""
+    result = {}
+    for mask in masks:
+        value = drawn[mask.name]
+        if mask.rows:
+            value = np.ascontiguousarray(value[:, rows] if mask.steps else value[rows])
+            value.flags.writeable = False
+        result[mask.name] = value
+    return result
+
+
 def _draw(p: float, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return True with probability p, rounded to a multiple of 2**-32: two of them from each uint64, low half first.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _check, _masks
-from ._results import NOTHING, Tape, Trace
+from ._results import NOTHING, NamedGrads, Tape, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,8 +80,12 @@ def train(
     alone: str | None = None,
     mask: object = None,
     padding_output: object = _check.ZERO,
+    rows_of: tuple[int, int, int] | None = None,
 ) -> tuple[Array, Any, Tape]:
-    """Return y, (h, c) and the tape, if there are masks or a trace or the core refused the arguments."""
+    """Return y, (h, c) and the tape, if there are masks or a trace or the core refused the arguments.
+
+    With `rows_of` = (begin, end, total) masks are drawn for a batch of `total` rows, and x has those from begin to end.
+    """
     cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
     a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
     if rng is not None:
@@ -89,12 +93,15 @@ def train(
     masks = None
     if net._mask_plan:
         steps, rows = _steps_and_rows(net, a.x.shape)
+        rows = rows if rows_of is None else rows_of[2]
         if rng is not None:
             masks = _masks.draw(net._mask_plan, steps, rows, rng)
         else:
             with net._own_lock():  # so that calls in several threads do not share the masks of one
                 assert net._generator is not None
                 masks = _masks.draw(net._mask_plan, steps, rows, net._generator)
+        if rows_of is not None:
+            masks = _masks.take(net._mask_plan, masks, slice(*rows_of[:2]))
     c, drawn = _compact(a), masks
     if masks is not None and a.masking is not None:
         drawn = a.masking.gather_drawn(masks, [m.name for m in net._mask_plan if m.steps])
@@ -143,7 +150,7 @@ def backward(
     out: Mapping[str, Array] | None,
     accumulate: bool,
     alone: str | None = None,
-) -> tuple[Array | None, Array, Array, dict[str, Array]]:
+) -> tuple[Array | None, Array, Array, NamedGrads]:
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
     if type(tape) is not Tape:
         raise TypeError(f"tape must be the last result of forward, got {type(tape).__name__}")
@@ -174,7 +181,13 @@ def backward(
     dx, dh0, dc0, params = result
     if m is not None:
         dx = m.input_gradients(dx, dh0, dc0, *own)
-    return dx, dh0, dc0, dict(zip(names, params if into is None else into, strict=True))
+    named = NamedGrads(zip(names, params if into is None else into, strict=True))
+    if into is None:
+        whole: Any = params[0].base  # the core made views of one vector
+        named.flat = whole
+    elif isinstance(out, NamedGrads) and hasattr(out, "flat"):
+        named.flat = out.flat
+    return dx, dh0, dc0, named
 
 
 def _masked_gradients(
