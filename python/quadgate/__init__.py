@@ -5,7 +5,8 @@
 >>> y, (h, c) = lstm(np.zeros((10, 3, 64), np.float32))
 
 `LSTM` runs and trains, `RNN` is Elman's simple recurrent network, `Stream` goes step by step, `load` and `save` read
-and write files, `quadgate.onnx` speaks ONNX, and `quadgate.reference` is the same in plain NumPy, to be read.
+and write files, `quadgate.train` has the layers, losses and optimizers around them, `quadgate.plot` draws,
+`quadgate.onnx` speaks ONNX, and `quadgate.reference` is the same in plain NumPy, to be read.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ __all__ = [
     "load",
     "onnx",
     "pad_sequences",
+    "plot",
     "reference",
     "save",
     "set_num_threads",
+    "train",
     "unpad",
 ]
 
 if TYPE_CHECKING:
-    from . import io, onnx, reference
+    from . import io, onnx, plot, reference, train
     from ._masking import pad_sequences, unpad
     from .io import load, save
 
@@ -51,8 +54,10 @@ _LAZY = {
     "io": ".io",
     "load": ".io:load",
     "onnx": ".onnx",
+    "plot": ".plot",
     "reference": ".reference",
     "save": ".io:save",
+    "train": ".train",
     "torch": ".torch",  # not in __all__: it needs the package torch
     "pad_sequences": "._masking:pad_sequences",
     "unpad": "._masking:unpad",

@@ -18,7 +18,7 @@ UPPER = (
     "plot",
 )  # reference is separate: none of these imports it either
 PROGRAM = ("__main__", "_bench")  # python -m quadgate: may import all
-FACE = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in PROGRAM]
+FACE = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in (*PROGRAM, *UPPER)]
 
 
 def imported(path: Path) -> set[str]:
