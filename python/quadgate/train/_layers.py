@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check, _core, _masks, _options
+from .. import _check, _core, _masks, _options, _run
 from .._network import Network, Snapshot
+from .._params import Params
 from ..lstm import LSTM
 from ..rnn import RNN
 from ._commit import Swap, replace_all
@@ -295,15 +296,17 @@ class Recurrent(Layer):
     ----------
     net : quadgate.LSTM or quadgate.RNN
         The network itself: its parameters are those that are trained.
+    padding_output : "zero" or "last"
+        y at masked steps, as in `quadgate.LSTM.__call__`.
     """
 
-    __slots__ = ("net",)
+    __slots__ = ("net", "padding_output")
 
     def __init__(self, net: LSTM | RNN) -> None:
         super().__init__()
         if not isinstance(net, Network):
             raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
-        self.net = net
+        self.net, self.padding_output = net, "zero"
         self.dtype = net.dtype
 
     @property
@@ -336,10 +339,17 @@ class Recurrent(Layer):
             x, mask = x.swapaxes(0, 1), None if mask is None else mask.T
         state = None if context.states is None else context.states.get(self)
         tape = None
-        if context.training:
-            y, state, tape = net.forward(x, state, lengths=context.lengths, mask=mask)
+        masked: dict[str, Any] = {"lengths": context.lengths, "mask": mask}
+        if mask is not None:
+            masked["padding_output"] = self.padding_output
+        if not context.training:
+            y, state = net(x, state, **masked)
+        elif context.rows is not None and net._mask_plan:
+            alone = "h0" if isinstance(net, RNN) else None
+            more = (context.lengths, None, False, False, None, alone, mask, self.padding_output, context.rows)
+            y, state, tape = _run.train(net, x, state, *more)
         else:
-            y, state = net(x, state, lengths=context.lengths, mask=mask)
+            y, state, tape = net.forward(x, state, **masked)
         if context.states is not None:
             context.states[self] = state
         h = state if isinstance(net, RNN) else state[0]
@@ -368,11 +378,13 @@ class Recurrent(Layer):
         """Return the swap of the network's snapshot."""
         net = self.net
         read = _owned({name: values[name] for name in net._shapes})
-        return [(net, "_snapshot", Snapshot(net._snapshot.core.successor(list(read.values())), read))]
+        params = Params.gathered(read)
+        return [(net, "_snapshot", Snapshot(net._snapshot.core.successor(list(params.values())), params))]
 
     def config(self) -> dict[str, Any]:
         """Return the network's options."""
-        return {"layer": type(self.net).__name__, **self.net._options.arguments()}
+        own = {} if self.padding_output == "zero" else {"padding_output": self.padding_output}
+        return {"layer": type(self.net).__name__, **self.net._options.arguments(), **own}
 
     def __repr__(self) -> str:
         return repr(self.net)

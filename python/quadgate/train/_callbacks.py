@@ -1,0 +1,115 @@
+"""Functions that `Sequential.fit` calls after each epoch, and the one that stops it early."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from .. import _check
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Callback", "EarlyStopping"]
+
+
+class Callback:
+    """Base of objects that `Sequential.fit` calls; a plain function ``f(model, epoch, figures)`` will do, too.
+
+    A method, or the function, that returns True ends training.
+    """
+
+    def on_train_begin(self, model: Any) -> None:
+        """Start a run."""
+
+    def on_batch_end(self, model: Any, batch: int, loss: float) -> bool | None:
+        """Take note of a step and its loss."""
+        return None
+
+    def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:
+        """Take note of an epoch and its figures."""
+        return None
+
+    def on_train_end(self, model: Any) -> None:
+        """End a run."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a figure has not improved for some epochs.
+
+    Parameters
+    ----------
+    monitor : str
+        Name of the figure: "val_loss", "loss", or a metric's.
+    patience : int
+        Number of epochs without improvement after which training stops.
+    min_delta : float
+        Least change that counts as an improvement.
+    mode : "auto", "min" or "max"
+        Direction of improvement; "auto" is "max" for accuracies and "min" for all others.
+    restore_best : bool
+        True to put the parameters of the best epoch back at the end.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: int = 0,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+        restore_best: bool = False,
+    ) -> None:
+        _check.text(monitor, "monitor")
+        self.monitor, self.patience = monitor, _check.size(patience, "patience", zero=True)
+        self.min_delta = abs(_check.number(min_delta, "min_delta"))
+        mode = _check.choice(mode, "mode", ("auto", "min", "max"))
+        self._sign = 1.0 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1.0
+        self.restore_best = _check.flag(restore_best, "restore_best")
+        self.best, self.best_epoch, self._wait = math.nan, -1, 0
+        self._params: Any = None
+
+    def on_train_begin(self, model: Any) -> None:
+        self.best, self.best_epoch, self._wait, self._params = math.nan, -1, 0, None
+
+    def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:
+        if self.monitor not in figures:
+            meant = _check.did_you_mean(self.monitor, figures)
+            raise ValueError(f"monitor must be one of {', '.join(figures)}, got {self.monitor!r}{meant}")
+        value = figures[self.monitor]
+        if math.isnan(self.best) or self._sign * (value - self.best) > self.min_delta:
+            self.best, self.best_epoch, self._wait = value, epoch, 0
+            self._params = model.params if self.restore_best else None
+            return None
+        self._wait += 1
+        return self._wait >= self.patience
+
+    def on_train_end(self, model: Any) -> None:
+        if self._params is not None:
+            model.load_params(self._params)
+
+    def __repr__(self) -> str:
+        return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
+
+
+class _Function(Callback):
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:
+        return self._function(model, epoch, figures) is True
+
+    def __repr__(self) -> str:
+        return getattr(self._function, "__name__", repr(self._function))
+
+
+def read(callbacks: Any) -> list[Callback]:
+    """Return callbacks, functions among them as such; raise TypeError for others."""
+    if isinstance(callbacks, (Callback, str)) or not hasattr(callbacks, "__iter__"):
+        raise TypeError(f"callbacks must be a list, got {type(callbacks).__name__}")
+    result: list[Callback] = []
+    for item in callbacks:
+        if not isinstance(item, Callback) and not callable(item):
+            raise TypeError(f"callbacks must be functions or objects of train.Callback, got {type(item).__name__}")
+        result.append(item if isinstance(item, Callback) else _Function(item))
+    return result

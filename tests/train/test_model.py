@@ -1,0 +1,382 @@
+"""`train.Sequential` against PyTorch, live: 20 steps from equal weights, masks, states; and what it refuses."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import quadgate as qg
+from quadgate import train
+
+SYMBOLS, T, B = 20, 9, 6
+U32 = 2.0**-24
+
+
+def tagger(dtype="float32", rng=0, dropout=0.0):
+    lstm = qg.LSTM(8, 10, 2, bidirectional=True, dropout=dropout, dtype=dtype, rng=rng)
+    return train.Sequential([train.Embedding(SYMBOLS, 8), lstm, train.Dense(20, 5)], rng=rng, dtype=dtype)
+
+
+def classifier(dtype="float32", rng=0, rate=0.0):
+    lstm = qg.LSTM(8, 10, batch_first=True, dtype=dtype, rng=rng)
+    layers = [train.Embedding(SYMBOLS, 8), lstm, train.FinalState(), train.Dropout(rate), train.Dense(10, 5)]
+    return train.Sequential(layers, rng=rng, dtype=dtype)
+
+
+def data(steps=True, seed=1, rows=B):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, SYMBOLS, (rows, T)), rng.integers(0, 5, (rows, T) if steps else rows)
+
+
+LENGTHS = np.array([9, 3, 1, 9, 5, 7])
+
+
+# ----------------------------------------------------------------------------------------------------------- with torch
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed, nothing to compare with: install torch")
+
+
+def twin(torch, model, final):
+    """The same model in PyTorch, in float64, with the same weights."""
+    embedding, net, dense = (model.layers[k] for k in (0, 1, -1))
+    sizes = {"num_layers": net.num_layers, "bidirectional": net.bidirectional, "batch_first": True}
+    parts = torch.nn.ModuleList(
+        [
+            torch.nn.Embedding(embedding.num_embeddings, embedding.embedding_dim),
+            torch.nn.LSTM(net.input_size, net.hidden_size, **sizes),
+            torch.nn.Linear(dense.units_in, dense.units_out),
+        ]
+    ).double()
+
+    def load(module, values):
+        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in values.items()})
+
+    for module, layer in zip(parts, (embedding, net, dense), strict=True):
+        load(module, net.state_dict() if layer is net else layer.params)
+    for name, value in parts[1].named_parameters():
+        if "bias_hh" in name:
+            value.requires_grad_(False)  # its gradient would count twice in the norm
+
+    def outputs(x, lengths=None, state=None):
+        y = parts[0](torch.from_numpy(x))
+        if lengths is None:
+            y, state = parts[1](y, state)
+        else:
+            packed = torch.nn.utils.rnn.pack_padded_sequence(
+                y, torch.from_numpy(lengths), batch_first=True, enforce_sorted=False
+            )
+            y, state = parts[1](packed, state)
+            y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=T)
+        return parts[2](state[0][-1] if final else y), state
+
+    return parts, outputs
+
+
+def ours_of(parts, model):
+    """PyTorch's parameters, or their gradients, by our names."""
+    last = len(model.layers) - 1
+    net = {name: value.detach().numpy() for name, value in parts[1].named_parameters()}
+    net = {n.replace("bias_ih", "bias"): v for n, v in net.items() if "bias_hh" not in n}
+    result = {"0.weight": parts[0].weight.detach().numpy()} | {f"1.{name}": value for name, value in net.items()}
+    result |= {f"{last}.{name}": value.detach().numpy() for name, value in parts[2].named_parameters()}
+    return result
+
+
+OPTIMIZERS = {
+    "sgd": (lambda: train.SGD(0.1, 0.9, nesterov=True), lambda o, p: o.SGD(p, 0.1, 0.9, nesterov=True)),
+    "adam": (lambda: train.Adam(0.01, clip_norm=0.05), lambda o, p: o.Adam(p, 0.01)),
+    "adamw": (lambda: train.AdamW(0.01, weight_decay=0.1), lambda o, p: o.AdamW(p, 0.01, weight_decay=0.1)),
+}
+
+
+def clip(torch, parameters, bound):
+    """As ``clip_grad_norm_``, which adds 1e-6 to the norm."""
+    norm = torch.sqrt(sum((p.grad**2).sum() for p in parameters))
+    assert norm > bound
+    for p in parameters:
+        p.grad *= bound / norm
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("final", [False, True], ids=["every step", "final state"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
+def test_twenty_steps_equal_pytorchs(torch, optimizer, final, lengths):
+    """In float64, where roundings (1e-16) would have to be amplified a million times to reach the tolerance."""
+    model = (classifier if final else tagger)("float64")
+    parts, outputs = twin(torch, model, final)
+    mine, theirs = OPTIMIZERS[optimizer]
+    model.compile("softmax_cross_entropy", mine())
+    free = [p for p in parts.parameters() if p.requires_grad]
+    other = theirs(torch.optim, free)
+    for step in range(20):
+        x, y = data(not final, seed=step)
+        loss = model.train_on_batch(x, y, lengths=lengths)
+        z, _ = outputs(x, lengths)
+        each = torch.nn.functional.cross_entropy(z.reshape(-1, 5), torch.from_numpy(y).reshape(-1), reduction="none")
+        if lengths is not None and not final:
+            each = each[torch.from_numpy((np.arange(T) < lengths[:, None]).ravel())]
+        want = each.mean()
+        other.zero_grad()
+        want.backward()
+        if optimizer == "adam":
+            clip(torch, free, 0.05)
+        other.step()
+        assert abs(loss - want.item()) <= 1e-10
+    for name, value in ours_of(parts, model).items():
+        assert np.abs(model.params[name] - value).max() <= 1e-10, name
+
+
+def test_truncated_backpropagation_equals_pytorchs(torch):
+    """A stateful model passes its states on, and the gradient ends where the batch begins."""
+    lstm = qg.LSTM(8, 10, dtype="float64", rng=0)
+    model = train.Sequential([train.Embedding(SYMBOLS, 8), lstm, train.Dense(10, 5)], stateful=True, rng=0)
+    parts, outputs = twin(torch, model, False)
+    model.compile("softmax_cross_entropy", train.SGD(0.5))
+    other, state = torch.optim.SGD([p for p in parts.parameters() if p.requires_grad], 0.5), None
+    for step in range(6):
+        if step == 4:
+            model.reset_states()
+            state = None
+        x, y = data(seed=step)
+        loss = model.train_on_batch(x, y)
+        z, state = outputs(x, None, state)
+        state = tuple(part.detach() for part in state)
+        want = torch.nn.functional.cross_entropy(z.reshape(-1, 5), torch.from_numpy(y).reshape(-1))
+        other.zero_grad()
+        want.backward()
+        other.step()
+        assert abs(loss - want.item()) <= 1e-12
+    with pytest.raises(ValueError, match="states of 6 rows, got a batch of 3: keep the number, or call reset_states"):
+        model.train_on_batch(x[:3], y[:3])
+
+
+# ------------------------------------------------------------------------------------------------------- without others
+
+
+@pytest.mark.parametrize("make", [tagger, classifier])
+def test_gradients_by_central_differences(make):
+    model = make("float64", rng=3)
+    model.compile("softmax_cross_entropy", "sgd")
+    x, y = data(make is tagger)
+    weights = np.random.default_rng(0).uniform(0.5, 2, B)
+    arguments = {"lengths": LENGTHS, "sample_weight": weights}
+    _, grads = model.gradients(x, y, **arguments)
+    at = model.params.flat.copy()
+    direction = np.random.default_rng(1).normal(size=at.size)
+
+    def loss(step):
+        moved, start, values = at + step * direction, 0, {}
+        for name, value in model.params.items():
+            values[name] = moved[start : start + value.size].reshape(value.shape)
+            start += value.size
+        model.load_params(values)
+        return model.gradients(x, y, **arguments)[0]
+
+    step = 1e-3 / np.linalg.norm(direction)
+    slope = (8 * (loss(step) - loss(-step)) - (loss(2 * step) - loss(-2 * step))) / (12 * step)
+    # Order 4: the rest is step^4 times the fifth derivative along a unit vector, of order 1, and roundings / step.
+    assert abs(slope - grads.flat @ direction) <= 1e-10 * np.linalg.norm(direction) * 10
+
+
+def test_weights_masks_and_lengths_agree():
+    """A weight of 0, a masked step and one past the length are the same to the loss where the state is not read."""
+    model = tagger()
+    model.compile("softmax_cross_entropy", "sgd")
+    x, y = data()
+    kept = np.arange(T) < LENGTHS[:, None]
+    by_length = model.gradients(x, y, lengths=LENGTHS)
+    by_mask = model.gradients(x, y, mask=kept)
+    both = model.gradients(x, y, lengths=LENGTHS, sample_weight=kept.astype(float))
+    for other in (by_mask, both):
+        assert other[0] == by_length[0]
+        assert other[1].flat.tobytes() == by_length[1].flat.tobytes()
+    poisoned = np.where(kept, y, 0)
+    assert model.gradients(np.where(kept, x, 3), poisoned, lengths=LENGTHS)[0] == by_length[0]
+    twice = model.gradients(x, y, sample_weight=np.full(B, 2.0))
+    assert twice[0] == model.gradients(x, y)[0]
+
+
+def test_the_same_bits_over_threads():
+    results = []
+    for threads in (1, 2, 3):
+        qg.set_num_threads(threads)
+        model = tagger(dropout=0.3)
+        model.compile("softmax_cross_entropy", train.AdamW(0.01, clip_norm=0.3))
+        losses = [model.train_on_batch(*data(seed=k), lengths=LENGTHS) for k in range(4)]
+        results.append((losses, model.params.flat.tobytes(), model.predict(data()[0], batch_size=threads).tobytes()))
+    assert results[0] == results[1] == results[2]
+
+
+def test_layers_are_the_callers_objects():
+    lstm = qg.LSTM(8, 10, rng=0)
+    model = train.Sequential([train.Embedding(SYMBOLS, 8), lstm, train.Dense(10, 5)], rng=0)
+    assert model.layers[1] is lstm
+    model.compile("softmax_cross_entropy", "adam")
+    before = lstm.params.flat.copy()
+    model.train_on_batch(*data())
+    assert (lstm.params.flat != before).any()
+    x = np.zeros((B, T, 8), np.float32)
+    with lstm.writable() as params:
+        params["bias_l0"][...] = 0
+    assert not model.params["1.bias_l0"].any()
+    assert not lstm(x.swapaxes(0, 1))[0].any()
+
+
+def test_params_are_one_vector():
+    model = tagger()
+    model.compile("softmax_cross_entropy", "adam")
+    for _ in range(2):
+        params = model.params
+        assert params is model.params
+        assert list(params)[:2] == ["0.weight", "1.weight_ih_l0"]
+        assert params.flat.size == model.num_parameters
+        assert np.array_equal(params.flat, np.concatenate([v.ravel() for v in params.values()]))
+        assert all(np.shares_memory(v, params.flat) for v in params.values())
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            params.flat.flags.writeable = True
+        _, grads = model.gradients(*data())
+        assert list(grads) == list(params)
+        assert np.array_equal(grads.flat, np.concatenate([v.ravel() for v in grads.values()]))
+        model.train_on_batch(*data())
+
+
+def test_own_loop_equals_train_on_batch():
+    one, other = tagger(), tagger()
+    for model in (one, other):
+        model.compile("softmax_cross_entropy", train.Adam(0.01))
+    for k in range(3):
+        loss, grads = one.gradients(*data(seed=k))
+        one.apply_gradients(grads)
+        assert loss == other.train_on_batch(*data(seed=k))
+    assert one.step == other.step == 3
+    assert one.params.flat.tobytes() == other.params.flat.tobytes()
+
+
+def test_own_loop_of_a_stateful_model():
+    one, other = (
+        train.Sequential([train.Embedding(SYMBOLS, 8), qg.LSTM(8, 10, rng=0), train.Dense(10, 5)], stateful=True, rng=0)
+        for _ in range(2)
+    )
+    for model in (one, other):
+        model.compile("softmax_cross_entropy", "adam")
+    for k in range(3):
+        loss, grads = one.gradients(*data(seed=k))
+        one.apply_gradients(grads)
+        assert loss == other.train_on_batch(*data(seed=k))
+
+
+def test_dropout_acts_in_training_only():
+    model = classifier(rate=0.5)
+    model.compile("softmax_cross_entropy", train.SGD(0.0))
+    x, y = data(False)
+    losses = {model.train_on_batch(x, y) for _ in range(4)}
+    assert len(losses) == 4
+    assert model.predict(x).tobytes() == model.predict(x).tobytes()
+    assert abs(model.evaluate(x, y)["loss"] - np.mean(list(losses))) < 1
+
+
+def test_a_head_is_applied_by_predict_alone():
+    x, y = data()
+    plain = tagger()
+    layers = [train.Embedding(SYMBOLS, 8), plain.layers[1], train.Dense(20, 5)]
+    model = train.Sequential(layers, head="softmax", rng=0)
+    p, z = model.predict(x), plain.predict(x)
+    want = np.exp(z.astype(np.float64))
+    want /= want.sum(-1, keepdims=True)
+    assert np.abs(p - want).max() <= 40 * U32
+    for m in (model, plain):
+        m.compile("sparse_categorical_crossentropy", "sgd")
+    assert model.evaluate(x, y) == plain.evaluate(x, y)
+    with pytest.raises(ValueError, match="head='softmax' needs the loss softmax_cross_entropy, got mse"):
+        model.compile("mse")
+
+
+def test_nan_stops_with_nothing_changed():
+    model = train.Sequential([qg.LSTM(3, 4, rng=0), train.Dense(4, 1)], rng=0)
+    model.compile("mse", "adam")
+    x, y = np.zeros((2, 5, 3)), np.zeros((2, 5, 1))
+    before = model.params.flat.tobytes()
+    y[0, 2] = np.nan
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0.*clip_norm"):
+        model.train_on_batch(x, y)
+    assert model.step == 0
+    assert model.params.flat.tobytes() == before
+
+
+def test_summary(capsys):
+    layers = [train.Embedding(1000, 64), qg.LSTM(64, 128), train.FinalState(), train.Dense(128, 10)]
+    model = train.Sequential(layers, stateful=False, rng=0)
+    model.summary()
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
+    assert rows == [
+        ["embedding (Embedding)", "(None, None, 64)", "64,000"],
+        ["lstm (LSTM)", "(None, None, 128)", "98,816"],
+        ["final_state (FinalState)", "(None, 128)", "0"],
+        ["dense (Dense)", "(None, 10)", "1,290"],
+    ]
+    assert "Total params: 164,106 (641.04 KB)" in said
+    assert model.num_parameters == 164_106
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_pickle(stateful):
+    lstm = qg.LSTM(8, 10, rng=0)
+    model = train.Sequential([train.Embedding(SYMBOLS, 8), lstm, train.Dense(10, 5)], stateful=stateful, rng=0)
+    model.compile("softmax_cross_entropy", "adam")
+    model.train_on_batch(*data())
+    other = pickle.loads(pickle.dumps(model))
+    assert model.train_on_batch(*data(seed=2)) == other.train_on_batch(*data(seed=2))
+    assert model.params.flat.tobytes() == other.params.flat.tobytes()
+
+
+def sequential(*layers, **options):
+    return train.Sequential(layers, rng=0, **options)
+
+
+REFUSED = [
+    (lambda: train.Sequential([]), ValueError, "at least one layer"),
+    (lambda: train.Sequential(qg.LSTM(3, 4)), TypeError, "layers must be a list of layers, got LSTM"),
+    (lambda: sequential(3), TypeError, r"layers\[0\] must be a layer, .* got int"),
+    (lambda: sequential(train.Dropout(0.5)), ValueError, "one with parameters"),
+    (lambda: sequential(*[qg.LSTM(4, 4, rng=0)] * 2), ValueError, "one of them is there twice"),
+    (
+        lambda: sequential(qg.LSTM(3, 4), train.Dense(5, 2)),
+        ValueError,
+        r"Dense\(units_in=5.* got the shape \(\?, \?, 4\)",
+    ),
+    (lambda: sequential(qg.LSTM(3, 4), qg.LSTM(3, 4, dtype="float64")), ValueError, "must have the model's dtype"),
+    (lambda: sequential(train.Dense(3, 4), train.FinalState()), ValueError, "directly behind an LSTM or an RNN"),
+    (lambda: sequential(train.Dense(3, 4), train.Masking()), ValueError, "must be the first layer"),
+    (lambda: sequential(qg.LSTM(3, 4, bidirectional=True), stateful=True), ValueError, "networks that read forwards"),
+    (lambda: sequential(qg.LSTM(3, 4), head="tanh"), ValueError, "head must be"),
+    (lambda: tagger().train_on_batch(*data()), RuntimeError, "call compile first"),
+    (lambda: tagger().compile("mean"), ValueError, "loss must be"),
+    (lambda: tagger().compile(optimizer="rmsprop"), ValueError, "optimizer must be"),
+    (lambda: tagger().predict(np.zeros((2, 3))), TypeError, "x must hold integers"),
+    (lambda: tagger().predict(np.full((2, 3), SYMBOLS)), ValueError, f"{SYMBOLS - 1}"),
+    (lambda: tagger().predict(np.zeros(3, int)), ValueError, r"x must have shape \(B, T\)"),
+    (lambda: tagger().predict(np.zeros((2, 3), int), lengths=[1]), ValueError, r"lengths must have shape \(2,\)"),
+    (lambda: tagger().predict(np.zeros((2, 3), int), mask=[True]), ValueError, "mask must have shape"),
+    (lambda: compiled().train_on_batch(data()[0], np.zeros(4, int)), ValueError, "y must have a row for each of x's 6"),
+    (lambda: compiled().train_on_batch(*data(), sample_weight=[1.0]), ValueError, "sample_weight must have shape"),
+    (lambda: compiled().apply_gradients({}), ValueError, "missing or unknown: 0.weight"),
+    (lambda: tagger().load_params({"0.weight": 0}), ValueError, "missing or unknown"),
+    (lambda: tagger().stream(), ValueError, "has no stream"),
+]
+
+
+def compiled():
+    model = tagger()
+    model.compile("softmax_cross_entropy", "sgd")
+    return model
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
+def test_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
