@@ -1,0 +1,142 @@
+"""A model fed one step at a time, with the states of its networks inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _check
+from ..rnn import RNN
+from . import _pass
+from ._layers import Context, Dropout, Embedding, FinalState, Recurrent
+from ._masking import Masking
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._model import Sequential
+
+    Array = NDArray[Any]
+
+_INFERENCE = Context()
+
+
+class ModelStream:
+    """A model that goes step by step, from `Sequential.stream`. It follows its model's parameters.
+
+    Parameters
+    ----------
+    model : Sequential
+        Its networks read forwards.
+    batch_size : int
+        B, the number of rows that run side by side.
+
+    Raises
+    ------
+    ValueError
+        If a network is bidirectional or reverse.
+    """
+
+    def __init__(self, model: Sequential, batch_size: int = 1) -> None:
+        self.batch_size = _check.size(batch_size, "batch_size")
+        self._model = model
+        self._streams: dict[Any, Any] = {}
+        self._steps: list[Any] = []
+        layers = [layer for layer in model._layers if not isinstance(layer, (Dropout, Masking))]
+        for k, layer in enumerate(layers):
+            if isinstance(layer, Recurrent):
+                stream = self._streams[layer] = layer.net.stream(self.batch_size)
+                final = k + 1 < len(layers) and isinstance(layers[k + 1], FinalState)
+                self._steps.append(_final(stream) if final and layer.net._options.shortcut else stream.step)
+            elif isinstance(layer, Embedding):
+                self._steps.append(_lookup(layer))
+            elif not isinstance(layer, FinalState):
+                self._steps.append(lambda x, layer=layer: layer.forward(x, _INFERENCE)[0])
+
+    def step(self, x: ArrayLike) -> Array:
+        """Take one step.
+
+        Parameters
+        ----------
+        x : array of int (B,), or array (B, I)
+            Symbols for a model that begins with an Embedding, else features.
+
+        Returns
+        -------
+        array (B, C)
+            Outputs of this step, before the model's head.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has a wrong type, shape or value.
+        """
+        given = np.asarray(x)
+        if given.ndim != 2 - self._model._integers or len(given) != self.batch_size:
+            shape = f"({self.batch_size},)" if self._model._integers else f"({self.batch_size}, I)"
+            raise ValueError(f"x must have shape {shape}, got {given.shape}")
+        y: Any = given
+        for step in self._steps:
+            y = step(y)
+        return np.asarray(y)
+
+    def select(self, rows: ArrayLike) -> ModelStream:
+        """Return a stream whose rows are copies of the given rows of this one.
+
+        Parameters
+        ----------
+        rows : list of int
+            Numbers of rows, in any order and number.
+        """
+        places = np.asarray(rows, np.intp)
+        other = ModelStream(self._model, len(places))
+        for layer, stream in self._streams.items():
+            state = stream.state
+            parts = (state,) if isinstance(layer.net, RNN) else state
+            cut = [np.ascontiguousarray(part[:, places]) for part in parts]
+            other._streams[layer].state = cut[0] if isinstance(layer.net, RNN) else tuple(cut)
+        return other
+
+    @property
+    def states(self) -> list[Any]:
+        """The states of the networks in order, as `Stream.state` has them: copies. Set them to continue from there."""
+        return [stream.state for stream in self._streams.values()]
+
+    @states.setter
+    def states(self, values: list[Any]) -> None:
+        for stream, value in zip(self._streams.values(), values, strict=True):
+            stream.state = value
+
+    def reset(self) -> None:
+        """Set all states to zeros."""
+        for stream in self._streams.values():
+            stream.reset()
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return outputs after the model's head."""
+        return _pass.activated(outputs, self._model.head)
+
+
+def _lookup(layer: Embedding) -> Any:
+    count = layer.num_embeddings
+
+    def step(x: Any) -> Any:
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"x must hold integers, got dtype {x.dtype}")
+        if len(x) and (int(x.min()) < 0 or int(x.max()) >= count):
+            raise ValueError(f"x must hold integers from 0 to {count - 1}, got {x.min()} to {x.max()}")
+        return layer._snapshot.params["weight"][x]
+
+    return step
+
+
+def _final(stream: Any) -> Any:
+    """Return a step whose result is the final h, which is not y under a shortcut."""
+
+    def step(x: Any) -> Any:
+        stream.step(x)
+        state = stream.state
+        return (state if isinstance(state, np.ndarray) else state[0])[-1]
+
+    return step
