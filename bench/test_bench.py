@@ -11,6 +11,7 @@ import grid
 import judge
 import numpy as np
 import pytest
+import whole_job
 from ceilings import fma_peak, read_bandwidth
 from measure import Result
 from peers.base import make_arrays
@@ -246,3 +247,40 @@ def test_ceilings_are_read_between_their_points() -> None:
     assert read_bandwidth(CEILINGS, 1, 1) == 400
     assert read_bandwidth(CEILINGS, 1 << 17, 1) == pytest.approx(250)
     assert read_bandwidth(CEILINGS, 1 << 30, 1) == 100
+
+
+def test_whole_jobs_agree_and_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both programs train small models to the same losses and say the same letters; the table has a line for each."""
+    pytest.importorskip("torch", reason="PyTorch is not installed, nothing to compare with: install torch")
+    sizes = [
+        "--threads",
+        "1",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.001",
+        "--letters",
+        "2",
+        "--no-compile",
+        "--generate",
+        "tiny_text",
+    ]
+    results = whole_job.main(["--jobs", "tiny", "tiny_numbers", *sizes])
+    assert [r["job"] for r in results] == ["tiny", "tiny_numbers", "generate"]
+    assert all(r["difference"] < 1e-4 for r in results[:2])
+    said = capsys.readouterr().out
+    assert said.count("\n| tiny") == 2
+    assert "geometric mean of 2 ratios" in said
+
+
+def test_arithmetic_of_whole_jobs() -> None:
+    """Ratios are paired within rounds, against the faster PyTorch; losses that differ are an error."""
+    times = {"quadgate": [1.0, 2.0, 4.0], "torch": [3.0, 4.0, 20.0], "torch.compile": [9.0, 9.0, 9.0]}
+    assert whole_job.paired(times) == 3
+    assert whole_job.check_losses({"quadgate": [1.0, 2.0], "torch": [1.0, 2.001]}) == pytest.approx(5e-4)
+    with pytest.raises(RuntimeError, match=r"the losses differ by 1\.0e-01"):
+        whole_job.check_losses({"quadgate": [1.0], "torch": [1.1]})
+    job = whole_job.JOBS["readme"]
+    assert job.multiply_adds == 3 * 32 * 50 * (4 * 256 * (48 + 256) + 256 * 96)
+    forecast = whole_job.JOBS["forecast"]
+    assert forecast.multiply_adds == 3 * 256 * (365 * 4 * 128 * (32 + 128) + 128)
