@@ -3,6 +3,7 @@
     pip install ".[examples]"
     python examples/write_python.py                     # two minutes of training, then a page of text
     python examples/write_python.py --load write_python.safetensors --sample 3000
+    python examples/write_python.py --compare           # letters per second beside PyTorch's, if that is installed
 
 Every tenth file is held out, and the printed bits per character are those of held-out files. The baseline is a trigram
 model counted from the same training text; it predicts a letter from the previous two.
@@ -12,224 +13,118 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
-import sysconfig
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import quadgate as qg
+from library_text import ALPHABET, encode, read_library, trigram_bits
+from quadgate import train
 
 try:
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
+    import safetensors  # noqa: F401
     from tqdm import tqdm
 except ImportError as error:
     sys.exit(f'{error.name} is missing, which only this example needs: pip install ".[examples]" installs it')
 
-ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
-SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}  # tables, copies
+LOSS, BETAS, CLIP = "softmax_cross_entropy", (0.9, 0.99), 1.0
 
 
-# ---------------------------------------------------------------------------------------------------------------- text
+def pieces(text: np.ndarray, rows: int, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield batches (letters, following letters), each (rows, steps), of a text split into parallel sequences."""
+    table = text[: len(text) // rows * rows].reshape(rows, -1)
+    for at in range(0, table.shape[1] - 1, steps):
+        part = table[:, at : at + steps + 1]
+        yield part[:, :-1], part[:, 1:]
 
 
-def read_library() -> list[str]:
-    """Return the texts of the standard library's files in the order of their names, restricted to ALPHABET."""
-    texts = []
-    root = Path(sysconfig.get_path("stdlib"))
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(set(subfolders) - SKIPPED)
-        for name in sorted(names):
-            if name.endswith(".py"):
-                text = (Path(folder) / name).read_text("utf-8", errors="ignore").expandtabs(4)
-                if text.isascii() and len(text) > 500:
-                    texts.append("".join(letter for letter in text if letter in ALPHABET))
-    if sum(map(len, texts)) < 1_000_000:
-        sys.exit(f"there is too little Python source in {root}: is the standard library zipped or stripped?")
-    return texts
+def new_model(args: argparse.Namespace, rng: np.random.Generator) -> train.Sequential:
+    """Return an untrained model; open forget gates keep gradients from vanishing."""
+    size, lstm = len(ALPHABET), qg.LSTM(48, args.hidden, args.layers, forget_bias=1.0, rng=rng)
+    layers = [train.Embedding(size, 48), lstm, train.Dense(args.hidden, size)]
+    model = train.Sequential(layers, stateful=True, rng=rng)  # states go on from batch to batch: truncated BPTT
+    model.load_params({**model.params, "0.weight": rng.normal(size=(size, 48))})
+    return model
 
 
-def encode(text: str) -> np.ndarray:
-    """Return the index in ALPHABET of each letter, int64 (len(text),)."""
-    places = np.zeros(128, np.int64)
-    places[[ord(letter) for letter in ALPHABET]] = np.arange(len(ALPHABET))
-    return places[np.frombuffer(text.encode("ascii"), np.uint8)]
+def fit(model: train.Sequential, text: np.ndarray, held_out: np.ndarray, args: argparse.Namespace) -> None:
+    """Train for `args.seconds`, with a cosine schedule of the learning rate down to 0 by the clock."""
+    begin = time.perf_counter()
 
+    def share() -> float:
+        return min(1.0, (time.perf_counter() - begin) / args.seconds)
 
-def trigram_bits(train: np.ndarray, test: np.ndarray) -> float:
-    """Return the bits per character of a trigram model with Witten-Bell interpolation (Witten and Bell, 1991).
+    def rate(step: int) -> float:
+        return args.rate * min(1.0, step / 50) * (0.5 + 0.5 * np.cos(np.pi * share()))
 
-    A letter seen n times after a context has weight n. The model of the shorter context has the number
-    of distinct letters seen after the context as its weight. The shortest model is the uniform distribution.
-    """
-    size = len(ALPHABET)
-    probability = np.full(len(test) - 2, 1.0 / size)
-    for order in (1, 2, 3):
-        context, hit = np.zeros(len(test) - 2, np.int64), np.zeros(len(train) - order + 1, np.int64)
-        for back in range(order - 1, 0, -1):
-            context = context * size + test[2 - back : len(test) - back]
-        for place in range(order):
-            hit = hit * size + train[place : len(train) - order + 1 + place]
-        counts = np.bincount(hit, minlength=size**order).reshape(-1, size)
-        total, kinds = counts.sum(axis=1)[context], (counts > 0).sum(axis=1)[context]
-        seen = counts[context, test[2:]]
-        probability = np.where(total > 0, (seen + kinds * probability) / np.maximum(total + kinds, 1), probability)
-    return float(-np.log2(probability).mean())
-
-
-# --------------------------------------------------------------------------------------------------------------- model
-
-
-class Writer:
-    """Embedding, LSTM, and an output layer with softmax; all but the LSTM is plain NumPy."""
-
-    def __init__(self, hidden: int, layers: int, rng: np.random.Generator, embedding: int = 48) -> None:
-        size = len(ALPHABET)
-        self.lstm = qg.LSTM(embedding, hidden, layers, rng=rng)
-        with self.lstm.writable() as params:
-            for layer in range(layers):
-                params[f"bias_l{layer}"][hidden : 2 * hidden] = 1.0  # open forget gates: gradients do not vanish
-        self.other = {
-            "embedding": rng.normal(size=(size, embedding)).astype(np.float32),
-            "output.weight": rng.normal(size=(hidden, size)).astype(np.float32) / np.float32(np.sqrt(hidden)),
-            "output.bias": np.zeros(size, np.float32),
-        }
-
-    def logits(self, y: np.ndarray) -> np.ndarray:
-        """Return the unnormalised log probabilities (..., letters) of the next letter from y (..., H)."""
-        return y @ self.other["output.weight"] + self.other["output.bias"]
-
-    def gradients(self, text: np.ndarray, state: tuple | None) -> tuple[float, tuple, dict[str, np.ndarray]]:
-        """Return the bits per character of text (T + 1, B), the final state, and the gradients of nats per character.
-
-        Backpropagation through time is truncated: the gradient covers these T steps, while the state carries over to
-        the next segment of text.
-        """
-        now, following = text[:-1], text[1:].ravel()
-        y, state, tape = self.lstm.forward(self.other["embedding"][now], state)
-        flat = y.reshape(-1, y.shape[-1])
-        p = softmax(self.logits(flat))
-        each = np.arange(len(following))
-        bits = -np.log2(p[each, following] + 1e-30).mean()
-
-        p[each, following] -= 1.0
-        p /= len(following)
-        grads = self.lstm.backward(tape, (p @ self.other["output.weight"].T).reshape(y.shape))
-        one_hot = np.zeros((len(following), len(ALPHABET)), np.float32)
-        one_hot[each, now.ravel()] = 1.0
-        other = {
-            "embedding": one_hot.T @ grads.x.reshape(len(following), -1),
-            "output.weight": flat.T @ p,
-            "output.bias": p.sum(axis=0),
-        }
-        return float(bits), state, {**grads.params, **other}
-
-    def bits(self, text: np.ndarray, rows: int = 32, piece: int = 256) -> float:
-        """Return the bits per character of a whole text, split into `rows` parallel sequences."""
-        length = len(text) // rows
-        columns = text[: length * rows].reshape(rows, length).T
-        total, state = 0.0, None
-        for at in range(0, length - 1, piece):
-            part = columns[at : at + piece + 1]
-            y, state = self.lstm(self.other["embedding"][part[:-1]], state)
-            p = softmax(self.logits(y))
-            total -= np.log2(np.take_along_axis(p, part[1:, :, None], axis=2) + 1e-30).sum()
-        return float(total / ((length - 1) * rows))
-
-    def write(self, start: str, count: int, temperature: float, rng: np.random.Generator) -> str:
-        """Return `start` and `count` more letters, each sampled from the predicted distribution."""
-        stream = self.lstm.stream()
-        y = stream.run(self.other["embedding"][encode(start)])[-1]
-        letters = [start]
-        for _ in range(count):
-            p = softmax(self.logits(y) / np.float32(temperature)).astype(np.float64)
-            letter = int(rng.choice(len(p), p=p / p.sum()))
-            letters.append(ALPHABET[letter])
-            y = stream.step(self.other["embedding"][letter])
-        return "".join(letters)
-
-    def save(self, path: Path) -> None:
-        """Write all weights; those of the LSTM have PyTorch's names."""
-        sizes = {"hidden": str(self.lstm.hidden_size), "layers": str(self.lstm.num_layers)}
-        save_file({**self.other, **self.lstm.state_dict(prefix="lstm.")}, path, metadata=sizes)
-
-    @classmethod
-    def load(cls, path: Path) -> Writer:
-        """Read a file that `save` wrote."""
-        with safe_open(path, framework="numpy") as file:
-            sizes, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        embedding = tensors["embedding"].shape[1]
-        writer = cls(int(sizes["hidden"]), int(sizes["layers"]), np.random.default_rng(0), embedding)
-        writer.lstm.load_state_dict(tensors, prefix="lstm.")
-        writer.other = {name: tensors[name] for name in writer.other}
-        return writer
-
-
-def softmax(a: np.ndarray) -> np.ndarray:
-    e = np.exp(a - a.max(axis=-1, keepdims=True))
-    e /= e.sum(axis=-1, keepdims=True)
-    return e
-
-
-class Adam:
-    """Adam (Kingma and Ba, 2015), with the norm of the gradient clipped."""
-
-    def __init__(self, clip: float = 1.0) -> None:
-        self.clip, self.count = clip, 0
-        self.mean: dict[str, np.ndarray] = {}
-        self.square: dict[str, np.ndarray] = {}
-
-    def step(self, params: dict[str, np.ndarray], grads: dict[str, np.ndarray], rate: float) -> None:
-        """Update `params` in place; `grads` is overwritten."""
-        self.count += 1
-        norm = np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
-        scale = np.float32(min(1.0, self.clip / (norm + 1e-12)))
-        rate = rate * np.sqrt(1 - 0.99**self.count) / (1 - 0.9**self.count)
-        for name, grad in grads.items():
-            m = self.mean.setdefault(name, np.zeros_like(grad))
-            v = self.square.setdefault(name, np.zeros_like(grad))
-            grad *= scale
-            m += np.float32(0.1) * (grad - m)
-            v += np.float32(0.01) * (grad * grad - v)
-            params[name] -= np.float32(rate) * m / (np.sqrt(v) + np.float32(1e-8))
-
-
-# ------------------------------------------------------------------------------------------------------------ training
-
-
-def train(writer: Writer, text: np.ndarray, held_out: np.ndarray, args: argparse.Namespace) -> None:
-    """Train for `args.seconds`, with a cosine schedule of the learning rate down to 0."""
-    length = len(text) // args.batch
-    columns = np.ascontiguousarray(text[: length * args.batch].reshape(args.batch, length).T)  # (steps, rows)
-    adam, state, recent, letters = Adam(), None, None, 0
-    begin, marks = time.perf_counter(), 0
-    pieces = itertools.cycle(range(0, length - args.steps, args.steps))
+    model.compile(LOSS, train.Adam(rate, *BETAS, clip_norm=CLIP))
     glance = held_out[: len(held_out) // 32 * 32].reshape(32, -1)[:, :1024].ravel()  # spread over all of it
+    recent, marks, letters = None, 0, 0
     bar = tqdm(total=round(args.seconds), unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total} s {postfix}")
-    while (spent := time.perf_counter() - begin) < args.seconds:
-        at = next(pieces)
-        if at == 0:
-            state = None
-        bits, state, grads = writer.gradients(columns[at : at + args.steps + 1], state)
-        letters += args.steps * args.batch
-        recent = bits if recent is None else 0.98 * recent + 0.02 * bits
-        share = spent / args.seconds
-        rate = args.rate * min(1.0, adam.count / 50) * (0.5 + 0.5 * np.cos(np.pi * share))
-        with writer.lstm.writable() as params:
-            params.update(writer.other)
-            adam.step(params, grads, rate)
-            for name in writer.other:
-                del params[name]
+    for x, y in itertools.cycle(pieces(text, args.batch, args.steps)):
+        bits = model.train_on_batch(x, y) / np.log(2)
+        recent, letters = bits if recent is None else 0.98 * recent + 0.02 * bits, letters + x.size
+        spent = time.perf_counter() - begin
         bar.n = min(spent, args.seconds)
-        bar.set_postfix_str(f"{recent:.3f} bits/char, {letters / 1e6:.2f} M letters, {letters / (spent + 1e-9):,.0f}/s")
-        if share * 6 >= marks + 1:
+        bar.set_postfix_str(f"{recent:.3f} bits/char, {letters / 1e6:.2f} M letters, {letters / spent:,.0f}/s")
+        if share() * 6 >= marks + 1:
             marks += 1
-            seen = writer.bits(glance)
+            seen = bits_of(model, glance)
             bar.write(f"{spent:5.0f} s  {seen:.3f} bits per character on a part of the held-out files")
-    bar.n = round(args.seconds)
+        if share() >= 1:
+            break
     bar.close()
+
+
+def bits_of(model: train.Sequential, text: np.ndarray) -> float:
+    """Return the bits per character of a whole text, split into 32 parallel sequences."""
+    return model.evaluate(list(pieces(text, 32, 256)))["loss"] / np.log(2)
+
+
+def torch_step(model: train.Sequential) -> Callable[[np.ndarray, np.ndarray], None]:
+    """Return a training step of the same model in PyTorch, with fused Adam."""
+    import torch
+
+    embedding, lstm, dense = model.layers
+    sizes = embedding.num_embeddings, embedding.embedding_dim
+    parts = torch.nn.ModuleList([torch.nn.Embedding(*sizes), torch.nn.LSTM(48, lstm.hidden_size, lstm.num_layers)])
+    parts.append(torch.nn.Linear(dense.units_in, dense.units_out))
+    adam, states = torch.optim.Adam(parts.parameters(), betas=BETAS, fused=True), [None]
+    torch.set_num_threads(qg.get_num_threads())
+
+    def step(x: np.ndarray, y: np.ndarray) -> None:
+        h, state = parts[1](parts[0](torch.from_numpy(x.T.copy())), states[0])
+        states[0] = tuple(part.detach() for part in state)
+        loss = torch.nn.functional.cross_entropy(parts[2](h).flatten(0, 1), torch.from_numpy(y.T.copy()).flatten())
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parts.parameters(), CLIP)
+        adam.step()
+
+    return step
+
+
+def compare(model: train.Sequential, text: np.ndarray, args: argparse.Namespace) -> None:
+    """Print letters per second in training beside PyTorch's, each the median of five samples of a second in turn."""
+    model.compile(LOSS, train.Adam(1e-4, *BETAS, clip_norm=CLIP))
+    steps = {"quadgate": model.train_on_batch}
+    try:
+        steps["torch"] = torch_step(model)
+    except ImportError:
+        print("PyTorch is not installed: there is nothing to compare with")
+    batches = itertools.cycle(list(itertools.islice(pieces(text, args.batch, args.steps), 20)))
+    speeds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(6):  # the first round is left out
+        for name, step in steps.items():
+            letters, begin = 0, time.perf_counter()
+            while time.perf_counter() - begin < 1:
+                step(*next(batches))
+                letters += args.batch * args.steps
+            speeds[name].append(letters / (time.perf_counter() - begin))
+    for name, values in speeds.items():
+        print(f"{name:>10}: {np.median(values[1:]):9,.0f} letters per second, {qg.get_num_threads()} threads")
 
 
 def arguments() -> argparse.Namespace:
@@ -243,7 +138,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=2000, help="letters to sample after training (%(default)s)")
     parser.add_argument("--temperature", type=float, default=0.6, help="sampling temperature (%(default)s)")
     parser.add_argument("--save", type=Path, default=Path("write_python.safetensors"), help="(%(default)s)")
-    parser.add_argument("--load", type=Path, help="start from these weights, with their --hidden and --layers")
+    parser.add_argument("--load", type=Path, help="start from this model, with its --hidden and --layers")
+    parser.add_argument("--compare", action="store_true", help="print letters per second beside PyTorch's, and end")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.seconds is None:
@@ -256,31 +152,32 @@ def main() -> None:
     args = arguments()
     rng = np.random.default_rng(args.seed)
     files = read_library()
-    unseen = files[::10]
-    files = [text for place, text in enumerate(files) if place % 10]
+    unseen, files = files[::10], [text for place, text in enumerate(files) if place % 10]
     rng.shuffle(unseen)
     rng.shuffle(files)
     held_out, text = encode("\n".join(unseen))[:400_000], encode("\n".join(files))
+    model = train.load(args.load) if args.load else new_model(args, rng)
+    if args.compare:
+        return compare(model, text, args)
     trigram = trigram_bits(text, held_out)
     print(f"{len(text) / 1e6:.1f} M letters to learn from, {len(held_out) / 1e6:.1f} M held out")
     print(f"a trigram model needs {trigram:.3f} bits per character for the held-out files")
-
-    writer = Writer.load(args.load) if args.load else Writer(args.hidden, args.layers, rng)
-    numbers = writer.lstm.num_parameters + sum(value.size for value in writer.other.values())
-    print(f"{writer.lstm!r}, {numbers:,} parameters in all, {qg.get_num_threads()} threads ({qg.cpu_info()['isa']})")
+    threads = f"{qg.get_num_threads()} threads ({qg.cpu_info()['isa']})"
+    print(f"{model.layers[1]!r}, {model.num_parameters:,} parameters in all, {threads}")
     if args.seconds > 0:
-        train(writer, text, held_out, args)
-    bits = writer.bits(held_out)
-    print(f"held-out files: {bits:.3f} bits per character, trigram {trigram:.3f}")
-
+        fit(model, text, held_out, args)
+    model.compile(LOSS)  # a schedule by the clock cannot be saved
+    print(f"held-out files: {bits_of(model, held_out):.3f} bits per character, trigram {trigram:.3f}")
     if args.seconds > 0:
-        writer.save(args.save)
+        model.save(args.save)
         piece = held_out[:10_000]
-        if Writer.load(args.save).bits(piece) != writer.bits(piece):
+        if bits_of(train.load(args.save), piece) != bits_of(model, piece):
             sys.exit(f"{args.save} does not give back the same network")
         print(f"saved to {args.save}, read back, and found equal")
     print("\nsample:\n")
-    print(writer.write('"""', args.sample, args.temperature, rng))
+    letters = train.generate(model, encode('"""'), args.sample, temperature=args.temperature, rng=rng)
+    print('"""' + "".join(ALPHABET[letter] for letter in letters))
+    return None
 
 
 if __name__ == "__main__":
