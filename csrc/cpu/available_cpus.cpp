@@ -24,7 +24,7 @@ std::string first_line(const std::string& path) {
 // Whole CPUs in quota / period; 0 where there is no limit ("max", -1, no such file).
 int whole_cpus(const std::string& quota, const std::string& period) {
   double q = std::atof(quota.c_str()), p = std::atof(period.c_str());
-  // Rounded down: a thread that is throttled holds up all that wait for it at a barrier.
+  // Rounded down: a thread that is throttled holds up all that wait for its work.
   return q > 0 && p > 0 ? std::max(1, int(std::min(q / p, 1e6))) : 0;
 }
 

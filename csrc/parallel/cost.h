@@ -37,7 +37,7 @@ constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
 
 constexpr double kCellCycles = 60;         // pointwise part of one row and block
 constexpr double kStepCycles = 150;        // latency that nothing hides at the end of a step
-constexpr double kBarrierCycles = 1500;    // all threads of a team meet
+constexpr double kBarrierCycles = 1500;    // all threads of a team wait for the end of a phase
 constexpr double kStartCycles = 15000;     // waking a worker and waiting for its end
 constexpr double kPerThreadCycles = 1000;  // each further thread that gets a job
 constexpr double kOverlap = 0.35;          // of the shorter of multiplying and reading, the part that is not hidden

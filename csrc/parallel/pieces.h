@@ -1,15 +1,16 @@
-// Flat work in pieces: no order among them, no barrier.
+// Flat work in pieces, in no order.
 //
-// Pieces are cut by shape, never by the number of threads, and handed out from a counter: a thread whose core is shared
+// Pieces are cut by shape, never by the number of threads, and handed out one by one: a thread whose core is shared
 // takes fewer of them, and no bit of a result depends on who took which.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 
+#include "parallel/fork.h"
 #include "parallel/pool.h"
+#include "parallel/sharing.h"
 
 namespace quadgate {
 
@@ -24,27 +25,40 @@ inline int threads_for(size_t n, double flops) {
 
 // Calls f(piece, rank) once for every piece below n, on the threads of the lease. The calling thread asks `interrupted`
 // (may be null) between pieces, at most every 50 ms; false if it said so, in which case some pieces were not done.
+// Throws ForkedInCall in a child that was forked meanwhile.
 template <class F>
 bool for_pieces(Lease& lease, size_t n, bool (*interrupted)(), F&& f) {
   using Clock = std::chrono::steady_clock;
-  struct alignas(64) Counter {
-    std::atomic<size_t> next{0};
-    std::atomic<bool> stop{false};
-  } counter;
-  lease.run([&](int rank) {
-    auto asked = Clock::now();
-    for (;;) {
-      const size_t piece = counter.next.fetch_add(1, std::memory_order_relaxed);
-      if (piece >= n || counter.stop.load(std::memory_order_relaxed)) return;
-      f(piece, rank);
-      if (rank != 0 || !interrupted) continue;
-      const auto now = Clock::now();
-      if (now - asked < std::chrono::milliseconds(50)) continue;
-      asked = now;
-      if (interrupted()) counter.stop.store(true, std::memory_order_relaxed);
+  const uint32_t generation = ForkLock::this_generation();
+  auto asked = Clock::now();
+  auto go = [&] {
+    const auto now = Clock::now();
+    if (!interrupted || now - asked < std::chrono::milliseconds(50)) return true;
+    asked = now;
+    if (interrupted()) return false;
+    if (generation != ForkLock::this_generation()) throw ForkedInCall();
+    return true;
+  };
+  if (lease.size() == 1) {
+    for (size_t piece = 0; piece < n; ++piece) {
+      f(piece, 0);
+      if (!go()) return false;
     }
+    return true;
+  }
+  const size_t threads = size_t(lease.size()), lanes = std::min(threads, n);
+  Sharing sharing(threads, lease.board(1, 0));
+  lease.run([&](int rank) {
+    Progress me;
+    me.rank = size_t(rank);
+    sharing.phase(
+        me, lanes, Taking::singly, [&](size_t lane) { return n * (lane + 1) / lanes - n * lane / lanes; },
+        [&](size_t lane, size_t begin, size_t) {
+          f(n * lane / lanes + begin, rank);
+          return rank != 0 || go();
+        });
   });
-  return !counter.stop.load(std::memory_order_relaxed);
+  return !sharing.stopped();
 }
 
 }  // namespace quadgate

@@ -12,8 +12,6 @@ constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core
 constexpr double kChunks = 16;        // about so many chunks go through a pipeline of layers
 
-size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-
 // The pieces that a split over units cuts: blocks, or backward groups of them.
 size_t unit_pieces(const Work& w) {
   const size_t blocks = ceil_div(w.hidden, w.width);

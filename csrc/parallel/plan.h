@@ -5,6 +5,8 @@
 
 namespace quadgate {
 
+inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
 // A call in numbers. `rows` is the batch; `steps` the longest row's.
 struct Work {
   size_t steps, rows, input, hidden, layers, directions;

@@ -11,9 +11,11 @@
 
 #include "cpu/available_cpus.h"
 #include "cpu/float_env.h"
-#include "parallel/barrier.h"
 #include "parallel/fork.h"
-#include "parallel/placement.h"
+#include "parallel/job_part.h"
+#include "parallel/sharing.h"
+#include "parallel/turns.h"
+#include "parallel/wait_word.h"
 
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -22,18 +24,20 @@
 
 namespace quadgate {
 
-// A worker's job is written before `go` changes and read by the worker after; `error` likewise with `done`.
+// Never freed. A worker's job is written before its state becomes kPosted, and read by the worker while it is kRunning;
+// `error` is written before kIdle.
 struct Worker {
-  alignas(64) WaitWord go;
+  alignas(64) WaitWord state{kIdle};
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
   int rank = 0;
   int spin_us = 0;                  // how to wait for the job after this one
+  int64_t handed_out = 0;           // when it was posted
   Worker* first = nullptr;          // rank 1 of this job
   std::atomic<int> caller_cpu{-1};  // in rank 1's: where rank 0 was last seen
   Worker* next = nullptr;
-  alignas(64) WaitWord done;  // the value of `go` whose job is finished
   std::exception_ptr error;
+  Board boards[2];
 };
 
 struct Pool {
@@ -72,24 +76,54 @@ Pool& the_pool() {
   return *pool;
 }
 
+uint32_t state_of(uint32_t value) { return value & 6; }
+uint32_t job_of(uint32_t value) { return value & ~7u; }
+
 void work(Worker* self) {
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "quadgate");
 #endif
+  Turns turns;
   int spin_us = kIdleSpinUs;
-  for (uint32_t job = 0;;) {
-    job = self->go.wait_while(job, spin_us);
-    spin_us = self->spin_us;  // not later: once the job is done, the next caller may write here
-    take_part({&self->first->caller_cpu, true});
+  for (;;) {
+    const uint32_t value = self->state.load(), job = job_of(value);
+    if (state_of(value) != kPosted) {
+      self->state.wait_while(value, spin_us);
+      continue;
+    }
+    if (!self->state.change(value, job | kRunning)) continue;
+    spin_us = self->spin_us;
+    take_part({&self->first->caller_cpu, &self->state, job, &turns});
+    turns.begin(self->handed_out);
     check_cpu();
+    bool ended = false;
     try {
       const FloatEnvironment ours;
       self->fn(self->ctx, self->rank);
+    } catch (const JobEnded&) {
+      ended = true;
     } catch (...) {
       self->error = std::current_exception();
     }
     take_part({});
-    self->done.set(job);
+    if (!ended) self->state.set(job | kIdle);  // from here on the caller may be gone, and the next one write
+    turns.end();
+  }
+}
+
+// Takes back a job that has not begun, or whose worker is away; otherwise waits for its end.
+void end_job(Worker& worker, int spin_us) {
+  for (;;) {
+    const uint32_t value = worker.state.load();
+    switch (state_of(value)) {
+      case kIdle:
+        return;
+      case kRunning:
+        worker.state.wait_while(value, spin_us);
+        break;
+      default:
+        if (worker.state.change(value, job_of(value) | kIdle)) return;
+    }
   }
 }
 
@@ -174,11 +208,18 @@ void Lease::give_back() {
   pool_->lent -= size_ - 1;
 }
 
+Board& Lease::board(int rank, int which) const {
+  Worker* worker = workers_;
+  while (--rank > 0) worker = worker->next;
+  return worker->boards[which];
+}
+
 void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
   if (workers_ != nullptr && pool_ != current_pool.load(std::memory_order_relaxed)) throw ForkedInCall();
   // The outer part is that of the job that this call is made from, if any.
-  const JobPart outer = take_part({workers_ != nullptr ? &workers_->caller_cpu : nullptr, false});
+  const JobPart outer = take_part({workers_ != nullptr ? &workers_->caller_cpu : nullptr, nullptr, 0, nullptr});
   if (workers_ != nullptr) check_cpu();
+  const int64_t now = workers_ != nullptr ? turn_clock() : 0;
   int rank = 0;
   for (Worker* w = workers_; w != nullptr; w = w->next) {
     w->fn = fn;
@@ -186,7 +227,8 @@ void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
     w->rank = ++rank;
     w->first = workers_;
     w->spin_us = spin_for(size_, kIdleSpinUs);
-    w->go.set(w->go.load() + 2);
+    w->handed_out = now;
+    w->state.set((job_of(w->state.load()) + 8) | kPosted);
   }
   std::exception_ptr error;
   try {
@@ -196,7 +238,7 @@ void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
   }
   const bool forked = workers_ != nullptr && pool_ != current_pool.load(std::memory_order_relaxed);
   for (Worker* w = forked ? nullptr : workers_; w != nullptr; w = w->next) {
-    w->done.wait_while(w->go.load() - 2, spin_for(size_, kJoinSpinUs));
+    end_job(*w, spin_for(size_, kJoinSpinUs));
     if (w->error == nullptr) continue;
     if (error == nullptr) error = w->error;
     w->error = nullptr;

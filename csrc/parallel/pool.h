@@ -14,6 +14,7 @@ namespace quadgate {
 void set_num_threads(int n);
 int get_num_threads();
 
+struct Board;
 struct Pool;
 struct Worker;
 
@@ -34,9 +35,10 @@ class Lease {
 
   int size() const { return size_; }
 
-  // Calls fn(ctx, rank) once for each rank 0..size()-1 at the same time, rank 0 on the calling thread, and returns when
-  // all have returned. Exceptions are caught; that of the lowest rank is rethrown at the end. A rank that
-  // throws must not leave the others waiting for it in a Barrier.
+  // Calls fn(ctx, 0) on the calling thread, and at the same time fn(ctx, rank) for the other ranks below size(), each
+  // at most once: a worker that has not begun when rank 0 returns does not begin any more, and one that is on leave
+  // (job_part.h) then does not come back. Returns when all others have returned. So rank 0 must be able to do all of
+  // the work, as with Sharing. Exceptions are caught; that of the lowest rank is rethrown at the end.
   void run(void (*fn)(void* ctx, int rank), void* ctx);
 
   // The same for a callable f(int rank).
@@ -45,6 +47,9 @@ class Lease {
     run([](void* ctx, int rank) { (*static_cast<std::remove_reference_t<F>*>(ctx))(rank); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
+
+  // For a Sharing: one of the two boards, 0 or 1, of the worker with this rank, 1 or more.
+  Board& board(int rank, int which) const;
 
  private:
   void take(int wanted);

@@ -5,15 +5,21 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 
 #include "memory/buffer.h"
 
 namespace quadgate {
 
+class Turns;
+class WaitWord;
+
 // A thread's part in a job; all empty outside of jobs.
 struct JobPart {
   std::atomic<int>* caller_cpu = nullptr;  // where rank 0 of the job was last seen
-  bool is_worker = false;
+  WaitWord* state = nullptr;               // of a worker; null in the calling thread
+  uint32_t job = 0;                        // its number, times 8
+  Turns* turns = nullptr;                  // of a worker
 };
 
 struct ThisThread {

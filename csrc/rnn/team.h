@@ -6,9 +6,9 @@
 #include <chrono>
 #include <cstddef>
 
-#include "parallel/barrier.h"
 #include "parallel/cost.h"
 #include "parallel/fork.h"
+#include "parallel/sharing.h"
 
 namespace quadgate {
 
@@ -47,31 +47,98 @@ class Control {
   std::atomic<bool> stop_{false};
 };
 
-// One thread's place among those that share a piece of work.
+// One thread's place among those that share a piece of work, and its share where that is cut beforehand.
 struct Team {
   size_t rank = 0, size = 1;
-  Barrier* barrier = nullptr;  // of `size` threads; null when size is 1
+  Sharing* sharing = nullptr;    // of `size` threads; null when size is 1
+  Progress* progress = nullptr;  // of this thread in it
   Control* control = nullptr;
   bool caller = true;  // runs on the thread that made the call
+  // The share: parts [first, last) of `of`.
+  size_t first = 0, last = 1, of = 1;
 
-  // False once the call is to stop: all members of the team get the same answer.
-  bool sync() const { return barrier ? !barrier->wait(control->stopped()) : !control->stopped(); }
+  size_t begin(size_t n) const { return n * first / of; }
+  size_t end(size_t n) const { return n * last / of; }
+  // The same thread with a share of everything.
+  Team whole() const {
+    Team one = *this;
+    one.first = 0;
+    one.last = one.of = 1;
+    return one;
+  }
+  bool go() const { return !control->stopped(); }
   void worked(double flops) const {
     if (caller) control->poll(flops);
   }
-  size_t begin(size_t n) const { return n * rank / size; }
-  size_t end(size_t n) const { return n * (rank + 1) / size; }
+
+  // The rest are phases of the team's work: all its threads call them in the same order with the same sizes. They
+  // return when all of the phase is done, by whomever; false once the call is to stop.
+
+  // f(share) for shares that make up the whole. n: into how many pieces the work can be cut at most.
+  template <class F>
+  bool share(size_t n, F&& f) const {
+    if (size == 1 || n == 0) {
+      if (n) f(*this);
+      return go();
+    }
+    const size_t lanes = std::min(size, n), items = std::min(kItems, n / lanes);
+    return sharing->phase(
+        *progress, lanes, Taking::any, [=](size_t) { return items; },
+        [&](size_t lane, size_t begin, size_t end) {
+          Team part = *this;
+          part.first = lane * items + begin;
+          part.last = lane * items + end;
+          part.of = lanes * items;
+          f(part);
+          return go();
+        });
+  }
+  // f(begin, end) for ranges that make up [0, n).
+  template <class F>
+  bool ranges(size_t n, F&& f) const {
+    return share(n, [&](const Team& part) { f(part.begin(n), part.end(n)); });
+  }
+  // f(chain, begin, end) for links that make up all `links` of each of `n` chains, at most `size`. A chain's links are
+  // done in order. f returns false once the call is to stop.
+  template <class F>
+  bool chains(size_t n, size_t links, F&& f) const {
+    if (size > 1)
+      return sharing->phase(
+          *progress, n, Taking::in_order, [=](size_t) { return links; },
+          [&](size_t chain, size_t begin, size_t end) { return f(chain, begin, end) && go(); });
+    for (size_t chain = 0; chain < n; ++chain)
+      if (!f(chain, size_t(0), links)) return false;
+    return go();
+  }
+  // Waits for the threads that say that others must wait for them; all threads must know which these are.
+  template <class Awaited>
+  bool meet(Awaited&& awaited) const {
+    if (size == 1) return go();
+    return sharing->phase(
+        *progress, size, Taking::alone, [&](size_t thread) { return size_t(awaited(thread)); },
+        [&](size_t, size_t, size_t) { return go(); });
+  }
+  // This thread by itself.
+  Team alone() const {
+    Team one = *this;
+    one.size = 1;
+    one.sharing = nullptr;
+    one.progress = nullptr;
+    return one;
+  }
+
+  static constexpr size_t kItems = 4;  // that a thread's share is cut into
 };
 
-// Calls f(begin, end) over [begin, end) in slices of at most about kSliceFlops, checking in between for a stop.
+// Calls f(begin, end) over a share of [0, n) in slices of at most about kSliceFlops, checking in between for a stop.
 template <class F>
-bool sliced(const Team& team, size_t begin, size_t end, double flops_each, F&& f) {
-  const size_t most = std::max<size_t>(1, size_t(std::min(kSliceFlops / (flops_each + 1), 1e9)));
-  for (; begin < end; begin += std::min(most, end - begin)) {
-    const size_t stop = begin + std::min(most, end - begin);
+bool sliced(const Team& share, size_t n, double flops_each, F&& f) {
+  const size_t most = std::max<size_t>(1, size_t(std::min(kSliceFlops / (flops_each + 1), 1e9))), end = share.end(n);
+  for (size_t begin = share.begin(n), stop = begin; begin < end; begin = stop) {
+    stop = begin + std::min(most, end - begin);
     f(begin, stop);
-    team.worked(flops_each * double(stop - begin));
-    if (stop < end && team.control->stopped()) return false;
+    share.worked(flops_each * double(stop - begin));
+    if (stop < end && !share.go()) return false;
   }
   return true;
 }

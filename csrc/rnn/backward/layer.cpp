@@ -12,7 +12,7 @@ class BackwardLayer {
  public:
   BackwardLayer(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
       : all_(all),
-        team_(all),
+        team_(pass.plan.units > 1 ? all : all.alone()),
         pass_(pass),
         task_(task),
         scratch_(pass.all.threads[all.rank]),
@@ -23,32 +23,26 @@ class BackwardLayer {
         reverse_(pass.sizes.reverse(task.d)),
         B_(pass.order.batch()),
         R_(pass.sizes.recurrent()),
-        H_(pass.sizes.cell()) {
-    if (pass.plan.units > 1) {
-      row1_ = B_;
-    } else {  // rows share nothing in the time loop
-      team_.rank = 0;
-      team_.size = 1;
-      team_.barrier = nullptr;
-      row0_ = pass.order.part_begin(all.rank, pass.plan.rows);
-      row1_ = pass.order.part_begin(all.rank + 1, pass.plan.rows);
-    }
-  }
+        H_(pass.sizes.cell()) {}
 
   bool run();
 
  private:
-  void time_loop();
+  bool time_loops();
+  size_t link_steps() const;
+  bool time_loop(size_t s0, size_t s1);
+  bool products();
   bool apply_resets(size_t s, size_t continuing);
   void set_row(size_t s, size_t r, bool continues);
   void set_extra(size_t s, size_t r);
   void copy_operands(size_t s, size_t r);
-  void one_pass(size_t s, size_t r0, size_t r1);
-  void two_passes(size_t s, size_t end);
+  bool one_pass(size_t s, size_t r0, size_t r1);
+  bool two_passes(size_t s, size_t end);
   size_t set_projected(size_t s, size_t n);
-  void normalised(size_t s, size_t n);
-  void trace_norms(size_t s, size_t end);
-  void hand_on();
+  bool normalised(size_t s, size_t n);
+  void normalised_rows(size_t s, size_t first, size_t end);
+  bool trace_norms(size_t s, size_t end);
+  void hand_on(const Team& share);
 
   size_t row_in_block(size_t s, size_t r) const { return pass_.blocks.row_in_block(task_.s1, s, r); }
   size_t index(size_t r) const { return pass_.order.index(r); }
@@ -61,7 +55,7 @@ class BackwardLayer {
   }
 
   const Team all_;
-  Team team_;  // the threads that share the rows of the time loop
+  const Team team_;  // the threads that share the rows of the time loop
   const BackwardContext<Real>& pass_;
   const BackwardTask<Real>& task_;
   const BackwardThreadScratch<Real>& scratch_;
@@ -76,44 +70,74 @@ class BackwardLayer {
 
 template <class Real>
 bool BackwardLayer<Real>::run() {
-  time_loop();
-  if (!all_.sync()) return false;
-  weight_gradients(all_, pass_, task_);
-  if (task_.dx && !all_.control->stopped()) input_gradient(all_, pass_, task_);
-  hand_on();
-  return all_.sync();
+  return time_loops() && products();
+}
+
+// Rows share nothing in the time loop, units share each step.
+template <class Real>
+bool BackwardLayer<Real>::time_loops() {
+  const size_t steps = task_.s1 - task_.s0;
+  if (pass_.plan.units > 1) {
+    row1_ = B_;
+    const bool go = all_.ranges(steps, [&](size_t begin, size_t end) {
+      for (size_t s = task_.s0 + begin; s < task_.s0 + end; ++s)
+        for (size_t r = 0; r < active_rows(s); ++r) copy_operands(s, r);
+    });
+    return go && time_loop(task_.s0, task_.s1);
+  }
+  const size_t link = link_steps(), links = ceil_div(steps, link);
+  return all_.chains(pass_.plan.rows, links, [&](size_t part, size_t begin, size_t end) {
+    row0_ = pass_.order.part_begin(part, pass_.plan.rows);
+    row1_ = pass_.order.part_begin(part + 1, pass_.plan.rows);
+    return time_loop(task_.s1 - std::min(steps, end * link), task_.s1 - begin * link);
+  });
+}
+
+// A quarter of a millisecond or so.
+template <class Real>
+size_t BackwardLayer<Real>::link_steps() const {
+  constexpr double kLinkFlops = 1e7;
+  const double rows = double(B_) / double(pass_.plan.rows);
+  return 1 + size_t(std::min(kLinkFlops / product_flops(1, pass_.n.panel, R_) / rows, 1e9));
+}
+
+// The products over the block's rows, which do not depend on each other.
+template <class Real>
+bool BackwardLayer<Real>::products() {
+  return all_.share(task_.n_rows, [&](const Team& share) {
+    weight_gradients(share, pass_, task_);
+    if (task_.dx && share.go()) input_gradient(share, pass_, task_);
+    hand_on(share);
+  });
 }
 
 template <class Real>
-void BackwardLayer<Real>::time_loop() {
-  for (size_t s = task_.s1; s-- > task_.s0;) {
+bool BackwardLayer<Real>::time_loop(size_t s0, size_t s1) {
+  for (size_t s = s1; s-- > s0;) {
     const size_t end = active_rows(s), continuing = std::min(end, active_rows(s + 1));
-    if (!pass_.tape.resets.empty() && !apply_resets(s, continuing)) return;
+    if (!pass_.tape.resets.empty() && !apply_resets(s, continuing)) return false;
     for (size_t r = row0_; r < end; ++r) {
       set_row(s, r, r < continuing);
       if (scratch_.extra) set_extra(s, r);
-      if (team_.rank == 0) copy_operands(s, r);
+      if (team_.size == 1) copy_operands(s, r);
     }
-    if (pass_.n.two_passes) {
-      two_passes(s, end);
-    } else {
-      one_pass(s, row0_, continuing);
-      one_pass(s, continuing, end);
-    }
-    if (!team_.sync()) return;
-    if (pass_.n.trace) trace_norms(s, end);
+    const bool go =
+        pass_.n.two_passes ? two_passes(s, end) : one_pass(s, row0_, continuing) && one_pass(s, continuing, end);
+    if (!go || (pass_.n.trace && !trace_norms(s, end))) return false;
   }
+  return team_.go();
 }
 
 // A step after a reset passes no gradient back.
 template <class Real>
 bool BackwardLayer<Real>::apply_resets(size_t s, size_t continuing) {
-  for (size_t r = row0_; r < continuing && team_.rank == 0; ++r) {
-    if (!pass_.is_reset(r, s + 1, reverse_)) continue;
-    std::fill_n(pass_.call.dc0 + (id_ * B_ + index(r)) * H_, H_, Real(0));
-    if (state_.h_carry) std::fill_n(state_.h_carry + index(r) * R_, R_, Real(0));
-  }
-  return team_.sync();
+  return team_.ranges(std::max(continuing, row0_) - row0_, [&](size_t begin, size_t end) {
+    for (size_t r = row0_ + begin; r < row0_ + end; ++r) {
+      if (!pass_.is_reset(r, s + 1, reverse_)) continue;
+      std::fill_n(pass_.call.dc0 + (id_ * B_ + index(r)) * H_, H_, Real(0));
+      if (state_.h_carry) std::fill_n(state_.h_carry + index(r) * R_, R_, Real(0));
+    }
+  });
 }
 
 template <class Real>
@@ -183,8 +207,8 @@ void BackwardLayer<Real>::copy_operands(size_t s, size_t r) {
 
 // A step of rows [r0, r1) in one pass; either all of them continue or none.
 template <class Real>
-void BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
-  if (r0 >= r1) return;
+bool BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
+  if (r0 >= r1) return true;
   BackwardStep<Real> step = {};
   step.w_back = weights_.hh.back;
   step.n_gates = pass_.sizes.gates();
@@ -197,19 +221,18 @@ void BackwardLayer<Real>::one_pass(size_t s, size_t r0, size_t r1) {
   step.peephole = weights_.peephole;
   step.extra = scratch_.extra ? scratch_.extra + (r0 - row0_) : nullptr;
   step.work = scratch_.product_work;
-  cell_gradients(team_, pass_.w, step);
+  return cell_gradients(team_, pass_.w, step);
 }
 
 // A step whose dh must be whole before the cells begin: behind a projection, and before a normalisation.
 template <class Real>
-void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
-  if (row0_ >= end) return;
+bool BackwardLayer<Real>::two_passes(size_t s, size_t end) {
+  if (row0_ >= end) return team_.go();
   const size_t W = pass_.w.kernels.width, H = pass_.sizes.hidden, n = end - row0_;
-  const size_t groups = n_groups(R_, W), begin = team_.begin(groups), stop = team_.end(groups);
-  const size_t continuing = set_projected(s, n);
-  back_product(team_, pass_.w, weights_.hh, scratch_.sources, scratch_.targets, continuing, begin, stop,
-               scratch_.product_work);
-  if (begin < stop) {
+  const size_t groups = n_groups(R_, W), cell_groups = n_groups(H, W), continuing = set_projected(s, n);
+  bool go = team_.ranges(groups, [&](size_t begin, size_t stop) {
+    back_product(team_, pass_.w, weights_.hh, scratch_.sources, scratch_.targets, continuing, begin, stop,
+                 scratch_.product_work);
     ProjectedBackwardStep<Real> step = {};
     step.rows = scratch_.projected;
     step.n_rows = n;
@@ -220,21 +243,20 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
     step.clip = Real(pass_.sizes.options.proj_clip);
     step.extra = scratch_.extra;
     pass_.w.kernels.projected_backward(step);
-  }
-  if (!team_.sync()) return;
+  });
+  if (!go) return false;
   if (pass_.n.norm) {
     if (pass_.n.projection) {
       for (size_t i = 0; i < n; ++i) {
         scratch_.sources[i] = scratch_.projected[i].dz;
         scratch_.targets[i] = pass_.step.dm + index(row0_ + i) * H;
       }
-      const size_t cell_groups = n_groups(H, W);
-      back_product(team_, pass_.w, weights_.hr, scratch_.sources, scratch_.targets, n, team_.begin(cell_groups),
-                   team_.end(cell_groups), scratch_.product_work);
-      if (!team_.sync()) return;
+      go = team_.ranges(cell_groups, [&](size_t begin, size_t stop) {
+        back_product(team_, pass_.w, weights_.hr, scratch_.sources, scratch_.targets, n, begin, stop,
+                     scratch_.product_work);
+      });
     }
-    normalised(s, n);
-    return;
+    return go && normalised(s, n);
   }
   for (size_t i = 0; i < n; ++i) {
     scratch_.rows[i].dg_next = scratch_.projected[i].dz;
@@ -253,10 +275,11 @@ void BackwardLayer<Real>::two_passes(size_t s, size_t end) {
   step.peephole = weights_.peephole;
   step.extra = scratch_.cell_extra;
   step.work = scratch_.product_work;
-  const size_t cell_groups = n_groups(H, W);
-  step.group_begin = team_.begin(cell_groups);
-  step.group_end = team_.end(cell_groups);
-  if (step.group_begin < step.group_end) pass_.w.kernels.backward(step);
+  return team_.ranges(cell_groups, [&](size_t begin, size_t stop) {
+    step.group_begin = begin;
+    step.group_end = stop;
+    pass_.w.kernels.backward(step);
+  });
 }
 
 // Returns how many of n rows have a next step; they come first, and get their dh from it.
@@ -285,11 +308,15 @@ size_t BackwardLayer<Real>::set_projected(size_t s, size_t n) {
   return continuing;
 }
 
-// The cells of n rows, from dm; split over rows.
+// The cells of n rows, from dm.
 template <class Real>
-void BackwardLayer<Real>::normalised(size_t s, size_t n) {
+bool BackwardLayer<Real>::normalised(size_t s, size_t n) {
+  return team_.ranges(n, [&](size_t first, size_t end) { normalised_rows(s, first, end); });
+}
+
+template <class Real>
+void BackwardLayer<Real>::normalised_rows(size_t s, size_t first, size_t end) {
   const size_t H = pass_.sizes.hidden, G = pass_.n.gate_rows;
-  const size_t first = team_.begin(n), end = team_.end(n);
   for (size_t i = first; i < end; ++i) {
     const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i), dense = time(row0_ + i, s) * B_ + b;
     NormBackwardRow<Real>& row = scratch_.norm[i];
@@ -321,26 +348,27 @@ void BackwardLayer<Real>::normalised(size_t s, size_t n) {
 
 // Norms of the gradients that the step left in dh_total and dc_total.
 template <class Real>
-void BackwardLayer<Real>::trace_norms(size_t s, size_t end) {
+bool BackwardLayer<Real>::trace_norms(size_t s, size_t end) {
   const size_t n = end - row0_;
   auto norm = [](const Real* v, size_t size) {
     double sum = 0;
     for (size_t u = 0; u < size; ++u) sum += double(v[u]) * double(v[u]);
     return Real(std::sqrt(sum));
   };
-  for (size_t r = row0_ + team_.begin(n); r < row0_ + team_.end(n); ++r) {
-    const size_t i = index(r), at = (id_ * pass_.tape.steps + time(r, s)) * B_ + i;
-    pass_.call.dh_norm[at] = norm(pass_.step.dh_total + i * R_, R_);
-    pass_.call.dc_norm[at] = norm(pass_.step.dc_total + i * H_, H_);
-  }
-  team_.sync();  // before the next step overwrites them
+  return team_.ranges(n, [&](size_t first, size_t stop) {
+    for (size_t r = row0_ + first; r < row0_ + stop; ++r) {
+      const size_t i = index(r), at = (id_ * pass_.tape.steps + time(r, s)) * B_ + i;
+      pass_.call.dh_norm[at] = norm(pass_.step.dh_total + i * R_, R_);
+      pass_.call.dc_norm[at] = norm(pass_.step.dc_total + i * H_, H_);
+    }
+  });
 }
 
 // The step before this block continues from its first step.
 template <class Real>
-void BackwardLayer<Real>::hand_on() {
+void BackwardLayer<Real>::hand_on(const Team& share) {
   const size_t G = pass_.n.gate_rows, n = pass_.order.active_rows(task_.s0);
-  for (size_t r = all_.begin(n); r < all_.end(n); ++r)
+  for (size_t r = share.begin(n); r < share.end(n); ++r)
     std::memcpy(state_.dg_carry + r * G, block_.dg + row_in_block(task_.s0, r) * G, G * sizeof(Real));
 }
 

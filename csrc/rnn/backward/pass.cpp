@@ -37,6 +37,7 @@ class BackwardPass {
   bool two_directions(const Team& all, const BackwardContext<Real>& pass);
   BackwardTask<Real> task_of(size_t l, size_t d, size_t block) const;
   bool join(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
+  void join_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
   Plane<const Real> gradient_above(size_t l, size_t s0) const;
   Plane<Real> gradient_below(size_t l, size_t s0) const;
   Plane<Real> raw(size_t s0) const;
@@ -55,7 +56,7 @@ class BackwardPass {
   BackwardSizes n_;
   StepBlocks blocks_;
   Plan plan_;
-  std::unique_ptr<Barrier> barrier_;
+  std::unique_ptr<Sharing> sharing_;
   BackwardScratch<Real> scratch_ = {};
   const BackwardStepScratch<Real>* step_ = nullptr;
   const BackwardBlockScratch<Real>* block_ = nullptr;
@@ -112,7 +113,7 @@ bool BackwardPass<Real>::run() {
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
   const size_t threads = plan_.threads();
   control_.others = threads > 1;
-  if (threads > 1) barrier_ = std::make_unique<Barrier>(int(threads));
+  if (threads > 1) sharing_ = std::make_unique<Sharing>(threads, lease.board(1, 0));
 
   ScratchLease memory;
   memory.carve([this](Carver& carver) { carve(carver); });
@@ -140,11 +141,10 @@ void BackwardPass<Real>::prepare_outputs() {
 
 template <class Real>
 void BackwardPass<Real>::carve(Carver& carver) {
-  auto thread_scratch = [&](size_t rank) {
-    const size_t rows =
-        plan_.units > 1 ? n_.batch : order_.part_begin(rank + 1, plan_.rows) - order_.part_begin(rank, plan_.rows);
-    return BackwardThreadScratch<Real>{carver, n_, rows};
-  };
+  size_t rows = 0;  // any thread may take over any part
+  for (size_t part = 0; part < plan_.rows; ++part)
+    rows = std::max(rows, order_.part_begin(part + 1, plan_.rows) - order_.part_begin(part, plan_.rows));
+  auto thread_scratch = [&](size_t) { return BackwardThreadScratch<Real>{carver, n_, rows}; };
   auto state_scratch = [&](size_t id) {
     return BackwardStateScratch<Real>{carver, n_, s_.input_of(id / s_.directions)};
   };
@@ -226,16 +226,18 @@ BackwardTask<Real> BackwardPass<Real>::task_of(size_t l, size_t d, size_t block)
 
 template <class Real>
 void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) {
+  Progress progress;
   Team all;
-  all.rank = rank;
+  all.rank = progress.rank = rank;
   all.size = plan_.threads();
-  all.barrier = barrier_.get();
+  all.sharing = sharing_.get();
+  all.progress = &progress;
   all.control = &control_;
   all.caller = rank == 0;
   if (!(s_.forward_only() ? one_direction(all, pass) : two_directions(all, pass))) return;
-  initial_state(all, pass);
-  if (!all.sync()) return;  // the last chance to stop: from here on the caller's gradients change
-  unpack_gradients(all, pass);
+  if (!initial_state(all, pass)) return;
+  // The last chance to stop, which the caller decides on: from here on its gradients change.
+  if (all.meet([](size_t thread) { return thread == 0; })) unpack_gradients(all, pass);
 }
 
 // Block by block through all layers.
@@ -263,10 +265,15 @@ bool BackwardPass<Real>::two_directions(const Team& all, const BackwardContext<R
   return true;
 }
 
-// Backward through what lies behind a layer, for this thread's share of a block's rows, and through its highway's
-// weights. Leaves the layer's dy in raw().
+// Backward through what lies behind a layer, and through its highway's weights. Leaves the layer's dy in raw().
 template <class Real>
 bool BackwardPass<Real>::join(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
+  if (!all.share(task.n_rows, [&](const Team& share) { join_rows(share, pass, task); })) return false;
+  return !s_.highway(task.l) || highway_gradients(all, pass, task.l, task.n_rows);
+}
+
+template <class Real>
+void BackwardPass<Real>::join_rows(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
   const size_t l = task.l, O = s_.output(), below = s_.input_of(l);
   const bool last = l + 1 == s_.layers, dense = s_.options.shortcut == Shortcut::dense && !last;
   const bool reverse = s_.directions == 1 && s_.options.reverse;
@@ -307,10 +314,6 @@ bool BackwardPass<Real>::join(const Team& all, const BackwardContext<Real>& pass
       n = 0;
     }
   if (n) join_backward(w_, l, rows, n, work);
-  if (!all.sync()) return false;
-  if (!s_.highway(l)) return true;
-  highway_gradients(all, pass, l, task.n_rows, first, end);
-  return all.sync();
 }
 
 }  // namespace

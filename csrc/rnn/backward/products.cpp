@@ -19,11 +19,11 @@ BackProduct<Real> product_with(const Packed<Real>& p, const Real* const* sources
   return product;
 }
 
-// All groups of the product for this thread's rows. False once the call is to stop.
+// All groups of a product. False once the call is to stop.
 template <class Real>
-bool whole_product(const Team& all, const Kernels<Real>& kernels, const Packed<Real>& p, BackProduct<Real>& product) {
+bool whole_product(const Team& share, const Kernels<Real>& kernels, const Packed<Real>& p, BackProduct<Real>& product) {
   const double flops = product_flops(product.n_rows, kGroupBlocks * kernels.width, p.shape.total());
-  return sliced(all, 0, n_groups(p.n_k, kernels.width), flops, [&](size_t begin, size_t end) {
+  return sliced(share.whole(), n_groups(p.n_k, kernels.width), flops, [&](size_t begin, size_t end) {
     product.group_begin = begin;
     product.group_end = end;
     kernels.back_product(product);
@@ -43,7 +43,7 @@ struct GradientProduct {
 
 // Split over columns of `rows`; they are taken in slabs that stay in L2 while all panels of gradients pass by.
 template <class Real>
-void add_product(const Team& all, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
+void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
   const Kernels<Real>& kernels = pass.w.kernels;
   const size_t m = kernels.max_rows;
   const size_t tiles = (p.n_k + m - 1) / m, slab = std::max<size_t>(1, 96 / m);
@@ -58,10 +58,10 @@ void add_product(const Team& all, const BackwardContext<Real>& pass, size_t n_ro
   g.dw_stride = p.dw_k * p.shape.line();
   g.n_vectors = int(p.shape.vectors());
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
-  for (size_t t = all.begin(tiles), end = all.end(tiles); t < end; t += slab) {
+  for (size_t t = share.begin(tiles), end = share.end(tiles); t < end; t += slab) {
     g.tile_begin = t;
     g.tile_end = std::min(end, t + slab);
-    const bool go = sliced(all, 0, p.shape.blocks(), flops * double(slab), [&](size_t begin, size_t stop) {
+    const bool go = sliced(share.whole(), p.shape.blocks(), flops * double(slab), [&](size_t begin, size_t stop) {
       g.block_begin = begin;
       g.block_end = stop;
       kernels.weight_gradient(g);
@@ -74,8 +74,12 @@ void add_product(const Team& all, const BackwardContext<Real>& pass, size_t n_ro
 template <class Real>
 class ColumnSumsOfBlock {
  public:
-  ColumnSumsOfBlock(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
-      : all_(all), pass_(pass), task_(task), id_(pass.state(task.l, task.d)), reverse_(pass.sizes.reverse(task.d)) {}
+  ColumnSumsOfBlock(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
+      : share_(share),
+        pass_(pass),
+        task_(task),
+        id_(pass.state(task.l, task.d)),
+        reverse_(pass.sizes.reverse(task.d)) {}
 
   void run() {
     for (size_t s = task_.s1; s-- > task_.s0;)
@@ -84,7 +88,8 @@ class ColumnSumsOfBlock {
         if (count_ == kRows) add_all();
       }
     if (count_) add_all();
-    all_.worked(kColumnSumFlops * double(task_.n_rows * pass_.n.gate_rows) / double(all_.size));
+    share_.worked(kColumnSumFlops * double(task_.n_rows * pass_.n.gate_rows * (share_.last - share_.first)) /
+                  double(share_.of));
   }
 
  private:
@@ -139,8 +144,8 @@ class ColumnSumsOfBlock {
     sums.b = right;
     sums.out = out;
     sums.n_rows = count_;
-    sums.begin = all_.begin(vectors) * W;
-    sums.end = std::min(columns, all_.end(vectors) * W);
+    sums.begin = share_.begin(vectors) * W;
+    sums.end = std::min(columns, share_.end(vectors) * W);
     if (sums.begin >= sums.end) return;
     for (size_t i = 0; i < count_; ++i) left_[i] = a(rows_[i]);
     pass_.w.kernels.column_sums(sums);
@@ -161,7 +166,7 @@ class ColumnSumsOfBlock {
 
   // Each thread needs pointers of its own, and few enough rows at a time for them to lie on the stack.
   static constexpr size_t kRows = 128;
-  const Team& all_;
+  const Team& share_;
   const BackwardContext<Real>& pass_;
   const BackwardTask<Real>& task_;
   const size_t id_;
@@ -174,13 +179,15 @@ class ColumnSumsOfBlock {
 }  // namespace
 
 template <class Real>
-void cell_gradients(const Team& team, const Weights<Real>& w, BackwardStep<Real>& step) {
+bool cell_gradients(const Team& team, const Weights<Real>& w, BackwardStep<Real>& step) {
   const size_t W = w.kernels.width, groups = n_groups(step.hidden_size, W);
   const double flops = product_flops(step.n_rows, kGroupBlocks * W, step.n_gates * step.n_rows_of_gate);
-  sliced(team, team.begin(groups), team.end(groups), flops, [&](size_t begin, size_t end) {
-    step.group_begin = begin;
-    step.group_end = end;
-    w.kernels.backward(step);
+  return team.share(groups, [&](const Team& share) {
+    sliced(share, groups, flops, [&](size_t begin, size_t end) {
+      step.group_begin = begin;
+      step.group_end = end;
+      w.kernels.backward(step);
+    });
   });
 }
 
@@ -191,31 +198,31 @@ void back_product(const Team& team, const Weights<Real>& w, const Packed<Real>& 
   product.group_begin = begin;
   product.group_end = end;
   if (n && begin < end) w.kernels.back_product(product);
-  team.worked(product_flops(n, p.n_k, p.shape.total()) / double(team.size));
+  team.worked(product_flops(n, kGroupBlocks * w.kernels.width * (end - begin), p.shape.total()));
 }
 
 template <class Real>
-void weight_gradients(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
+void weight_gradients(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
   const BackwardBlockScratch<Real>& block = pass.block;
   const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
   const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   const size_t I = sums.input, K = sums.n_k, R = pass.n.recurrent, H = pass.n.hidden, stride = pass.n.xh_stride;
   if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
-    add_product<Real>(all, pass, task.n_rows, {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
-    add_product<Real>(all, pass, task.n_rows,
+    add_product<Real>(share, pass, task.n_rows, {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows,
                       {block.xh + I, stride, R, block.panels, layer.hh.shape, sums.dw + I * layer.hh.shape.line(), K});
   } else {
-    add_product<Real>(all, pass, task.n_rows, {block.xh, stride, K, block.panels, layer.hh.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, {block.xh, stride, K, block.panels, layer.hh.shape, sums.dw, K});
   }
   if (block.m)
-    add_product<Real>(all, pass, task.n_rows, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
-  if (pass.n.norm || layer.peephole) ColumnSumsOfBlock<Real>(all, pass, task).run();
+    add_product<Real>(share, pass, task.n_rows, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
+  if (pass.n.norm || layer.peephole) ColumnSumsOfBlock<Real>(share, pass, task).run();
 }
 
 template <class Real>
-void input_gradient(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
+void input_gradient(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
   const BackwardBlockScratch<Real>& block = pass.block;
-  const size_t G = pass.n.gate_rows, first = all.begin(task.n_rows), end = all.end(task.n_rows);
+  const size_t G = pass.n.gate_rows, first = share.begin(task.n_rows), end = share.end(task.n_rows);
   const bool reverse = pass.sizes.reverse(task.d);
   const Real* dg = pass.n.norm ? block.dg_ih : block.dg;
   for (size_t s = task.s0; s < task.s1; ++s)
@@ -228,70 +235,72 @@ void input_gradient(const Team& all, const BackwardContext<Real>& pass, const Ba
   if (first == end) return;
   const Packed<Real>& ih = pass.w.layer(task.l, task.d).ih;
   BackProduct<Real> product = product_with(ih, block.sources + first, block.targets + first, end - first,
-                                           pass.all.threads[all.rank].product_work);
+                                           pass.all.threads[share.rank].product_work);
   product.add = task.add_dx;
-  whole_product(all, pass.w.kernels, ih, product);
+  whole_product(share, pass.w.kernels, ih, product);
 }
 
 template <class Real>
-void highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_t l, size_t n_rows, size_t first,
-                       size_t end) {
+bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_t l, size_t n_rows) {
   const BackwardBlockScratch<Real>& block = pass.block;
   const Packed<Real>& gate = pass.w.highway(l);
   const size_t O = pass.n.output;
-  add_product<Real>(all, pass, n_rows,
-                    {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, gate.shape, pass.all.highways[l].dw, O + 1});
-  if (first < end) {
+  return all.share(n_rows, [&](const Team& share) {
+    add_product<Real>(
+        share, pass, n_rows,
+        {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, gate.shape, pass.all.highways[l].dw, O + 1});
+    const size_t first = share.begin(n_rows), end = share.end(n_rows);
     BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first,
-                                             pass.all.threads[all.rank].product_work);
-    product.group_end = n_groups(O, pass.w.kernels.width);
+                                             pass.all.threads[share.rank].product_work);
     product.add = true;
-    pass.w.kernels.back_product(product);
-  }
-  all.worked(2 * product_flops(n_rows, O, O));
+    whole_product(share, pass.w.kernels, gate, product);
+  });
 }
 
 template <class Real>
-void initial_state(const Team& all, const BackwardContext<Real>& pass) {
+bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
   const BackwardBlockScratch<Real>& block = pass.block;
   const size_t H = sizes.cell(), R = pass.n.recurrent, G = pass.n.gate_rows, B = pass.order.batch();
-  const size_t n = pass.order.active_rows(0), first = all.begin(n), end = all.end(n);
-  if (first == end) return;
-  for (size_t id = 0; id < sizes.states(); ++id) {
-    const BackwardStateScratch<Real>& state = pass.all.states[id];
-    for (size_t r = first; r < end; ++r) {
-      block.sources[r] = state.dg_carry + r * G;
-      block.targets[r] = pass.call.dh0 + (id * B + pass.order.index(r)) * R;
-    }
-    const Packed<Real>& hh = pass.w.layer(id / sizes.directions, id % sizes.directions).hh;
-    BackProduct<Real> product = product_with(hh, block.sources + first, block.targets + first, end - first,
-                                             pass.all.threads[all.rank].product_work);
-    if (!whole_product(all, pass.w.kernels, hh, product)) return;
-    for (size_t r = first; r < end; ++r) {
-      const size_t i = pass.order.index(r);
-      Real* dh0 = block.targets[r];
-      for (size_t u = 0; u < R; ++u) {
-        if (!pass.tape.h_mask.empty()) dh0[u] *= pass.tape.h_mask[id][i * R + u];
-        if (state.h_carry) dh0[u] += state.h_carry[i * R + u];
+  const size_t n = pass.order.active_rows(0);
+  return all.share(n, [&](const Team& share) {
+    const size_t first = share.begin(n), end = share.end(n);
+    for (size_t id = 0; id < sizes.states(); ++id) {
+      const BackwardStateScratch<Real>& state = pass.all.states[id];
+      for (size_t r = first; r < end; ++r) {
+        block.sources[r] = state.dg_carry + r * G;
+        block.targets[r] = pass.call.dh0 + (id * B + pass.order.index(r)) * R;
       }
-      if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
-      std::fill_n(dh0, R, Real(0));
-      std::fill_n(pass.call.dc0 + (id * B + i) * H, H, Real(0));
+      const Packed<Real>& hh = pass.w.layer(id / sizes.directions, id % sizes.directions).hh;
+      BackProduct<Real> product = product_with(hh, block.sources + first, block.targets + first, end - first,
+                                               pass.all.threads[share.rank].product_work);
+      if (!whole_product(share, pass.w.kernels, hh, product)) return;
+      for (size_t r = first; r < end; ++r) {
+        const size_t i = pass.order.index(r);
+        Real* dh0 = block.targets[r];
+        for (size_t u = 0; u < R; ++u) {
+          if (!pass.tape.h_mask.empty()) dh0[u] *= pass.tape.h_mask[id][i * R + u];
+          if (state.h_carry) dh0[u] += state.h_carry[i * R + u];
+        }
+        if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
+        std::fill_n(dh0, R, Real(0));
+        std::fill_n(pass.call.dc0 + (id * B + i) * H, H, Real(0));
+      }
     }
-  }
+  });
 }
 
+// A share of each of the sums.
 template <class Real>
-void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
+void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
   const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output;
   const bool add = pass.call.add;
   auto unpack = [&](Real* packed, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols, Real* out) {
-    unpack_panels(packed, shape, n_k, first, n_cols, all.begin(shape.blocks()), all.end(shape.blocks()), add, out);
+    unpack_panels(packed, shape, n_k, first, n_cols, share.begin(shape.blocks()), share.end(shape.blocks()), add, out);
   };
   auto copy = [&](const Real* sums, size_t n, Real* out) {
-    for (size_t u = all.begin(n); u < all.end(n); ++u) out[u] = add ? out[u] + sums[u] : sums[u];
+    for (size_t u = share.begin(n); u < share.end(n); ++u) out[u] = add ? out[u] + sums[u] : sums[u];
   };
   for (size_t id = 0; id < sizes.states(); ++id) {
     const LayerParameters<Real*>& g = pass.call.gradients[id];
@@ -300,7 +309,7 @@ void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
     const PanelShape& shape = layer.hh.shape;
     const size_t I = sums.input, K = sums.n_k, line = shape.line();
     if (layer.hh_scale)  // dropped weights have no gradient, the others were scaled
-      for (size_t p = all.begin(shape.blocks()); p < all.end(shape.blocks()); ++p)
+      for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
         for (size_t u = 0; u < R * line; ++u) sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
     unpack(sums.dw, shape, K, 0, I, g.weight_ih);
     unpack(sums.dw, shape, K, I, R, g.weight_hh);
@@ -323,14 +332,19 @@ void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
   }
 }
 
-#define QG_INSTANTIATE(Real)                                                                                        \
-  template void cell_gradients<Real>(const Team&, const Weights<Real>&, BackwardStep<Real>&);                       \
-  template void back_product<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real* const*,      \
-                                   Real* const*, size_t, size_t, size_t, Real*);                                    \
-  template void weight_gradients<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);       \
-  template void input_gradient<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);         \
-  template void highway_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t, size_t, size_t, size_t); \
-  template void initial_state<Real>(const Team&, const BackwardContext<Real>&);                                     \
+template <class Real>
+void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
+  all.share(pass.w.layer(0, 0).hh.shape.blocks(), [&](const Team& share) { unpack_share(share, pass); });
+}
+
+#define QG_INSTANTIATE(Real)                                                                                   \
+  template bool cell_gradients<Real>(const Team&, const Weights<Real>&, BackwardStep<Real>&);                  \
+  template void back_product<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real* const*, \
+                                   Real* const*, size_t, size_t, size_t, Real*);                               \
+  template void weight_gradients<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);  \
+  template void input_gradient<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);    \
+  template bool highway_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t, size_t);            \
+  template bool initial_state<Real>(const Team&, const BackwardContext<Real>&);                                \
   template void unpack_gradients<Real>(const Team&, const BackwardContext<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

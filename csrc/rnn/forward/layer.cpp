@@ -32,13 +32,14 @@ class ForwardLayer {
   void set_strides();
   void set_row(size_t i);
   void set_extra(size_t i, size_t b, size_t dense);
+  void set_shared();
   bool project_inputs(size_t s0, size_t s1);
   void apply_resets(size_t s);
   size_t steps_per_call(size_t s, size_t end) const;
   bool one_step();
   void advance(size_t s);
   void advance_row(size_t s, size_t i);
-  void store_state();
+  void store_state(size_t begin, size_t end);
 
   size_t active_rows(size_t s) const {
     return std::min(task_.row1, std::max(task_.row0, pass_.order.active_rows(s))) - task_.row0;
@@ -72,9 +73,8 @@ bool ForwardLayer<Real>::run() {
   set_step();
   set_strides();
   n_ = active_rows(task_.s0);
-  if (pass_.n.resets && team_.rank == 0) std::fill(shared_.zeros, shared_.zeros + std::max(H_, R_), Real(0));
   for (size_t i = 0; i < n_; ++i) set_row(i);
-  if ((pass_.n.resets || pass_.n.masked) && !team_.sync()) return false;
+  if ((pass_.n.resets || pass_.n.masked) && !team_.ranges(1, [&](size_t, size_t) { set_shared(); })) return false;
 
   // Panels are read in alternating order, so that those still in cache, perhaps from another call, come first.
   ThisThread* thread = this_thread();
@@ -84,7 +84,7 @@ bool ForwardLayer<Real>::run() {
   for (size_t s = task_.s0; go && s < task_.s1 && (n_ = active_rows(s)) > 0; s += n_steps) {
     if (s == projected) {
       projected = std::min(task_.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
-      if (!project_inputs(s, projected) && team_.size == 1) return false;
+      if (!project_inputs(s, projected)) return false;
     }
     n_steps = steps_per_call(s, std::min(task_.s1, projected));
     step_.n_rows = n_;
@@ -98,8 +98,10 @@ bool ForwardLayer<Real>::run() {
   }
   if (thread) thread->last_ascending = ascending;
   if (!go) return false;
-  store_state();
-  return team_.size > 1 ? team_.sync() : true;
+  const size_t n = active_rows(task_.s0);
+  if (team_.size > 1) return team_.ranges(n, [&](size_t begin, size_t end) { store_state(begin, end); });
+  store_state(0, n);  // a call that is to stop may do so later
+  return true;
 }
 
 // All of a step that does not change from one to the next.
@@ -189,11 +191,19 @@ void ForwardLayer<Real>::set_extra(size_t i, size_t b, size_t dense) {
   }
   if (!pass_.n.masked) return;
   extra.h_mask = tape->h_mask[id_].data() + b * R_;
-  Real* first = shared_.masked[1] + i * R_;
-  if (team_.rank == 0)
-    for (size_t u = 0; u < R_; ++u) first[u] = row.h[u] * extra.h_mask[u];
-  row.h = first;
+  row.h = shared_.masked[1] + i * R_;
   extra.h_masked = shared_.masked[0] + i * R_;
+}
+
+// What the rows of a team's threads point to.
+template <class Real>
+void ForwardLayer<Real>::set_shared() {
+  if (pass_.n.resets) std::fill(shared_.zeros, shared_.zeros + std::max(H_, R_), Real(0));
+  for (size_t i = 0; pass_.n.masked && i < n_; ++i) {
+    const Real *h = task_.h + index(i) * R_, *mask = scratch_.extra[i].h_mask;
+    Real* first = shared_.masked[1] + i * R_;
+    for (size_t u = 0; u < R_; ++u) first[u] = h[u] * mask[u];
+  }
 }
 
 // The input products of steps [s0, s1), in the order in which the time loop takes the rows.
@@ -233,15 +243,8 @@ size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
 
 template <class Real>
 bool ForwardLayer<Real>::one_step() {
-  if (scratch_.norm) {
-    if (!run_normalised_cells(team_, pass_, task_, step_)) return false;
-  } else {
-    run_cells(team_, w_, step_);
-  }
-  if (!team_.sync()) return false;
-  if (!scratch_.projected) return true;
-  project_h(team_, pass_, task_, n_);
-  return team_.sync();
+  if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_) : run_cells(team_, w_, step_))) return false;
+  return !scratch_.projected || project_h(team_, pass_, task_, n_);
 }
 
 // From step s to the next.
@@ -279,11 +282,10 @@ void ForwardLayer<Real>::advance_row(size_t s, size_t i) {
   }
 }
 
-// Leaves the last h and c of rows that ran in the state.
+// Leaves the last h and c of some of the rows that ran in the state.
 template <class Real>
-void ForwardLayer<Real>::store_state() {
-  const size_t n = active_rows(task_.s0);
-  for (size_t i = team_.begin(n); i < team_.end(n); ++i) {
+void ForwardLayer<Real>::store_state(size_t begin, size_t end) {
+  for (size_t i = begin; i < end; ++i) {
     const ForwardRow<Real>& row = scratch_.rows[i];
     const Real* y = scratch_.projected ? scratch_.projected[i].y : row.y;
     const size_t b = index(i);

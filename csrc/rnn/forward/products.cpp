@@ -30,21 +30,25 @@ bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, co
   product.n_blocks = p.shape.blocks();
   product.n_vectors = int(p.shape.vectors());
   const double flops = product_flops(n, p.shape.line(), p.n_k);
-  return sliced(team, team.begin(product.n_blocks), team.end(product.n_blocks), flops, [&](size_t begin, size_t end) {
-    product.block_begin = begin;
-    product.block_end = end;
-    w.kernels.project(product);
+  return team.share(product.n_blocks, [&](const Team& share) {
+    sliced(share, product.n_blocks, flops, [&](size_t begin, size_t end) {
+      product.block_begin = begin;
+      product.block_end = end;
+      w.kernels.project(product);
+    });
   });
 }
 
 template <class Real>
-void run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step) {
+bool run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step) {
   const size_t k = step.recurrent_size + (step.use_pre ? 0 : step.input_size);
   const double flops = product_flops(step.n_rows, w.layer(0, 0).hh.shape.line(), k) * double(1 + step.n_more);
-  sliced(team, team.begin(w.blocks()), team.end(w.blocks()), flops, [&](size_t begin, size_t end) {
-    step.block_begin = begin;
-    step.block_end = end;
-    w.kernels.forward(step);
+  return team.share(w.blocks(), [&](const Team& share) {
+    sliced(share, w.blocks(), flops, [&](size_t begin, size_t end) {
+      step.block_begin = begin;
+      step.block_end = end;
+      w.kernels.forward(step);
+    });
   });
 }
 
@@ -54,41 +58,40 @@ bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, co
   const ForwardThreadScratch<Real>& scratch = *task.thread;
   const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   for (size_t i = 0; i < step.n_rows; ++i) scratch.x[i] = step.rows[i].h;
-  project<Real>(team, pass.w, layer.hh, nullptr, scratch.x, step.n_rows, task.team->product);
-  if (!team.sync()) return false;
-  const size_t first = team.begin(step.n_rows), end = team.end(step.n_rows);
-  for (size_t i = first; i < end; ++i) scratch.norm[i].ih = step.rows[i].pre;
-  NormStep<Real> norm = {};
-  norm.norm = &layer.norm;
-  norm.bias = step.bias;
-  norm.rows = step.rows + first;
-  norm.norm_rows = scratch.norm + first;
-  norm.n_rows = end - first;
-  norm.hidden_size = step.hidden_size;
-  norm.options = step.options;
-  norm.peephole = step.peephole;
-  norm.extra = step.extra ? step.extra + first : nullptr;
-  norm.work = scratch.norm_work;
-  pass.w.kernels.normalised(norm);
-  return true;
+  if (!project<Real>(team, pass.w, layer.hh, nullptr, scratch.x, step.n_rows, task.team->product)) return false;
+  return team.ranges(step.n_rows, [&](size_t first, size_t end) {
+    for (size_t i = first; i < end; ++i) scratch.norm[i].ih = step.rows[i].pre;
+    NormStep<Real> norm = {};
+    norm.norm = &layer.norm;
+    norm.bias = step.bias;
+    norm.rows = step.rows + first;
+    norm.norm_rows = scratch.norm + first;
+    norm.n_rows = end - first;
+    norm.hidden_size = step.hidden_size;
+    norm.options = step.options;
+    norm.peephole = step.peephole;
+    norm.extra = step.extra ? step.extra + first : nullptr;
+    norm.work = scratch.norm_work;
+    pass.w.kernels.normalised(norm);
+  });
 }
 
 template <class Real>
-void project_h(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task, size_t n) {
+bool project_h(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task, size_t n) {
   const ForwardThreadScratch<Real>& scratch = *task.thread;
   const Packed<Real>& hr = pass.w.layer(task.l, task.d).hr;
   const size_t R = pass.n.recurrent, line = hr.shape.line();
   for (size_t i = 0; i < n; ++i) scratch.x[i] = scratch.rows[i].y;
-  Project<Real> product = {};
-  product.w_ih = hr.panels;
-  product.input_size = hr.n_k;
-  product.x = scratch.x;
-  product.pre = task.team->z;
-  product.n_rows = n;
-  product.n_blocks = hr.shape.blocks();
-  product.block_begin = team.begin(product.n_blocks);
-  product.block_end = team.end(product.n_blocks);
-  if (product.block_begin < product.block_end) {
+  return team.share(hr.shape.blocks(), [&](const Team& share) {
+    Project<Real> product = {};
+    product.w_ih = hr.panels;
+    product.input_size = hr.n_k;
+    product.x = scratch.x;
+    product.pre = task.team->z;
+    product.n_rows = n;
+    product.n_blocks = hr.shape.blocks();
+    product.block_begin = share.begin(product.n_blocks);
+    product.block_end = share.end(product.n_blocks);
     pass.w.kernels.project(product);
     const Options& o = pass.sizes.options;
     ProjectedStep<Real> step = {};
@@ -100,18 +103,18 @@ void project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
     step.zoneout_h = Real(o.cell.zoneout_h);
     step.extra = scratch.extra;
     pass.w.kernels.projected(step);
-  }
-  team.worked(product_flops(n, R, hr.n_k));
+    share.worked(product_flops(n, line * (product.block_end - product.block_begin), hr.n_k));
+  });
 }
 
 #define QG_INSTANTIATE(Real)                                                                                           \
   template bool project_ahead<Real>(const Weights<Real>&, size_t, size_t, size_t);                                     \
   template bool project<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real*, const Real* const*, \
                               size_t, Real*);                                                                          \
-  template void run_cells<Real>(const Team&, const Weights<Real>&, ForwardStep<Real>&);                                \
+  template bool run_cells<Real>(const Team&, const Weights<Real>&, ForwardStep<Real>&);                                \
   template bool run_normalised_cells<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&,         \
                                            const ForwardStep<Real>&);                                                  \
-  template void project_h<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&, size_t);
+  template bool project_h<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&, size_t);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

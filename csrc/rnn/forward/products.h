@@ -10,24 +10,24 @@ namespace quadgate {
 template <class Real>
 bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps);
 
-// n rows of `to` (n_blocks, V, W) = x @ the matrix + bias, which may be null, for the team's share of blocks. False
-// once the call is to stop.
+// All of these are phases of the team's work, and return false once the call is to stop.
+
+// n rows of `to` (n_blocks, V, W) = x @ the matrix + bias, which may be null.
 template <class Real>
 bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
              size_t n, Real* to);
 
-// The cells of a step, as the epilogue of their product, for the team's share of blocks. `step` is complete but for its
-// blocks.
+// The cells of a step, as the epilogue of their product. `step` is complete but for its blocks.
 template <class Real>
-void run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step);
+bool run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step);
 
-// The cells of a step with layer normalisation: the product with h, then row by row. False once the call is to stop.
+// The cells of a step with layer normalisation: the product with h, then row by row.
 template <class Real>
 bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
                           const ForwardStep<Real>& step);
 
 // h of n rows behind a projection.
 template <class Real>
-void project_h(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task, size_t n);
+bool project_h(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task, size_t n);
 
 }  // namespace quadgate

@@ -1,4 +1,4 @@
-// Waiting for other threads of the same call: a word to wait on, and a barrier made of it.
+// Waiting for other threads: a word to wait on.
 #pragma once
 
 #include <atomic>
@@ -14,31 +14,22 @@ class WaitWord {
   uint32_t load() const { return word_.load(std::memory_order_acquire) & ~kSleeps; }
   // Sets the value, which must differ from the old one, and wakes all who wait. Touches *this only once, at first.
   void set(uint32_t value);
+  // The same, if the value is `from`; otherwise returns false.
+  bool change(uint32_t from, uint32_t to);
+  // Adds 2, and wakes all who wait.
+  void advance();
   // Waits until the value differs from `old`, spinning for about spin_us first, and returns it.
-  uint32_t wait_while(uint32_t old, int spin_us);
+  uint32_t wait_while(uint32_t old, int spin_us) {
+    const uint32_t value = spin_while(old, spin_us);
+    return value != old ? value : sleep_while(old);
+  }
+  // The first part of it, which may return `old`, and the second.
+  uint32_t spin_while(uint32_t old, int spin_us) const;
+  uint32_t sleep_while(uint32_t old);
 
  private:
   static constexpr uint32_t kSleeps = 1;
   std::atomic<uint32_t> word_;
-};
-
-// All n threads of a group wait for each other, as often as they like.
-class Barrier {
- public:
-  explicit Barrier(int n);
-  Barrier(const Barrier&) = delete;
-
-  // Returns when all n have called it. True if any of them passed stop in this round or an earlier one; all
-  // participants of a round get the same answer. All writes before it are visible to all after it.
-  bool wait(bool stop = false);
-
- private:
-  static constexpr uint32_t kStop = 2, kRound = 4;  // in release_: bit 1 is the verdict, the rest counts rounds
-  const uint32_t n_;
-  const int spin_us_;
-  // Low half: threads that have arrived; high half: those of them that asked to stop.
-  alignas(64) std::atomic<uint32_t> arrived_{0};
-  alignas(64) WaitWord release_;
 };
 
 // The time to spin for in a group of so many threads: 0 where they cannot all run at the same time.

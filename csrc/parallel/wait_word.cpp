@@ -1,9 +1,9 @@
-#include "parallel/barrier.h"
+#include "parallel/wait_word.h"
 
 #include <chrono>
 
 #include "cpu/available_cpus.h"
-#include "parallel/placement.h"
+#include "parallel/job_part.h"
 
 #if defined(__linux__) && !defined(QG_NO_FUTEX)
 #define QG_FUTEX 1
@@ -21,9 +21,6 @@
 namespace quadgate {
 namespace {
 
-// Long enough to cover an uneven step, short beside the milliseconds that a descheduled partner stays away.
-constexpr int kBarrierSpinUs = 30;
-
 inline void pause() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -34,7 +31,7 @@ inline void pause() {
 
 #if defined(QG_FUTEX)
 
-void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
+void sleep_on(std::atomic<uint32_t>& word, uint32_t value) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
 }
 void wake_all(std::atomic<uint32_t>* word) {
@@ -63,7 +60,7 @@ Bucket& bucket_of(const void* word) {
   }
   return all[(reinterpret_cast<uintptr_t>(word) >> 6) % kBuckets];
 }
-void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
+void sleep_on(std::atomic<uint32_t>& word, uint32_t value) {
   Bucket& bucket = bucket_of(&word);
   std::unique_lock<std::mutex> hold(bucket.lock);
   while (word.load(std::memory_order_relaxed) == value) bucket.changed.wait(hold);
@@ -92,40 +89,45 @@ void WaitWord::set(uint32_t value) {
   if (word_.exchange(value, std::memory_order_acq_rel) & kSleeps) wake_all(&word_);
 }
 
-uint32_t WaitWord::wait_while(uint32_t old, int spin_us) {
+bool WaitWord::change(uint32_t from, uint32_t to) {
+  uint32_t value = from;
+  while (!word_.compare_exchange_strong(value, to, std::memory_order_acq_rel))
+    if ((value & ~kSleeps) != from) return false;
+  if (value & kSleeps) wake_all(&word_);
+  return true;
+}
+
+void WaitWord::advance() {
+  if (!(word_.fetch_add(2, std::memory_order_acq_rel) & kSleeps)) return;
+  word_.fetch_and(~kSleeps, std::memory_order_acq_rel);
+  wake_all(&word_);
+}
+
+uint32_t WaitWord::spin_while(uint32_t old, int spin_us) const {
   using Clock = std::chrono::steady_clock;
   constexpr int kLooks = 32;  // between looks at the clock
-  if (spin_us > 0) {
-    Clock::time_point deadline{};
-    do {
-      for (int i = 0; i < kLooks; ++i) {
-        uint32_t value = load();
-        if (value != old) return value;
-        pause();
-      }
-      if (deadline == Clock::time_point{}) deadline = Clock::now() + std::chrono::microseconds(spin_us);
-    } while (Clock::now() < deadline);
-  }
+  if (spin_us <= 0) return load();
+  Clock::time_point deadline{};
+  do {
+    for (int i = 0; i < kLooks; ++i) {
+      const uint32_t value = load();
+      if (value != old) return value;
+      pause();
+    }
+    if (deadline == Clock::time_point{}) deadline = Clock::now() + std::chrono::microseconds(spin_us);
+  } while (Clock::now() < deadline);
+  return old;
+}
+
+uint32_t WaitWord::sleep_while(uint32_t old) {
   for (;;) {
     uint32_t value = old;
     if (!word_.compare_exchange_strong(value, old | kSleeps, std::memory_order_acq_rel, std::memory_order_acquire) &&
         value != (old | kSleeps))
       return value & ~kSleeps;
-    sleep_while(word_, old | kSleeps);
+    sleep_on(word_, old | kSleeps);
     check_cpu();
   }
-}
-
-Barrier::Barrier(int n) : n_(uint32_t(n)), spin_us_(spin_for(n, kBarrierSpinUs)) {}
-
-bool Barrier::wait(bool stop) {
-  uint32_t round = release_.load();  // cannot change before this thread has arrived
-  uint32_t mine = stop ? 0x10001 : 1, here = arrived_.fetch_add(mine, std::memory_order_acq_rel) + mine;
-  if ((here & 0xffff) != n_) return release_.wait_while(round, spin_us_) & kStop;
-  bool verdict = (round & kStop) != 0 || (here >> 16) != 0;
-  arrived_.store(0, std::memory_order_relaxed);
-  release_.set((round & ~kStop) + kRound + (verdict ? kStop : 0));
-  return verdict;
 }
 
 }  // namespace quadgate

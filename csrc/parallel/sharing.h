@@ -1,0 +1,127 @@
+// Work that the threads of a job share so that none waits for one that is not scheduled.
+//
+// A job is a sequence of phases, the same for all of its threads. A phase is a number of lanes, one a thread, and each
+// lane a number of items. A thread takes the items of its own lane, and then what other threads have not taken of
+// theirs. A phase is over when all of its items are done, and not when all threads have arrived: a thread that comes
+// late finds it done and goes on. So the caller alone does all of the work if it must.
+//
+// Items must not depend on who does them. What a thread writes in one phase, all threads can read in later phases.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "parallel/turns.h"
+#include "parallel/wait_word.h"
+
+namespace quadgate {
+
+class Sharing;
+
+// One thread's progress through the phases of a job.
+struct Progress {
+  size_t rank = 0;
+  uint32_t phase = 0;   // number of phases that it has come to
+  uint64_t target = 0;  // items of all of them
+};
+
+// How the items of a lane are taken.
+enum class Taking {
+  any,       // in any order, by several threads at a time; all at once while no thread's CPU is shared
+  singly,    // the same, but always one by one
+  in_order,  // one after the other, not always by the same thread
+  alone      // by the lane's own thread
+};
+
+// What the threads of a job look at while they wait, on one cache line. It lives for ever, as a worker may wait on it
+// beyond the end of the job.
+struct alignas(64) Board {
+  WaitWord news;  // changes when a phase is over, and when a thread leaves items that it could have done
+  std::atomic<bool> stopped{false};
+  std::atomic<uint64_t> done{0};  // items of all phases
+};
+
+class Sharing {
+ public:
+  // For `threads` threads. No other job may use the board.
+  Sharing(size_t threads, Board& board)
+      : threads_(threads), board_(board), spin_us_(spin_for(int(threads), kSpinUs)), lanes_(new Lane[threads]) {
+    board.stopped.store(false, std::memory_order_relaxed);
+    board.done.store(0, std::memory_order_relaxed);
+  }
+  Sharing(const Sharing&) = delete;
+
+  size_t threads() const { return threads_; }
+
+  // One phase. count(lane) -> the number of items of a lane below `lanes`, which is at most threads(); f(lane, begin,
+  // end) -> bool does some of a lane's items, and returns false to stop the job. Returns false once the job is to stop.
+  // Threads must call it with equal arguments, in the same order.
+  template <class Count, class F>
+  bool phase(Progress& me, size_t lanes, Taking taking, Count&& count, F&& f) {
+    ++me.phase;
+    uint64_t total = 0;
+    for (size_t lane = 0; lane < lanes; ++lane) total += count(lane);
+    if (total == 0) return !stopped();
+    me.target += total;
+    for (;;) {
+      const uint32_t news = board_.news.load();
+      if (board_.done.load(std::memory_order_acquire) >= me.target) return !stopped();
+      if (stopped()) return false;
+      const bool shared = cpus_are_shared();
+      bool worked = false;
+      for (size_t i = 0; i < lanes && !worked; ++i) {
+        const size_t lane = (me.rank + i) % lanes;
+        const bool own = lane == me.rank;
+        if (!own && (taking == Taking::alone || (i < 2 && !shared && awaited(news)))) break;
+        const Taken taken = take(lane, me.phase, count(lane), taking, shared || !own || taking == Taking::singly);
+        if (taken.begin == taken.end) continue;
+        if (!run(lane, taken, f)) return false;
+        finish(me, lane, taken, taking, shared);
+        worked = true;
+      }
+      if (!worked) wait(news);
+    }
+  }
+
+  // Makes all threads return false from their next phase, or from the one in which they wait.
+  void stop();
+  bool stopped() const { return board_.stopped.load(std::memory_order_relaxed); }
+
+ private:
+  struct Taken {
+    size_t begin, end;
+  };
+
+  // A lane's next items, one or all of them; none if there are none, or another thread has those before.
+  Taken take(size_t lane, uint32_t phase, size_t count, Taking taking, bool one);
+  template <class F>
+  bool run(size_t lane, const Taken& taken, F&& f) {
+    try {
+      if (f(lane, taken.begin, taken.end)) return true;
+    } catch (...) {
+      stop();
+      throw;
+    }
+    stop();
+    return false;
+  }
+  void finish(const Progress& me, size_t lane, const Taken& taken, Taking taking, bool shared);
+  // Gives the owner of a lane the time to come for it; true if there was news meanwhile.
+  bool awaited(uint32_t news) const { return board_.news.spin_while(news, spin_us_ > 0 ? kPatienceUs : 0) != news; }
+  void wait(uint32_t news);
+
+  // Long enough to cover an uneven step, short beside the milliseconds that a descheduled thread stays away.
+  static constexpr int kSpinUs = 30, kPatienceUs = 4;
+  struct alignas(64) Lane {
+    std::atomic<uint64_t> taken{0};  // phase << 32 | busy << 31 | items
+  };
+
+  const size_t threads_;
+  Board& board_;
+  const int spin_us_;
+  const std::unique_ptr<Lane[]> lanes_;
+};
+
+}  // namespace quadgate

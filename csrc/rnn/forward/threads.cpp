@@ -1,0 +1,234 @@
+// The work of a forward call as phases that its threads share.
+#include "rnn/forward/pass.h"
+
+namespace quadgate {
+
+template <class Real>
+typename ForwardPass<Real>::Place ForwardPass<Real>::place_of(const Team& all, size_t part) const {
+  Place at = {0, order_.batch(), thread_scratch_ + all.rank, team_scratch_ + all.rank / plan_.units};
+  if (plan_.rows == 1) return at;  // the divisions would show in a small call
+  at.row0 = order_.part_begin(part, plan_.rows);
+  at.row1 = order_.part_begin(part + 1, plan_.rows);
+  return at;
+}
+
+template <class Real>
+void ForwardPass<Real>::thread(size_t rank) {
+  Progress progress, in_direction;
+  Team all;
+  all.rank = progress.rank = rank;
+  all.size = threads_;
+  all.sharing = sharing_.get();
+  all.progress = &progress;
+  all.control = &control_;
+  all.caller = rank == 0;
+  if (plan_.units == 1)
+    s_.directions == 2 ? two_directions(all) : plan_.layers > 1 ? pipeline(all) : one_direction(all);
+  else if (s_.directions == 1)
+    units_of_one_direction(all);
+  else if (plan_.directions == 1)
+    units_of_two_directions(all, all, 2);
+  else {
+    const size_t d = rank / plan_.units;
+    Team team = all;
+    team.rank = in_direction.rank = rank % plan_.units;
+    team.size = plan_.units;
+    team.sharing = sharing_of_direction_[d].get();
+    team.progress = &in_direction;
+    units_of_two_directions(all, team, d);
+  }
+}
+
+// Parts of the rows. A chunk of steps goes through all layers before the next, so that their outputs stay in cache and
+// do not grow with T.
+template <class Real>
+void ForwardPass<Real>::one_direction(const Team& all) {
+  const size_t steps = order_.steps(), L = s_.layers, chunks = ceil_div(steps, chunk_), links = ceil_div(chunk_, link_);
+  const Team alone = all.alone();
+  all.chains(plan_.rows, chunks * L * links, [&](size_t part, size_t begin, size_t end) {
+    const Place at = place_of(all, part);
+    for (size_t next = 0; begin < end; begin = next) {
+      // As many links of the same chunk and layer as there are.
+      next = std::min(end, (begin / links + 1) * links);
+      const size_t i = begin / links / L, l = begin / links % L, first = i * chunk_ + begin % links * link_;
+      const size_t chunk_end = std::min(steps, (i + 1) * chunk_);
+      const Chunk chunk = {first, std::min(chunk_end, first + (next - begin) * link_), i * chunk_, i % 2};
+      if (chunk.s0 < chunk.s1 && !layer_and_join(alone, at, l, chunk)) return false;
+    }
+    return true;
+  });
+}
+
+// Parts of the rows and of the layers: part j of the layers works one chunk behind part j - 1.
+template <class Real>
+void ForwardPass<Real>::pipeline(const Team& all) {
+  const size_t steps = order_.steps(), L = s_.layers, chunks = ceil_div(steps, chunk_), n = plan_.layers;
+  const Team alone = all.alone();
+  for (size_t phase = 0; phase < chunks + n - 1; ++phase) {
+    const bool go = all.chains(plan_.rows * n, 1, [&](size_t chain, size_t, size_t) {
+      const size_t j = chain % n, i = phase - j;
+      if (phase < j || i >= chunks) return true;
+      const Chunk chunk = {i * chunk_, std::min(steps, (i + 1) * chunk_), i * chunk_, i % 2};
+      const Place at = place_of(all, chain / n);
+      for (size_t l = L * j / n; l < L * (j + 1) / n; ++l)
+        if (!layer_and_join(alone, at, l, chunk)) return false;
+      return true;
+    });
+    if (!go) return;
+  }
+}
+
+// Parts of the rows, and perhaps directions. A layer needs the whole of the one below.
+template <class Real>
+void ForwardPass<Real>::two_directions(const Team& all) {
+  const size_t steps = order_.steps(), links = ceil_div(steps, link_), D = plan_.directions;
+  const Team alone = all.alone();
+  for (size_t l = 0; l < s_.layers; ++l) {
+    bool go = all.chains(plan_.rows * D, 2 / D * links, [&](size_t chain, size_t begin, size_t end) {
+      const Place at = place_of(all, chain / D);
+      for (size_t next = 0; begin < end; begin = next) {
+        next = std::min(end, (begin / links + 1) * links);
+        const size_t d = D == 2 ? chain % 2 : begin / links, first = begin % links * link_;
+        if (!layer(alone, at, l, d, {first, std::min(steps, first + (next - begin) * link_), 0, l % 2})) return false;
+      }
+      return true;
+    });
+    if (go && joins_behind(l)) {
+      const Place at = {0, order_.batch(), thread_scratch_ + all.rank, nullptr};
+      go = all.share(steps, [&](const Team& share) { join(share, at, l, {0, steps, 0, l % 2}); });
+    }
+    if (!go) return;
+  }
+}
+
+// The units of each step.
+template <class Real>
+void ForwardPass<Real>::units_of_one_direction(const Team& team) {
+  const size_t steps = order_.steps(), chunks = ceil_div(steps, chunk_);
+  const Place at = place_of(team, 0);
+  for (size_t i = 0; i < chunks; ++i)
+    for (size_t l = 0; l < s_.layers; ++l)
+      if (!layer_and_join(team, at, l, {i * chunk_, std::min(steps, (i + 1) * chunk_), i * chunk_, i % 2})) return;
+}
+
+// The units of each step, of this team's direction; 2: of both, one after the other.
+template <class Real>
+void ForwardPass<Real>::units_of_two_directions(const Team& all, const Team& team, size_t direction) {
+  const Place at = place_of(all, 0);
+  for (size_t l = 0; l < s_.layers; ++l) {
+    const Chunk chunk = {0, order_.steps(), 0, l % 2};
+    bool go = true;
+    for (size_t d = 0; go && d < 2; ++d)
+      if (direction == 2 || d == direction) go = layer(team, at, l, d, chunk);
+    if (direction != 2) go = all.meet([&](size_t thread) { return thread % plan_.units == 0; }) && go;
+    if (go && joins_behind(l)) go = all.share(chunk.s1, [&](const Team& share) { join(share, at, l, chunk); });
+    if (!go) return;
+  }
+}
+
+// The output of a layer's directions: side by side, at d * R each.
+template <class Real>
+Plane<Real> ForwardPass<Real>::raw_of(size_t l, const Chunk& chunk) const {
+  if (call_.tape) return {call_.tape->y[l].data(), call_.batch * s_.raw(), s_.raw(), 0};
+  if (!s_.joined()) return output_of(l, chunk);
+  Plane<Real> plane = raw_[s_.directions == 1 ? l : 0];
+  plane.t0 = s_.directions == 1 ? chunk.chunk0 : 0;
+  return plane;
+}
+
+// The input of the next layer, or y; a chunk's buffer starts with the chunk's first step.
+template <class Real>
+Plane<Real> ForwardPass<Real>::output_of(size_t l, const Chunk& chunk) const {
+  if (l + 1 == s_.layers) return call_.y;
+  const size_t width = s_.input_of(l + 1);
+  if (call_.tape) {
+    Buffer<Real>& in = call_.tape->in[l + 1];
+    return {in.size() ? in.data() : call_.tape->y[l].data(), call_.batch * width, width, 0};
+  }
+  Plane<Real> plane = between_[s_.directions == 1 ? l * 2 + chunk.parity : l % 2];
+  plane.t0 = s_.directions == 1 ? chunk.chunk0 : 0;
+  return plane;
+}
+
+template <class Real>
+Plane<const Real> ForwardPass<Real>::input_of(size_t l, const Chunk& chunk) const {
+  return l == 0 ? call_.x : read_only(output_of(l - 1, chunk));
+}
+
+template <class Real>
+bool ForwardPass<Real>::layer(const Team& team, const Place& at, size_t l, size_t d, const Chunk& chunk) {
+  const size_t R = s_.recurrent(), H = s_.cell(), B = call_.batch, state = l * s_.directions + d;
+  const bool last = l + 1 == s_.layers;
+  ForwardTask<Real> task = {};
+  task.l = l;
+  task.d = d;
+  task.s0 = chunk.s0;
+  task.s1 = chunk.s1;
+  task.row0 = at.row0;
+  task.row1 = at.row1;
+  task.in = input_of(l, chunk);
+  task.out = raw_of(l, chunk);
+  task.out.base += d * R;
+  if (call_.tape && last && !joins_behind(l)) {
+    task.copy = call_.y;
+    task.copy.base += d * R;
+  }
+  if (call_.tape && H) {
+    task.cells = {call_.tape->c[state].data(), B * H, H, 0};
+  } else if (call_.cells && last) {
+    task.cells = call_.cells;
+    task.cells.base += d * H;
+  }
+  task.h = call_.h + state * B * R;
+  task.c = call_.c + state * B * H;
+  task.thread = at.thread;
+  task.team = at.team;
+  return forward_layer(team, context_, task);
+}
+
+// For one direction.
+template <class Real>
+bool ForwardPass<Real>::layer_and_join(const Team& team, const Place& at, size_t l, const Chunk& chunk) {
+  if (!layer(team, at, l, 0, chunk)) return false;
+  if (!joins_behind(l)) return true;
+  return team.share(chunk.s1 - chunk.s0, [&](const Team& share) { join(share, at, l, chunk); });
+}
+
+// Merge, shortcut and dropout behind layer l, for a share of the steps.
+template <class Real>
+void ForwardPass<Real>::join(const Team& team, const Place& place, size_t l, const Chunk& chunk) {
+  const Plane<Real> raw = raw_of(l, chunk), to = output_of(l, chunk);
+  const Plane<const Real> in = input_of(l, chunk);
+  const bool last = l + 1 == s_.layers, dense = s_.options.shortcut == Shortcut::dense && !last;
+  const bool reverse = s_.directions == 1 && s_.options.reverse;
+  const size_t O = s_.output(), steps = chunk.s1 - chunk.s0;
+  Real* work = place.thread->join_work;
+  JoinRow<Real> rows[kJoinRows];
+  size_t n = 0;
+  for (size_t s = chunk.s0 + team.begin(steps); s < chunk.s0 + team.end(steps); ++s)
+    for (size_t r = place.row0; r < std::min(place.row1, order_.active_rows(s)); ++r) {
+      const size_t t = order_.time(r, s, reverse), b = order_.index(r), at = t * call_.batch + b;
+      JoinRow<Real>& row = rows[n++];
+      row = {};
+      row.raw = raw.at(t, b);
+      row.in = in.at(t, b);
+      row.to = to.at(t, b);
+      if (dense) {
+        row.head = row.to;
+        row.to += s_.input_of(l);
+      }
+      if (call_.tape && s_.highway(l)) row.transform = call_.tape->transform[l].data() + at * O;
+      if (masks() && !last && !masks()->dropout.empty()) row.dropped = masks()->dropout[l] + at * O;
+      if (n < kJoinRows) continue;
+      join_forward(w_, l, rows, n, work);
+      team.worked(s_.highway(l) ? product_flops(n, O, O) : kJoinFlops * double(n * O));
+      if (control_.stopped()) return;
+      n = 0;
+    }
+  if (n) join_forward(w_, l, rows, n, work);
+}
+
+template class ForwardPass<float>;
+template class ForwardPass<double>;
+
+}  // namespace quadgate
