@@ -157,7 +157,7 @@ def test_paddle():
     assert all(np.array_equal(got.params[name], value) for name, value in want.params.items())
 
 
-# Of other frameworks the formulas are stated here; docs/coming-from.md has the same import lines.
+# Of other frameworks the formulas are stated here; docs/coming-from has the same import lines.
 
 
 def test_flax():

@@ -1,4 +1,4 @@
-"""The conversions of docs/coming-from.md, live, where JAX, Flax, Haiku or Equinox are installed."""
+"""The conversions of docs/coming-from, live, where JAX, Flax, Haiku or Equinox are installed."""
 
 from __future__ import annotations
 
