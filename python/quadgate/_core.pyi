@@ -1,5 +1,6 @@
 """The compiled core. Arguments must be plain arrays (see `quadgate._check`); for others it returns None."""
 
+import sys
 from typing import Any, TypedDict, final, type_check_only
 
 import numpy as np
@@ -89,7 +90,8 @@ class Stream:
 @final
 class Block:  # memory that the core writes, with a read-only buffer
     def __new__(cls, size: int, /) -> Self: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
     @property
     def exports(self) -> int: ...  # open buffers
 

@@ -57,5 +57,11 @@ def views(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
 
 def vector(block: _core.Block, dtype: np.dtype[Any]) -> Array:
     """Return a block as a vector, which can never be made writable."""
-    result: Array = np.frombuffer(memoryview(block), dtype)
+    result: Array = np.frombuffer(view(block), dtype)
     return result
+
+
+def view(block: _core.Block) -> memoryview:
+    """Return a block's bytes. Only Python 3.12 can say in a stub that an object has a buffer."""
+    exporter: Any = block
+    return memoryview(exporter)

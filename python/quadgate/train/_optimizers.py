@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import _check, _core
-from ._commit import lay_out, vector, views
+from ._commit import lay_out, vector, view, views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -419,5 +419,5 @@ def _spare(state: State, size: int) -> _core.Block:
             block = state._spare.pop()  # never the same for two threads
         except IndexError:
             return _core.Block(size)
-        if block.exports == 0 and memoryview(block).nbytes == size:
+        if block.exports == 0 and view(block).nbytes == size:
             return block
