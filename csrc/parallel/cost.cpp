@@ -22,10 +22,10 @@ double multiply_cycles(const KernelSizes& k) {
   return kLineVectors / core_throughput().vectors(k.width * k.element_size);
 }
 
-double read_cycles(double bytes) {
+double read_cycles(double bytes, size_t cores) {
   if (bytes <= 0.8 * double(l1_bytes())) return bytes / 100;
-  const double beyond = bytes * share_beyond_l2(bytes);
-  return (bytes - beyond) / core_throughput().l2 + beyond / core_throughput().beyond;
+  const double beyond = bytes * share_beyond_l2(bytes), crowd = std::max(1.0, double(cores) / kSharedReads);
+  return (bytes - beyond) / core_throughput().l2 + beyond * crowd / core_throughput().beyond;
 }
 
 // Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's

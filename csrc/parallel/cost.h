@@ -8,6 +8,8 @@
 //                       first by the clock for `multiply_adds`, the rates of L2 and L3 by it for `l2` and `beyond`.
 //   kBarrierCycles,     its round trip between two cores, times the two ways and the spread of their arrival; a call
 //   kStartCycles        of two threads against one where there is next to no work.
+//   kPerMemberCycles    the same round trip with more cores.
+//   kSharedReads        bench/ceilings.py with all cores: their rate from beyond L2 together, over that of one.
 //   kCellCycles,        time per step over hidden sizes and batches, minus the multiply-adds or reads, whichever is
 //   kStepCycles         more: the slope over rows and blocks, and the rest.
 //   kOverlap            the share of the shorter of both that is not hidden, at shapes where they are about equal.
@@ -37,7 +39,8 @@ constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
 
 constexpr double kCellCycles = 60;         // pointwise part of one row and block
 constexpr double kStepCycles = 150;        // latency that nothing hides at the end of a step
-constexpr double kBarrierCycles = 1500;    // all threads of a team wait for the end of a phase
+constexpr double kBarrierCycles = 1500;    // two threads wait for the end of a phase
+constexpr double kPerMemberCycles = 220;   // each further thread of it: a line that goes from core to core
 constexpr double kStartCycles = 15000;     // waking a worker and waiting for its end
 constexpr double kPerThreadCycles = 1000;  // each further thread that gets a job
 constexpr double kOverlap = 0.35;          // of the shorter of multiplying and reading, the part that is not hidden
@@ -56,8 +59,16 @@ struct KernelSizes {
 // Cycles of the multiply-adds for one k of one block and row.
 double multiply_cycles(const KernelSizes& kernels);
 
-// Cycles in which one core reads `bytes` that it reads repeatedly, in alternating order.
-double read_cycles(double bytes);
+// Cycles in which so many threads wait for the end of a phase.
+inline double phase_cycles(size_t threads) {
+  return kBarrierCycles + kPerMemberCycles * double(threads > 2 ? threads - 2 : 0);
+}
+
+// What all cores together read from beyond L2, as a multiple of what one reads alone.
+constexpr double kSharedReads = 4;
+
+// Cycles in which a core reads `bytes` that it reads repeatedly, in alternating order, while so many cores do the same.
+double read_cycles(double bytes, size_t cores);
 
 // A layer's input product ahead of the time loop, many steps' rows at a time, or within each step as more k.
 struct InputProduct {

@@ -18,14 +18,14 @@ size_t unit_pieces(const Work& w) {
   return w.backward ? ceil_div(blocks, kGroupBlocks) : blocks;
 }
 
-// One step of `rows` rows and `blocks` blocks of units of one layer.
-double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks) {
+// One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps.
+double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads) {
   const double k = double(input + w.recurrent);
   const double panel_bytes = k * kLineVectors * double(w.width * w.element_size);
   const double tiles = double(ceil_div(rows, w.max_rows));
   const double multiply = double(blocks * rows) * k * multiply_cycles({w.width, w.max_rows, w.element_size});
   const double read =
-      read_cycles(double(blocks) * panel_bytes) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes);
+      read_cycles(double(blocks) * panel_bytes, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
   const double cycles = overlapped(multiply, read) + double(blocks * rows) * kCellCycles + kStepCycles;
   // Backward: the same for dh, and the products for the weights and the input, which run at full speed.
   return w.backward ? cycles + 2 * multiply : cycles;
@@ -39,10 +39,10 @@ double estimate(const Work& w, const Plan& plan) {
   double cycles = 0, sync = 0;
   for (size_t l = 0; l < w.layers; ++l) {
     const size_t input = l == 0 ? w.input : w.output;
-    double step = step_cycles(w, input, rows, blocks);
-    if (plan.units > 1) step += kBarrierCycles * double(w.passes);
+    double step = step_cycles(w, input, rows, blocks, plan.threads());
+    if (plan.units > 1) step += phase_cycles(plan.units) * double(w.passes);
     cycles += double(w.steps) * step * double(ceil_div(w.directions, plan.directions));
-    if (plan.threads() > 1) sync += kBarrierCycles;
+    if (plan.threads() > 1) sync += phase_cycles(plan.threads());
   }
   if (plan.layers > 1)  // the slowest thread's share, and filling the pipeline
     cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * (1 + double(plan.layers - 1) / kChunks);
@@ -71,6 +71,9 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     for (size_t n = 1; n * d <= max_threads; ++n) {
       consider({n, d, 1, 1});
       consider({1, d, n, 1});
+      // Of the grids only those of nearly all threads, since each costs an estimate.
+      const size_t rows = std::min(w.rows, max_threads / (n * d));
+      if (n > 1 && rows > 1) consider({rows, d, n, 1});
     }
   if (!w.backward && w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)

@@ -18,7 +18,8 @@ struct Work {
 };
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
-// directions and layers meet once a layer or a chunk of steps; units meet at every step.
+// directions and layers meet once a layer or a chunk of steps; units meet at every step, in teams of one part of the
+// rows and one direction.
 struct Plan {
   size_t rows = 1, directions = 1, units = 1, layers = 1;
   size_t threads() const { return rows * directions * units * layers; }

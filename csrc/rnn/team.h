@@ -5,9 +5,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <memory>
+#include <vector>
 
 #include "parallel/cost.h"
 #include "parallel/fork.h"
+#include "parallel/pool.h"
 #include "parallel/sharing.h"
 
 namespace quadgate {
@@ -118,6 +121,15 @@ struct Team {
         *progress, size, Taking::alone, [&](size_t thread) { return size_t(awaited(thread)); },
         [&](size_t, size_t, size_t) { return go(); });
   }
+  // This thread in its team of `n` neighbours. The arguments must outlive the result.
+  Team in_team(size_t n, Sharing& of_team, Progress& in_it) const {
+    Team team = *this;
+    team.rank = in_it.rank = rank % n;
+    team.size = n;
+    team.sharing = &of_team;
+    team.progress = &in_it;
+    return team;
+  }
   // This thread by itself.
   Team alone() const {
     Team one = *this;
@@ -129,6 +141,14 @@ struct Team {
 
   static constexpr size_t kItems = 4;  // that a thread's share is cut into
 };
+
+// For teams of `size` neighbours among the threads of a lease; none if that is one team.
+inline std::vector<std::unique_ptr<Sharing>> share_in_teams(const Lease& lease, size_t threads, size_t size) {
+  std::vector<std::unique_ptr<Sharing>> teams;
+  for (size_t first = 0; size < threads && first < threads; first += size)
+    teams.push_back(std::make_unique<Sharing>(size, lease.board(first ? int(first) : 1, 1)));
+  return teams;
+}
 
 // Calls f(begin, end) over a share of [0, n) in slices of at most about kSliceFlops, checking in between for a stop.
 template <class F>

@@ -23,14 +23,15 @@ using namespace network_cases;
 
 namespace {
 
-enum class Split { rows, units, directions, layers };
-constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers"};
+enum class Split { rows, units, directions, layers, grid };
+constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers", "rows and units"};
 constexpr int kThreads = 4;  // enough for two of the splits at a time
+constexpr int kGridThreads = 8;
 
 // Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
-  int backward_rows, backward_units;
+  int units_of_rows, backward_rows, backward_units, backward_units_of_rows;
 } seen = {};
 
 template <class Real>
@@ -214,14 +215,17 @@ void compare(const Results<Real>& got, const Results<Real>& want) {
 template <class Real>
 bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
   bool forward = false, backward = false;
-  for (size_t threads = 2; threads <= kThreads; ++threads) {
+  for (size_t threads = 2; threads <= size_t(split == Split::grid ? kGridThreads : kThreads); ++threads) {
     const Plan f = choose_plan(work_of(w, steps, batch, false), threads);
     const Plan b = choose_plan(work_of(w, steps, batch, true), threads);
     forward = forward || (split == Split::rows         ? f.rows > 1 && f.directions * f.layers == 1
                           : split == Split::units      ? f.units > 1
                           : split == Split::directions ? f.directions > 1
-                                                       : f.layers > 1);
-    backward = backward || (split == Split::units ? b.units > 1 : split != Split::rows || b.rows > 1);
+                          : split == Split::layers     ? f.layers > 1
+                                                       : f.rows > 1 && f.units > 1);
+    backward = backward || (split == Split::units  ? b.units > 1
+                            : split == Split::rows ? b.rows > 1
+                                                   : split != Split::grid || (b.rows > 1 && b.units > 1));
   }
   return forward && backward;
 }
@@ -233,6 +237,7 @@ void count(const Plan& f, const Plan& b) {
   seen.units_of_directions += f.units > 1 && f.directions > 1;
   seen.rows_of_layers += f.rows > 1 && f.layers > 1;
   seen.backward_rows += b.rows > 1, seen.backward_units += b.units > 1;
+  seen.units_of_rows += f.units > 1 && f.rows > 1, seen.backward_units_of_rows += b.units > 1 && b.rows > 1;
 }
 
 // Runs a network of this shape with every number of threads from `fewest` on.
@@ -267,6 +272,7 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
   const Shapes shapes = split == Split::rows         ? Shapes{{2, 4}, {26}, {5, 9, 17, 40, 100}}
                         : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
                         : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
+                        : split == Split::grid       ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
                                                      : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
   for (size_t blocks : shapes.blocks) {
     Options o = what.options;
@@ -282,8 +288,10 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
         if (long_one)
           test_threads(what, net, steps, batch, number, 3, 3);
         else
-          test_threads(what, net, steps, batch, number, 2,
-                       split == Split::units ? kThreads + int(what.directions) - 2 : kThreads);
+          test_threads(what, net, steps, batch, number, split == Split::grid ? 4 : 2,
+                       split == Split::grid    ? kGridThreads
+                       : split == Split::units ? kThreads + int(what.directions) - 2
+                                               : kThreads);
         return;
       }
   }
@@ -323,14 +331,17 @@ int main() {
     either(Split::units, false);
     if (what.directions == 2) either(Split::directions, false);
     if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
+    if (number % 6 == 1) either(Split::grid, false);
     if (number % 4 == 0) test_concurrent<float>(what);
     if (what.long_one) either(what.directions == 2 ? Split::rows : Split::units, true);
   }
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
               seen.units, seen.directions, seen.layers, seen.rows_of_directions, seen.units_of_directions);
-  std::printf("rows of layers %d; backward: rows %d, units %d\n", seen.rows_of_layers, seen.backward_rows,
-              seen.backward_units);
+  std::printf("rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d\n",
+              seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
+              seen.backward_units_of_rows);
   CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
   CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
+  CHECK(seen.units_of_rows && seen.backward_units_of_rows);
   return check::result();
 }

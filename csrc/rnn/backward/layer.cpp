@@ -10,9 +10,9 @@ namespace {
 template <class Real>
 class BackwardLayer {
  public:
-  BackwardLayer(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
+  BackwardLayer(const Team& all, const Team& team, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
       : all_(all),
-        team_(pass.plan.units > 1 ? all : all.alone()),
+        team_(team),
         pass_(pass),
         task_(task),
         scratch_(pass.all.threads[all.rank]),
@@ -29,6 +29,7 @@ class BackwardLayer {
 
  private:
   bool time_loops();
+  void set_part(size_t part);
   size_t link_steps() const;
   bool time_loop(size_t s0, size_t s1);
   bool products();
@@ -78,19 +79,28 @@ template <class Real>
 bool BackwardLayer<Real>::time_loops() {
   const size_t steps = task_.s1 - task_.s0;
   if (pass_.plan.units > 1) {
-    row1_ = B_;
-    const bool go = all_.ranges(steps, [&](size_t begin, size_t end) {
+    bool go = all_.ranges(steps, [&](size_t begin, size_t end) {
       for (size_t s = task_.s0 + begin; s < task_.s0 + end; ++s)
-        for (size_t r = 0; r < active_rows(s); ++r) copy_operands(s, r);
+        for (size_t r = 0; r < pass_.order.active_rows(s); ++r) copy_operands(s, r);
     });
-    return go && time_loop(task_.s0, task_.s1);
+    set_part(all_.rank / pass_.plan.units);
+    go = go && time_loop(task_.s0, task_.s1);
+    if (pass_.plan.rows == 1) return go;
+    // The caller can't do the work of a whole team, so it waits for one thread of each.
+    if (!go) all_.sharing->stop();
+    return all_.meet([&](size_t thread) { return thread % pass_.plan.units == 0; }) && go;
   }
   const size_t link = link_steps(), links = ceil_div(steps, link);
   return all_.chains(pass_.plan.rows, links, [&](size_t part, size_t begin, size_t end) {
-    row0_ = pass_.order.part_begin(part, pass_.plan.rows);
-    row1_ = pass_.order.part_begin(part + 1, pass_.plan.rows);
+    set_part(part);
     return time_loop(task_.s1 - std::min(steps, end * link), task_.s1 - begin * link);
   });
+}
+
+template <class Real>
+void BackwardLayer<Real>::set_part(size_t part) {
+  row0_ = pass_.order.part_begin(part, pass_.plan.rows);
+  row1_ = pass_.order.part_begin(part + 1, pass_.plan.rows);
 }
 
 // A quarter of a millisecond or so.
@@ -375,12 +385,13 @@ void BackwardLayer<Real>::hand_on(const Team& share) {
 }  // namespace
 
 template <class Real>
-bool backward_layer(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
-  return BackwardLayer<Real>(all, pass, task).run();
+bool backward_layer(const Team& all, const Team& team, const BackwardContext<Real>& pass,
+                    const BackwardTask<Real>& task) {
+  return BackwardLayer<Real>(all, team, pass, task).run();
 }
 
 #define QG_INSTANTIATE(Real) \
-  template bool backward_layer<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);
+  template bool backward_layer<Real>(const Team&, const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

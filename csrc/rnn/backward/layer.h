@@ -18,8 +18,10 @@ struct BackwardTask {
   bool add_dx;           // dx += rather than dx =
 };
 
-// False once the call is to stop; all threads of the call get the same answer.
+// Phases of the work of all threads. team: those that share the units of a part of the rows, or this thread alone.
+// False once the call is to stop.
 template <class Real>
-bool backward_layer(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
+bool backward_layer(const Team& all, const Team& team, const BackwardContext<Real>& pass,
+                    const BackwardTask<Real>& task);
 
 }  // namespace quadgate

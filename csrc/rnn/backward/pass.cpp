@@ -33,8 +33,8 @@ class BackwardPass {
   void carve(Carver& carver);
   void clear();
   void thread(const BackwardContext<Real>& pass, size_t rank);
-  bool one_direction(const Team& all, const BackwardContext<Real>& pass);
-  bool two_directions(const Team& all, const BackwardContext<Real>& pass);
+  bool one_direction(const Team& all, const Team& team, const BackwardContext<Real>& pass);
+  bool two_directions(const Team& all, const Team& team, const BackwardContext<Real>& pass);
   BackwardTask<Real> task_of(size_t l, size_t d, size_t block) const;
   bool join(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
   void join_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
@@ -57,6 +57,7 @@ class BackwardPass {
   StepBlocks blocks_;
   Plan plan_;
   std::unique_ptr<Sharing> sharing_;
+  std::vector<std::unique_ptr<Sharing>> teams_;  // of the threads that share units, if there are several
   BackwardScratch<Real> scratch_ = {};
   const BackwardStepScratch<Real>* step_ = nullptr;
   const BackwardBlockScratch<Real>* block_ = nullptr;
@@ -114,6 +115,7 @@ bool BackwardPass<Real>::run() {
   const size_t threads = plan_.threads();
   control_.others = threads > 1;
   if (threads > 1) sharing_ = std::make_unique<Sharing>(threads, lease.board(1, 0));
+  if (plan_.units > 1) teams_ = share_in_teams(lease, threads, plan_.units);
 
   ScratchLease memory;
   memory.carve([this](Carver& carver) { carve(carver); });
@@ -226,7 +228,7 @@ BackwardTask<Real> BackwardPass<Real>::task_of(size_t l, size_t d, size_t block)
 
 template <class Real>
 void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) {
-  Progress progress;
+  Progress progress, in_team;
   Team all;
   all.rank = progress.rank = rank;
   all.size = plan_.threads();
@@ -234,7 +236,9 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
   all.progress = &progress;
   all.control = &control_;
   all.caller = rank == 0;
-  if (!(s_.forward_only() ? one_direction(all, pass) : two_directions(all, pass))) return;
+  Team team = plan_.units > 1 ? all : all.alone();
+  if (!teams_.empty()) team = all.in_team(plan_.units, *teams_[rank / plan_.units], in_team);
+  if (!(s_.forward_only() ? one_direction(all, team, pass) : two_directions(all, team, pass))) return;
   if (!initial_state(all, pass)) return;
   // The last chance to stop, which the caller decides on: from here on its gradients change.
   if (all.meet([](size_t thread) { return thread == 0; })) unpack_gradients(all, pass);
@@ -242,25 +246,25 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
 
 // Block by block through all layers.
 template <class Real>
-bool BackwardPass<Real>::one_direction(const Team& all, const BackwardContext<Real>& pass) {
+bool BackwardPass<Real>::one_direction(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
   for (size_t i = 0; i < blocks_.count(); ++i)
     for (size_t l = s_.layers; l-- > 0;) {
       const BackwardTask<Real> task = task_of(l, 0, i);
       if (joins_behind(l) && !join(all, pass, task)) return false;
-      if (!backward_layer(all, pass, task)) return false;
+      if (!backward_layer(all, team, pass, task)) return false;
     }
   return true;
 }
 
 // Two directions, or one that reads backwards: layer by layer through all blocks.
 template <class Real>
-bool BackwardPass<Real>::two_directions(const Team& all, const BackwardContext<Real>& pass) {
+bool BackwardPass<Real>::two_directions(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
   for (size_t l = s_.layers; l-- > 0;) {
     for (size_t i = 0; joins_behind(l) && i < blocks_.count(); ++i)
       if (!join(all, pass, task_of(l, 0, i))) return false;
     for (size_t d = 0; d < s_.directions; ++d)
       for (size_t i = 0; i < blocks_.count(); ++i)
-        if (!backward_layer(all, pass, task_of(l, d, i))) return false;
+        if (!backward_layer(all, team, pass, task_of(l, d, i))) return false;
   }
   return true;
 }

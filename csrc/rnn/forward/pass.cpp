@@ -50,8 +50,7 @@ bool ForwardPass<Real>::run() {
   } else {
     control_.others = true;
     sharing_ = std::make_unique<Sharing>(threads_, lease.board(1, 0));
-    for (size_t d = 0; plan_.units > 1 && plan_.directions > 1 && d < 2; ++d)
-      sharing_of_direction_[d] = std::make_unique<Sharing>(plan_.units, lease.board(int(d * plan_.units + !d), 1));
+    if (plan_.units > 1) teams_ = share_in_teams(lease, threads_, plan_.units);
     lease.run([this](int rank) {
       if (size_t(rank) < threads_) thread(size_t(rank));
     });

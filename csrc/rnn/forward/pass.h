@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "memory/carver.h"
 #include "parallel/plan.h"
@@ -49,8 +50,10 @@ class ForwardPass {
   void one_direction(const Team& all);
   void pipeline(const Team& all);
   void two_directions(const Team& all);
-  void units_of_one_direction(const Team& team);
-  void units_of_two_directions(const Team& all, const Team& team, size_t direction);
+  void units(const Team& all);
+  void units_of_one_direction(const Team& all, const Team& team, const Place& at);
+  void units_of_two_directions(const Team& all, const Team& team, const Place& at, size_t direction);
+  bool meet(const Team& all) const;
   bool layer(const Team& team, const Place& at, size_t l, size_t d, const Chunk& chunk);
   bool layer_and_join(const Team& team, const Place& at, size_t l, const Chunk& chunk);
   void join(const Team& share, const Place& at, size_t l, const Chunk& chunk);
@@ -75,8 +78,9 @@ class ForwardPass {
   ForwardTeamScratch<Real>* team_scratch_ = nullptr;      // by team, of plan_.units neighbouring threads
   Plane<Real>* between_ = nullptr;  // outputs of lower layers, which are the next one's inputs; two for each
   Plane<Real>* raw_ = nullptr;      // outputs of the layers that are joined before they are given on
-  // Of all threads, and of those that share a direction's units; none for a single thread.
-  std::unique_ptr<Sharing> sharing_, sharing_of_direction_[2];
+  // Of all threads, and of the teams that share units if there are several; none for a single thread.
+  std::unique_ptr<Sharing> sharing_;
+  std::vector<std::unique_ptr<Sharing>> teams_;
 };
 
 }  // namespace quadgate

@@ -14,7 +14,7 @@ typename ForwardPass<Real>::Place ForwardPass<Real>::place_of(const Team& all, s
 
 template <class Real>
 void ForwardPass<Real>::thread(size_t rank) {
-  Progress progress, in_direction;
+  Progress progress;
   Team all;
   all.rank = progress.rank = rank;
   all.size = threads_;
@@ -22,21 +22,14 @@ void ForwardPass<Real>::thread(size_t rank) {
   all.progress = &progress;
   all.control = &control_;
   all.caller = rank == 0;
-  if (plan_.units == 1)
-    s_.directions == 2 ? two_directions(all) : plan_.layers > 1 ? pipeline(all) : one_direction(all);
-  else if (s_.directions == 1)
-    units_of_one_direction(all);
-  else if (plan_.directions == 1)
-    units_of_two_directions(all, all, 2);
-  else {
-    const size_t d = rank / plan_.units;
-    Team team = all;
-    team.rank = in_direction.rank = rank % plan_.units;
-    team.size = plan_.units;
-    team.sharing = sharing_of_direction_[d].get();
-    team.progress = &in_direction;
-    units_of_two_directions(all, team, d);
-  }
+  if (plan_.units > 1)
+    units(all);
+  else if (s_.directions == 2)
+    two_directions(all);
+  else if (plan_.layers > 1)
+    pipeline(all);
+  else
+    one_direction(all);
 }
 
 // Parts of the rows. A chunk of steps goes through all layers before the next, so that their outputs stay in cache and
@@ -101,27 +94,48 @@ void ForwardPass<Real>::two_directions(const Team& all) {
   }
 }
 
-// The units of each step.
+// The units of each step, by teams that have a part of the rows and perhaps a direction.
 template <class Real>
-void ForwardPass<Real>::units_of_one_direction(const Team& team) {
-  const size_t steps = order_.steps(), chunks = ceil_div(steps, chunk_);
-  const Place at = place_of(team, 0);
-  for (size_t i = 0; i < chunks; ++i)
-    for (size_t l = 0; l < s_.layers; ++l)
-      if (!layer_and_join(team, at, l, {i * chunk_, std::min(steps, (i + 1) * chunk_), i * chunk_, i % 2})) return;
+void ForwardPass<Real>::units(const Team& all) {
+  Progress progress;
+  const size_t index = all.rank / plan_.units;
+  const Team team = teams_.empty() ? all : all.in_team(plan_.units, *teams_[index], progress);
+  const Place at = place_of(all, index / plan_.directions);
+  if (s_.directions == 1)
+    units_of_one_direction(all, team, at);
+  else
+    units_of_two_directions(all, team, at, plan_.directions == 2 ? index % 2 : 2);
 }
 
-// The units of each step, of this team's direction; 2: of both, one after the other.
+// The caller can't do the work of a whole team, so it waits for one thread of each, after which the others' is done.
 template <class Real>
-void ForwardPass<Real>::units_of_two_directions(const Team& all, const Team& team, size_t direction) {
-  const Place at = place_of(all, 0);
+bool ForwardPass<Real>::meet(const Team& all) const {
+  return teams_.empty() ? all.go() : all.meet([&](size_t thread) { return thread % plan_.units == 0; });
+}
+
+template <class Real>
+void ForwardPass<Real>::units_of_one_direction(const Team& all, const Team& team, const Place& at) {
+  const size_t steps = order_.steps(), chunks = ceil_div(steps, chunk_);
+  bool go = true;
+  for (size_t i = 0; go && i < chunks; ++i)
+    for (size_t l = 0; go && l < s_.layers; ++l)
+      go = layer_and_join(team, at, l, {i * chunk_, std::min(steps, (i + 1) * chunk_), i * chunk_, i % 2});
+  if (!go && !teams_.empty()) sharing_->stop();
+  meet(all);
+}
+
+// Of one direction, or of both, one after the other.
+template <class Real>
+void ForwardPass<Real>::units_of_two_directions(const Team& all, const Team& team, const Place& at, size_t direction) {
+  const Place whole = {0, order_.batch(), at.thread, nullptr};
   for (size_t l = 0; l < s_.layers; ++l) {
     const Chunk chunk = {0, order_.steps(), 0, l % 2};
     bool go = true;
     for (size_t d = 0; go && d < 2; ++d)
       if (direction == 2 || d == direction) go = layer(team, at, l, d, chunk);
-    if (direction != 2) go = all.meet([&](size_t thread) { return thread % plan_.units == 0; }) && go;
-    if (go && joins_behind(l)) go = all.share(chunk.s1, [&](const Team& share) { join(share, at, l, chunk); });
+    if (!go && !teams_.empty()) sharing_->stop();
+    go = meet(all) && go;
+    if (go && joins_behind(l)) go = all.share(chunk.s1, [&](const Team& share) { join(share, whole, l, chunk); });
     if (!go) return;
   }
 }

@@ -1,0 +1,59 @@
+"""The same bits for many more threads than cores, where rows and units are split at the same time."""
+
+from __future__ import annotations
+
+import numpy as np
+import psutil
+import pytest
+import quadgate as qg
+
+pytestmark = pytest.mark.numbers
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "inputs", "hidden", "options"),
+    [
+        (9, 30, 24, 330, {}),
+        (7, 6, 40, 520, {"num_layers": 2}),
+        (6, 13, 9, 200, {"bidirectional": True, "merge": "sum"}),
+        (40, 3, 16, 48, {"num_layers": 3, "shortcut": "residual"}),
+    ],
+)
+def test_bits(steps, batch, inputs, hidden, options):
+    lstm = qg.LSTM(inputs, hidden, rng=0, **options)
+    x = np.random.default_rng(1).standard_normal((steps, batch, inputs)).astype(np.float32)
+    lengths = np.arange(batch) % steps + 1
+
+    def results():
+        y, (h, c), tape = lstm.forward(x, lengths=lengths)
+        grads = lstm.backward(tape, y)
+        inference, _ = lstm(x)
+        return [inference, y, h, c, grads.x, grads.h0, grads.c0, *grads.params.values()]
+
+    before = qg.get_num_threads()
+    try:
+        qg.set_num_threads(1)
+        want = results()
+        for threads in (2, 4, 5, 8, 16):
+            qg.set_num_threads(threads)
+            for got, expected in zip(results(), want, strict=True):
+                np.testing.assert_array_equal(got, expected)
+    finally:
+        qg.set_num_threads(before)
+
+
+def test_memory():
+    """Sixteen threads keep their memory from call to call."""
+    lstm = qg.LSTM(64, 320, rng=0)
+    x = np.zeros((20, 32, 64), np.float32)
+    before = qg.get_num_threads()
+    try:
+        qg.set_num_threads(16)
+        for _ in range(5):
+            lstm.forward(x)
+        start = psutil.Process().memory_info().rss
+        for _ in range(30):
+            lstm.forward(x)
+        assert psutil.Process().memory_info().rss - start < 30e6
+    finally:
+        qg.set_num_threads(before)
