@@ -64,7 +64,7 @@ inline double phase_cycles(size_t threads) {
   return kBarrierCycles + kPerMemberCycles * double(threads > 2 ? threads - 2 : 0);
 }
 
-// What all cores together read from beyond L2, as a multiple of what one reads alone.
+// The rate of reads from beyond L2 of all cores together, as a multiple of one core's alone.
 constexpr double kSharedReads = 4;
 
 // Cycles in which a core reads `bytes` that it reads repeatedly, in alternating order, while so many cores do the same.

@@ -27,7 +27,7 @@ struct Progress {
   uint64_t target = 0;  // items of all of them
 };
 
-// How the items of a lane are taken.
+// The way in which the items of a lane are taken.
 enum class Taking {
   any,       // in any order, by several threads at a time; all at once while no thread's CPU is shared
   singly,    // the same, but always one by one
@@ -35,8 +35,8 @@ enum class Taking {
   alone      // by the lane's own thread
 };
 
-// What the threads of a job look at while they wait, on one cache line. It lives for ever, as a worker may wait on it
-// beyond the end of the job.
+// The words that the threads of a job look at while they wait, on one cache line. It lives for ever, as a worker may
+// wait on it beyond the end of the job.
 struct alignas(64) Board {
   WaitWord news;  // changes when a phase is over, and when a thread leaves items that it could have done
   std::atomic<bool> stopped{false};

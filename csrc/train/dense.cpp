@@ -333,7 +333,7 @@ bool DenseLayer<Real>::backward(const Backward& b, Interrupted interrupted) cons
   return products(b, dz, interrupted);
 }
 
-// What there is beside a narrow layer's own way.
+// The parts that a narrow layer has no way of its own for.
 template <class Real>
 bool DenseLayer<Real>::products(const Backward& b, const Real* dz, Interrupted interrupted) const {
   const Operand<Real>* m = b.dx && !narrow() ? back(interrupted) : nullptr;

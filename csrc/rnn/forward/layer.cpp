@@ -195,7 +195,7 @@ void ForwardLayer<Real>::set_extra(size_t i, size_t b, size_t dense) {
   extra.h_masked = shared_.masked[0] + i * R_;
 }
 
-// What the rows of a team's threads point to.
+// The memory that the rows of all threads of a team point to.
 template <class Real>
 void ForwardLayer<Real>::set_shared() {
   if (pass_.n.resets) std::fill(shared_.zeros, shared_.zeros + std::max(H_, R_), Real(0));
