@@ -32,6 +32,7 @@ constexpr double kKernelCallFlops = 2e6;  // steps done inside one kernel call: 
 constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be interruptible
 constexpr double kPollFlops = 2e6;  // between two readings of the clock: 10 us at full speed, a few ms at the slowest
 constexpr double kInterruptFlops = 1e8;  // if done before the first reading, signals are checked at once
+constexpr double kDirectFlops = 5e9;     // of a weight gradient that need not be interruptible: 30 ms at full speed
 constexpr double kSliceFlops = 4e9;      // the most between two checks for a stop
 
 // Work that is no product, in flops per element.

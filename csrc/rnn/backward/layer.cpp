@@ -115,7 +115,7 @@ size_t BackwardLayer<Real>::link_steps() const {
 template <class Real>
 bool BackwardLayer<Real>::products() {
   return all_.share(task_.n_rows, [&](const Team& share) {
-    weight_gradients(share, pass_, task_);
+    if (!pass_.n.direct) weight_gradients(share, pass_, task_);
     if (task_.dx && share.go()) input_gradient(share, pass_, task_);
     hand_on(share);
   });

@@ -22,6 +22,7 @@ class BackwardPass {
         n_(sizes()),
         blocks_(order, block_rows_wanted()) {
     n_.block_rows = blocks_.most_rows();
+    n_.direct = direct();
   }
 
   bool run();
@@ -29,6 +30,7 @@ class BackwardPass {
  private:
   BackwardSizes sizes() const;
   size_t block_rows_wanted() const;
+  bool direct() const;
   void prepare_outputs();
   void carve(Carver& carver);
   void clear();
@@ -82,6 +84,8 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.xh_stride = ((widest + n.recurrent + 1 + line - 1) / line | 1) * line;
   n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
   n.width = w_.kernels.width;
+  n.n_k = widest + n.recurrent + 1;
+  n.line = w_.layer(0, 0).hh.shape.line();
   n.join_work = s_.joined() || o.dropout > 0 ? join_work(w_) : 0;
   n.norm = o.layer_norm != LayerNorm::none;
   n.projection = o.projection > 0;
@@ -102,6 +106,15 @@ template <class Real>
 size_t BackwardPass<Real>::block_rows_wanted() const {
   const size_t row_bytes = (n_.xh_stride + 2 * n_.gate_rows) * sizeof(Real);
   return std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
+}
+
+// True if all rows are one block of one layer, so that the weight gradient is a single product: a network of large
+// weights and few rows then takes less time for it than for its sums' way through memory. It can't be interrupted.
+template <class Real>
+bool BackwardPass<Real>::direct() const {
+  const PackedLayer<Real>& layer = w_.layer(0, 0);
+  return blocks_.count() == 1 && s_.states() == 1 && !n_.norm && !n_.projection && !n_.peephole && !n_.zoneout_h &&
+         !layer.hh_scale && product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
 }
 
 template <class Real>
@@ -181,7 +194,7 @@ void BackwardPass<Real>::clear() {
   // Panels without gates end in vectors that no row has, which are multiplied all the same.
   if (s_.gates() == 1) zero(block_->panels, n_.block_rows * n_.panel);
   if (n_.projection) zero(block_->dz_panels, n_.block_rows * n_.hr_panel);
-  for (size_t id = 0; id < s_.states(); ++id) scratch_.states[id].clear();
+  for (size_t id = 0; id < s_.states() && !n_.direct; ++id) scratch_.states[id].clear();
   for (size_t l = 0; l < s_.layers; ++l) scratch_.highways[l].clear();
 }
 
@@ -241,7 +254,11 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
   if (!(s_.forward_only() ? one_direction(all, team, pass) : two_directions(all, team, pass))) return;
   if (!initial_state(all, pass)) return;
   // The last chance to stop, which the caller decides on: from here on its gradients change.
-  if (all.meet([](size_t thread) { return thread == 0; })) unpack_gradients(all, pass);
+  if (!all.meet([](size_t thread) { return thread == 0; })) return;
+  if (n_.direct)
+    direct_gradients(all, pass, task_of(0, 0, 0).n_rows);
+  else
+    unpack_gradients(all, pass);
 }
 
 // Block by block through all layers.

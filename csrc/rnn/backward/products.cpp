@@ -1,5 +1,7 @@
 #include "rnn/backward/products.h"
 
+#include <cstring>
+
 namespace quadgate {
 namespace {
 
@@ -41,12 +43,12 @@ struct GradientProduct {
   size_t dw_k;
 };
 
-// Split over columns of `rows`; they are taken in slabs that stay in L2 while all panels of gradients pass by.
+// Tiles of columns that stay in L2 while all panels of gradients pass by.
+size_t slab_tiles(size_t max_rows) { return std::max<size_t>(1, 96 / max_rows); }
+
+// Complete but for the tiles and blocks.
 template <class Real>
-void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
-  const Kernels<Real>& kernels = pass.w.kernels;
-  const size_t m = kernels.max_rows;
-  const size_t tiles = (p.n_k + m - 1) / m, slab = std::max<size_t>(1, 96 / m);
+WeightGradient<Real> gradient_with(const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
   WeightGradient<Real> g = {};
   g.xh = p.rows;
   g.xh_stride = p.stride;
@@ -57,6 +59,15 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
   g.dw = p.dw;
   g.dw_stride = p.dw_k * p.shape.line();
   g.n_vectors = int(p.shape.vectors());
+  return g;
+}
+
+// A share of the columns of `rows`, a slab at a time.
+template <class Real>
+void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
+  const Kernels<Real>& kernels = pass.w.kernels;
+  const size_t m = kernels.max_rows, tiles = ceil_div(p.n_k, m), slab = slab_tiles(m);
+  WeightGradient<Real> g = gradient_with(pass, n_rows, p);
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = share.begin(tiles), end = share.end(tiles); t < end; t += slab) {
     g.tile_begin = t;
@@ -290,6 +301,41 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   });
 }
 
+template <class Real>
+void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows) {
+  const BackwardBlockScratch<Real>& block = pass.block;
+  const LayerParameters<Real*>& out = pass.call.gradients[0];
+  const PanelShape& shape = pass.w.layer(0, 0).hh.shape;
+  const size_t I = pass.sizes.input, R = pass.n.recurrent, K = I + R + 1, line = shape.line();
+  const size_t m = pass.w.kernels.max_rows, slab = slab_tiles(m);
+  const Parts tiles(K, m);
+  all.share(tiles.count, [&](const Team& share) {
+    Real* dw = pass.all.threads[share.rank].panel_dw;
+    WeightGradient<Real> g =
+        gradient_with<Real>(pass, n_rows, {block.xh, pass.n.xh_stride, K, block.panels, shape, dw, 0});
+    for (size_t t = share.begin(tiles.count), end = share.end(tiles.count); t < end; t = g.tile_end) {
+      g.tile_begin = t;
+      g.tile_end = std::min(end, t + slab);
+      const size_t first = tiles.begin(t), stop = tiles.begin(g.tile_end);
+      // The slab's columns [from, to) within [begin, end), which are a matrix of their own.
+      auto unpack = [&](size_t begin, size_t columns, Real* matrix) {
+        const size_t from = std::max(first, begin), to = std::min(stop, begin + columns);
+        if (matrix && from < to)
+          unpack_columns(dw, shape, g.block_begin, from, to - from, pass.call.add, matrix + (from - begin), columns);
+      };
+      for (size_t p = 0; p < shape.blocks(); ++p) {
+        g.block_begin = p;
+        g.block_end = p + 1;
+        std::memset(static_cast<void*>(dw + first * line), 0, (stop - first) * line * sizeof(Real));
+        pass.w.kernels.weight_gradient(g);
+        unpack(0, I, out.weight_ih);
+        unpack(I, R, out.weight_hh);
+        unpack(I + R, 1, out.bias);
+      }
+    }
+  });
+}
+
 // A share of each of the sums.
 template <class Real>
 void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
@@ -345,6 +391,7 @@ void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
   template void input_gradient<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);    \
   template bool highway_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t, size_t);            \
   template bool initial_state<Real>(const Team&, const BackwardContext<Real>&);                                \
+  template void direct_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t);                     \
   template void unpack_gradients<Real>(const Team&, const BackwardContext<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

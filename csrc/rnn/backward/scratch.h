@@ -21,11 +21,13 @@ struct BackwardSizes {
   size_t gate_rows;                         // G*H
   size_t panel, hr_panel, highway_panel;    // elements of one row in panels: of the gates, a projection, a highway
   size_t block_rows;                        // of the largest block
+  size_t n_k, line;                         // columns of [x, h, 1] of the widest layer; elements of a line of panels
   size_t xh_stride;                         // of [x, h, 1], in elements
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
   size_t width;                              // of a vector
   bool norm, projection, highway, peephole;  // options
+  bool direct;                               // the weight gradient goes to the caller's arrays as it is made
   bool two_passes;                           // Sizes::two_passes
   bool extra;                                // rows have a BackwardExtra
   bool trace;                                // the norms of dh and dc are wanted
@@ -50,6 +52,7 @@ struct BackwardThreadScratch {
   Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
   Real* product_work = from.take<Real>(kChunkRows * kGroupBlocks * n.width);
+  Real* panel_dw = from.take_if<Real>(n.direct, n.n_k* n.line);  // (n_k, G, W): of one block of units
 };
 
 // Of one step, by row of the batch.
