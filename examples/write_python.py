@@ -3,6 +3,7 @@
     pip install ".[examples]"
     python examples/write_python.py                     # two minutes of training, then a page of text
     python examples/write_python.py --load write_python.safetensors --sample 3000
+    python examples/write_python.py --explore page.html # a page about how the model reads text, to look at
     python examples/write_python.py --compare           # letters per second beside PyTorch's, if that is installed
 
 Every tenth file is held out, and the printed bits per character are those of held-out files. The baseline is a trigram

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import _check
 from ._data import read_labels, read_outputs, read_x
@@ -118,11 +118,4 @@ def explore(
     return Page(path, text)
 
 
-def _public() -> None:
-    """Give the classes and functions the names that errors and documentation show."""
-    things: tuple[Any, ...] = (Page, explore)
-    for thing in things:
-        thing.__module__ = "quadgate"
-
-
-_public()
+explore.__module__ = "quadgate"  # the name that documentation shows

@@ -292,7 +292,7 @@ def look(chain: Chain, x: Array, mask: Array | None) -> Seen:
     seen = 0
     for place, layer in enumerate(chain.layers):
         if place == chain.first:
-            inputs.append(("x" if chain.first == 0 else "vector of the Embedding", values(y)[0]))
+            inputs.append(("x" if chain.first == 0 else "embedding", values(y)[0]))
         if isinstance(layer, Inside):
             seen += 1
             own = "" if networks == 1 else f"network {seen}, "

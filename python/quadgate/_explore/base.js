@@ -42,7 +42,7 @@ const NAMES = { h: "h (output)", c: "c (cell)", i: "i (input gate)", f: "f (forg
 
 const chosen = {
   state: 0, signal: "h", unit: 0, step: T >> 1, order: [], source: -1,
-  output: 0, outputStep: page.gradients.steps.length - 1, norm: "dh", from: T >> 1, to: Math.min(T - 1, (T >> 1) + 2), found: [],
+  output: 0, outputStep: page.gradients.steps.length - 1, norm: "dh", from: T >> 1, to: Math.min(T - 1, (T >> 1) + 2), found: [], searched: false,
 };
 const views = [];
 let waiting = false;
@@ -97,7 +97,7 @@ function number(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e4 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
-  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
+  return String(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3)));
 }
 
 function element(tag, attributes = {}, ...children) {
@@ -143,20 +143,23 @@ function options(select, entries) {
   select.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
 }
 
-// A run of labels, each on a background of its value from -1 to 1.
-function colouredText(holder, value, at, pick) {
-  if (holder.childElementCount !== T) {
-    holder.replaceChildren(...Array.from({ length: T }, (_, step) => {
-      const text = visible(label(step));
-      return element("span", label(step) in VISIBLE ? { class: "gap" } : {}, text);
-    }));
-    holder.classList.toggle("words", wordy);
-    holder.addEventListener("click", (event) => {
-      const step = [...holder.children].indexOf(event.target);
-      if (step >= 0) holder.pick(step);
-    });
-  }
-  holder.pick = pick;
+// Labels in a row, each in an element of its own; after a line feed the line ends.
+function labelsInto(holder, attributes, pick) {
+  holder.replaceChildren(...Array.from({ length: T }, (_, step) => {
+    const own = label(step);
+    const made = element("span", attributes(step), own === "\n" ? "⏎\n" : visible(own));
+    if (own in VISIBLE) made.className = "gap";
+    return made;
+  }));
+  holder.classList.toggle("words", wordy);
+  holder.addEventListener("click", (event) => {
+    const step = [...holder.children].indexOf(event.target);
+    if (step >= 0) pick(step);
+  });
+}
+
+// Lay a value from -1 to 1, or null for none, behind each label.
+function colourLabels(holder, value, at) {
   const spans = holder.children;
   for (let step = 0; step < T; step++) {
     const v = value(step);

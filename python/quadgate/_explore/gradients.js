@@ -15,6 +15,12 @@ const sensitivity = (output, step) => array(back.x).row(output * back.steps.leng
   slider.disabled = back.steps.length === 1;
   slider.addEventListener("input", (event) => choose({ outputStep: Number(event.target.value) }));
   steerSteps(bars);
+  if (page.labels) {
+    labelsInto(text, (step) => ({ title: `step ${step}` }), (step) => {
+      const far = back.steps.map((n) => Math.abs(n - step));
+      choose({ outputStep: far.indexOf(Math.min(...far)) });
+    });
+  }
   const moveOutput = (by) => choose({ outputStep: limited(chosen.outputStep + by, 0, back.steps.length - 1) });
   steer(whole, moveStep, moveOutput);
   whole.addEventListener("click", (event) => {
@@ -41,11 +47,7 @@ const sensitivity = (output, step) => array(back.x).row(output * back.steps.leng
     const strongest = values.indexOf(Math.max(...values));
     const summary = `${outputName()}: it depends most on the input of ${stepName(strongest)}, norm ${number(values[strongest])}`;
     if (page.labels) {
-      colouredText(text, (step) => (values[step] > 0 ? values[step] / largest : null), at, (step) => {
-        let best = 0;
-        back.steps.forEach((n, k) => { if (Math.abs(n - step) < Math.abs(back.steps[best] - step)) best = k; });
-        choose({ outputStep: best });
-      });
+      colourLabels(text, (step) => (values[step] > 0 ? values[step] / largest : null), at);
       text.setAttribute("aria-label", summary);
     }
     let box = prepare(bars, 170);

@@ -11,7 +11,7 @@ byId("state").addEventListener("change", (event) => {
   const next = Number(event.target.value);
   const units = page.states[next].signals.h.shape[0];
   const name = chosen.signal in page.states[next].signals ? chosen.signal : "h";
-  choose({ state: next, unit: Math.min(chosen.unit, units - 1), signal: name, source: -1, found: [] });
+  choose({ state: next, unit: Math.min(chosen.unit, units - 1), signal: name, source: -1, found: [], searched: false });
 });
 byId("unit-number").addEventListener("input", (event) => {
   const unit = parseInt(event.target.value, 10);
@@ -38,19 +38,10 @@ views.push(() => {
   const letters = byId("letters");
   const input = page.inputs[0];
   if (page.labels) {
-    letters.classList.toggle("words", wordy);
-    letters.append(...page.labels.map((text, step) => {
-      const shown = visible(text);
-      const name = `step ${step}: ${text.trim() === "" ? JSON.stringify(text) : text}`;
-      const attributes = { role: "option", id: `letter-${step}`, title: name, "aria-selected": "false" };
-      const made = element("span", attributes, shown);
-      if (text in VISIBLE) made.classList.add("gap");
-      return made;
-    }));
-    letters.addEventListener("click", (event) => {
-      const step = [...letters.children].indexOf(event.target);
-      if (step >= 0) choose({ step });
-    });
+    labelsInto(letters, (step) => {
+      const name = page.labels[step].trim() === "" ? JSON.stringify(page.labels[step]) : page.labels[step];
+      return { role: "option", id: `letter-${step}`, title: `step ${step}`, "aria-label": `step ${step}: ${name}`, "aria-selected": "false" };
+    }, (step) => choose({ step }));
     steer(letters, moveStep, (by) => moveStep(by * 10));
   } else {
     letters.hidden = true;
@@ -156,7 +147,7 @@ function scaleOf(name, values) {
     fillTable(table, ["unit", ...(kind === "number" ? [] : [byId("sort").selectedOptions[0].text]), `${chosen.signal} at step ${chosen.step}`],
       shown.map((unit) => [unit, ...(kind === "number" ? [] : [number(sorted[unit])]), number(values.row(unit)[chosen.step])]));
   });
-  for (const id of ["sort", "sort-input", "sort-label"]) byId(id).addEventListener("change", () => choose({}));
+  for (const id of ["sort", "sort-input", "sort-label", "own-scale"]) byId(id).addEventListener("change", () => choose({}));
   options(byId("sort-label"), distinct.map((text, n) => [n, visible(text)]));
   if (!page.labels) byId("sort").querySelector("[value=label]").remove();
 
@@ -168,7 +159,7 @@ function scaleOf(name, values) {
     if (!drag || event.pointerType === "touch") return;
     const now = place(canvas, event);
     if (Math.abs(now.x - drag.x) > 5) drag.moved = true;
-    if (drag.moved) choose({ from: Math.min(drag.column, now.column), to: Math.max(drag.column, now.column), found: [] });
+    if (drag.moved) choose({ from: Math.min(drag.column, now.column), to: Math.max(drag.column, now.column), found: [], searched: false });
   });
   canvas.addEventListener("pointerup", (event) => {
     if (drag && !drag.moved) {
@@ -199,15 +190,21 @@ function scaleOf(name, values) {
       chosen.order = Array.from(sorted.keys()).sort((a, b) => sorted[b] - sorted[a] || a - b);
     }
     const values = signal();
-    const scale = scaleOf(chosen.signal, values);
+    const own = byId("own-scale").checked;
+    const scale = own ? { low: -1, high: 1, onesided: false } : scaleOf(chosen.signal, values);
+    const tops = own && Array.from({ length: values.rows }, (_, unit) => {
+      return values.row(unit).reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
+    });
+    const value = own ? (unit, t) => values.row(unit)[t] / tops[unit] : (unit, t) => scale.of(values.row(unit)[t]);
     const box = prepare(canvas, limited(values.rows * 4, 90, 460) + TOP + BOTTOM);
-    map(box, `heat ${name}`, values.rows, (r, t) => scale.of(values.row(chosen.order[r])[t]));
+    map(box, `heat ${name} ${own}`, values.rows, (r, t) => value(chosen.order[r], t));
     stepAxis(box);
     sideText(box, "unit");
     band(box, chosen.from, chosen.to);
     frame(box, chosen.order.indexOf(chosen.unit));
     cursor(box);
-    ramp(byId("heat-key"), scale.low, scale.high, `${NAMES[chosen.signal]}, ${state().name}; the band is the span of view 6`, scale.onesided);
+    const text = `${NAMES[chosen.signal]}${own ? " over the unit's largest" : ""}, ${state().name}; the band is the span of view 6`;
+    ramp(byId("heat-key"), scale.low, scale.high, text, scale.onesided);
     canvas.setAttribute("aria-label", `${NAMES[chosen.signal]} of ${values.rows} units over ${T} steps; selected: unit ${chosen.unit} at `
       + `${stepName(chosen.step)}, ${number(values.row(chosen.unit)[chosen.step])}. Tables are below.`);
     fill();

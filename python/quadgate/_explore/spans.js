@@ -33,21 +33,25 @@
     return result;
   }
 
-  // Runs of steps that agree, outside of the selected span, the best first.
+  // Spans as long as the selected one, none of which overlaps a better one: the share of its units, over all its steps.
   function matches(shares) {
-    const needed = Number(share.value) / 100 - 1e-6;
-    const found = [];
-    for (let step = 0; step < T; step++) {
-      const outside = step < chosen.from || step > chosen.to;
-      if (!outside || shares[step] < needed) continue;
-      const last = found[found.length - 1];
-      if (last && last.to === step - 1) { last.to = step; last.sum += shares[step]; }
-      else found.push({ from: step, to: step, sum: shares[step] });
+    const length = chosen.to - chosen.from + 1, needed = Number(share.value) / 100 - 1e-6;
+    const sums = [0];
+    for (const v of shares) sums.push(sums[sums.length - 1] + v);
+    const all = [];
+    for (let from = 0; from + length <= T; from++) {
+      const quality = (sums[from + length] - sums[from]) / length;
+      if (quality >= needed) all.push({ from, to: from + length - 1, quality });
     }
-    const wanted = chosen.to - chosen.from + 1;
-    const quality = (m) => (m.sum / (m.to - m.from + 1)) * Math.min(1, (m.to - m.from + 1) / wanted);
-    for (const m of found) m.quality = quality(m);
-    return found.sort((a, b) => b.quality - a.quality || a.from - b.from).slice(0, 20);
+    all.sort((a, b) => b.quality - a.quality || a.from - b.from);
+    const found = [], taken = [{ from: chosen.from, to: chosen.to }];
+    for (const m of all) {
+      if (found.length === 20) break;
+      if (taken.some((other) => m.from <= other.to && m.to >= other.from)) continue;
+      taken.push(m);
+      found.push(m);
+    }
+    return found;
   }
 
   function spanText(m) {
@@ -59,16 +63,16 @@
 
   function find() {
     const units = active();
-    choose({ found: units.length ? matches(agreement(units)) : [] });
+    choose({ found: units.length ? matches(agreement(units)) : [], searched: true });
   }
 
   from.addEventListener("input", () => {
     const value = parseInt(from.value, 10);
-    if (value >= 0 && value < T) choose({ from: value, to: Math.max(value, chosen.to), found: [] });
+    if (value >= 0 && value < T) choose({ from: value, to: Math.max(value, chosen.to), found: [], searched: false });
   });
   to.addEventListener("input", () => {
     const value = parseInt(to.value, 10);
-    if (value >= 0 && value < T) choose({ to: value, from: Math.min(value, chosen.from), found: [] });
+    if (value >= 0 && value < T) choose({ to: value, from: Math.min(value, chosen.from), found: [], searched: false });
   });
   for (const slider of [threshold, share]) slider.addEventListener("input", find);
   byId("find").addEventListener("click", find);
@@ -95,6 +99,7 @@
     stepAxis(box);
     cursor(box);
     canvas.setAttribute("aria-label", `Share of these units that are active, over time; ${chosen.found.length} other spans were found`);
+    byId("span-none").hidden = !chosen.searched || !units.length || chosen.found.length > 0;
     if (!chosen.found.length) {
       table.replaceChildren();
       return;

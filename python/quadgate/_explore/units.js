@@ -6,6 +6,7 @@
   const sources = byId("sources"), table = byId("values-table");
   steerSteps(stateCanvas);
   steerSteps(gateCanvas);
+  if (page.labels) labelsInto(holder, (step) => ({ title: `step ${step}` }), (step) => choose({ step }));
   byId("unit-less").addEventListener("click", () => moveUnit(-1));
   byId("unit-more").addEventListener("click", () => moveUnit(1));
   const fill = whenOpen(table, () => {
@@ -57,7 +58,7 @@
     const largest = h.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
     holder.hidden = !page.labels;
     if (page.labels) {
-      colouredText(holder, (step) => h[step] / largest, chosen.step, (step) => choose({ step }));
+      colourLabels(holder, (step) => h[step] / largest, chosen.step);
       holder.setAttribute("aria-label", `Labels coloured by h of unit ${chosen.unit}; its values are in the table below`);
     }
     const shown = ["h", "c"].filter(has);
@@ -87,7 +88,7 @@
       let least = 0, most = 1;
       for (const row of gates) for (const v of row) { least = Math.min(least, v); most = Math.max(most, v); }
       box = prepare(gateCanvas, 170);
-      valueAxis(box, least, most);
+      valueAxis(box, Math.floor(10 * least) / 10, Math.ceil(10 * most) / 10);
       gates.forEach((row, n) => line(box, row, series(n + 2), { dash: GATES[n] === "g" ? [2, 2] : [] }));
       stepAxis(box);
       cursor(box);
