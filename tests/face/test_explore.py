@@ -381,6 +381,12 @@ ERRORS = [
     ((LSTM, X[:, :2]), {}, ValueError, r"x must .*3"),
     ((LSTM, np.stack([X, X], 1)), {}, ValueError, "x must be one sequence, got a batch of 2: choose one"),
     ((LSTM, X[:0]), {}, ValueError, "x must have at least one step"),
+    (
+        (LSTM, np.zeros((20_001, INPUTS))),
+        {},
+        ValueError,
+        "x is too long for a page: 20,001 steps, at most 20,000; pass",
+    ),
     ((LSTM, X * np.nan), {}, ValueError, "x must be finite"),
     ((model(), X), {}, TypeError, "x must hold integers"),
     ((model(), [[[1]]]), {}, ValueError, r"x must have shape \(T,\) or \(1, T\), got \(1, 1, 1\)"),

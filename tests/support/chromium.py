@@ -8,11 +8,20 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+# Chromium reads commands at 3 and answers at 4. A preexec_fn would warn of this process's threads.
+LAUNCHER = """
+import fcntl, os, sys
+a, b = (fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3])
+os.dup2(a, 3)
+os.dup2(b, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -39,21 +48,16 @@ class Browser:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 
-        def take_pipes() -> None:  # Chromium reads commands at 3 and answers at 4
-            a, b = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
         flags += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
         flags += ["--disable-dev-shm-usage", f"--user-data-dir={self._profile.name}", "about:blank"]
+        ends = (to_browser, from_browser)
         self._process = subprocess.Popen(
-            [program, *flags],
+            [sys.executable, "-c", LAUNCHER, *map(str, ends), program, *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=take_pipes,
+            pass_fds=ends,
         )
         os.close(to_browser)
         os.close(from_browser)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 MOST_OUTPUTS = 8
+MOST_STEPS = 20_000  # columns that a browser can draw
 LONGEST_LABEL = 40
 
 
@@ -54,6 +55,8 @@ def _one_row(rows: int) -> None:
 def _some_steps(x: Array) -> Array:
     if x.shape[1] == 0:
         raise ValueError("x must have at least one step, got none")
+    if x.shape[1] > MOST_STEPS:
+        raise ValueError(f"x is too long for a page: {x.shape[1]:,} steps, at most {MOST_STEPS:,}; pass a part of it")
     return x
 
 

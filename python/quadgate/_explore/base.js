@@ -63,6 +63,16 @@ const unitCount = () => array(state().signals.h).rows;
 const has = (name) => name in state().signals;
 const limited = (value, low, high) => Math.max(low, Math.min(high, value));
 
+// The least and the largest of many numbers.
+function extent(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
+
 function moveStep(by) {
   choose({ step: limited(chosen.step + by, 0, T - 1) });
 }

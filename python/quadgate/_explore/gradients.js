@@ -18,7 +18,7 @@ const sensitivity = (output, step) => array(back.x).row(output * back.steps.leng
   if (page.labels) {
     labelsInto(text, (step) => ({ title: `step ${step}` }), (step) => {
       const far = back.steps.map((n) => Math.abs(n - step));
-      choose({ outputStep: far.indexOf(Math.min(...far)) });
+      choose({ outputStep: far.indexOf(extent(far)[0]) });
     });
   }
   const moveOutput = (by) => choose({ outputStep: limited(chosen.outputStep + by, 0, back.steps.length - 1) });
@@ -42,9 +42,9 @@ const sensitivity = (output, step) => array(back.x).row(output * back.steps.leng
     byId("output-where").textContent = stepName(at);
     const row = sensitivity(chosen.output, chosen.outputStep);
     const values = Float32Array.from(row, linear);
-    const largest = Math.max(...values) || 1;
+    const largest = extent(values)[1] || 1;
     text.hidden = !page.labels;
-    const strongest = values.indexOf(Math.max(...values));
+    const strongest = values.indexOf(extent(values)[1]);
     const summary = `${outputName()}: it depends most on the input of ${stepName(strongest)}, norm ${number(values[strongest])}`;
     if (page.labels) {
       colourLabels(text, (step) => (values[step] > 0 ? values[step] / largest : null), at);

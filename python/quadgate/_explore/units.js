@@ -71,7 +71,7 @@
     const entries = shown.map((name, n) => [NAMES[name], series(n)]);
     if (chosen.source >= 0) {
       const other = trace(chosen.source);
-      const from = Math.min(...other), to = Math.max(...other);
+      const [from, to] = extent(other);
       const scaled = Array.from(other, (v) => (to > from ? low + ((v - from) / (to - from)) * (high - low) : (low + high) / 2));
       line(box, scaled, series(2), { dash: [5, 3] });
       entries.push([`${sourceName(chosen.source)}, scaled from ${number(from)} to ${number(to)}`, series(2)]);
@@ -205,7 +205,8 @@
       ranked = Array.from(length.keys()).sort((a, b) => length[b] - length[a] || a - b);
       const logs = ranked.map((unit) => Math.log10(limited(length[unit], 0.1, 1e4)));
       const box = prepare(memory, 190, ranked.length);
-      valueAxis(box, Math.min(-1, Math.floor(Math.min(...logs))), Math.max(1, Math.ceil(Math.max(...logs))), true);
+      const [low, high] = extent(logs);
+      valueAxis(box, Math.min(-1, Math.floor(low)), Math.max(1, Math.ceil(high)), true);
       line(box, logs, series(0));
       stepAxis(box);
       const at = ranked.indexOf(chosen.unit);
