@@ -102,13 +102,17 @@ function stepName(step) {
   return page.labels ? `step ${step} “${visible(page.labels[step])}”` : `step ${step}`;
 }
 
-function number(value) {
+function number(value, aligned = false) {
   if (!Number.isFinite(value)) return "∞";
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e4 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
-  return String(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3)));
+  const text = value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
+  return aligned ? text : String(Number(text));
 }
+
+// Numbers in columns keep their zeros.
+const aligned = (value) => number(value, true);
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

@@ -31,7 +31,7 @@ const sensitivity = (output, step) => array(back.x).row(output * back.steps.leng
     const row = sensitivity(chosen.output, chosen.outputStep);
     const steps = Array.from(row.keys()).sort((a, b) => row[b] - row[a] || a - b).slice(0, 10);
     fillTable(table, ["step", ...(page.labels ? ["label"] : []), "norm"],
-      steps.map((step) => [step, ...(page.labels ? [visible(label(step))] : []), number(linear(row[step]))]));
+      steps.map((step) => [step, ...(page.labels ? [visible(label(step))] : []), aligned(linear(row[step]))]));
   });
 
   views.push(() => {
@@ -94,7 +94,7 @@ const sensitivity = (output, step) => array(back.x).row(output * back.steps.leng
     const heads = page.states.flatMap((one) => kinds.map((kind) => `${kind}, ${one.name}`));
     fillTable(table, ["step", ...(page.labels ? ["label"] : []), ...heads], Array.from({ length: T }, (_, step) => [
       step, ...(page.labels ? [visible(label(step))] : []),
-      ...page.states.flatMap((_, n) => kinds.map((kind) => number(linear(rowOf(kind, n)[step])))),
+      ...page.states.flatMap((_, n) => kinds.map((kind) => aligned(linear(rowOf(kind, n)[step])))),
     ]));
   });
 

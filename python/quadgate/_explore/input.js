@@ -145,7 +145,7 @@ function scaleOf(name, values) {
     const shown = chosen.order.slice(0, 20);
     const values = signal();
     fillTable(table, ["unit", ...(kind === "number" ? [] : [byId("sort").selectedOptions[0].text]), `${chosen.signal} at step ${chosen.step}`],
-      shown.map((unit) => [unit, ...(kind === "number" ? [] : [number(sorted[unit])]), number(values.row(unit)[chosen.step])]));
+      shown.map((unit) => [unit, ...(kind === "number" ? [] : [aligned(sorted[unit])]), aligned(values.row(unit)[chosen.step])]));
   });
   for (const id of ["sort", "sort-input", "sort-label", "own-scale"]) byId(id).addEventListener("change", () => choose({}));
   options(byId("sort-label"), distinct.map((text, n) => [n, visible(text)]));

@@ -12,7 +12,7 @@
   const fill = whenOpen(table, () => {
     const names = Object.keys(state().signals);
     const rows = Array.from({ length: T }, (_, step) => [step, ...(page.labels ? [visible(label(step))] : []),
-      ...names.map((name) => number(signal(name).row(chosen.unit)[step]))]);
+      ...names.map((name) => aligned(signal(name).row(chosen.unit)[step]))]);
     fillTable(table, ["step", ...(page.labels ? ["label"] : []), ...names], rows);
   });
 
@@ -48,7 +48,7 @@
       button.addEventListener("click", () => choose({ source: chosen.source === source ? -1 : source }));
       const bar = element("span", { class: "bar-of" });
       bar.style.width = `${(100 * strengths[n]) / (strengths[0] || 1)}%`;
-      return element("li", {}, button, bar, element("span", { class: "number" }, number(strengths[n])));
+      return element("li", {}, button, bar, element("span", { class: "number" }, aligned(strengths[n])));
     }));
   }
 
@@ -166,13 +166,13 @@
 
   const fill = whenOpen(table, () => {
     if (!has("f")) {
-      fillTable(table, ["unit", "h > 0.9", "h < −0.9"], shares("h").map((p, unit) => [unit, number(p.high), number(p.low)]));
+      fillTable(table, ["unit", "h > 0.9", "h < −0.9"], shares("h").map((p, unit) => [unit, aligned(p.high), aligned(p.low)]));
       return;
     }
     const length = lengths();
     fillTable(table, ["unit", "mean f", "memory, steps", ...["i", "f", "o"].flatMap((name) => [`${name} > 0.9`, `${name} < 0.1`])],
-      length.map((steps, unit) => [unit, number(state().means.f[unit]), number(steps),
-        ...["i", "f", "o"].flatMap((name) => [number(shares(name)[unit].high), number(shares(name)[unit].low)])]));
+      length.map((steps, unit) => [unit, aligned(state().means.f[unit]), aligned(steps),
+        ...["i", "f", "o"].flatMap((name) => [aligned(shares(name)[unit].high), aligned(shares(name)[unit].low)])]));
   });
 
   let ranked = [];
