@@ -100,7 +100,7 @@ sanitizers() { tests/native/run_sanitizers.sh "$work/sanitizers"; }
 
 emulation() { tests/native/run_neon.sh "$work/neon"; }
 
-example() { python examples/write_python.py --seconds 5; }
+example() { python examples/write_python.py --seconds 5 --explore "$work/page.html"; }
 
 bench() {
   pytest bench/test_bench.py -q

@@ -3,6 +3,7 @@
     pip install ".[examples]"
     python examples/write_python.py                     # two minutes of training, then a page of text
     python examples/write_python.py --load write_python.safetensors --sample 3000
+    python examples/write_python.py --explore page.html # a page about how the model reads text, to look at
     python examples/write_python.py --compare           # letters per second beside PyTorch's, if that is installed
 
 Every tenth file is held out, and the printed bits per character are those of held-out files. The baseline is a trigram
@@ -139,6 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.6, help="sampling temperature (%(default)s)")
     parser.add_argument("--save", type=Path, default=Path("write_python.safetensors"), help="(%(default)s)")
     parser.add_argument("--load", type=Path, help="start from this model, with its --hidden and --layers")
+    parser.add_argument("--explore", type=Path, help="write a page here about how the model reads held-out text")
     parser.add_argument("--compare", action="store_true", help="print letters per second beside PyTorch's, and end")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -174,6 +176,10 @@ def main() -> None:
         if bits_of(train.load(args.save), piece) != bits_of(model, piece):
             sys.exit(f"{args.save} does not give back the same network")
         print(f"saved to {args.save}, read back, and found equal")
+    if args.explore:
+        begin = int(np.flatnonzero(held_out == ALPHABET.index("\n"))[0]) + 1
+        piece = held_out[begin : begin + 200]
+        print(qg.explore(model, piece, "".join(ALPHABET[letter] for letter in piece), args.explore))
     print("\nsample:\n")
     letters = train.generate(model, encode('"""'), args.sample, temperature=args.temperature, rng=rng)
     print('"""' + "".join(ALPHABET[letter] for letter in letters))

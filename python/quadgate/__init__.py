@@ -31,6 +31,7 @@ __all__ = [
     "Trace",
     "__version__",
     "cpu_info",
+    "explore",
     "get_num_threads",
     "io",
     "load",
@@ -46,11 +47,13 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import io, onnx, plot, reference, train
+    from ._explore import explore
     from ._masking import pad_sequences, unpad
     from .io import load, save
 
 # Name -> module, or module and function: most programs do not need them, and an import need not pay for them.
 _LAZY = {
+    "explore": "._explore:explore",
     "io": ".io",
     "load": ".io:load",
     "onnx": ".onnx",
