@@ -5,10 +5,10 @@
 
 A policy sees where the cart is and how the pole leans, but not how fast they move, so it must remember. Evolution
 strategies (Salimans et al., 2017) need no gradients: they try pairs of opposite changes of all parameters and move
-towards those that kept the pole up. Each of the policies runs in a batch of environments, and an environment whose pole
-has fallen starts again at once, as does its row of the stream, by `Stream.reset`. The baseline is the same search with
-the cell written in NumPy, for all policies at once; both loop over time in Python. Held out are 100 new episodes, in
-gymnasium's CartPole-v1 if that is installed, where 500 is the best return.
+towards those that kept the pole up. Each of the policies runs in a batch of environments, and an environment whose
+pole has fallen starts again at once, as does its row of the stream, by `Stream.reset`. The baseline is the same search
+with the cell written in NumPy, for all policies at once; both loop over time in Python. Held out are 100 new episodes,
+in gymnasium's CartPole-v1 if that is installed, where 500 is the best return.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def main() -> None:
         centre, curves[kind.__name__], rate = learn(kind, args)
         score = held_out(centre, 10 if args.quick else 100)
         print(
-            f"{kind.__name__}: held-out return {score:.1f} of 500 after {args.seconds:.0f} s, {rate:,.0f} steps a second"
+            f"{kind.__name__}: return {score:.1f} of 500 held out, after {args.seconds:.0f} s of {rate:,.0f} steps a second"
         )
         parts.append(f"{prefix}return={score:.2f} {prefix}steps_per_s={rate:.0f}")
     if args.plot:
