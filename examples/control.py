@@ -1,7 +1,7 @@
 """Control what is seen in part: CartPole without velocities, learnt by evolution strategies with an LSTM policy.
 
     pip install ".[gallery]"
-    python examples/control.py                 # a minute of learning, and the same minute with a cell in NumPy
+    python examples/control.py                 # half a minute of learning, and the same with a cell in NumPy
 
 A policy sees where the cart is and how the pole leans, but not how fast they move, so it must remember. Evolution
 strategies (Salimans et al., 2017) need no gradients: they try pairs of opposite changes of all parameters and move
@@ -179,7 +179,7 @@ def held_out(centre: np.ndarray, episodes: int) -> float:
 def main() -> None:
     """Learn with both cells for the same time."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="time to learn, for each (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="time to learn, for each (%(default)s)")
     parser.add_argument("--policies", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--environments", type=int, default=8, help="of each policy (%(default)s)")
     parser.add_argument("--sigma", type=float, default=0.3, help="size of the changes that are tried (%(default)s)")
@@ -195,7 +195,7 @@ def main() -> None:
         centre, curves[kind.__name__], rate = learn(kind, args)
         score = held_out(centre, 10 if args.quick else 100)
         print(
-            f"{kind.__name__}: return {score:.1f} of 500 held out, after {args.seconds:.0f} s of {rate:,.0f} steps a second"
+            f"{kind.__name__}: return {score:.1f} of 500 held out, {rate:,.0f} steps a second for {args.seconds:.0f} s"
         )
         parts.append(f"{prefix}return={score:.2f} {prefix}steps_per_s={rate:.0f}")
     if args.plot:
