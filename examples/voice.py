@@ -6,9 +6,9 @@
 
 The package silero-vad (MIT) is fetched once by pip, without what it requires, its version and hash pinned. Its weights
 are read without PyTorch; the rest of the model, a Fourier transform and four convolutions, is the page of NumPy below.
-Each frame of 32 ms gets the probability that somebody speaks, frame by frame as a microphone gives them, or for a whole
-recording in one call: with the same bits. The baseline is the package's own model in onnxruntime; the probabilities
-are its, up to 1e-5.
+Each frame of 32 ms gets the probability that somebody speaks, frame by frame as a microphone gives them, or for a
+whole recording in one call: with the same bits. The baseline is the package's own model in onnxruntime; the
+probabilities are its, up to 1e-5.
 """
 
 from __future__ import annotations
