@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
     parser.add_argument("--plot", type=Path, help="write a picture of accuracies and confusions to this file")
     args = parser.parse_args()
-    epochs = 6 if args.quick else args.epochs
+    epochs = 10 if args.quick else args.epochs
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     x, test_x, y, test_y = train_test_split(images, labels, test_size=0.25, random_state=0, stratify=labels)
