@@ -105,7 +105,7 @@ def main() -> None:
     args = parser.parse_args()
     tests = 1000
     if args.quick:
-        args.scenes, args.epochs, tests = 4000, 4, 200
+        args.scenes, args.epochs, tests = 4000, 8, 200
     rng = np.random.default_rng(0)
     images, labels = load_digits(return_X_y=True)
     order, images = rng.permutation(len(labels)), (images / 16).astype(np.float32).reshape(-1, 8, 8)
@@ -121,12 +121,8 @@ def main() -> None:
     print(f"{args.scenes} scenes to learn from, {tests} held out; the nearest scene's caption is right for {plain:.1%}")
 
     size, batch = features.shape[1] + len(WORDS), 64
-    layers = [
-        train.Dense(size, 192, activation="relu"),
-        train.Dropout(0.2),
-        qg.LSTM(192, 128, rng=0),
-        train.Dense(128, len(WORDS)),
-    ]
+    lstm = qg.LSTM(size, 128, forget_bias=1.0, initialization="keras", rng=0)
+    layers = [train.Dropout(0.2), lstm, train.Dense(128, len(WORDS))]
     model, steps = train.Sequential(layers, rng=0), args.epochs * -(-args.scenes // batch)
     model.compile(
         "softmax_cross_entropy", train.Adam(train.WarmupCosine(3e-3, steps // 20, steps, floor=1e-5), clip_norm=1.0)
