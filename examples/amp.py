@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="seconds: little sound, few epochs")
     parser.add_argument("--plot", type=Path, help="write a picture of the sounds to this file")
     args = parser.parse_args()
-    seconds, epochs = (6.0, 3) if args.quick else (30.0, args.epochs)
+    seconds, epochs = (6.0, 12) if args.quick else (30.0, args.epochs)
     x, test_x = guitar(seconds, np.random.default_rng(0)), guitar(5.0, np.random.default_rng(1))
     y, test_y = amplifier(x), amplifier(test_x)
     plain = error_to_signal(np.convolve(test_x, linear(x, y))[: len(test_x)], test_y)
