@@ -39,7 +39,7 @@ tools() {
 install() {
   pip install -q -e ".[test]"
   # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
-  pip install -q "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')" cmake ninja
+  pip install -q "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')" cmake ninja mpich
   pip install -q "$TORCH" keras
   export CMAKE_GENERATOR=Ninja
 }
