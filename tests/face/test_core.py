@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import numpy as np
@@ -85,6 +86,7 @@ def test_references_are_neither_kept_nor_lost():
     stream, x, out = lstm.stream(), np.ones((1, 1, 3), np.float32), np.empty((1, 1, 4), np.float32)
     state = lstm(x)[1]
     held = (x, out, state, *state, lstm._snapshot.core, None, False)
+    gc.collect()  # not in between, when it would free others' references to None
     before = [sys.getrefcount(item) for item in held]
     for _ in range(100):
         lstm(x, state, out=out)
