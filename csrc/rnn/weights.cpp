@@ -1,6 +1,8 @@
 #include "rnn/weights.h"
 
+#include <algorithm>
 #include <mutex>
+#include <type_traits>
 
 #include "cpu/dispatch.h"
 #include "memory/carver.h"
@@ -65,7 +67,16 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   }
   auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
-      p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
+      if (!s.compact()) {
+        p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
+        return;
+      }
+      const bool scaled = s.options.weights == WeightType::int8;
+      p.compact.panel_bytes = compact_panel_bytes(s.options.weights, p.shape, p.n_k);
+      p.compact.panels = pieces.take<char>(checked_mul(p.shape.blocks(), p.compact.panel_bytes));
+      p.compact.scales = pieces.take_if<float>(scaled, p.row());
+      p.compact.offsets = pieces.take_if<int32_t>(scaled, p.row());
+      p.compact.n_k = p.n_k;
     });
     each_packed([&](Packed<Real>& p, bool biased) {
       if (biased) p.bias = pieces.take<Real>(p.row());
@@ -110,6 +121,62 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const Real*>* param
   }
   for (size_t l = 0; l < s.layers; ++l)
     if (highways_[l].n_k) pack(highways[l].weight, highways[l].bias, highways_[l]);
+}
+
+template <class Real>
+Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* params,
+                       const LayerParameters<const void*>* scales, const HighwayParameters<const void*>* highways,
+                       const HighwayParameters<const void*>* highway_scales)
+    : Weights(s, false) {
+  const WeightType type = s.options.weights;
+  functions_ = compact_functions(quadgate::kernels(), type).front();
+  auto pack = [&](const void* weight, const void* scale, const void* bias, Packed<Real>& to) {
+    if (type == WeightType::int8) {
+      quantized_k_ = std::max(quantized_k_, to.n_k);
+      pack_bias(static_cast<const float*>(scale), to.shape, const_cast<float*>(to.compact.scales));
+    }
+    pack_compact(weight, type, to.shape, to.n_k, const_cast<void*>(to.compact.panels),
+                const_cast<int32_t*>(to.compact.offsets));
+    if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
+  };
+  const size_t H = s.hidden, G = s.gates() * H;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    PackedLayer<Real>& p = layers_[i];
+    const LayerParameters<const void*>& from = params[i];
+    pack(from.weight_ih, scales[i].weight_ih, from.bias, p.ih);
+    pack(from.weight_hh, scales[i].weight_hh, nullptr, p.hh);
+    if (p.hr.n_k) pack(from.weight_hr, scales[i].weight_hr, nullptr, p.hr);
+    auto copy = [](const void* values, size_t n, Real* to) {
+      std::copy_n(static_cast<const Real*>(values), n, to);
+      return to + n;
+    };
+    if (p.peephole) copy(from.peephole, 3 * H, p.peephole);
+    if (!p.norm.gain_ih) continue;
+    Real* to = copy(from.norm_ih, G, const_cast<Real*>(p.norm.gain_ih));
+    copy(from.norm_c, 2 * H, copy(from.norm_hh, G, to));
+  }
+  for (size_t l = 0; l < s.layers; ++l)
+    if (highways_[l].n_k) pack(highways[l].weight, highway_scales[l].weight, highways[l].bias, highways_[l]);
+}
+
+template <class Real>
+void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const {
+  if constexpr (std::is_same_v<Real, float>)
+    if (sizes.compact())
+      return quadgate::kernels().compact.forward({&step, layer.ih.compact, layer.hh.compact, functions_, work});
+  (void)work;
+  step.w_ih = layer.ih.panels;
+  step.w_hh = layer.hh.panels;
+  kernels.forward(step);
+}
+
+template <class Real>
+void Weights<Real>::project(const Packed<Real>& matrix, Project<Real>& product, char* work) const {
+  if constexpr (std::is_same_v<Real, float>)
+    if (sizes.compact()) return quadgate::kernels().compact.project({&product, matrix.compact, functions_, work});
+  (void)work;
+  product.w_ih = matrix.panels;
+  kernels.project(product);
 }
 
 template <class Real>

@@ -86,6 +86,7 @@ def train(
 
     With `rows_of` = (begin, end, total) masks are drawn for a batch of `total` rows, and x has those from begin to end.
     """
+    net._snapshot.refuse_training()
     cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
     a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
     if rng is not None:
@@ -152,6 +153,7 @@ def backward(
     alone: str | None = None,
 ) -> tuple[Array | None, Array, Array, NamedGrads]:
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
+    net._snapshot.refuse_training()
     if type(tape) is not Tape:
         raise TypeError(f"tape must be the last result of forward, got {type(tape).__name__}")
     if dy is None and dcells is None and _all_none(dstate):

@@ -107,8 +107,6 @@ bool ForwardLayer<Real>::run() {
 // All of a step that does not change from one to the next.
 template <class Real>
 void ForwardLayer<Real>::set_step() {
-  step_.w_ih = weights_.ih.panels;
-  step_.w_hh = weights_.hh.panels;
   step_.bias = weights_.ih.bias;
   step_.input_size = weights_.ih.n_k;
   step_.hidden_size = H_;
@@ -213,7 +211,7 @@ bool ForwardLayer<Real>::project_inputs(size_t s0, size_t s1) {
   for (size_t s = s0; s < s1; ++s)
     for (size_t i = 0; i < active_rows(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
   const Real* bias = scratch_.norm ? nullptr : weights_.ih.bias;
-  const bool go = project<Real>(team_, w_, weights_.ih, bias, scratch_.x, n, shared_.pre);
+  const bool go = project<Real>(team_, w_, weights_.ih, bias, scratch_.x, n, shared_.pre, scratch_.compact_work);
   for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = shared_.pre + i * pass_.n.panel;
   return go;
 }
@@ -243,7 +241,9 @@ size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
 
 template <class Real>
 bool ForwardLayer<Real>::one_step() {
-  if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_) : run_cells(team_, w_, step_))) return false;
+  if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_)
+                      : run_cells(team_, w_, weights_, step_, scratch_.compact_work)))
+    return false;
   return !scratch_.projected || project_h(team_, pass_, task_, n_);
 }
 

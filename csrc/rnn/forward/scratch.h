@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/compact_steps.h"
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
@@ -18,6 +19,9 @@ struct ForwardSizes {
   size_t gate_rows, taped;   // G*H; columns of the gates on the tape
   size_t panel, hr_panel;    // elements of one row in panels: of the gates, of a projection
   size_t norm_work, join_work;
+  size_t compact_k;  // as in compact_work_bytes
+  size_t width;      // W
+  bool compact;      // weights are
   bool norm, projection;
   bool two_passes;  // Sizes::two_passes
   bool extra;       // rows have an OutputExtra
@@ -43,6 +47,8 @@ struct ForwardThreadScratch {
   const Real** x = from.take_if<const Real*>(pre_rows || n.two_passes, std::max(pre_rows, n_rows));
   Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
+  char* compact_work =
+      from.take_if<char>(n.compact, compact_work_bytes(std::max(pre_rows, n_rows), n.compact_k, n.width));
 };
 
 // Of a team: values of its rows.
