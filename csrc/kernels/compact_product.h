@@ -5,8 +5,8 @@
 #pragma once
 
 #include "cells/dispatch.h"
-#include "kernels/multiply.h"
 #include "kernels/compact_steps.h"
+#include "kernels/multiply.h"
 #include "kernels/weights/int8.h"
 
 namespace quadgate {
@@ -16,7 +16,7 @@ namespace {
 // MR rows with NP panels, for n_k of their k from `w` on.
 template <class Storage, int NP, int MR, int NV>
 QG_INLINE void compact_tile(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, size_t row,
-                           Slice ahead) {
+                            Slice ahead) {
   constexpr size_t W = VF::kWidth;
   VF a[NP][MR][NV];
   const float* rows[MR];
@@ -31,22 +31,31 @@ QG_INLINE void compact_tile(const CompactProduct& s, const Storage* w, size_t fi
       for (int v = 0; v < NV; ++v) store(s.lines + (row + r) * s.row_stride + (p * NV + v) * W, a[p][r][v]);
 }
 
-// All rows with one panel or, wherever `w` comes from, a part of it.
-template <class Storage, int NV>
-QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, bool prefetch) {
+// All rows with one panel or a part of it. next: the weights to prefetch meanwhile.
+template <class Storage, int NV, class Next>
+QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, const Next* next) {
   const Parts tiles(s.n_rows, kMaxRows);
-  const Ahead<float, Storage> ahead = {w, static_cast<const Storage*>(prefetch ? s.next : nullptr), tiles.count};
+  const Ahead<float, Next> ahead = {next, next, tiles.count};
   for (size_t t = 0; t < tiles.count; ++t)
     with_constant<kMaxRows>(
         tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-          compact_tile<Storage, 1, decltype(mr)::value, NV>(s, w, first_k, n_k, tiles.begin(t), ahead.slice(t, n_k, NV));
+          compact_tile<Storage, 1, decltype(mr)::value, NV>(s, w, first_k, n_k, tiles.begin(t),
+                                                            ahead.slice(t, n_k, NV));
         });
 }
 
 // The same for weights that have been widened. Compiled once for all types.
 template <int NV>
-QG_OUTLINE void wide_tiles(const CompactProduct& s, size_t first_k, size_t n_k) {
-  compact_tiles<float, NV>(s, s.wide, first_k, n_k, false);
+QG_OUTLINE void wide_tiles(const CompactProduct& s, size_t first_k, size_t n_k, const void* next) {
+  compact_tiles<float, NV>(s, s.wide, first_k, n_k, static_cast<const uint16_t*>(next));
+}
+
+template <class Storage>
+void widen(const void* from, size_t n_lines, int n_vectors, float* to) {
+  const auto* w = static_cast<const Storage*>(from);
+  const size_t line = n_vectors * size_t(VF::kWidth);
+  for (size_t i = 0; i < n_lines; ++i, w += line, to += line)
+    for (int v = 0; v < n_vectors; ++v) store(to + v * VF::kWidth, load_widened<float>(w, v));
 }
 
 // Two tiles read and widen the weights themselves; more of them share what is widened once.
@@ -55,13 +64,14 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   constexpr size_t line = NV * VF::kWidth;
   const auto* w = static_cast<const Storage*>(s.panels);
   if (s.n_panels == 2) return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
-  if (s.n_rows <= size_t(kMaxRows)) return compact_tiles<Storage, NV>(s, w, 0, s.n_k, true);
+  if (s.n_rows <= size_t(kMaxRows))
+    return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   for (size_t k = 0; k < s.n_k; k += kWideK) {
     const size_t n = s.n_k - k < kWideK ? s.n_k - k : kWideK;
     for (size_t i = 0; i < n; ++i, w += line)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) store(s.wide + i * line + v * VF::kWidth, load_widened<float>(w, v));
-    wide_tiles<NV>(s, k, n);
+    wide_tiles<NV>(s, k, n, k + n < s.n_k ? w : s.next);
   }
 }
 

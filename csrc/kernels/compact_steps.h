@@ -28,7 +28,7 @@ struct CompactMatrix {
 // lines += rows @ panels.
 struct CompactProduct {
   const void* panels;  // of n_panels neighbouring panels
-  const void* next;    // the panel that is read next; null if unknown
+  const void* next;    // the panel that is read next
   size_t panel_bytes;
   const float* scales;  // as in CompactMatrix, from the first panel on
   const int32_t* offsets;
@@ -53,6 +53,8 @@ struct CompactFunctions {
   // n floats to n bytes (and more, up to a whole number of 64), and their scale, which is NaN if one is not finite.
   // Null: rows are not quantised.
   void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale);
+  // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
+  void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <type_traits>
 
+#include "cpu/caches.h"
 #include "cpu/dispatch.h"
 #include "memory/carver.h"
 
@@ -25,6 +26,9 @@ template <class Real>
 Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
+
+// Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
+constexpr size_t kCheapBytes = size_t(128) << 10;
 
 // Parameters of a layer's normalisation.
 size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hidden); }
@@ -136,7 +140,7 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
       pack_bias(static_cast<const float*>(scale), to.shape, const_cast<float*>(to.compact.scales));
     }
     pack_compact(weight, type, to.shape, to.n_k, const_cast<void*>(to.compact.panels),
-                const_cast<int32_t*>(to.compact.offsets));
+                 const_cast<int32_t*>(to.compact.offsets));
     if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
   };
   const size_t H = s.hidden, G = s.gates() * H;
@@ -160,9 +164,26 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
 }
 
 template <class Real>
+size_t Weights<Real>::wide_elements(size_t l, bool many_rows) const {
+  if (!functions_.widen) return 0;
+  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
+  const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
+  const bool cheap = sizes.options.weights == WeightType::bfloat16 && !many_rows;
+  return bytes <= (cheap ? kCheapBytes : l2_bytes()) ? n : 0;
+}
+
+template <class Real>
+void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const {
+  if constexpr (std::is_same_v<Real, float>)
+    functions_.widen(static_cast<const char*>(matrix.compact.panels) + block_begin * matrix.compact.panel_bytes,
+                     (block_end - block_begin) * matrix.n_k, int(matrix.shape.vectors()),
+                     to + block_begin * matrix.n_k * matrix.shape.line());
+}
+
+template <class Real>
 void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const {
   if constexpr (std::is_same_v<Real, float>)
-    if (sizes.compact())
+    if (!layer.hh.panels)
       return quadgate::kernels().compact.forward({&step, layer.ih.compact, layer.hh.compact, functions_, work});
   (void)work;
   step.w_ih = layer.ih.panels;
@@ -173,7 +194,7 @@ void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& s
 template <class Real>
 void Weights<Real>::project(const Packed<Real>& matrix, Project<Real>& product, char* work) const {
   if constexpr (std::is_same_v<Real, float>)
-    if (sizes.compact()) return quadgate::kernels().compact.project({&product, matrix.compact, functions_, work});
+    if (!matrix.panels) return quadgate::kernels().compact.project({&product, matrix.compact, functions_, work});
   (void)work;
   product.w_ih = matrix.panels;
   kernels.project(product);

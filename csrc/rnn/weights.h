@@ -17,9 +17,9 @@ namespace quadgate {
 // A matrix in panels, for products in both directions.
 template <class Real>
 struct Packed {
-  Real* panels = nullptr;
+  Real* panels = nullptr;  // null where weights are compact, and not widened for a call
   Real* bias = nullptr;
-  Real* back = nullptr;      // null until a backward pass needs it
+  Real* back = nullptr;        // null until a backward pass needs it
   CompactMatrix compact = {};  // in the place of `panels` where weights are compact; there is no `back` then
   PanelShape shape = {4, 0, 1};
   size_t n_k = 0;                                               // columns
@@ -79,6 +79,11 @@ class Weights {
   size_t compact_work(size_t n_rows) const {
     return sizes.compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
   }
+  // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for many steps:
+  // where floats fit L2, reading them is no slower. 0 if not.
+  size_t wide_elements(size_t l, bool many_rows) const;
+  // Panels of blocks [block_begin, block_end), in float, to their place in `to`.
+  void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
 

@@ -188,7 +188,7 @@ class Network:
         ...     params["weight_ih_l0"] *= 0.5
         """
         before = self._snapshot
-        before.refuse_change()
+        before.refuse_change()  # at the start of the block already
         scratch = {name: value.copy() for name, value in before.params.items()}
         yield scratch
         if scratch.keys() != self._shapes.keys():

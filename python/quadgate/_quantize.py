@@ -37,13 +37,14 @@ class QuantizedSnapshot(Snapshot):
 
     def __init__(self, core: _core.Network, stored: dict[str, Array], weight_type: str) -> None:
         super().__init__(core, {})
-        self.weight_type, self.stored = weight_type, stored
+        self.weight_type: str = weight_type
+        self.stored = stored
         self.forward_tape = self.backward = self.refuse_training
 
     @property
     def params(self) -> Mapping[str, Array]:
         """Copies of the values in float32."""
-        return MappingProxyType(values(self.stored, self.weight_type))
+        return _params.Params(values(self.stored, self.weight_type))
 
     @property
     def held(self) -> Mapping[str, Array]:

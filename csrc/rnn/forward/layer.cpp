@@ -28,6 +28,7 @@ class ForwardLayer {
   bool run();
 
  private:
+  bool widen_weights();
   void set_step();
   void set_strides();
   void set_row(size_t i);
@@ -54,7 +55,7 @@ class ForwardLayer {
   const ForwardTask<Real>& task_;
   const ForwardThreadScratch<Real>& scratch_;
   const ForwardTeamScratch<Real>& shared_;
-  const PackedLayer<Real>& weights_;
+  PackedLayer<Real> weights_;
   const size_t id_;
   const bool reverse_;
   const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
@@ -70,6 +71,7 @@ class ForwardLayer {
 
 template <class Real>
 bool ForwardLayer<Real>::run() {
+  if (!widen_weights()) return false;
   set_step();
   set_strides();
   n_ = active_rows(task_.s0);
@@ -101,6 +103,23 @@ bool ForwardLayer<Real>::run() {
   const size_t n = active_rows(task_.s0);
   if (team_.size > 1) return team_.ranges(n, [&](size_t begin, size_t end) { store_state(begin, end); });
   store_state(0, n);  // a call that is to stop may do so later
+  return true;
+}
+
+// Makes floats of compact weights if that pays for these steps.
+template <class Real>
+bool ForwardLayer<Real>::widen_weights() {
+  const size_t steps = task_.s1 - task_.s0, rows = task_.row1 - task_.row0;
+  if (pass_.n.wide == 0 || steps < 2 || steps * rows < kWideRows || !w_.wide_elements(task_.l, rows > 1)) return true;
+  Packed<Real>&ih = weights_.ih, &hh = weights_.hh;
+  Real *wide_ih = shared_.wide, *wide_hh = wide_ih + ih.n_k * ih.row();
+  if (!team_.ranges(w_.blocks(), [&](size_t begin, size_t end) {
+        w_.widen(ih, begin, end, wide_ih);
+        w_.widen(hh, begin, end, wide_hh);
+      }))
+    return false;
+  ih.panels = wide_ih;
+  hh.panels = wide_hh;
   return true;
 }
 

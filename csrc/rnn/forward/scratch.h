@@ -22,6 +22,7 @@ struct ForwardSizes {
   size_t compact_k;  // as in compact_work_bytes
   size_t width;      // W
   bool compact;      // weights are
+  size_t wide;       // elements of the largest layer that is widened for its steps; 0: none
   bool norm, projection;
   bool two_passes;  // Sizes::two_passes
   bool extra;       // rows have an OutputExtra
@@ -59,6 +60,7 @@ struct ForwardTeamScratch {
   size_t n_rows, pre_rows;
 
   Real* pre = from.take<Real>(pre_rows * n.panel);  // (pre_rows, n_blocks, G, W): input products
+  Real* wide = from.take<Real>(n.wide);             // weight_ih and weight_hh in float
   // (n_rows, R): h after recurrent dropout, of odd and of even steps.
   Real* masked[2] = {from.take_if<Real>(n.masked, n_rows* n.recurrent),
                      from.take_if<Real>(n.masked, n_rows* n.recurrent)};
