@@ -79,9 +79,9 @@ class Weights {
   size_t compact_work(size_t n_rows) const {
     return sizes.compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
   }
-  // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for many steps:
-  // where floats fit L2, reading them is no slower. 0 if not.
-  size_t wide_elements(size_t l, bool many_rows) const;
+  // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for these steps:
+  // where reading floats is no slower. 0 if not.
+  size_t wide_elements(size_t l, size_t rows, size_t steps) const;
   // Panels of blocks [block_begin, block_end), in float, to their place in `to`.
   void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.

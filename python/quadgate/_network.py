@@ -42,7 +42,7 @@ class Snapshot:
         self.forward, self.forward_tape, self.backward = core.forward, core.forward_tape, core.backward
 
     @property
-    def params(self) -> Mapping[str, Array]:
+    def params(self) -> _params.Params:
         """Parameters by name."""
         return self._params
 
@@ -342,6 +342,12 @@ class Network:
         from . import _quantize  # most programs do not need it, and an import need not pay for it
 
         return _quantize.quantized(self, weights)
+
+    def _restored(self: Net, kind: str, arrays: Mapping[str, Array]) -> Net:
+        """Return a network of these options with the arrays that a quantised one stores."""
+        from . import _quantize
+
+        return _quantize.checked(type(self), self._options, kind, arrays)
 
     def _take_stored(self, kind: str, stored: dict[str, Array]) -> None:
         """Take the first parameters, whose matrices are of a compact type."""

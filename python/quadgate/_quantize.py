@@ -25,7 +25,11 @@ __all__ = ["QuantizationError", "quantization_error"]
 Net = TypeVar("Net", bound=Network)
 
 TYPES = ("float16", "bfloat16", "int8")
-STORED = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.uint16), "int8": np.dtype(np.int8)}
+STORED: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.uint16),
+    "bfloat16": np.dtype(np.uint16),
+    "int8": np.dtype(np.int8),
+}
 SCALE = ".scale"  # behind a matrix's name: the float32 scales of its rows
 MOST_COLUMNS = 1 << 17  # of a matrix of int8: 32 bits hold a sum of that many products
 
@@ -42,7 +46,7 @@ class QuantizedSnapshot(Snapshot):
         self.forward_tape = self.backward = self.refuse_training
 
     @property
-    def params(self) -> Mapping[str, Array]:
+    def params(self) -> _params.Params:
         """Copies of the values in float32."""
         return _params.Params(values(self.stored, self.weight_type))
 
@@ -71,14 +75,16 @@ def quantized(net: Net, weights: object) -> Net:
         raise ValueError(f"the network has {net.weight_type} weights already: quantize the float32 network")
     if o.dtype != np.float32:
         raise ValueError(
-            f"quantize needs a float32 network, got {o.dtype}: make one with dtype='float32' and load_state_dict into it"
+            f"quantize needs a float32 network, got {o.dtype}: make one with dtype='float32' and load this one's "
+            "state_dict() into it"
         )
     stored: dict[str, Array] = {}
     for name, value in net.params.items():
         if not is_matrix(name):
             stored[name] = _params.freeze(value)  # a copy: `value` may be a view of all parameters
         elif kind == "int8":
-            stored[name], stored[name + SCALE] = map(_params.freeze, to_int8(value, name))
+            whole, scale = to_int8(value, name)
+            stored[name], stored[name + SCALE] = _params.freeze(whole), _params.freeze(scale)
         else:
             bits = to_float16(value, name) if kind == "float16" else to_bfloat16(value, name)
             stored[name] = _params.freeze(bits)
@@ -97,6 +103,20 @@ def restored(
     return net
 
 
+def checked(of: type[Net], o: Options, kind: str, arrays: Mapping[str, Array]) -> Net:
+    """Return `restored` of arrays from outside. Raises ValueError if they do not fit."""
+    want = shapes(_params.shapes(o), kind)
+    if arrays.keys() != want.keys():
+        raise ValueError(f"{kind} weights need the arrays {', '.join(want)}; got {', '.join(arrays)}")
+    stored = {}
+    for name, (shape, dtype) in want.items():
+        if arrays[name].shape != shape or arrays[name].dtype != dtype:
+            got = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise ValueError(f"{name} must be {dtype} {shape}, got {got}")
+        stored[name] = _params.freeze(np.ascontiguousarray(arrays[name]))
+    return restored(of, o, kind, stored)
+
+
 def core_of(o: Options, kind: str) -> _core.Network:
     """Return a compiled network for weights of a compact type, without parameters."""
     sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
@@ -110,7 +130,7 @@ def is_matrix(name: str) -> bool:
 
 def shapes(plain: Mapping[str, tuple[int, ...]], kind: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Return the shape and type of every array that a network stores, in the core's order."""
-    result = {}
+    result: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for name, shape in plain.items():
         result[name] = shape, STORED[kind] if is_matrix(name) else np.dtype(np.float32)
         if kind == "int8" and is_matrix(name):
@@ -121,9 +141,10 @@ def shapes(plain: Mapping[str, tuple[int, ...]], kind: str) -> dict[str, tuple[t
 def to_float16(value: Array, name: str) -> NDArray[np.uint16]:
     """Return the bits of float32 numbers, rounded to the nearest float16, to even where two are as near."""
     with np.errstate(over="ignore"):
-        result = value.astype(np.float16)
+        result: NDArray[np.float16] = value.astype(np.float16)
     _refuse_infinite(value, result, name, "float16", "bfloat16 has the range of float32")
-    return result.view(np.uint16)
+    bits: NDArray[np.uint16] = result.view(np.uint16)
+    return bits
 
 
 def to_bfloat16(value: Array, name: str) -> NDArray[np.uint16]:
@@ -156,9 +177,12 @@ def _refuse_infinite(value: Array, result: Array, name: str, kind: str, hint: st
 
 def widened(stored: Array, kind: str) -> NDArray[np.float32]:
     """Return the float32 values of bits of float16 or bfloat16, exactly."""
+    result: NDArray[np.float32]
     if kind == "float16":
-        return stored.view(np.float16).astype(np.float32)
-    return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        result = stored.view(np.float16).astype(np.float32)
+    else:
+        result = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return result
 
 
 def values(stored: Mapping[str, Array], kind: str) -> dict[str, Array]:

@@ -251,8 +251,8 @@ def _backward_converted(
     dy_, dcells_ = (None if a is None else _check.plain(a, dtype) for a in (read["dy"], read["dcells"]))
     dstate_ = tuple(None if a is None else _check.plain(a, dtype) for a in parts.values())
     dstate_ = (*dstate_, None, None)[:2]
-    result = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, accumulate, dcells_, norms)
-    result = _check.computed(result)
+    given = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, accumulate, dcells_, norms)
+    result: tuple[Array | None, Array, Array, list[Array]] = _check.computed(given)
     for target, value in zip(targets, copies or [], strict=True):
         target[...] = value
     return result

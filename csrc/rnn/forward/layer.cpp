@@ -110,7 +110,8 @@ bool ForwardLayer<Real>::run() {
 template <class Real>
 bool ForwardLayer<Real>::widen_weights() {
   const size_t steps = task_.s1 - task_.s0, rows = task_.row1 - task_.row0;
-  if (pass_.n.wide == 0 || steps < 2 || steps * rows < kWideRows || !w_.wide_elements(task_.l, rows > 1)) return true;
+  const size_t n = w_.wide_elements(task_.l, rows, steps);
+  if (n == 0 || n > pass_.n.wide) return true;
   Packed<Real>&ih = weights_.ih, &hh = weights_.hh;
   Real *wide_ih = shared_.wide, *wide_hh = wide_ih + ih.n_k * ih.row();
   if (!team_.ranges(w_.blocks(), [&](size_t begin, size_t end) {

@@ -20,8 +20,7 @@ ForwardSizes ForwardPass<Real>::sizes() const {
   n.panel = w_.layer(0, 0).hh.row();
   n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
   n.compact = s_.compact();
-  for (size_t l = 0; l < s_.layers && call_.steps * call_.batch >= kWideRows; ++l)
-    n.wide = std::max(n.wide, w_.wide_elements(l, call_.batch > 1));
+  for (size_t l = 0; l < s_.layers; ++l) n.wide = std::max(n.wide, w_.wide_elements(l, call_.batch, call_.steps));
   n.compact_k = w_.quantized_k();
   n.width = W;
   n.norm = o.layer_norm != LayerNorm::none;

@@ -5,9 +5,6 @@
 
 namespace quadgate {
 
-// Rows of all steps of a call from which on widening the weights for them pays.
-constexpr size_t kWideRows = 16;
-
 // True if the input products of a layer run ahead, many steps' rows at a time; false if they join each step's product
 // as more k.
 template <class Real>
