@@ -151,7 +151,7 @@ def to_bfloat16(value: Array, name: str) -> NDArray[np.uint16]:
     """Return the bits of float32 numbers, rounded to the nearest bfloat16, to even where two are as near."""
     bits = np.ascontiguousarray(value, np.float32).view(np.uint32)
     even = bits >> np.uint32(16) & np.uint32(1)
-    result = ((bits.astype(np.uint64) + 0x7FFF + even) >> 16).astype(np.uint16)
+    result: NDArray[np.uint16] = ((bits.astype(np.uint64) + 0x7FFF + even) >> 16).astype(np.uint16)
     _refuse_infinite(value, widened(result, "bfloat16"), name, "bfloat16", "it is beyond all its numbers")
     return result
 

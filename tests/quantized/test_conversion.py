@@ -81,7 +81,7 @@ def test_what_is_not_finite_is_refused(kind, value):
 
 def test_wrong_arguments():
     lstm = qg.LSTM(3, 4, rng=0)
-    with pytest.raises(ValueError, match="weights must be one of float16, bfloat16, int8"):
+    with pytest.raises(ValueError, match="weights must be 'float16', 'bfloat16' or 'int8'"):
         lstm.quantize("float8")
     with pytest.raises((TypeError, ValueError), match="weights"):
         lstm.quantize(16)
