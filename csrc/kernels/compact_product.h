@@ -64,7 +64,7 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   constexpr size_t line = NV * VF::kWidth;
   const auto* w = static_cast<const Storage*>(s.panels);
   if (s.n_panels == 2) return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
-  if (s.n_rows <= size_t(kMaxRows))
+  if (s.n_rows <= 2 * size_t(kMaxRows))
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   for (size_t k = 0; k < s.n_k; k += kWideK) {
     const size_t n = s.n_k - k < kWideK ? s.n_k - k : kWideK;

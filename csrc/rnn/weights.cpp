@@ -30,7 +30,7 @@ Activation<Real> as(const Activation<double>& f) {
 // Rows of all steps from which on widening the weights of a layer for them pays: where they fit L2 as floats, and where
 // they do not, but multiply-adds take longer than reading; and the most memory that is borrowed for it. Measured in
 // bench/NOTES.md.
-constexpr size_t kWideRows = 16, kManyWideRows = 512, kMostWideBytes = size_t(64) << 20;
+constexpr size_t kWideRows = 16, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
 constexpr size_t kCheapBytes = size_t(128) << 10;
 
