@@ -27,10 +27,10 @@ Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
 
-// Rows of all steps from which on widening the weights of a layer for them pays: where they fit L2 as floats, and where
-// they do not, but multiply-adds take longer than reading; and the most memory that is borrowed for it. Measured in
-// bench/NOTES.md.
-constexpr size_t kWideRows = 16, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
+// Steps from which on widening the weights of a layer for them pays where they fit L2 as floats; rows of all steps from
+// which on it does where they do not, but multiply-adds take longer than reading; and the most memory that is borrowed
+// for it. bench/NOTES.md has the measurements.
+constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
 constexpr size_t kCheapBytes = size_t(128) << 10;
 
@@ -169,7 +169,7 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
 
 template <class Real>
 size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
-  if (!functions_.widen || steps < 2 || steps * rows < kWideRows) return 0;
+  if (!functions_.widen || steps < kWideSteps) return 0;
   const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
   const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
   const bool cheap = sizes.options.weights == WeightType::bfloat16 && rows == 1;
