@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from . import _check, _core, _initial, _masks, _params, _threadpools
 from ._options import Option, Options
+from ._params import Snapshot
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -24,38 +25,6 @@ Net = TypeVar("Net", bound="Network")
 
 PICKLE_FORMAT = 1
 QUANTIZED_FORMAT = 2  # of networks with compact weights
-
-
-class Snapshot:
-    """The parameters of a network at one moment, and the core that computes with them. Nothing in it ever changes."""
-
-    __slots__ = ("_params", "backward", "core", "forward", "forward_tape", "weight_type")
-
-    forward_tape: Callable[..., Any]
-    backward: Callable[..., Any]
-
-    def __init__(self, core: _core.Network, values: Mapping[str, Array]) -> None:
-        self.core = core
-        self._params = values if isinstance(values, _params.Params) else _params.Params(values)
-        self.weight_type: str | None = None  # that of the network
-        # Bound once: a call then costs two attributes and one compiled call.
-        self.forward, self.forward_tape, self.backward = core.forward, core.forward_tape, core.backward
-
-    @property
-    def params(self) -> _params.Params:
-        """Parameters by name."""
-        return self._params
-
-    @property
-    def held(self) -> Mapping[str, Array]:
-        """Arrays that are kept."""
-        return self._params
-
-    def refuse_training(self, *_: Any) -> None:
-        """Raise TypeError where the weights are for inference only."""
-
-    def refuse_change(self) -> None:
-        """Raise TypeError where parameters cannot be replaced."""
 
 
 class Network:
@@ -383,7 +352,8 @@ class Network:
     def __setstate__(self, state: Any) -> None:
         keys = ("options", "params", "generator", "attributes")
         kind = state.get("weight_type") if isinstance(state, dict) else None
-        check_format(state, keys if kind is None else (*keys, "weight_type"), QUANTIZED_FORMAT)
+        newest = PICKLE_FORMAT if kind is None else QUANTIZED_FORMAT
+        check_format(state, keys if kind is None else (*keys, "weight_type"), newest)
         options, attributes = state["options"], state["attributes"]
         if not isinstance(options, dict) or not isinstance(attributes, dict):
             raise ValueError("the options and attributes of a pickle must be dictionaries")

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from . import _check, _core, _params
-from ._network import Network, Snapshot
+from ._params import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
+    from ._network import Network
     from ._options import Options
 
     Array = NDArray[Any]
 
 __all__ = ["QuantizationError", "quantization_error"]
 
-Net = TypeVar("Net", bound=Network)
+Net = TypeVar("Net", bound="Network")
 
 TYPES = ("float16", "bfloat16", "int8")
 STORED: dict[str, np.dtype[Any]] = {
@@ -241,7 +242,7 @@ def quantization_error(net: Network, quantized: Network, x: ArrayLike, **argumen
     True
     """
     for name, value in (("net", net), ("quantized", quantized)):
-        if not isinstance(value, Network):
+        if not isinstance(getattr(value, "_snapshot", None), Snapshot):
             raise TypeError(f"{name} must be an LSTM or RNN, got {_check.shown(value)}")
     call: Any = net
     want = call(x, **arguments)[0]
