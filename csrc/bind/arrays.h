@@ -30,6 +30,8 @@ inline void init_arrays() {
   descriptor<double> = py::dtype::of<double>().release().ptr();
   descriptor<int64_t> = py::dtype::of<int64_t>().release().ptr();
   descriptor<bool> = py::dtype::of<bool>().release().ptr();
+  descriptor<uint16_t> = py::dtype::of<uint16_t>().release().ptr();
+  descriptor<int8_t> = py::dtype::of<int8_t>().release().ptr();
 }
 
 // An uninitialised C-contiguous array. Throws std::bad_alloc (MemoryError) also for a size that no memory could hold.

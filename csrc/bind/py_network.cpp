@@ -3,6 +3,7 @@
 #include "bind/py_network.h"
 
 #include <atomic>
+#include <unordered_set>
 
 #include "bind/gil.h"
 #include "bind/py_options.h"
@@ -92,6 +93,7 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
   if (!copy_resets(a.resets, x, swapped, resets)) return none();
   Masks masks;
   std::vector<py::object> held;
+  if (a.training) refuse_compact(s);
   if (a.training && !read_dropped(a.dropped, s, steps, batch, masks, held)) return none();
   py::object y = output(a.out, x, s.output(), state, a.resets), cells;
   if (!y) return none();
@@ -164,6 +166,7 @@ py::object train(Network& net, py::handle x, py::handle state, py::handle length
 py::object successor(Network& net, py::handle list) { return Object<Network>::make(net.successor(list)); }
 
 py::object network_id(const Network& net) { return number(net.family().id); }
+py::object network_nbytes(const Network& net) { return number(net.nbytes()); }
 
 // Sets an attribute if it still is the expected object. One call, in which no other thread and no signal handler runs;
 // an interrupt could leave a lock of Python's taken.
@@ -211,12 +214,17 @@ auto new_spare() {
 
 }  // namespace
 
+void refuse_compact(const Sizes& s) {
+  if (s.compact()) throw py::type_error("a network of compact weights cannot be trained");
+}
+
 Family::Family(const std::string& dtype, const Sizes& sizes_, bool batch_first_)
     : sizes(sizes_),
       is_double(dtype == "float64"),
       batch_first(batch_first_),
       id(next_id()),
       spare_(is_double ? decltype(spare_)(new_spare<double>()) : decltype(spare_)(new_spare<float>())) {
+  if (is_double && sizes.compact()) throw py::value_error("compact weights are of float32 networks");
   if (!is_double && dtype != "float32") throw py::value_error("dtype must be float32 or float64, not " + dtype);
 }
 
@@ -243,7 +251,58 @@ Network Network::packed(py::handle list) const {
   return result;
 }
 
-Network Network::successor(py::handle list) const { return is_double() ? packed<double>(list) : packed<float>(list); }
+Network Network::packed_compact(py::handle list) const {
+  if (!PyList_CheckExact(list.ptr())) throw py::type_error("parameters must be a list");
+  const Sizes& s = sizes();
+  using Layers = std::vector<LayerParameters<const void*>>;
+  using Highways = std::vector<HighwayParameters<const void*>>;
+  Layers layers(s.states()), scales(s.states());
+  Highways highways(s.layers), highway_scales(s.layers);
+  std::vector<py::object> held;  // keeps them if the list changes while the GIL is released
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list.ptr()); ++i) held.push_back(borrowed(PyList_GET_ITEM(list.ptr(), i)));
+  size_t used = 0;
+  auto next = [&](auto element, size_t rows, size_t cols, int axes) {
+    const View<decltype(element)> v(used < held.size() ? py::handle(held[used++]) : py::handle(Py_None));
+    if (!v || !v.contiguous() || !(axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols)))
+      throw py::value_error("parameters must be C-contiguous arrays of the weights' type and shapes");
+    return static_cast<const void*>(v.data());
+  };
+  // The same places among the scales, in the same order.
+  std::vector<const void**> places;
+  each_parameter<const void*>(s, scales.data(), highway_scales.data(),
+                              [&](const void*& slot, size_t, size_t, int) { places.push_back(&slot); });
+  std::unordered_set<const void*> matrices;
+  for (const auto& l : layers) matrices.insert({&l.weight_ih, &l.weight_hh, &l.weight_hr});
+  for (const auto& h : highways) matrices.insert(&h.weight);
+  size_t n = 0;
+  each_parameter<const void*>(s, layers.data(), highways.data(),
+                              [&](const void*& slot, size_t rows, size_t cols, int axes) {
+                                const void** scale = places[n++];
+                                if (!matrices.count(&slot)) {
+                                  slot = next(float(), rows, cols, axes);
+                                } else if (s.options.weights == WeightType::int8) {
+                                  slot = next(int8_t(), rows, cols, axes);
+                                  *scale = next(float(), rows, 1, 1);
+                                } else {
+                                  slot = next(uint16_t(), rows, cols, axes);
+                                }
+                              });
+  if (used != held.size()) throw py::value_error("wrong number of parameters");
+  Network result(family_);
+  const CoreCall core;
+  result.weights_ =
+      std::make_shared<const Weights<float>>(s, layers.data(), scales.data(), highways.data(), highway_scales.data());
+  return result;
+}
+
+Network Network::successor(py::handle list) const {
+  if (sizes().compact()) return packed_compact(list);
+  return is_double() ? packed<double>(list) : packed<float>(list);
+}
+
+size_t Network::nbytes() const {
+  return is_double() ? weights<double>()->used_bytes() : weights<float>()->used_bytes();
+}
 
 const Network& network_of(py::handle object) {
   if (!Object<Network>::is(object)) throw py::type_error("expected a network");
@@ -254,7 +313,8 @@ void register_network(py::module_& m) {
   static PyMethodDef methods[] = {Method<&successor>::entry("successor"), Method<&infer>::entry("forward"),
                                   Method<&train>::entry("forward_tape"),  Method<&backward>::entry("backward"),
                                   Method<&make_tape>::entry("make_tape"), {}};
-  static PyGetSetDef properties[] = {property<Network, &network_id>("id"), {}};
+  static PyGetSetDef properties[] = {
+      property<Network, &network_id>("id"), property<Network, &network_nbytes>("nbytes"), {}};
   Object<Network>::define(m, "quadgate._core.Network", &create, methods, properties);
   m.def("replace", &replace);
 }

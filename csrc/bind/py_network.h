@@ -43,7 +43,12 @@ class Network {
     return *w;
   }
 
-  // The same network with other parameters: a list of C-contiguous arrays in the order of each_parameter.
+  // Bytes of the packed weights.
+  size_t nbytes() const;
+
+  // The same network with other parameters: a list of C-contiguous arrays in the order of each_parameter. Matrices of
+  // compact weights are arrays of uint16, the bits of float16 or bfloat16, or int8 with the float32 scales of their rows
+  // behind each.
   Network successor(py::handle list) const;
 
   // Multiply-adds of a forward pass over so many rows, times two.
@@ -52,6 +57,7 @@ class Network {
  private:
   template <class Real>
   Network packed(py::handle list) const;
+  Network packed_compact(py::handle list) const;
 
   std::shared_ptr<const Family> family_;
   std::variant<std::monostate, std::shared_ptr<const Weights<float>>, std::shared_ptr<const Weights<double>>> weights_;
@@ -59,6 +65,9 @@ class Network {
 
 // The network that a Python object is. Throws TypeError for any other object.
 const Network& network_of(py::handle object);
+
+// Throws TypeError for a network of compact weights, which no gradient goes back through.
+void refuse_compact(const Sizes& sizes);
 
 void register_network(py::module_& m);
 

@@ -71,6 +71,7 @@ Options read_options(py::handle given) {
   choice("layer_norm", o.layer_norm, std::array<const char*, 3>{"none", "output", "cell"});
   choice("merge", o.merge, std::array<const char*, 4>{"concat", "sum", "mul", "mean"});
   choice("shortcut", o.shortcut, std::array<const char*, 4>{"none", "residual", "highway", "dense"});
+  choice("weights", o.weights, std::array<const char*, 4>{"real", "float16", "bfloat16", "int8"});
   number("layer_norm_eps", o.epsilon);
   number("dropout", o.dropout);
   number("recurrent_dropout", o.recurrent_dropout);

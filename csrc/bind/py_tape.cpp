@@ -206,6 +206,7 @@ py::object backward(Network& net, py::handle tape, py::handle dy, py::handle dst
 }
 
 py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c) {
+  refuse_compact(net.sizes());
   if (!can_fill(net.sizes()))
     throw py::value_error("a tape can be made for a plain network of one layer and direction only");
   return net.is_double() ? make_tape_as<double>(net, x, state, y, gates, c)

@@ -22,6 +22,17 @@ extern const KernelTable table;
 namespace avx512 {
 extern const KernelTable table;
 }
+namespace avx2_f16c {
+extern const CompactFunctions float16;
+}
+namespace avx512_vnni {
+extern const CompactFunctions int8;
+}
+#if defined(QG_AVX_VNNI)
+namespace avx2_vnni {
+extern const CompactFunctions int8;
+}
+#endif
 #endif
 #else
 namespace neon {
@@ -70,6 +81,26 @@ struct Candidate {
 constexpr Candidate kCandidates[] = {
     {&avx512::table, runs_avx512}, {&avx2::table, runs_avx2}, {&baseline::table, runs_anywhere}};
 
+// Bits of instructions on the registers that the table in question needs anyway.
+bool has_f16c() { return has(cpuid(1).ecx, bit(29)); }
+bool has_avx512_vnni() { return has(cpuid(7).ecx, bit(11)); }
+#if defined(QG_AVX_VNNI)
+bool has_avx_vnni() { return has(cpuid(7, 1).eax, bit(4)); }
+#endif
+
+struct Better {
+  const KernelTable* table;
+  WeightType type;
+  bool (*runs)();
+  const CompactFunctions* functions;
+};
+constexpr Better kBetter[] = {
+#if defined(QG_AVX_VNNI)
+    {&avx2::table, WeightType::int8, has_avx_vnni, &avx2_vnni::int8},
+#endif
+    {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8},
+    {&avx2::table, WeightType::float16, has_f16c, &avx2_f16c::float16}};
+
 #else
 
 bool runs_anywhere() { return true; }
@@ -104,6 +135,16 @@ std::string printable(const char* text) {
 }
 
 }  // namespace
+
+std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type) {
+  std::vector<CompactFunctions> all;
+#if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
+  for (const Better& b : kBetter)
+    if (b.table == &table && b.type == type && b.runs()) all.push_back(*b.functions);
+#endif
+  all.push_back(table.compact.of_type[int(type)]);
+  return all;
+}
 
 const KernelTable* kernel_table(const char* name) {
   for (const Candidate& c : kCandidates)

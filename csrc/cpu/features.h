@@ -19,17 +19,17 @@ struct Registers {
 };
 
 // Zeros for a leaf that the processor does not have.
-inline Registers cpuid(uint32_t leaf) {
+inline Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   Registers r;
 #if defined(_MSC_VER)
   int out[4];
   __cpuid(out, 0);
   if (uint32_t(out[0]) >= leaf) {
-    __cpuidex(out, int(leaf), 0);
+    __cpuidex(out, int(leaf), int(subleaf));
     r = {uint32_t(out[0]), uint32_t(out[1]), uint32_t(out[2]), uint32_t(out[3])};
   }
 #else
-  __get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx);
+  __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
 #endif
   return r;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/backward.h"
+#include "kernels/compact.h"
 #include "kernels/forward.h"
 #include "kernels/gradients.h"
 #include "kernels/narrow.h"
@@ -53,10 +54,19 @@ constexpr Kernels<Real> functions() {
           narrow_weight_gradient<Real>};
 }
 
+constexpr CompactKernels compact_functions() {
+  return {compact_forward,
+          compact_project,
+          {{nullptr, nullptr, nullptr},
+           {float_product<Float16>, nullptr, widen<Float16>},
+           {float_product<BFloat16>, nullptr, widen<BFloat16>},
+           {int8_product, quantize_row, nullptr}}};
+}
+
 }  // namespace
 
 extern const KernelTable table;
-const KernelTable table = {QG_ISA_NAME, functions<float>(), functions<double>()};
+const KernelTable table = {QG_ISA_NAME, functions<float>(), functions<double>(), compact_functions()};
 
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -15,6 +15,8 @@
 #pragma once
 
 #include "kernels/vec/vec.h"
+#include "kernels/weights/bfloat16.h"
+#include "kernels/weights/float16.h"
 #include "kernels/weights/real.h"
 
 namespace quadgate {
@@ -42,7 +44,7 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
       if constexpr (NP * MR * NV + NV + 1 <= kRegisters) {  // weights in registers, one row after the other
         Vec<Real> weight[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) weight[v] = load_widened<Real>(weights + v * W);
+        for (int v = 0; v < NV; ++v) weight[v] = load_widened<Real>(weights, v);
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) {
           const Vec<Real> x = set1(a[r][p * a_stride + at]);
@@ -55,7 +57,7 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
         for (int r = 0; r < MR; ++r) x[r] = set1(a[r][p * a_stride + at]);
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
-          const Vec<Real> weight = load_widened<Real>(weights + v * W);
+          const Vec<Real> weight = load_widened<Real>(weights, v);
 #pragma GCC unroll 8
           for (int r = 0; r < MR; ++r) sums[p][r][v] = fma(x[r], weight, sums[p][r][v]);
         }

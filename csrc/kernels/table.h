@@ -1,6 +1,7 @@
 // The table of plain functions that one instruction set exports.
 #pragma once
 
+#include "kernels/compact_steps.h"
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "kernels/train_steps.h"
@@ -39,6 +40,7 @@ struct KernelTable {
   const char* name;  // "baseline", "avx2", "avx512", "neon"
   Kernels<float> f32;
   Kernels<double> f64;
+  CompactKernels compact;
 };
 
 }  // namespace quadgate

@@ -2,39 +2,36 @@
 
 #include <algorithm>
 #include <cstring>
-#include <type_traits>
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
+#include "memory/buffer.h"
+
 namespace quadgate {
 namespace {
 
-// Stores one element, or adds it: gradients alone are added, and they are stored as Real. Another storage type has
-// narrow(Real, Storage&) in its own namespace.
-template <class Real, class Storage>
-void put(Real from, Storage& to, bool add) {
-  if constexpr (std::is_same_v<Real, Storage>)
-    to = add ? to + from : from;
-  else
-    narrow(from, to);
+// Stores one element, or adds it: only gradients are added.
+template <class Real>
+void put(Real from, Real& to, bool add) {
+  to = add ? to + from : from;
 }
 
-template <class Real, class Storage>
-void transpose_tile(const Real* from, size_t, Storage* to, size_t, bool add) {
+template <class Real>
+void transpose_tile(const Real* from, size_t, Real* to, size_t, bool add) {
   put(*from, *to, add);
 }
 
-// Side of the square tiles transposed in SSE registers; for other types and machines, and at the edges, elements are
-// moved one by one.
-template <class Real, class Storage>
+// Side of the square tiles transposed in SSE registers; on other machines, and at the edges, elements are moved one by
+// one.
+template <class Real>
 constexpr size_t kTile = 1;
 #if defined(__SSE2__)
 template <>
-constexpr size_t kTile<float, float> = 4;
+constexpr size_t kTile<float> = 4;
 template <>
-constexpr size_t kTile<double, double> = 2;
+constexpr size_t kTile<double> = 2;
 
 void transpose_tile(const float* from, size_t from_stride, float* to, size_t to_stride, bool add) {
   __m128 r[4];
@@ -60,14 +57,13 @@ void transpose_tile(const double* from, size_t from_stride, double* to, size_t t
 // 256 bytes between them, as in a panel, more would not stay in 32 KB of L1 until all their columns are done.
 constexpr size_t kLines = 96;
 
-template <class Real, class Storage>
-void transpose(const Real* from, size_t from_stride, Storage* to, size_t to_stride, size_t rows, size_t cols,
-               bool add) {
-  constexpr size_t n = kTile<Real, Storage>;
+template <class Real>
+void transpose(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols, bool add) {
+  constexpr size_t n = kTile<Real>;
   const size_t whole_rows = rows / n * n, whole_cols = cols / n * n;
   for (size_t first = 0; first < whole_rows; first += kLines) {
     for (size_t c = 0; c < cols; ++c)  // prefetch destination lines, usually out of cache
-      for (size_t r = first; r < std::min(rows, first + kLines); r += 64 / sizeof(Storage))
+      for (size_t r = first; r < std::min(rows, first + kLines); r += 64 / sizeof(Real))
         __builtin_prefetch(to + c * to_stride + r, 1, 3);
     for (size_t c = 0; c < whole_cols; c += n)
       for (size_t r = first; r < std::min(whole_rows, first + kLines); r += n)
@@ -80,15 +76,65 @@ void transpose(const Real* from, size_t from_stride, Storage* to, size_t to_stri
 
 }  // namespace
 
-template <class Real, class Storage>
-void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Storage* panels) {
+template <class Real>
+void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels) {
   const size_t W = shape.width, V = shape.vectors();
   for (size_t p = 0; p < shape.blocks(); ++p) {
-    Storage* panel = panels + p * n_k * shape.line();
-    if (shape.lanes(p, V - 1) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(Storage));
+    Real* panel = panels + p * n_k * shape.line();
+    if (shape.lanes(p, V - 1) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(Real));
     for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
         transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * W, shape.line(), lanes, n_k, false);
+  }
+}
+
+size_t compact_panel_bytes(WeightType type, const PanelShape& shape, size_t n_k) {
+  if (type != WeightType::int8) return checked_mul(n_k, shape.line() * sizeof(uint16_t));
+  return checked_mul((n_k + kInt8Group - 1) / kInt8Group, shape.line() * kInt8Group);
+}
+
+namespace {
+
+// place(k, v, u): the element of a panel for column k and lane u of vector v.
+template <class Element, class F>
+void pack_elements(const void* weight, const PanelShape& shape, size_t n_k, void* panels, size_t panel_bytes,
+                   F&& place) {
+  std::memset(panels, 0, shape.blocks() * panel_bytes);
+  for (size_t p = 0; p < shape.blocks(); ++p) {
+    auto* panel = reinterpret_cast<Element*>(static_cast<char*>(panels) + p * panel_bytes);
+    for (size_t v = 0; v < shape.vectors(); ++v) {
+      const Element* from = static_cast<const Element*>(weight) + shape.row(p, v) * n_k;
+      const size_t lanes = shape.lanes(p, v);
+      for (size_t k = 0; k < n_k; ++k)
+        for (size_t u = 0; u < lanes; ++u) panel[place(k, v, u)] = from[u * n_k + k];
+    }
+  }
+}
+
+}  // namespace
+
+void pack_compact(const void* weight, WeightType type, const PanelShape& shape, size_t n_k, void* panels,
+                  int32_t* offsets) {
+  const size_t W = shape.width, V = shape.vectors(), bytes = compact_panel_bytes(type, shape, n_k), group = kInt8Group;
+  if (type == WeightType::float16) {
+    pack_elements<uint16_t>(weight, shape, n_k, panels, bytes,
+                            [=](size_t k, size_t v, size_t u) { return (k * V + v) * W + u; });
+  } else if (type == WeightType::bfloat16) {
+    pack_elements<uint16_t>(weight, shape, n_k, panels, bytes,
+                            [=](size_t k, size_t v, size_t u) { return ((k * (V / 2) + v / 2) * W + u) * 2 + v % 2; });
+  } else {
+    pack_elements<int8_t>(weight, shape, n_k, panels, bytes, [=](size_t k, size_t v, size_t u) {
+      return ((k / group * V + v) * W + u) * group + k % group;
+    });
+    std::memset(offsets, 0, shape.blocks() * shape.line() * sizeof(int32_t));
+    for (size_t p = 0; p < shape.blocks(); ++p)
+      for (size_t v = 0; v < V; ++v)
+        for (size_t u = 0; u < shape.lanes(p, v); ++u) {
+          const int8_t* row = static_cast<const int8_t*>(weight) + (shape.row(p, v) + u) * n_k;
+          int32_t sum = 0;
+          for (size_t k = 0; k < n_k; ++k) sum += row[k];
+          offsets[(p * V + v) * W + u] = -128 * sum;
+        }
   }
 }
 
@@ -151,7 +197,7 @@ void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_
 }
 
 #define QG_INSTANTIATE(Real)                                                                                       \
-  template void pack_panels<Real, Real>(const Real*, const PanelShape&, size_t, Real*);                            \
+  template void pack_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                                  \
   template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                            \
   template void pack_back_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                             \
   template void unpack_panels<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool,  \

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/layouts.h"
+#include "kernels/weights/storage.h"
 
 namespace quadgate {
 
@@ -37,12 +39,19 @@ struct PanelShape {
   size_t row_in_gate(size_t p, size_t v) const { return (p * row_blocks() + v % row_blocks()) * width; }
 };
 
-// Real: the arithmetic type; Storage: the type that packed weights are stored in, today always Real. Lines are of
-// shape.vectors() vectors V.
+// Real: the arithmetic type. Lines are of shape.vectors() vectors V.
 
 // weight (total, K), row-major, to panels (blocks, K, V, W); missing lanes become 0.
-template <class Real, class Storage>
-void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Storage* panels);
+template <class Real>
+void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels);
+
+// Bytes of one panel of a compact type (kernels/compact_steps.h has the layouts).
+size_t compact_panel_bytes(WeightType type, const PanelShape& shape, size_t n_k);
+
+// weight (total, K) of a compact type, row-major, to panels; missing lanes become 0. Of int8 also the offsets, in panels
+// like a bias.
+void pack_compact(const void* weight, WeightType type, const PanelShape& shape, size_t n_k, void* panels,
+                 int32_t* offsets);
 
 // bias (total) or null (all zero) to (blocks, V, W).
 template <class Real>

@@ -59,7 +59,8 @@ void join_forward(const Weights<Real>& w, size_t l, const JoinRow<Real>* rows, s
   if (s.highway(l)) {
     const Real* in[kJoinRows];
     for (size_t i = 0; i < n; ++i) in[i] = rows[i].in;
-    w.kernels.project({gate.panels, gate.bias, O, in, work, n, gate.shape.blocks(), 0, gate.shape.blocks()});
+    Project<Real> product = {nullptr, gate.bias, O, in, work, n, gate.shape.blocks(), 0, gate.shape.blocks()};
+    w.project(gate, product, reinterpret_cast<char*>(work + kJoinRows * gate.row()));
   }
   for (size_t i = 0; i < n; ++i) {
     const JoinRow<Real>& row = rows[i];

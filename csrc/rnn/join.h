@@ -54,7 +54,7 @@ void join_backward(const Weights<Real>& w, size_t l, const JoinBackwardRow<Real>
 template <class Real>
 size_t join_work(const Weights<Real>& w) {
   const PanelShape shape = {1, w.sizes.output(), w.kernels.width};
-  return kJoinRows * shape.blocks() * shape.line();
+  return kJoinRows * shape.blocks() * shape.line() + w.compact_work(kJoinRows) / sizeof(Real);
 }
 
 }  // namespace quadgate

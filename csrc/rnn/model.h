@@ -6,6 +6,7 @@
 
 #include "cells/cells.h"
 #include "kernels/steps.h"
+#include "kernels/weights/storage.h"
 
 namespace quadgate {
 
@@ -27,6 +28,7 @@ struct Options {
   Merge merge = Merge::concat;
   Shortcut shortcut = Shortcut::none;
   double dropout = 0, recurrent_dropout = 0, weight_drop = 0;  // of the training pass
+  WeightType weights = WeightType::real;                       // compact: of float32 networks, for inference only
 
   bool plain_cell() const {
     return cell.gate.function == kSigmoid && cell.cell.function == kTanh && cell.output.function == kTanh &&
@@ -65,6 +67,7 @@ struct Sizes {
   bool reverse(size_t direction) const { return direction == 1 || options.reverse; }
   // True if every layer takes the steps in the order of time.
   bool forward_only() const { return directions == 1 && !options.reverse; }
+  bool compact() const { return options.weights != WeightType::real; }
   // True if a step needs a second pass, which may begin only when all units have done the first.
   bool two_passes() const { return options.projection || options.layer_norm != LayerNorm::none; }
 };

@@ -1,7 +1,9 @@
 #include "rnn/stream.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "cpu/dispatch.h"
 #include "parallel/pool.h"
 #include "rnn/forward/forward.h"
 
@@ -14,6 +16,11 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
     h_[i].resize_zero(checked_mul(sizes.layers, batch, R));
     c_[i].resize_zero(checked_mul(sizes.layers, batch, H));
     rows_[i].resize_discard(sizes.layers * batch);
+  }
+  if (sizes.compact()) {
+    const bool quantized = sizes.options.weights == WeightType::int8;
+    const size_t widest = std::max({sizes.input, sizes.input_of(sizes.layers - 1), R, sizes.hidden});
+    compact_work_.resize_discard(compact_work_bytes(batch, quantized ? widest : 0, kernels().f32.width));
   }
   for (int now = 0; now < 2; ++now)
     for (size_t l = 0; l < sizes.layers; ++l)
@@ -56,8 +63,6 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   for (size_t l = 0; l < sizes_.layers; ++l) {
     const PackedLayer<Real>& p = w.layer(l, 0);
     ForwardStep<Real> step = {};
-    step.w_ih = p.ih.panels;
-    step.w_hh = p.hh.panels;
     step.bias = p.ih.bias;
     step.input_size = p.ih.n_k;
     step.hidden_size = sizes_.hidden;
@@ -68,7 +73,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     step.descending = now_ == 1;
     step.options = w.cell_options();
     step.peephole = p.peephole;
-    w.kernels.forward(step);
+    w.forward(p, step, compact_work_.data());
   }
   now_ = 1 - now_;
   return true;

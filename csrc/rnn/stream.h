@@ -41,6 +41,7 @@ class Stream {
   size_t batch_;
   Buffer<Real> h_[2], c_[2];  // now and next: a step that fails leaves `now` alone
   int now_ = 0;
+  Buffer<char> compact_work_;
   Buffer<ForwardRow<Real>> rows_[2];  // (L,B) for now_ = 0 and 1, complete but for x of layer 0 and y_copy of the last
   int threads_asked_ = 0;
   bool small_ = false;

@@ -1,7 +1,10 @@
 #include "rnn/weights.h"
 
+#include <algorithm>
 #include <mutex>
+#include <type_traits>
 
+#include "cpu/caches.h"
 #include "cpu/dispatch.h"
 #include "memory/carver.h"
 
@@ -23,6 +26,13 @@ template <class Real>
 Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
+
+// Steps from which on widening the weights of a layer for them pays where they fit L2 as floats; rows of all steps from
+// which on it does where they do not, but multiply-adds take longer than reading; and the most memory that is borrowed
+// for it. bench/NOTES.md has the measurements.
+constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
+// Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
+constexpr size_t kCheapBytes = size_t(128) << 10;
 
 // Parameters of a layer's normalisation.
 size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hidden); }
@@ -65,7 +75,16 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   }
   auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
-      p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
+      if (!s.compact()) {
+        p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
+        return;
+      }
+      const bool scaled = s.options.weights == WeightType::int8;
+      p.compact.panel_bytes = compact_panel_bytes(s.options.weights, p.shape, p.n_k);
+      p.compact.panels = pieces.take<char>(checked_mul(p.shape.blocks(), p.compact.panel_bytes));
+      p.compact.scales = pieces.take_if<float>(scaled, p.row());
+      p.compact.offsets = pieces.take_if<int32_t>(scaled, p.row());
+      p.compact.n_k = p.n_k;
     });
     each_packed([&](Packed<Real>& p, bool biased) {
       if (biased) p.bias = pieces.take<Real>(p.row());
@@ -110,6 +129,80 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const Real*>* param
   }
   for (size_t l = 0; l < s.layers; ++l)
     if (highways_[l].n_k) pack(highways[l].weight, highways[l].bias, highways_[l]);
+}
+
+template <class Real>
+Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* params,
+                       const LayerParameters<const void*>* scales, const HighwayParameters<const void*>* highways,
+                       const HighwayParameters<const void*>* highway_scales)
+    : Weights(s, false) {
+  const WeightType type = s.options.weights;
+  functions_ = compact_functions(quadgate::kernels(), type).front();
+  auto pack = [&](const void* weight, const void* scale, const void* bias, Packed<Real>& to) {
+    if (type == WeightType::int8) {
+      quantized_k_ = std::max(quantized_k_, to.n_k);
+      pack_bias(static_cast<const float*>(scale), to.shape, const_cast<float*>(to.compact.scales));
+    }
+    pack_compact(weight, type, to.shape, to.n_k, const_cast<void*>(to.compact.panels),
+                 const_cast<int32_t*>(to.compact.offsets));
+    if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
+  };
+  const size_t H = s.hidden, G = s.gates() * H;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    PackedLayer<Real>& p = layers_[i];
+    const LayerParameters<const void*>& from = params[i];
+    pack(from.weight_ih, scales[i].weight_ih, from.bias, p.ih);
+    pack(from.weight_hh, scales[i].weight_hh, nullptr, p.hh);
+    if (p.hr.n_k) pack(from.weight_hr, scales[i].weight_hr, nullptr, p.hr);
+    auto copy = [](const void* values, size_t n, Real* to) {
+      std::copy_n(static_cast<const Real*>(values), n, to);
+      return to + n;
+    };
+    if (p.peephole) copy(from.peephole, 3 * H, p.peephole);
+    if (!p.norm.gain_ih) continue;
+    Real* to = copy(from.norm_ih, G, const_cast<Real*>(p.norm.gain_ih));
+    copy(from.norm_c, 2 * H, copy(from.norm_hh, G, to));
+  }
+  for (size_t l = 0; l < s.layers; ++l)
+    if (highways_[l].n_k) pack(highways[l].weight, highway_scales[l].weight, highways[l].bias, highways_[l]);
+}
+
+template <class Real>
+size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
+  if (!functions_.widen || steps < kWideSteps) return 0;
+  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
+  const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
+  const bool cheap = sizes.options.weights == WeightType::bfloat16 && rows == 1;
+  const bool bound = rows > kernels.max_rows && steps * rows >= kManyWideRows;  // by arithmetic
+  return bytes <= (cheap ? kCheapBytes : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
+}
+
+template <class Real>
+void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const {
+  if constexpr (std::is_same_v<Real, float>)
+    functions_.widen(static_cast<const char*>(matrix.compact.panels) + block_begin * matrix.compact.panel_bytes,
+                     (block_end - block_begin) * matrix.n_k, int(matrix.shape.vectors()),
+                     to + block_begin * matrix.n_k * matrix.shape.line());
+}
+
+template <class Real>
+void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const {
+  if constexpr (std::is_same_v<Real, float>)
+    if (!layer.hh.panels)
+      return quadgate::kernels().compact.forward({&step, layer.ih.compact, layer.hh.compact, functions_, work});
+  (void)work;
+  step.w_ih = layer.ih.panels;
+  step.w_hh = layer.hh.panels;
+  kernels.forward(step);
+}
+
+template <class Real>
+void Weights<Real>::project(const Packed<Real>& matrix, Project<Real>& product, char* work) const {
+  if constexpr (std::is_same_v<Real, float>)
+    if (!matrix.panels) return quadgate::kernels().compact.project({&product, matrix.compact, functions_, work});
+  (void)work;
+  product.w_ih = matrix.panels;
+  kernels.project(product);
 }
 
 template <class Real>

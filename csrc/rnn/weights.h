@@ -17,9 +17,10 @@ namespace quadgate {
 // A matrix in panels, for products in both directions.
 template <class Real>
 struct Packed {
-  Real* panels = nullptr;
+  Real* panels = nullptr;  // null where weights are compact, and not widened for a call
   Real* bias = nullptr;
-  Real* back = nullptr;  // null until a backward pass needs it
+  Real* back = nullptr;        // null until a backward pass needs it
+  CompactMatrix compact = {};  // in the place of `panels` where weights are compact; there is no `back` then
   PanelShape shape = {4, 0, 1};
   size_t n_k = 0;                                               // columns
   size_t row() const { return shape.blocks() * shape.line(); }  // elements of one k, or of one row of a product
@@ -43,6 +44,11 @@ class Weights {
   Weights(const Sizes& sizes, const LayerParameters<const Real*>* params,
           const HighwayParameters<const Real*>* highways);
 
+  // Compact weights of a float32 network. Matrices are of the stored type, all else of float; scales: the same, with a
+  // float for each row of a matrix of int8.
+  Weights(const Sizes& sizes, const LayerParameters<const void*>* params, const LayerParameters<const void*>* scales,
+          const HighwayParameters<const void*>* highways, const HighwayParameters<const void*>* highway_scales);
+
   // The same with parts of each hh dropped, the others scaled up by 1 / (1 - rate). dropped: states() pointers to
   // (G*H, R) bytes, 1 where dropped.
   Weights(const Weights& whole, const std::vector<const unsigned char*>& dropped, double rate);
@@ -56,10 +62,28 @@ class Weights {
 
   ~Weights() { delete back_panels_.load(std::memory_order_relaxed); }
 
+  // Without what a buffer has to spare.
+  size_t used_bytes() const {
+    const Buffer<Real>* back = back_panels_.load(std::memory_order_acquire);
+    return (panels_.size() + (back ? back->size() : 0)) * sizeof(Real);
+  }
   size_t bytes() const {
     const Buffer<Real>* back = back_panels_.load(std::memory_order_acquire);
     return (panels_.capacity() + (back ? back->capacity() : 0)) * sizeof(Real);
   }
+  // The step of a layer, complete but for its weights, and any other product with a packed matrix, by the kernel of the
+  // weights' type. work: compact_work(step.n_rows) bytes; null where that is 0.
+  void forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const;
+  void project(const Packed<Real>& matrix, Project<Real>& product, char* work) const;
+  size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0
+  size_t compact_work(size_t n_rows) const {
+    return sizes.compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
+  }
+  // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for these steps:
+  // where reading floats is no slower. 0 if not.
+  size_t wide_elements(size_t l, size_t rows, size_t steps) const;
+  // Panels of blocks [block_begin, block_end), in float, to their place in `to`.
+  void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
 
@@ -70,6 +94,8 @@ class Weights {
 
   CellOptions<Real> cell_options_;
   bool plain_;
+  CompactFunctions functions_ = {};
+  size_t quantized_k_ = 0;
   size_t blocks_;
   Buffer<Real> panels_;
   mutable std::vector<PackedLayer<Real>> layers_;

@@ -38,6 +38,7 @@ __all__ = [
     "onnx",
     "pad_sequences",
     "plot",
+    "quantization_error",
     "reference",
     "save",
     "set_num_threads",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from . import io, onnx, plot, reference, train
     from ._explore import explore
     from ._masking import pad_sequences, unpad
+    from ._quantize import quantization_error
     from .io import load, save
 
 # Name -> module, or module and function: most programs do not need them, and an import need not pay for them.
@@ -63,6 +65,7 @@ _LAZY = {
     "train": ".train",
     "torch": ".torch",  # not in __all__: it needs the package torch
     "pad_sequences": "._masking:pad_sequences",
+    "quantization_error": "._quantize:quantization_error",
     "unpad": "._masking:unpad",
 }
 

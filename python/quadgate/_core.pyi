@@ -50,6 +50,8 @@ class Network:
     ) -> Self: ...
     @property
     def id(self) -> int: ...  # the same for all successors
+    @property
+    def nbytes(self) -> int: ...  # of the packed weights
     def successor(self, params: list[_Array], /) -> Network: ...  # the same with other parameters
     def forward(
         self, x: object, state: object, lengths: object, out: object, resets: object, cells: bool, /

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import _check, _core, _initial, _masks, _params, _threadpools
 from ._options import Option, Options
+from ._params import Snapshot
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -22,18 +24,7 @@ if TYPE_CHECKING:
 Net = TypeVar("Net", bound="Network")
 
 PICKLE_FORMAT = 1
-
-
-class Snapshot:
-    """The parameters of a network at one moment, and the core that computes with them. Nothing in it ever changes."""
-
-    __slots__ = ("backward", "core", "forward", "forward_tape", "params")
-
-    def __init__(self, core: _core.Network, values: Mapping[str, Array]) -> None:
-        self.core = core
-        self.params = values if isinstance(values, _params.Params) else _params.Params(values)
-        # Bound once: a call then costs two attributes and one compiled call.
-        self.forward, self.forward_tape, self.backward = core.forward, core.forward_tape, core.backward
+QUANTIZED_FORMAT = 2  # of networks with compact weights
 
 
 class Network:
@@ -131,6 +122,8 @@ class Network:
         ``layer_norm`` the gains ``norm_ih_l{k}`` and ``norm_hh_l{k}`` (4H,) and ``norm_c_l{k}`` (2, H), gain and bias.
         With ``shortcut="highway"``, for k >= 1, ``weight_highway_l{k}`` (O, O) and ``bias_highway_l{k}`` (O,).
 
+        Of a quantised network (see `quantize`) they are float32 copies of the values, made anew each time.
+
         R is P with a projection, else H. O is a layer's output: D*R, or R if ``merge`` is not "concat".
         "in" is I for layer 0 and O for the others; with ``shortcut="dense"`` it is I + k*O. With ``coupled`` the rows
         of f are there, and without effect.
@@ -164,6 +157,7 @@ class Network:
         ...     params["weight_ih_l0"] *= 0.5
         """
         before = self._snapshot
+        before.refuse_change()  # at the start of the block already
         scratch = {name: value.copy() for name, value in before.params.items()}
         yield scratch
         if scratch.keys() != self._shapes.keys():
@@ -205,6 +199,7 @@ class Network:
         TypeError, ValueError
             If a name is missing, unknown or doubled, or an array is wrong. Nothing has changed then.
         """
+        self._snapshot.refuse_change()
         self._commit(_params.read(values, self._shapes, self._options.dtype, prefix))
 
     @classmethod
@@ -257,41 +252,125 @@ class Network:
     @property
     def num_parameters(self) -> int:
         """Number of elements of all parameters, with one bias for each gate and unit."""
-        return sum(value.size for value in self._snapshot.params.values())
+        return sum(math.prod(shape) for shape in self._shapes.values())
+
+    @property
+    def weight_type(self) -> str:
+        """Type that the matrices are stored in: "float32" or "float64", or what `quantize` was given."""
+        return self._snapshot.weight_type or self._options.dtype.name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the weights take: the parameters, and the packed ones that calls read.
+
+        Training packs them for its backward pass, too, which then counts.
+        """
+        now = self._snapshot
+        return sum(value.nbytes for value in now.held.values()) + now.core.nbytes
+
+    def quantize(self: Net, weights: str) -> Net:
+        """Return a network for inference and streams whose weights take fewer bytes.
+
+        x, y, the state, the biases and the cell stay float32; the matrices (``weight_...``) are stored smaller.
+
+        Parameters
+        ----------
+        weights : "float16", "bfloat16" or "int8"
+            "float16" and "bfloat16": each weight is rounded to the nearest number of that type, to even where two are
+            as near, and multiplied in float32. "int8": integers from -127 to 127 with one scale for each row of a
+            matrix; each row of x and of h is quantised the same way at each step, with a scale of its own, and
+            products are summed in integers, exactly.
+
+        Returns
+        -------
+        LSTM or RNN
+            Of the same class and options. Calls, streams, pickles, copies and `quadgate.save` work as before; training
+            and changes of parameters raise TypeError. It shares nothing with this network, which does not change.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``weights`` is none of these, or the network is quantised already or float64.
+        ValueError
+            If a weight is NaN or infinite, or too large for the type; the message names the parameter.
+
+        Notes
+        -----
+        Results do not depend on the batch that a row is in, on the number of threads or on how a sequence is cut, as
+        without quantisation. `quadgate.quantization_error` measures the change of y.
+
+        Examples
+        --------
+        >>> lstm = quadgate.LSTM(64, 128, rng=0)
+        >>> half = lstm.quantize("float16")
+        >>> half
+        LSTM(64, 128, dtype='float32', weight_type='float16')
+        >>> half.nbytes / lstm.nbytes < 0.55
+        True
+        """
+        from . import _quantize  # most programs do not need it, and an import need not pay for it
+
+        return _quantize.quantized(self, weights)
+
+    def _restored(self: Net, kind: str, arrays: Mapping[str, Array]) -> Net:
+        """Return a network of these options with the arrays that a quantised one stores."""
+        from . import _quantize
+
+        return _quantize.checked(type(self), self._options, kind, arrays)
+
+    def _take_stored(self, kind: str, stored: dict[str, Array]) -> None:
+        """Take the first parameters, whose matrices are of a compact type."""
+        from . import _quantize
+
+        core = _quantize.core_of(self._options, kind).successor(list(stored.values()))
+        self._snapshot = _quantize.QuantizedSnapshot(core, stored, kind)
+        _threadpools.meet_threadpoolctl()
 
     def __repr__(self) -> str:
         changed = self._options.changed()
         if changed.get("nonlinearity") == "tanh":  # an RNN's default
             del changed["nonlinearity"]
         changed["dtype"] = self._options.dtype.name
+        if self._snapshot.weight_type:
+            changed["weight_type"] = self._snapshot.weight_type
         sizes = (str(self._options.input_size), str(self._options.hidden_size))
         return f"{type(self).__name__}({', '.join((*sizes, *(f'{k}={v!r}' for k, v in changed.items())))})"
 
     def __getstate__(self) -> dict[str, Any]:
         with self._own_lock():  # another thread could be drawing
             generator = None if self._generator is None else self._generator.bit_generator.state
-        return {
-            "format": PICKLE_FORMAT,
+        now = self._snapshot
+        state = {
+            "format": QUANTIZED_FORMAT if now.weight_type else PICKLE_FORMAT,
             "options": self._options.arguments(),
-            "params": {name: _params.pack(value) for name, value in self._snapshot.params.items()},
+            "params": {name: _params.pack(value) for name, value in now.held.items()},
             "generator": generator,
             "attributes": dict(getattr(self, "__dict__", {})),  # of a subclass
         }
+        return {**state, "weight_type": now.weight_type} if now.weight_type else state
 
     def __setstate__(self, state: Any) -> None:
-        check_format(state, ("options", "params", "generator", "attributes"))
+        keys = ("options", "params", "generator", "attributes")
+        kind = state.get("weight_type") if isinstance(state, dict) else None
+        newest = PICKLE_FORMAT if kind is None else QUANTIZED_FORMAT
+        check_format(state, keys if kind is None else (*keys, "weight_type"), newest)
         options, attributes = state["options"], state["attributes"]
         if not isinstance(options, dict) or not isinstance(attributes, dict):
             raise ValueError("the options and attributes of a pickle must be dictionaries")
         o = Options.of(options)
         if o.elman != self._elman:
             raise ValueError(f"a pickle of another kind of network than {type(self).__name__}")
-        shapes, items = _params.shapes(o), state["params"]
+        shapes, items = {name: (shape, o.dtype) for name, shape in _params.shapes(o).items()}, state["params"]
+        if kind is not None:
+            from . import _quantize
+
+            _check.choice(kind, "weight_type", _quantize.TYPES)
+            shapes = _quantize.shapes(_params.shapes(o), kind)
         if not isinstance(items, dict) or items.keys() != shapes.keys():
             raise ValueError("the parameters of a pickle do not fit its options")
-        values = {name: _params.unpack(items[name], name, shape, o.dtype) for name, shape in shapes.items()}
+        values = {name: _params.unpack(items[name], name, *form) for name, form in shapes.items()}
         generator = None
-        if _masks.plan(o):
+        if _masks.plan(o) and kind is None:
             bits = np.random.PCG64(0)
             try:
                 bits.state = state["generator"]
@@ -302,7 +381,10 @@ class Network:
             raise ValueError(f"the pickle of a {type(self).__name__} must have no attributes, got {len(attributes)}")
         self._configure(o)
         self._generator = generator
-        self._start(values)
+        if kind is None:
+            self._start(values)
+        else:
+            self._take_stored(kind, values)
         if attributes:
             self.__dict__.update(attributes)  # never our own, which are no part of it
 
@@ -331,14 +413,12 @@ class Network:
             raise RuntimeError("the parameters were changed by other means within a writable() block")
 
 
-def check_format(state: Any, keys: tuple[str, ...]) -> None:
+def check_format(state: Any, keys: tuple[str, ...], newest: int = PICKLE_FORMAT) -> None:
     """Raise ValueError if this is not the state of a pickle that this version can read."""
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise ValueError("this is no pickle of quadgate, or it is damaged")
-    if state["format"] > PICKLE_FORMAT:
-        raise ValueError(
-            f"the pickle has format {state['format']}, of a newer quadgate: this one reads {PICKLE_FORMAT}"
-        )
+    if state["format"] > newest:
+        raise ValueError(f"the pickle has format {state['format']}, of a newer quadgate: this one reads {newest}")
     if state.keys() != {"format", *keys}:
         raise ValueError(f"the pickle must have {', '.join(keys)}, got {', '.join(map(str, state))}")
 

@@ -1,15 +1,15 @@
-"""Parameters: names and shapes, read-only copies, state dicts, and their form in pickles."""
+"""Parameters: names and shapes, read-only copies, snapshots, state dicts, and their form in pickles."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _check
+from . import _check, _core
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,6 +144,38 @@ class Params(Mapping[str, "Array"]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Params, (dict(self._by_name),)
+
+
+class Snapshot:
+    """The parameters of a network at one moment, and the core that computes with them. Nothing in it ever changes."""
+
+    __slots__ = ("_params", "backward", "core", "forward", "forward_tape", "weight_type")
+
+    forward_tape: Callable[..., Any]
+    backward: Callable[..., Any]
+
+    def __init__(self, core: _core.Network, values: Mapping[str, Array]) -> None:
+        self.core = core
+        self._params = values if isinstance(values, Params) else Params(values)
+        self.weight_type: str | None = None  # that of the network
+        # Bound once: a call then costs two attributes and one compiled call.
+        self.forward, self.forward_tape, self.backward = core.forward, core.forward_tape, core.backward
+
+    @property
+    def params(self) -> Params:
+        """Parameters by name."""
+        return self._params
+
+    @property
+    def held(self) -> Mapping[str, Array]:
+        """Arrays that are kept."""
+        return self._params
+
+    def refuse_training(self, *_: Any) -> None:
+        """Raise TypeError where the weights are for inference only."""
+
+    def refuse_change(self) -> None:
+        """Raise TypeError where parameters cannot be replaced."""
 
 
 def _address(value: Array) -> int:

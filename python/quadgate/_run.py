@@ -86,6 +86,7 @@ def train(
 
     With `rows_of` = (begin, end, total) masks are drawn for a batch of `total` rows, and x has those from begin to end.
     """
+    net._snapshot.refuse_training()
     cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
     a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
     if rng is not None:
@@ -152,6 +153,7 @@ def backward(
     alone: str | None = None,
 ) -> tuple[Array | None, Array, Array, NamedGrads]:
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
+    net._snapshot.refuse_training()
     if type(tape) is not Tape:
         raise TypeError(f"tape must be the last result of forward, got {type(tape).__name__}")
     if dy is None and dcells is None and _all_none(dstate):
@@ -249,8 +251,8 @@ def _backward_converted(
     dy_, dcells_ = (None if a is None else _check.plain(a, dtype) for a in (read["dy"], read["dcells"]))
     dstate_ = tuple(None if a is None else _check.plain(a, dtype) for a in parts.values())
     dstate_ = (*dstate_, None, None)[:2]
-    result = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, accumulate, dcells_, norms)
-    result = _check.computed(result)
+    given = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, accumulate, dcells_, norms)
+    result: tuple[Array | None, Array, Array, list[Array]] = _check.computed(given)
     for target, value in zip(targets, copies or [], strict=True):
         target[...] = value
     return result

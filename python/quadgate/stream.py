@@ -13,8 +13,8 @@ from ._network import PICKLE_FORMAT, Network, check_format
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ._network import Snapshot
     from ._options import Options
+    from ._params import Snapshot
 
     Array = NDArray[Any]
 

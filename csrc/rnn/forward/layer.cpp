@@ -28,6 +28,7 @@ class ForwardLayer {
   bool run();
 
  private:
+  bool widen_weights();
   void set_step();
   void set_strides();
   void set_row(size_t i);
@@ -54,7 +55,7 @@ class ForwardLayer {
   const ForwardTask<Real>& task_;
   const ForwardThreadScratch<Real>& scratch_;
   const ForwardTeamScratch<Real>& shared_;
-  const PackedLayer<Real>& weights_;
+  PackedLayer<Real> weights_;
   const size_t id_;
   const bool reverse_;
   const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
@@ -70,6 +71,7 @@ class ForwardLayer {
 
 template <class Real>
 bool ForwardLayer<Real>::run() {
+  if (!widen_weights()) return false;
   set_step();
   set_strides();
   n_ = active_rows(task_.s0);
@@ -104,11 +106,27 @@ bool ForwardLayer<Real>::run() {
   return true;
 }
 
+// Makes floats of compact weights if that pays for these steps.
+template <class Real>
+bool ForwardLayer<Real>::widen_weights() {
+  const size_t steps = task_.s1 - task_.s0, rows = task_.row1 - task_.row0;
+  const size_t n = w_.wide_elements(task_.l, rows, steps);
+  if (n == 0 || n > pass_.n.wide) return true;
+  Packed<Real>&ih = weights_.ih, &hh = weights_.hh;
+  Real *wide_ih = shared_.wide, *wide_hh = wide_ih + ih.n_k * ih.row();
+  if (!team_.ranges(w_.blocks(), [&](size_t begin, size_t end) {
+        w_.widen(ih, begin, end, wide_ih);
+        w_.widen(hh, begin, end, wide_hh);
+      }))
+    return false;
+  ih.panels = wide_ih;
+  hh.panels = wide_hh;
+  return true;
+}
+
 // All of a step that does not change from one to the next.
 template <class Real>
 void ForwardLayer<Real>::set_step() {
-  step_.w_ih = weights_.ih.panels;
-  step_.w_hh = weights_.hh.panels;
   step_.bias = weights_.ih.bias;
   step_.input_size = weights_.ih.n_k;
   step_.hidden_size = H_;
@@ -213,7 +231,7 @@ bool ForwardLayer<Real>::project_inputs(size_t s0, size_t s1) {
   for (size_t s = s0; s < s1; ++s)
     for (size_t i = 0; i < active_rows(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
   const Real* bias = scratch_.norm ? nullptr : weights_.ih.bias;
-  const bool go = project<Real>(team_, w_, weights_.ih, bias, scratch_.x, n, shared_.pre);
+  const bool go = project<Real>(team_, w_, weights_.ih, bias, scratch_.x, n, shared_.pre, scratch_.compact_work);
   for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = shared_.pre + i * pass_.n.panel;
   return go;
 }
@@ -243,7 +261,9 @@ size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
 
 template <class Real>
 bool ForwardLayer<Real>::one_step() {
-  if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_) : run_cells(team_, w_, step_))) return false;
+  if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_)
+                      : run_cells(team_, w_, weights_, step_, scratch_.compact_work)))
+    return false;
   return !scratch_.projected || project_h(team_, pass_, task_, n_);
 }
 

@@ -19,9 +19,8 @@ bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t ste
 
 template <class Real>
 bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
-             size_t n, Real* to) {
+             size_t n, Real* to, char* work) {
   Project<Real> product = {};
-  product.w_ih = p.panels;
   product.bias = bias;
   product.input_size = p.n_k;
   product.x = x;
@@ -34,20 +33,21 @@ bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, co
     sliced(share, product.n_blocks, flops, [&](size_t begin, size_t end) {
       product.block_begin = begin;
       product.block_end = end;
-      w.kernels.project(product);
+      w.project(p, product, work);
     });
   });
 }
 
 template <class Real>
-bool run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step) {
+bool run_cells(const Team& team, const Weights<Real>& w, const PackedLayer<Real>& layer, ForwardStep<Real>& step,
+               char* work) {
   const size_t k = step.recurrent_size + (step.use_pre ? 0 : step.input_size);
   const double flops = product_flops(step.n_rows, w.layer(0, 0).hh.shape.line(), k) * double(1 + step.n_more);
   return team.share(w.blocks(), [&](const Team& share) {
     sliced(share, w.blocks(), flops, [&](size_t begin, size_t end) {
       step.block_begin = begin;
       step.block_end = end;
-      w.kernels.forward(step);
+      w.forward(layer, step, work);
     });
   });
 }
@@ -58,7 +58,8 @@ bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, co
   const ForwardThreadScratch<Real>& scratch = *task.thread;
   const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   for (size_t i = 0; i < step.n_rows; ++i) scratch.x[i] = step.rows[i].h;
-  if (!project<Real>(team, pass.w, layer.hh, nullptr, scratch.x, step.n_rows, task.team->product)) return false;
+  if (!project<Real>(team, pass.w, layer.hh, nullptr, scratch.x, step.n_rows, task.team->product, scratch.compact_work))
+    return false;
   return team.ranges(step.n_rows, [&](size_t first, size_t end) {
     for (size_t i = first; i < end; ++i) scratch.norm[i].ih = step.rows[i].pre;
     NormStep<Real> norm = {};
@@ -84,7 +85,6 @@ bool project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
   for (size_t i = 0; i < n; ++i) scratch.x[i] = scratch.rows[i].y;
   return team.share(hr.shape.blocks(), [&](const Team& share) {
     Project<Real> product = {};
-    product.w_ih = hr.panels;
     product.input_size = hr.n_k;
     product.x = scratch.x;
     product.pre = task.team->z;
@@ -92,7 +92,7 @@ bool project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
     product.n_blocks = hr.shape.blocks();
     product.block_begin = share.begin(product.n_blocks);
     product.block_end = share.end(product.n_blocks);
-    pass.w.kernels.project(product);
+    pass.w.project(hr, product, scratch.compact_work);
     const Options& o = pass.sizes.options;
     ProjectedStep<Real> step = {};
     step.rows = scratch.projected;
@@ -110,8 +110,9 @@ bool project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
 #define QG_INSTANTIATE(Real)                                                                                           \
   template bool project_ahead<Real>(const Weights<Real>&, size_t, size_t, size_t);                                     \
   template bool project<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real*, const Real* const*, \
-                              size_t, Real*);                                                                          \
-  template bool run_cells<Real>(const Team&, const Weights<Real>&, ForwardStep<Real>&);                                \
+                              size_t, Real*, char*);                                                                   \
+  template bool run_cells<Real>(const Team&, const Weights<Real>&, const PackedLayer<Real>&, ForwardStep<Real>&,       \
+                                char*);                                                                                \
   template bool run_normalised_cells<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&,         \
                                            const ForwardStep<Real>&);                                                  \
   template bool project_h<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&, size_t);

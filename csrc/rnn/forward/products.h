@@ -12,14 +12,15 @@ bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t ste
 
 // All of these are phases of the team's work, and return false once the call is to stop.
 
-// n rows of `to` (n_blocks, V, W) = x @ the matrix + bias, which may be null.
+// n rows of `to` (n_blocks, V, W) = x @ the matrix + bias, which may be null. work: as in Weights::project.
 template <class Real>
 bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
-             size_t n, Real* to);
+             size_t n, Real* to, char* work);
 
-// The cells of a step, as the epilogue of their product. `step` is complete but for its blocks.
+// The cells of a step, as the epilogue of their product. `step` is complete but for its blocks and weights.
 template <class Real>
-bool run_cells(const Team& team, const Weights<Real>& w, ForwardStep<Real>& step);
+bool run_cells(const Team& team, const Weights<Real>& w, const PackedLayer<Real>& layer, ForwardStep<Real>& step,
+               char* work);
 
 // The cells of a step with layer normalisation: the product with h, then row by row.
 template <class Real>

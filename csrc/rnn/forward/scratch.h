@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/compact_steps.h"
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
@@ -18,6 +19,10 @@ struct ForwardSizes {
   size_t gate_rows, taped;   // G*H; columns of the gates on the tape
   size_t panel, hr_panel;    // elements of one row in panels: of the gates, of a projection
   size_t norm_work, join_work;
+  size_t compact_k;  // as in compact_work_bytes
+  size_t width;      // W
+  bool compact;      // weights are
+  size_t wide;       // elements of the largest layer that is widened for its steps; 0: none
   bool norm, projection;
   bool two_passes;  // Sizes::two_passes
   bool extra;       // rows have an OutputExtra
@@ -43,6 +48,8 @@ struct ForwardThreadScratch {
   const Real** x = from.take_if<const Real*>(pre_rows || n.two_passes, std::max(pre_rows, n_rows));
   Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
+  char* compact_work =
+      from.take_if<char>(n.compact, compact_work_bytes(std::max(pre_rows, n_rows), n.compact_k, n.width));
 };
 
 // Of a team: values of its rows.
@@ -53,6 +60,7 @@ struct ForwardTeamScratch {
   size_t n_rows, pre_rows;
 
   Real* pre = from.take<Real>(pre_rows * n.panel);  // (pre_rows, n_blocks, G, W): input products
+  Real* wide = from.take<Real>(n.wide);             // weight_ih and weight_hh in float
   // (n_rows, R): h after recurrent dropout, of odd and of even steps.
   Real* masked[2] = {from.take_if<Real>(n.masked, n_rows* n.recurrent),
                      from.take_if<Real>(n.masked, n_rows* n.recurrent)};

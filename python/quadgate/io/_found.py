@@ -43,6 +43,8 @@ class Found:
         Why `build` cannot make this network.
     source : str
         The file's name, for messages.
+    weights : str or None
+        Type of the matrices of a quantised network, which `build` makes as it was saved.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class Found:
     problem: str | None = None
     source: str = ""
     arrays: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    weights: str | None = None
 
     def build(self, **options: Any) -> LSTM | RNN:
         """Return the network.
@@ -112,6 +115,8 @@ class Found:
                 raise
             raise ValueError(f"{where}: {error}") from error
         try:
+            if self.weights is not None:
+                return net._restored(self.weights, arrays)  # type: ignore[no-any-return]
             net.load_state_dict(arrays, prefix="")
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 FORMAT = "quadgate 1"  # raised when a reader of the older one would misread a newer file
+QUANTIZED_FORMAT = "quadgate 2"  # of networks with weights of fewer bytes
+STORED = {"float16": "F16", "bfloat16": "BF16", "int8": "I8"}
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"} | {
     f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)
 }
@@ -70,8 +72,38 @@ def save(net: Any) -> bytes:
     options = {name: getattr(net, name) for name in arguments(kind)}
     options["dtype"] = net.dtype.name
     metadata = {"format": FORMAT, "kind": kind, "options": json.dumps(options)}
+    if net.weight_type in STORED:
+        metadata |= {"format": QUANTIZED_FORMAT, "weights": net.weight_type}
+        return _bytes(net._snapshot.stored, STORED[net.weight_type], metadata)
     arrays = {name: np.ascontiguousarray(value) for name, value in net.params.items()}
     return bytes(package.numpy.save(arrays, metadata))
+
+
+def _bytes(arrays: Mapping[str, Array], matrices: str, metadata: dict[str, str]) -> bytes:
+    """Return the bytes of a file; `matrices` is the type of those that are not float32, which NumPy may not have."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    data, at = [], 0
+    for name, value in arrays.items():
+        data.append(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
+        kind = "F32" if value.dtype == np.float32 else matrices
+        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [at, at + len(data[-1])]}
+        at += len(data[-1])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *data])
+
+
+def _stored(arrays: Mapping[str, Array], kind: str) -> dict[str, Array]:
+    """Return the arrays as a network with weights of this type keeps them."""
+    if kind not in STORED:
+        raise ValueError(f"its weights are {kind!r}; {', '.join(STORED)} can be read")
+    result = dict(arrays)
+    for name, value in arrays.items():
+        if name.startswith("weight_") and kind == "bfloat16" and value.dtype == np.float32:
+            result[name] = (value.view(np.uint32) >> np.uint32(16)).astype(np.uint16)  # as `read` widened it
+        elif name.startswith("weight_") and kind == "float16" and value.dtype == np.float16:
+            result[name] = value.astype(np.float16, copy=False).view(np.uint16)
+    return result
 
 
 def arguments(kind: str) -> list[str]:
@@ -83,8 +115,12 @@ def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -
     """Return the network that `save` wrote, None if another program wrote the file."""
     if not metadata.get("format", "").startswith("quadgate "):
         return None
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"it was written by a newer version, as {metadata['format']!r}; this one reads {FORMAT!r}")
+    if metadata["format"] != (QUANTIZED_FORMAT if "weights" in metadata else FORMAT):
+        known = f"{FORMAT!r}, and {QUANTIZED_FORMAT!r} with weights of fewer bytes"
+        raise ValueError(f"it was written by a newer version, as {metadata['format']!r}; this one reads {known}")
+    weights = metadata.get("weights")
+    if weights is not None:
+        arrays = _stored(arrays, weights)
     kind = metadata.get("kind", "")
     if kind not in CLASSES:
         raise ValueError(f"it holds a network of kind {kind!r}; {' or '.join(CLASSES)} is needed")
@@ -104,7 +140,9 @@ def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -
         raise ValueError(f"its sizes are {sizes}, more than its arrays hold")
     if sizes["num_layers"] > len(arrays):
         raise ValueError(f"it has {sizes['num_layers']} layers and {len(arrays)} arrays")
-    return Found(kind, "", **sizes, directions=directions, options=options, source=source, arrays=arrays)
+    return Found(
+        kind, "", **sizes, directions=directions, options=options, source=source, arrays=arrays, weights=weights
+    )
 
 
 _SIZES = {"input_size": 0, "hidden_size": 0, "num_layers": 1}

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _params
-from .._network import Network, Snapshot
+from .._network import Network
 from .._options import Options
+from .._params import Snapshot
 from ..lstm import LSTM
 from ..rnn import RNN
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check, _core, _masks, _options, _run
-from .._network import Network, Snapshot
-from .._params import Params
+from .._network import Network
+from .._params import Params, Snapshot
 from ..lstm import LSTM
 from ..rnn import RNN
 from ._commit import Swap, replace_all

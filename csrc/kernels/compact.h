@@ -1,0 +1,173 @@
+// Steps and products of networks with compact weights: as in forward.h and project.h, but sums go through memory between
+// the product, which knows the weights' type, and the cell, which is compiled once for all types.
+#pragma once
+
+#include "kernels/forward.h"
+#include "kernels/compact_product.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// Pieces of the memory of a call; compact_work_bytes is their sum.
+struct CompactPieces {
+  char* at;
+  template <class Element>
+  QG_INLINE Element* take(size_t n) {
+    Element* piece = reinterpret_cast<Element*>(at);
+    at += compact_round_up(n * sizeof(Element));
+    return piece;
+  }
+};
+
+// The rows of a product as it takes them.
+struct CompactRows {
+  const void** rows;
+  float* scales;
+  unsigned char* bytes;
+  size_t stride;
+  QG_INLINE CompactRows(CompactPieces& pieces, const CompactFunctions& f, size_t n_rows, size_t n_k)
+      : rows(pieces.take<const void*>(n_rows)),
+        scales(pieces.take<float>(n_rows)),
+        bytes(nullptr),
+        stride(compact_round_up(n_k)) {
+    if (f.quantize_row) bytes = pieces.take<unsigned char>(n_rows * stride);
+  }
+  QG_INLINE void set(const CompactFunctions& f, size_t r, const float* row, size_t n_k) {
+    rows[r] = row;
+    if (!f.quantize_row) return;
+    rows[r] = bytes + r * stride;
+    f.quantize_row(row, n_k, bytes + r * stride, scales + r);
+  }
+};
+
+// lines += rows [first, first + n_rows) @ n_panels panels from `panel` on.
+QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, const CompactRows& rows, size_t first,
+                           size_t n_rows, size_t panel, size_t n_panels, size_t next, int n_vectors, float* lines,
+                           size_t row_stride, float* wide) {
+  const char* panels = static_cast<const char*>(m.panels);
+  const size_t line = n_vectors * size_t(VF::kWidth);
+  CompactProduct s;
+  s.panels = panels + panel * m.panel_bytes;
+  s.next = panels + next * m.panel_bytes;
+  s.panel_bytes = m.panel_bytes;
+  s.scales = m.scales ? m.scales + panel * line : nullptr;
+  s.offsets = m.offsets ? m.offsets + panel * line : nullptr;
+  s.n_k = m.n_k;
+  s.rows = rows.rows + first;
+  s.row_scales = rows.scales + first;
+  s.lines = lines;
+  s.row_stride = row_stride;
+  s.n_rows = n_rows;
+  s.n_panels = n_panels;
+  s.n_vectors = n_vectors;
+  s.wide = wide;
+  f.product(s);
+}
+
+QG_INLINE void copy_lines(const float* from, size_t n, float* to) {
+  for (size_t i = 0; i < n; i += VF::kWidth) store(to + i, load(from + i));
+}
+
+// The cells of n_rows rows, or of one row of n_panels panels.
+template <class Cell>
+QG_INLINE void finish_panels(const ForwardStep<float>& s, float* lines, size_t first, size_t n_rows, size_t panel,
+                             size_t n_panels) {
+  constexpr size_t W = VF::kWidth;
+  using Line = float[Cell::kVectors][W];
+  auto* sums = reinterpret_cast<Line*>(lines);
+  const ForwardRow<float>* rows = s.rows + first;
+  if constexpr (Cell::kPlain) {
+    const CellOptions<float>* const plain = nullptr;
+    const OutputExtra<float>* const none = nullptr;
+    if (!s.options && !s.extra) {
+      if (n_panels == 1) return finish_rows<Cell>(s, rows, sums, n_rows, panel, plain, none);
+      VF state[2], a[2][Cell::kVectors];
+#pragma GCC unroll 2
+      for (int p = 0; p < 2; ++p) {
+        for (size_t v = 0; v < Cell::kVectors; ++v) a[p][v] = load(sums[p][v]);
+        state[p] = Cell::forward_state(s, rows[0], a[p], panel + p, plain, none);
+      }
+#pragma GCC unroll 2
+      for (int p = 0; p < 2; ++p)
+        Cell::forward_output(s, rows[0], a[p][Cell::kOutputGate], state[p], panel + p, plain, none);
+      return;
+    }
+  }
+  for (size_t p = 0; p < n_panels; ++p)
+    finish_other_rows<Cell>(s, rows, sums + p, n_rows, panel + p, s.extra ? s.extra + first : nullptr);
+}
+
+// One step of all rows, for panels [block_begin, block_end).
+template <class Cell>
+QG_INLINE void compact_step(const CompactForward& n, bool descending) {
+  constexpr int NV = Cell::kVectors;
+  constexpr size_t line = NV * size_t(VF::kWidth);
+  const ForwardStep<float>& s = *n.step;
+  CompactPieces pieces = {n.work};
+  CompactRows x(pieces, n.functions, s.n_rows, n.ih.n_k), h(pieces, n.functions, s.n_rows, n.hh.n_k);
+  for (size_t r = 0; r < s.n_rows; ++r) {
+    if (!s.use_pre) x.set(n.functions, r, s.rows[r].x, n.ih.n_k);
+    h.set(n.functions, r, s.rows[r].h, n.hh.n_k);
+  }
+  const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
+  float* lines = pieces.take<float>((most + 1) * line);
+  float* wide = pieces.take<float>(kWideK * line);
+  const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
+  for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
+    const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
+    for (size_t done = 0; done < n_blocks;) {
+      const size_t n_panels = n_blocks - done < at_once ? 1 : at_once;
+      const size_t panel = descending ? s.block_end - done - n_panels : s.block_begin + done;
+      done += n_panels;
+      const size_t next = done == n_blocks ? panel : descending ? panel - 1 : panel + n_panels;
+      for (size_t r = 0; r < n_rows; ++r) {
+        const float* from = s.use_pre ? s.rows[first + r].pre : s.bias;
+        copy_lines(from + panel * line, n_panels * line, lines + r * line);
+      }
+      if (!s.use_pre) add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, lines, line, wide);
+      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, lines, line, wide);
+      finish_panels<Cell>(s, lines, first, n_rows, panel, n_panels);
+    }
+  }
+}
+
+void compact_forward(const CompactForward& n) {
+  const ForwardStep<float>& s = *n.step;
+  with_cell<float>(
+      s.options, [&](auto cell) __attribute__((always_inline)) {
+        bool descending = s.descending;
+        for (size_t left = s.n_more;; --left, descending = !descending) {
+          compact_step<decltype(cell)>(n, descending);
+          if (left == 0) break;
+          advance(s.rows, s.n_rows, s.next);
+        }
+      });
+}
+
+void compact_project(const CompactProject& n) {
+  const Project<float>& s = *n.step;
+  const size_t line = s.n_vectors * size_t(VF::kWidth), row = s.n_blocks * line;
+  CompactPieces pieces = {n.work};
+  CompactRows x(pieces, n.functions, s.n_rows, n.matrix.n_k);
+  for (size_t r = 0; r < s.n_rows; ++r) x.set(n.functions, r, s.x[r], n.matrix.n_k);
+  float* wide = pieces.take<float>(kWideK * line);
+  const size_t at_once = s.n_rows == 1 ? 2 : 1;
+  for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
+    const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
+    for (size_t panel = s.block_begin; panel < s.block_end;) {
+      const size_t n_panels = s.block_end - panel < at_once ? 1 : at_once;
+      const size_t next = panel + n_panels < s.block_end ? panel + n_panels : panel;
+      float* lines = s.pre + first * row + panel * line;
+      for (size_t r = 0; r < n_rows; ++r)
+        for (size_t i = 0; i < n_panels * line; i += VF::kWidth)
+          store(lines + r * row + i, s.bias ? load(s.bias + panel * line + i) : zero<float>());
+      add_product(n.functions, n.matrix, x, first, n_rows, panel, n_panels, next, s.n_vectors, lines, row, wide);
+      panel += n_panels;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace QG_ISA
+}  // namespace quadgate

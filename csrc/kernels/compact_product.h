@@ -1,0 +1,168 @@
+// The products of rows with compact weights, a group of rows at a time: the one thing that each compact type has of its
+// own.
+//
+// Sums wait in memory between calls, so that cells and time loop need no copy for each type.
+#pragma once
+
+#include "cells/dispatch.h"
+#include "kernels/compact_steps.h"
+#include "kernels/multiply.h"
+#include "kernels/weights/int8.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// MR rows with NP panels, for n_k of their k from `w` on.
+template <class Storage, int NP, int MR, int NV>
+QG_INLINE void compact_tile(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, size_t row,
+                            Slice ahead) {
+  constexpr size_t W = VF::kWidth;
+  VF a[NP][MR][NV];
+  const float* rows[MR];
+  for (int r = 0; r < MR; ++r) {
+    rows[r] = static_cast<const float*>(s.rows[row + r]) + first_k;
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) a[p][r][v] = load(s.lines + (row + r) * s.row_stride + (p * NV + v) * W);
+  }
+  multiply(a, rows, 0, 1, w, s.panel_bytes / sizeof(Storage), n_k, ahead);
+  for (int r = 0; r < MR; ++r)
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) store(s.lines + (row + r) * s.row_stride + (p * NV + v) * W, a[p][r][v]);
+}
+
+// All rows with one panel or a part of it. next: the weights to prefetch meanwhile.
+template <class Storage, int NV, class Next>
+QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, const Next* next) {
+  const Parts tiles(s.n_rows, kMaxRows);
+  const Ahead<float, Next> ahead = {next, next, tiles.count};
+  for (size_t t = 0; t < tiles.count; ++t)
+    with_constant<kMaxRows>(
+        tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+          compact_tile<Storage, 1, decltype(mr)::value, NV>(s, w, first_k, n_k, tiles.begin(t),
+                                                            ahead.slice(t, n_k, NV));
+        });
+}
+
+// The same for weights that have been widened. Compiled once for all types.
+template <int NV>
+QG_OUTLINE void wide_tiles(const CompactProduct& s, size_t first_k, size_t n_k, const void* next) {
+  compact_tiles<float, NV>(s, s.wide, first_k, n_k, static_cast<const uint16_t*>(next));
+}
+
+template <class Storage>
+void widen(const void* from, size_t n_lines, int n_vectors, float* to) {
+  const auto* w = static_cast<const Storage*>(from);
+  const size_t line = n_vectors * size_t(VF::kWidth);
+  for (size_t i = 0; i < n_lines; ++i, w += line, to += line)
+    for (int v = 0; v < n_vectors; ++v) store(to + v * VF::kWidth, load_widened<float>(w, v));
+}
+
+// Two tiles read and widen the weights themselves; more of them share what is widened once.
+template <class Storage, int NV>
+QG_INLINE void product_of_floats(const CompactProduct& s) {
+  constexpr size_t line = NV * VF::kWidth;
+  const auto* w = static_cast<const Storage*>(s.panels);
+  if (s.n_panels == 2) return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
+  if (s.n_rows <= 2 * size_t(kMaxRows))
+    return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
+  for (size_t k = 0; k < s.n_k; k += kWideK) {
+    const size_t n = s.n_k - k < kWideK ? s.n_k - k : kWideK;
+    for (size_t i = 0; i < n; ++i, w += line)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) store(s.wide + i * line + v * VF::kWidth, load_widened<float>(w, v));
+    wide_tiles<NV>(s, k, n, k + n < s.n_k ? w : s.next);
+  }
+}
+
+template <class Storage>
+void float_product(const CompactProduct& s) {
+  with_line(
+      s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_floats<Storage, decltype(nv)::value>(s); });
+}
+
+// ---- int8 ----
+
+template <int NP, int MR, int NV>
+QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
+  constexpr size_t W = VF::kWidth, line = NV * W * kInt8Group;
+  const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
+  Words a[NP][MR][NV];
+  const unsigned char* rows[MR];
+  for (int r = 0; r < MR; ++r) {
+    rows[r] = static_cast<const unsigned char*>(s.rows[row + r]);
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) a[p][r][v] = kUnsigned ? load_words(s.offsets + (p * NV + v) * W) : set_words(0);
+  }
+  const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
+#pragma GCC unroll 4
+  for (size_t k = 0; k < groups; ++k, w += line, next += ahead.bytes_per_k) {
+    if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
+    Factor x[MR];
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) {
+      int32_t four;
+      __builtin_memcpy(&four, rows[r] + k * kInt8Group, sizeof four);
+      x[r] = factor(set_words(four));
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        const Factor weights = factor(load_words(w + p * s.panel_bytes + v * W * kInt8Group));
+#pragma GCC unroll 8
+        for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
+      }
+  }
+  for (int r = 0; r < MR; ++r) {
+    const VF row_scale = set1(s.row_scales[row + r]);
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) {
+        float* at = s.lines + (row + r) * s.row_stride + (p * NV + v) * W;
+        store(at, fma(number(a[p][r][v]), row_scale * load(s.scales + (p * NV + v) * W), load(at)));
+      }
+  }
+}
+
+template <int NV>
+QG_INLINE void product_of_int8(const CompactProduct& s) {
+  if (s.n_panels == 2) return int8_tile<2, 1, NV>(s, 0, {});
+  const Parts tiles(s.n_rows, kInt8Rows);
+  const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
+  const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
+                                       tiles.count};
+  for (size_t t = 0; t < tiles.count; ++t)
+    with_constant<kInt8Rows>(
+        tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+          int8_tile<1, decltype(mr)::value, NV>(s, tiles.begin(t), ahead.slice(t, groups, NV));
+        });
+}
+
+[[maybe_unused]] void int8_product(const CompactProduct& s) {
+  with_line(
+      s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_int8<decltype(nv)::value>(s); });
+}
+
+// z = x / t, rounded to nearest, with t the largest |x| / 127. Rows near 0 get a t that is no denormal.
+[[maybe_unused]] void quantize_row(const float* from, size_t n, unsigned char* to, float* scale) {
+  constexpr size_t W = VF::kWidth;
+  VF least = set1(-1e-30f), finite = zero<float>();
+  for (size_t i = 0; i < n; i += W) {
+    const VF x = load_upto(from + i, lanes_of<float>(i / W, n));
+    least = min(negative_abs(x), least);
+    finite = fma(x, zero<float>(), finite);  // NaN once x is infinite or NaN
+  }
+  float lanes[W], largest = 0;
+  store(lanes, least);
+  for (size_t i = 0; i < W; ++i) largest = -lanes[i] > largest ? -lanes[i] : largest;
+  *scale = largest / 127 + sum_of(finite);
+  const VF inverse = set1(127 / largest);
+  for (size_t i = 0; i < n; i += W) store_bytes(to + i, load_upto(from + i, lanes_of<float>(i / W, n)) * inverse);
+  if (!kUnsigned) return;
+  for (size_t i = 0; i < n; i += 64)
+    for (size_t j = 0; j < 64; ++j) to[i + j] ^= 0x80;
+}
+
+}  // namespace
+}  // namespace QG_ISA
+}  // namespace quadgate

@@ -1,0 +1,92 @@
+// The arguments of the kernels that read compact weights (kernels/weights/storage.h), for float32 networks.
+//
+// Panels of a compact type have the order of kernels/layouts.h, but
+//   bfloat16   the elements of vectors 2 j and 2 j + 1 of a line alternate: [n_blocks][k][V / 2][W][2]
+//   int8       four k side by side, the last ones zero: [n_blocks][ceil(k / 4)][V][W][4]
+//
+// Int8: a row of the product is quantised, too, to 8 bits with one scale. With q the weights and z the row, integers
+// from -127 to 127, and s and t their scales, a line becomes
+//   line + (t s) float(sum over k of z q)
+// in two roundings and that of float(), which is exact below 2^24. The sum itself is exact, so that its order and the
+// instructions do not matter.
+#pragma once
+
+#include "kernels/steps.h"
+#include "kernels/weights/storage.h"
+
+namespace quadgate {
+
+// A matrix in panels.
+struct CompactMatrix {
+  const void* panels;
+  size_t panel_bytes;      // of one panel
+  const float* scales;     // (n_blocks,V,W) of int8: of each row of the matrix
+  const int32_t* offsets;  // (n_blocks,V,W) of int8: -128 times the sum of a row's elements
+  size_t n_k;
+};
+
+// lines += rows @ panels.
+struct CompactProduct {
+  const void* panels;  // of n_panels neighbouring panels
+  const void* next;    // the panel that is read next
+  size_t panel_bytes;
+  const float* scales;  // as in CompactMatrix, from the first panel on
+  const int32_t* offsets;
+  size_t n_k;
+  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_row
+  const float* row_scales;  // (n_rows); of int8
+  float* lines;             // (n_rows, n_panels, V, W) in and out; rows are row_stride elements apart
+  size_t row_stride;
+  size_t n_rows, n_panels;  // n_panels may be 2 only where n_rows is 1
+  int n_vectors;            // V
+  float* wide;              // work: kWideK lines, where n_rows is more than 1
+};
+
+// k's that are widened at a time, for the tiles of a group of rows.
+constexpr size_t kWideK = 64;
+// Rows whose lines are kept in L1 and L2 until all of k is done.
+constexpr size_t kGroupRows = 96;
+
+// The functions of one compact type; of some types a machine has better ones than its instruction set's.
+struct CompactFunctions {
+  void (*product)(const CompactProduct&);
+  // n floats to n bytes (and more, up to a whole number of 64), and their scale, which is NaN if one is not finite.
+  // Null: rows are not quantised.
+  void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale);
+  // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
+  void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
+};
+
+// Internal linkage: an instruction set's copy must never serve the others.
+static constexpr size_t compact_round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Bytes of the memory, aligned to 64 bytes, that a call needs for itself.
+static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size_t width) {
+  const size_t line = kLineVectors * width * sizeof(float), group = n_rows < kGroupRows ? n_rows : kGroupRows;
+  return 2 * compact_round_up(n_rows * sizeof(void*)) + 2 * compact_round_up(n_rows * sizeof(float)) +
+         2 * n_rows * compact_round_up(largest_k) + (group + 2) * line + (n_rows > 1 ? kWideK : 0) * line;
+}
+
+// A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's.
+struct CompactForward {
+  const ForwardStep<float>* step;
+  CompactMatrix ih, hh;
+  CompactFunctions functions;
+  char* work;
+};
+
+// The product of many rows, as `project` takes it.
+struct CompactProject {
+  const Project<float>* step;
+  CompactMatrix matrix;
+  CompactFunctions functions;
+  char* work;
+};
+
+struct CompactKernels {
+  void (*forward)(const CompactForward&);
+  void (*project)(const CompactProject&);
+  CompactFunctions of_type[kWeightTypes];  // by WeightType; that of `real` is empty
+};
+
+}  // namespace quadgate

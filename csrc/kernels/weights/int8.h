@@ -1,0 +1,116 @@
+// Weights stored as int8, and the rows that they are multiplied with: integers, whose sums are exact.
+//
+// A lane of 32 bits sums the products of four k. Machines without an instruction for that widen to 16 bits and add
+// pairs; _mm256_maddubs_epi16 is no way, since it saturates.
+#pragma once
+
+#include "kernels/vec/vec.h"
+#include "kernels/weights/storage.h"
+
+namespace quadgate {
+namespace QG_ISA {
+
+#if defined(QG_ISA_AVX512)
+using Words = __m512i;
+QG_INLINE Words load_words(const void* p) { return _mm512_loadu_si512(p); }
+QG_INLINE Words set_words(int32_t a) { return _mm512_set1_epi32(a); }
+QG_INLINE VF number(Words a) { return {_mm512_cvtepi32_ps(a)}; }
+QG_INLINE void store_bytes(unsigned char* to, VF a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+#elif defined(QG_ISA_AVX2)
+using Words = __m256i;
+QG_INLINE Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+QG_INLINE Words set_words(int32_t a) { return _mm256_set1_epi32(a); }
+QG_INLINE VF number(Words a) { return {_mm256_cvtepi32_ps(a)}; }
+QG_INLINE void store_bytes(unsigned char* to, VF a) {
+  const __m256i whole = _mm256_cvtps_epi32(a.v);
+  const __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(pairs, pairs));
+}
+#elif defined(QG_ISA_NEON)
+using Words = int32x4_t;
+QG_INLINE Words load_words(const void* p) { return vreinterpretq_s32_s8(vld1q_s8(static_cast<const int8_t*>(p))); }
+QG_INLINE Words set_words(int32_t a) { return vdupq_n_s32(a); }
+QG_INLINE VF number(Words a) { return {vcvtq_f32_s32(a)}; }
+QG_INLINE void store_bytes(unsigned char* to, VF a) {
+  const int16x4_t pairs = vqmovn_s32(vcvtnq_s32_f32(a.v));
+  const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
+  const int32_t word = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
+  __builtin_memcpy(to, &word, 4);
+}
+#else
+using Words = __m128i;
+QG_INLINE Words load_words(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+QG_INLINE Words set_words(int32_t a) { return _mm_set1_epi32(a); }
+QG_INLINE VF number(Words a) { return {_mm_cvtepi32_ps(a)}; }
+QG_INLINE void store_bytes(unsigned char* to, VF a) {
+  const __m128i pairs = _mm_packs_epi32(_mm_cvtps_epi32(a.v), _mm_setzero_si128());
+  const int32_t word = _mm_cvtsi128_si32(_mm_packs_epi16(pairs, pairs));
+  __builtin_memcpy(to, &word, 4);
+}
+#endif
+
+// Rows of a register tile; one operand of a product, ready for it; and sum + the products of four k in each lane.
+// kUnsigned: the bytes of rows are 128 more than their values, which the sums start from making up for.
+#if defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)
+constexpr bool kUnsigned = true;
+constexpr int kInt8Rows = 6;
+using Factor = Words;
+QG_INLINE Factor factor(Words a) { return a; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm512_dpbusd_epi32(sum, row, weights); }
+#elif defined(QG_ISA_AVX2) && defined(__AVXVNNI__)
+constexpr bool kUnsigned = true;
+constexpr int kInt8Rows = 3;
+using Factor = Words;
+QG_INLINE Factor factor(Words a) { return a; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
+#elif defined(QG_ISA_NEON) && defined(__ARM_FEATURE_DOTPROD)
+constexpr bool kUnsigned = false;
+constexpr int kInt8Rows = 6;
+using Factor = Words;
+QG_INLINE Factor factor(Words a) { return a; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+  return vdotq_s32(sum, vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(weights));
+}
+#elif defined(QG_ISA_NEON)
+constexpr bool kUnsigned = false;
+constexpr int kInt8Rows = 4;
+using Factor = Words;
+QG_INLINE Factor factor(Words a) { return a; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+  const int8x16_t a = vreinterpretq_s8_s32(row), b = vreinterpretq_s8_s32(weights);
+  const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
+  return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+#else
+constexpr bool kUnsigned = false;
+struct Factor {
+  Words even, odd;  // k's 0 and 2, 1 and 3 of each lane, in 16 bits
+};
+#if defined(QG_ISA_AVX512)
+constexpr int kInt8Rows = 4;
+QG_INLINE Factor factor(Words a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8), _mm512_srai_epi16(a, 8)}; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+  sum = _mm512_add_epi32(sum, _mm512_madd_epi16(row.even, weights.even));
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(row.odd, weights.odd));
+}
+#elif defined(QG_ISA_AVX2)
+constexpr int kInt8Rows = 2;
+QG_INLINE Factor factor(Words a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8), _mm256_srai_epi16(a, 8)}; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(row.even, weights.even));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(row.odd, weights.odd));
+}
+#else
+constexpr int kInt8Rows = 2;
+QG_INLINE Factor factor(Words a) { return {_mm_srai_epi16(_mm_slli_epi16(a, 8), 8), _mm_srai_epi16(a, 8)}; }
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+  sum = _mm_add_epi32(sum, _mm_madd_epi16(row.even, weights.even));
+  return _mm_add_epi32(sum, _mm_madd_epi16(row.odd, weights.odd));
+}
+#endif
+#endif
+
+}  // namespace QG_ISA
+}  // namespace quadgate

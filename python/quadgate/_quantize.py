@@ -1,0 +1,256 @@
+"""Networks with weights of 16 or 8 bits: conversion of their matrices, and the error that it makes."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+
+import numpy as np
+
+from . import _check, _core, _params
+from ._params import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._network import Network
+    from ._options import Options
+
+    Array = NDArray[Any]
+
+__all__ = ["QuantizationError", "quantization_error"]
+
+Net = TypeVar("Net", bound="Network")
+
+TYPES = ("float16", "bfloat16", "int8")
+STORED: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.uint16),
+    "bfloat16": np.dtype(np.uint16),
+    "int8": np.dtype(np.int8),
+}
+SCALE = ".scale"  # behind a matrix's name: the float32 scales of its rows
+MOST_COLUMNS = 1 << 17  # of a matrix of int8: 32 bits hold a sum of that many products
+
+
+class QuantizedSnapshot(Snapshot):
+    """Parameters of which the matrices are stored in a compact type."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, core: _core.Network, stored: dict[str, Array], weight_type: str) -> None:
+        super().__init__(core, {})
+        self.weight_type: str = weight_type
+        self.stored = stored
+        self.forward_tape = self.backward = self.refuse_training
+
+    @property
+    def params(self) -> _params.Params:
+        """Copies of the values in float32."""
+        return _params.Params(values(self.stored, self.weight_type))
+
+    @property
+    def held(self) -> Mapping[str, Array]:
+        return self.stored
+
+    def refuse_training(self, *_: Any) -> NoReturn:
+        raise TypeError(
+            f"a network with {self.weight_type} weights is for inference and streams: train the float32 network, and "
+            "quantize it again"
+        )
+
+    def refuse_change(self) -> NoReturn:
+        raise TypeError(
+            f"the parameters of a network with {self.weight_type} weights cannot be changed: change those of the "
+            "float32 network, and quantize it again"
+        )
+
+
+def quantized(net: Net, weights: object) -> Net:
+    """Return `net` with its matrices stored in another type; see `Network.quantize`."""
+    kind: str = _check.choice(weights, "weights", TYPES)
+    o = net._options
+    if net.weight_type in TYPES:
+        raise ValueError(f"the network has {net.weight_type} weights already: quantize the float32 network")
+    if o.dtype != np.float32:
+        raise ValueError(
+            f"quantize needs a float32 network, got {o.dtype}: make one with dtype='float32' and load this one's "
+            "state_dict() into it"
+        )
+    stored: dict[str, Array] = {}
+    for name, value in net.params.items():
+        if not is_matrix(name):
+            stored[name] = _params.freeze(value)  # a copy: `value` may be a view of all parameters
+        elif kind == "int8":
+            whole, scale = to_int8(value, name)
+            stored[name], stored[name + SCALE] = _params.freeze(whole), _params.freeze(scale)
+        else:
+            bits = to_float16(value, name) if kind == "float16" else to_bfloat16(value, name)
+            stored[name] = _params.freeze(bits)
+    return restored(type(net), o, kind, stored, getattr(net, "__dict__", {}))
+
+
+def restored(
+    of: type[Net], o: Options, kind: str, stored: dict[str, Array], attributes: Mapping[str, Any] = MappingProxyType({})
+) -> Net:
+    """Return a network of these options with the arrays of `QuantizedSnapshot.stored`."""
+    net = of.__new__(of)
+    net._configure(o)
+    net._take_stored(kind, stored)
+    if attributes:
+        net.__dict__.update(attributes)
+    return net
+
+
+def checked(of: type[Net], o: Options, kind: str, arrays: Mapping[str, Array]) -> Net:
+    """Return `restored` of arrays from outside. Raises ValueError if they do not fit."""
+    want = shapes(_params.shapes(o), kind)
+    if arrays.keys() != want.keys():
+        raise ValueError(f"{kind} weights need the arrays {', '.join(want)}; got {', '.join(arrays)}")
+    stored = {}
+    for name, (shape, dtype) in want.items():
+        if arrays[name].shape != shape or arrays[name].dtype != dtype:
+            got = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise ValueError(f"{name} must be {dtype} {shape}, got {got}")
+        stored[name] = _params.freeze(np.ascontiguousarray(arrays[name]))
+    return restored(of, o, kind, stored)
+
+
+def core_of(o: Options, kind: str) -> _core.Network:
+    """Return a compiled network for weights of a compact type, without parameters."""
+    sizes = (o.input_size, o.hidden_size, o.num_layers, o.directions)
+    return _core.Network(o.dtype.name, *sizes, o.bias, {**(o.core() or {}), "weights": kind}, o.batch_first)
+
+
+def is_matrix(name: str) -> bool:
+    """Return True for a parameter that is stored in the compact type."""
+    return name.startswith("weight_")
+
+
+def shapes(plain: Mapping[str, tuple[int, ...]], kind: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return the shape and type of every array that a network stores, in the core's order."""
+    result: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    for name, shape in plain.items():
+        result[name] = shape, STORED[kind] if is_matrix(name) else np.dtype(np.float32)
+        if kind == "int8" and is_matrix(name):
+            result[name + SCALE] = shape[:1], np.dtype(np.float32)
+    return result
+
+
+def to_float16(value: Array, name: str) -> NDArray[np.uint16]:
+    """Return the bits of float32 numbers, rounded to the nearest float16, to even where two are as near."""
+    with np.errstate(over="ignore"):
+        result: NDArray[np.float16] = value.astype(np.float16)
+    _refuse_infinite(value, result, name, "float16", "bfloat16 has the range of float32")
+    bits: NDArray[np.uint16] = result.view(np.uint16)
+    return bits
+
+
+def to_bfloat16(value: Array, name: str) -> NDArray[np.uint16]:
+    """Return the bits of float32 numbers, rounded to the nearest bfloat16, to even where two are as near."""
+    bits = np.ascontiguousarray(value, np.float32).view(np.uint32)
+    even = bits >> np.uint32(16) & np.uint32(1)
+    result: NDArray[np.uint16] = ((bits.astype(np.uint64) + 0x7FFF + even) >> 16).astype(np.uint16)
+    _refuse_infinite(value, widened(result, "bfloat16"), name, "bfloat16", "it is beyond all its numbers")
+    return result
+
+
+def to_int8(value: Array, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return integers from -127 to 127 and the scale of each row, its largest magnitude / 127."""
+    if value.shape[1] > MOST_COLUMNS:
+        raise ValueError(f"{name} has {value.shape[1]} columns; int8 weights may have {MOST_COLUMNS}")
+    _refuse_infinite(value, value, name, "int8", "")
+    largest = np.abs(value).max(axis=1)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)  # denormals are taken for zeros
+    return np.clip(np.rint(value / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def _refuse_infinite(value: Array, result: Array, name: str, kind: str, hint: str) -> None:
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} has NaN or infinity: {kind} weights must be finite")
+    if not np.isfinite(result).all():
+        worst = float(np.abs(value).max())
+        raise ValueError(f"{name} has {worst:.6g}, which {kind} cannot hold: {hint}")
+
+
+def widened(stored: Array, kind: str) -> NDArray[np.float32]:
+    """Return the float32 values of bits of float16 or bfloat16, exactly."""
+    result: NDArray[np.float32]
+    if kind == "float16":
+        result = stored.view(np.float16).astype(np.float32)
+    else:
+        result = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return result
+
+
+def values(stored: Mapping[str, Array], kind: str) -> dict[str, Array]:
+    """Return the float32 values of all parameters, in arrays that cannot be written."""
+    result = {}
+    for name, array in stored.items():
+        if name.endswith(SCALE):
+            continue
+        if not is_matrix(name):
+            result[name] = array
+        elif kind == "int8":
+            result[name] = _params.freeze(array * stored[name + SCALE][:, None])
+        else:
+            result[name] = _params.freeze(widened(array, kind))
+    return result
+
+
+class QuantizationError(NamedTuple):
+    """Change of y by quantised weights: its largest and its mean magnitude."""
+
+    largest: float
+    mean: float
+
+
+def quantization_error(net: Network, quantized: Network, x: ArrayLike, **arguments: Any) -> QuantizationError:
+    """Return how far a quantised network's output is from the original's, on data.
+
+    Parameters
+    ----------
+    net : LSTM or RNN
+        The float32 network.
+    quantized : LSTM or RNN
+        Its result of `LSTM.quantize`, or any other network with the same sizes.
+    x : array (T, B, I), (B, T, I) if ``batch_first``, or (T, I)
+        Input like that of the task: the error depends on it.
+    **arguments
+        More arguments of both calls, such as ``state`` or ``lengths``.
+
+    Returns
+    -------
+    QuantizationError
+        ``largest`` and ``mean`` of ``abs(y - y_quantized)``, over all of y.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no network, their y has different shapes, or an argument is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np, quadgate as qg
+    >>> lstm = qg.LSTM(64, 128, rng=0)
+    >>> x = np.random.default_rng(0).standard_normal((50, 1, 64))
+    >>> error = qg.quantization_error(lstm, lstm.quantize("float16"), x)
+    >>> error.mean < error.largest < 1e-3
+    True
+    """
+    for name, value in (("net", net), ("quantized", quantized)):
+        if not isinstance(getattr(value, "_snapshot", None), Snapshot):
+            raise TypeError(f"{name} must be an LSTM or RNN, got {_check.shown(value)}")
+    call: Any = net
+    want = call(x, **arguments)[0]
+    call = quantized
+    got = call(x, **arguments)[0]
+    if want.shape != got.shape:
+        raise ValueError(f"the networks' y have shapes {want.shape} and {got.shape}")
+    off = np.abs(want.astype(np.float64) - got)
+    if math.prod(off.shape) == 0:
+        return QuantizationError(0.0, 0.0)
+    return QuantizationError(float(off.max()), float(off.mean()))

@@ -1,0 +1,191 @@
+// Products with weights of 16 and 8 bits, of every instruction set and every better one that this machine has, against
+// plain loops: the same bits, since the terms are the same numbers in the same order, and sums of integers are exact.
+#include <cmath>
+#include <vector>
+
+#include "check.h"
+#include "cpu/dispatch.h"
+#include "kernel_test.h"
+#include "memory/packing.h"
+
+using namespace quadgate;
+using kernel_test::engine;
+using kernel_test::Guarded;
+using kernel_test::uniform;
+
+namespace {
+
+// The value of a finite float16 or bfloat16, from its definition.
+float value_of(uint16_t bits, WeightType type) {
+  if (type == WeightType::bfloat16) {
+    const uint32_t whole = uint32_t(bits) << 16;
+    float f;
+    std::memcpy(&f, &whole, 4);
+    return f;
+  }
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double size = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
+  return float(bits & 0x8000 ? -size : size);
+}
+
+std::vector<uint16_t> random_bits(size_t n, WeightType type) {
+  std::vector<uint16_t> all(n);
+  for (uint16_t& bits : all) {
+    bits = uint16_t(engine()());
+    // Finite, and not so large that sums overflow; for float16 all exponents down to the denormals.
+    bits = type == WeightType::float16 ? bits & 0xbfff : (bits & 0x80ff) | 0x3f00;
+  }
+  return all;
+}
+
+struct Sizes {
+  size_t rows, n_k, units;
+};
+
+// lines += rows @ panels, by tiles of any size, for all panels; pairs of panels where there is one row.
+template <class Pack>
+std::vector<float> run(const CompactFunctions& f, const KernelTable& table, const Sizes& n, WeightType type,
+                       const std::vector<const void*>& rows, const std::vector<float>& row_scales,
+                       const std::vector<float>& scales, const std::vector<float>& start, Pack&& pack) {
+  const PanelShape shape = {4, n.units, table.f32.width};
+  const size_t line = shape.line(), bytes = compact_panel_bytes(type, shape, n.n_k);
+  Guarded<char> panels(bytes * shape.blocks());
+  std::vector<int32_t> offsets(shape.blocks() * line);
+  std::vector<float> packed_scales(shape.blocks() * line);
+  pack(shape, panels.data(), offsets.data());
+  if (!scales.empty()) pack_bias(scales.data(), shape, packed_scales.data());
+  std::vector<float> lines = start;
+  Guarded<float> wide(kWideK * line);
+  for (size_t p = 0; p < shape.blocks();) {
+    CompactProduct s = {};
+    s.n_panels = n.rows == 1 && p + 1 < shape.blocks() ? 2 : 1;
+    s.panels = s.next = panels.data() + p * bytes;
+    s.panel_bytes = bytes;
+    s.scales = packed_scales.data() + p * line;
+    s.offsets = offsets.data() + p * line;
+    s.n_k = n.n_k;
+    s.rows = const_cast<const void* const*>(rows.data());
+    s.row_scales = row_scales.data();
+    s.lines = lines.data() + p * line;
+    s.row_stride = shape.blocks() * line;
+    s.n_rows = n.rows;
+    s.n_vectors = int(shape.vectors());
+    s.wide = wide.data();
+    f.product(s);
+    p += s.n_panels;
+  }
+  return lines;
+}
+
+// The packed line's element of unit u of gate g.
+size_t place(const PanelShape& shape, size_t row, size_t g, size_t u) {
+  const size_t W = shape.width;
+  return row * shape.blocks() * shape.line() + (u / W * shape.vectors() + g) * W + u % W;
+}
+
+float multiply_add(float a, float b, float c, bool fused) { return fused ? std::fma(a, b, c) : a * b + c; }
+
+void test_16_bits(const KernelTable& table, WeightType type, const Sizes& n) {
+  const bool fused = std::strcmp(table.name, "baseline") != 0;
+  const PanelShape shape = {4, n.units, table.f32.width};
+  const auto weights = random_bits(4 * n.units * n.n_k, type);
+  const auto start = uniform<float>(n.rows * shape.blocks() * shape.line());
+  const kernel_test::Rows<float> x = kernel_test::random_rows<float>(n.rows, n.n_k);
+  std::vector<const void*> rows;
+  for (const auto& row : x) rows.push_back(row.data());
+  auto want = start;
+  for (size_t r = 0; r < n.rows; ++r)
+    for (size_t g = 0; g < 4; ++g)
+      for (size_t u = 0; u < n.units; ++u) {
+        float& sum = want[place(shape, r, g, u)];
+        for (size_t k = 0; k < n.n_k; ++k)
+          sum = multiply_add(x[r][k], value_of(weights[(g * n.units + u) * n.n_k + k], type), sum, fused);
+      }
+  for (const CompactFunctions& f : compact_functions(table, type)) {
+    const auto got = run(f, table, n, type, rows, {}, {}, start, [&](auto& s, void* panels, int32_t* offsets) {
+      pack_compact(weights.data(), type, s, n.n_k, panels, offsets);
+    });
+    for (size_t r = 0; r < n.rows; ++r)
+      for (size_t g = 0; g < 4; ++g)
+        for (size_t u = 0; u < n.units; ++u) CHECK(got[place(shape, r, g, u)] == want[place(shape, r, g, u)]);
+  }
+}
+
+void test_int8(const KernelTable& table, const Sizes& n) {
+  const bool fused = std::strcmp(table.name, "baseline") != 0;
+  const PanelShape shape = {4, n.units, table.f32.width};
+  std::vector<int8_t> weights(4 * n.units * n.n_k);
+  // The extremes among them: products of all signs, of which sums in 16 bits would saturate.
+  for (int8_t& q : weights) q = engine()() % 3 ? int8_t(int(engine()() % 255) - 127) : engine()() % 2 ? 127 : -127;
+  const auto scales = uniform<float>(4 * n.units);
+  const auto start = uniform<float>(n.rows * shape.blocks() * shape.line());
+  kernel_test::Rows<float> x = kernel_test::random_rows<float>(n.rows, n.n_k);
+  for (size_t k = 0; k < n.n_k; ++k) x[0][k] = 0.5f;  // of +127 everywhere
+  for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
+    std::vector<Guarded<unsigned char>> bytes;
+    std::vector<const void*> rows;
+    std::vector<float> row_scales(n.rows);
+    auto want = start;
+    for (size_t r = 0; r < n.rows; ++r) {
+      bytes.emplace_back(compact_round_up(n.n_k));
+      rows.push_back(bytes.back().data());
+      f.quantize_row(x[r].data(), n.n_k, bytes.back().data(), &row_scales[r]);
+      float largest = 0;
+      for (size_t k = 0; k < n.n_k; ++k) largest = std::max(largest, std::fabs(x[r][k]));
+      CHECK(row_scales[r] == largest / 127);
+      for (size_t g = 0; g < 4; ++g)
+        for (size_t u = 0; u < n.units; ++u) {
+          const size_t row = g * n.units + u;
+          int64_t sum = 0;
+          for (size_t k = 0; k < n.n_k; ++k)
+            sum += int64_t(std::nearbyint(x[r][k] * (127 / largest))) * weights[row * n.n_k + k];
+          float& line = want[place(shape, r, g, u)];
+          line = multiply_add(float(sum), row_scales[r] * scales[row], line, fused);
+        }
+    }
+    const auto got = run(f, table, n, WeightType::int8, rows, row_scales, scales, start,
+                         [&](auto& s, void* panels, int32_t* offsets) {
+                           pack_compact(weights.data(), WeightType::int8, s, n.n_k, panels, offsets);
+                         });
+    for (size_t r = 0; r < n.rows; ++r)
+      for (size_t g = 0; g < 4; ++g)
+        for (size_t u = 0; u < n.units; ++u) CHECK(got[place(shape, r, g, u)] == want[place(shape, r, g, u)]);
+  }
+}
+
+// Every float16 and its widened value, through a product with 1.
+void test_every_float16(const KernelTable& table) {
+  const PanelShape shape = {4, 16, table.f32.width};
+  const float one = 1;
+  for (const CompactFunctions& f : compact_functions(table, WeightType::float16))
+    for (uint32_t first = 0; first < 0x10000; first += 64) {
+      if ((first & 0x7fff) >= 0x7c00) continue;  // infinity and NaN
+      std::vector<uint16_t> weights(64);
+      for (uint32_t i = 0; i < 64; ++i) weights[i] = uint16_t(first + i);
+      const std::vector<float> start(shape.blocks() * shape.line());
+      const auto got = run(f, table, {1, 1, 16}, WeightType::float16, {&one}, {}, {}, start,
+                           [&](auto& s, void* panels, int32_t* offsets) {
+                             pack_compact(weights.data(), WeightType::float16, s, 1, panels, offsets);
+                           });
+      for (size_t i = 0; i < 64; ++i)
+        CHECK(got[place(shape, 0, i / 16, i % 16)] == value_of(weights[i], WeightType::float16));
+    }
+}
+
+}  // namespace
+
+int main() {
+  for (const char* name : supported_isas()) {
+    const KernelTable& table = *kernel_table(name);
+    test_every_float16(table);
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 13, 19})
+      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 63, 64, 65, 130})
+        for (size_t units : {1, 5, 16, 33}) {
+          const Sizes n = {rows, n_k, units};
+          test_16_bits(table, WeightType::float16, n);
+          test_16_bits(table, WeightType::bfloat16, n);
+          test_int8(table, n);
+        }
+  }
+  return check::result();
+}

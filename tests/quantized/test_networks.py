@@ -1,0 +1,248 @@
+"""Networks with weights of fewer bits: their numbers with every option, and the same bits in all ways to call them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import quadgate as qg
+from quadgate import reference
+from support.cases import data, infer, model, same_bits
+from support.options import SINGLE, single
+
+pytestmark = pytest.mark.numbers
+
+KINDS = ("float16", "bfloat16", "int8")
+ARGUMENTS = {
+    "plain": {},
+    "two layers, both directions": {"num_layers": 2, "bidirectional": True},
+    "projection and peepholes": {"num_layers": 2, "proj_size": 5, "peephole": True},
+    "highway": {"num_layers": 3, "shortcut": "highway"},
+    "dense": {"num_layers": 3, "shortcut": "dense"},
+    "layer norm": {"layer_norm": "output"},
+    "batch first": {"batch_first": True, "reverse": True},
+    "no bias": {"bias": False, "coupled": True, "cell_clip": 0.3},
+}
+# T, B, I, H: one row and many; around the tails of vectors, of groups of four k and of tiles; past L2.
+SHAPES = [(5, 1, 3, 5), (3, 2, 17, 16), (2, 7, 33, 40), (4, 13, 6, 33), (3, 200, 20, 17), (2, 3, 64, 65), (1, 9, 7, 31)]
+LARGE = [(3, 1, 256, 512), (2, 30, 512, 600)]
+
+
+def network(shape, cls=qg.LSTM, **arguments):
+    return cls(shape[2], shape[3], rng=1, **arguments)
+
+
+def sequence(shape, **arguments):
+    x = np.random.default_rng(shape[1]).standard_normal(shape[:3]).astype(np.float32)
+    return np.ascontiguousarray(x.swapaxes(0, 1)) if arguments.get("batch_first") else x
+
+
+def same(a, b):
+    return all(np.array_equal(p, q) for p, q in zip(flat(a), flat(b), strict=True))
+
+
+def flat(result):
+    return [result] if isinstance(result, np.ndarray) else [a for part in result for a in flat(part)]
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("shape", SHAPES + LARGE, ids=str)
+def test_16_bits_are_those_of_the_rounded_weights(shape, kind):
+    """Each weight is widened exactly, so the network is a float32 network with the rounded weights, to the last bit."""
+    small = network(shape).quantize(kind)
+    plain = network(shape)
+    plain.load_state_dict(small.params)
+    assert same(small(sequence(shape)), plain(sequence(shape)))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", SINGLE)
+def test_16_bits_with_each_option(name, kind):
+    case = single(name, 17, lengths=True, resets=True)
+    small, plain, d = model(case).quantize(kind), model(case), data(case)
+    plain.load_state_dict(small.params)
+    got, want = infer(case, small, d), infer(case, plain, d)
+    assert got.keys() == want.keys()
+    assert all(same_bits(got[key], want[key]) for key in want)
+
+
+def test_float16_holds_its_smallest_numbers():
+    """Widening must not flush those below 2^-14, as arithmetic of the core does below 2^-126."""
+    lstm = qg.LSTM(4, 5, rng=0)
+    with lstm.writable() as params:
+        params["weight_ih_l0"][...] = 2.0**-24 * np.arange(80).reshape(20, 4)
+        params["weight_hh_l0"][...] = 0
+        params["bias_l0"][...] = 0
+    x = np.full((2, 1, 4), 1e6, np.float32)
+    assert same(lstm.quantize("float16")(x), lstm(x))
+    for rows in (2, 9, 40):  # in tiles, and widened ahead of them
+        x = np.full((1, rows, 4), 1e6, np.float32)
+        assert same(lstm.quantize("float16")(x), lstm(x))
+
+
+# ---- int8 ----
+
+
+def quantized_rows(x):
+    """Integers and scales of rows, and the most that the core's float32 may differ from x / scale."""
+    scale = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-30) / 127
+    return np.rint(x / scale), scale, x / scale
+
+
+def exact_int8(small, x, h, c, *, elman=False):
+    """y of every step in float64 from the quantised weights, and a bound on |y - that of the core| for one step.
+
+    The judge quantises rows in float64. The core's quotient x * (127 / max) has three roundings, each at most 2^-24 of
+    127, so where the judge's is within 2e-5 of a half, the integer may be the neighbour: that counts as an error of one
+    scale times the weight. All other errors are float32's: two scales, a product, two additions for each sum.
+    """
+    stored = small._snapshot.stored
+    w = {name: stored[f"weight_{name}_l0"].astype(np.float64) for name in ("ih", "hh")}
+    s = {name: stored[f"weight_{name}_l0.scale"].astype(np.float64) for name in ("ih", "hh")}
+    a, error = stored["bias_l0"].astype(np.float64), 0.0
+    size = np.abs(a)
+    for name, rows in (("ih", x), ("hh", h)):
+        z, t, quotient = quantized_rows(rows)
+        unclear = np.abs(np.abs(quotient - np.floor(quotient)) - 0.5) < 127 * 3 * 2.0**-24
+        part = t * s[name] * (z @ w[name].T)
+        a = a + part
+        size = size + np.abs(part)
+        error = error + t * s[name] * (unclear @ np.abs(w[name]).T)
+    error = error + 10 * 2.0**-24 * size
+    if elman:
+        return np.tanh(a), None, error + 2.0**-22
+    i, f, g, o = np.split(a, 4, -1)
+    i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
+    new = f * c + i * np.tanh(g)
+    errors = np.split(error, 4, -1)
+    # Slopes: sigmoid at most 1/4, tanh at most 1; |c| bounds f's share. Each function is good to 2 ULP, 2^-22.
+    d = (errors[0] + 2.0**-20) * 0.25 * 1 + errors[1] * 0.25 * np.abs(c) + errors[2] + 2.0**-20 * (1 + np.abs(c))
+    return o * np.tanh(new), new, d + errors[3] * 0.25 + 2.0**-20
+
+
+@pytest.mark.parametrize("shape", SHAPES + LARGE, ids=str)
+def test_int8_against_float64(shape):
+    """Step by step, each from the core's own state, so that errors do not add up."""
+    small, x = network(shape).quantize("int8"), sequence(shape)
+    h = c = np.zeros((1, shape[1], shape[3]), np.float32)
+    for t in range(shape[0]):
+        y, (h_new, c_new) = small(x[t : t + 1], (h, c))
+        want, cell, bound = exact_int8(small, x[t].astype(np.float64), h[0].astype(np.float64), c[0].astype(np.float64))
+        assert (np.abs(y[0] - want) <= bound).all()
+        assert (np.abs(c_new[0] - cell) <= bound).all()
+        h, c = h_new, c_new
+
+
+@pytest.mark.parametrize("shape", SHAPES[:5], ids=str)
+def test_int8_of_an_elman_network(shape):
+    small, x = network(shape, qg.RNN).quantize("int8"), sequence(shape)
+    h = np.zeros((1, shape[1], shape[3]), np.float32)
+    for t in range(shape[0]):
+        y, h_new = small(x[t : t + 1], h)
+        want, _, bound = exact_int8(small, x[t].astype(np.float64), h[0].astype(np.float64), None, elman=True)
+        assert (np.abs(y[0] - want) <= bound).all()
+        h = h_new
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_int8_is_near_the_original(name):
+    """Every option goes through the quantised product: y is near that of float32, and not equal to it."""
+    shape, arguments = (4, 3, 24, 32), ARGUMENTS[name]
+    lstm = network(shape, **arguments)
+    error = qg.quantization_error(lstm, lstm.quantize("int8"), sequence(shape, **arguments))
+    assert 0 < error.largest < 0.05
+
+
+def test_int8_rows_that_are_not_finite_or_zero():
+    small = qg.LSTM(20, 9, rng=0).quantize("int8")
+    x = np.random.default_rng(0).standard_normal((1, 4, 20)).astype(np.float32)
+    clean = small(x)[0]
+    x[0, 1, 3], x[0, 2, 17] = np.nan, -np.inf
+    y = small(x)[0]
+    assert np.isnan(y[0, 1:3]).all()
+    assert same(y[0, ::3], clean[0, ::3])
+    zero = qg.LSTM(20, 9, rng=0)
+    want = reference.forward(zero.params, np.zeros((1, 1, 20)), num_layers=1, bidirectional=False)[0]
+    assert np.abs(small(np.zeros((1, 1, 20), np.float32))[0] - want).max() < 1e-6
+    assert np.isfinite(small(np.full((1, 1, 20), 3e38, np.float32))[0]).all()
+
+
+def test_int8_of_a_row_ignores_its_neighbours_outlier():
+    small = qg.LSTM(40, 33, rng=0).quantize("int8")
+    x = np.random.default_rng(0).standard_normal((6, 3, 40)).astype(np.float32)
+    want = small(x)[0][:, ::2]
+    x[:, 1] *= 1e4
+    assert same(small(x)[0][:, ::2], want)
+
+
+# ---- the same bits ----
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(6, 7, 33, 40), (5, 20, 9, 130), (3, 110, 20, 33)], ids=str)
+def test_rows_threads_chunks_and_streams(shape, kind):
+    small, x = network(shape, num_layers=2).quantize(kind), sequence(shape)
+    qg.set_num_threads(1)
+    want = small(x)
+    for threads in (2, 3):
+        qg.set_num_threads(threads)
+        assert same(small(x), want)
+    qg.set_num_threads(1)
+    for b in (0, 3, shape[1] - 1):
+        assert same(small(x[:, b : b + 1])[0], want[0][:, b : b + 1])
+        assert same(small(x[:, b])[0], want[0][:, b])
+    head, state = small(x[:2])
+    tail, end = small(x[2:], state)
+    assert same((np.concatenate([head, tail]), end), want)
+    stream = small.stream(shape[1])
+    steps = [stream.step(x[0]), stream.step(x[1])]
+    assert same(np.concatenate([np.stack(steps), stream.run(x[2:])]), want[0])
+    assert same(stream.state, want[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_ones_in_pieces(kind, threads):
+    """Units split over threads; 16-bit weights widened once for many rows and steps, or within the product."""
+    lstm, rng = qg.LSTM(64, 520, rng=0), np.random.default_rng(0)
+    small, x = lstm.quantize(kind), rng.standard_normal((40, 16, 64)).astype(np.float32)
+    qg.set_num_threads(1)
+    want = np.concatenate([small(x[:, b : b + 1])[0] for b in (0, 9, 15)], 1)
+    qg.set_num_threads(threads)
+    assert same(small(x)[0][:, [0, 9, 15]], want)
+    assert same(small(x[:1])[0][:, [0, 9, 15]], want[:1])
+    assert same(small(x[:, 9:10])[0], want[:, 1:2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lengths_resets_and_masks(kind):
+    small = qg.LSTM(6, 17, bidirectional=True, rng=0).quantize(kind)
+    x = np.random.default_rng(0).standard_normal((7, 4, 6)).astype(np.float32)
+    y = small(x, lengths=[7, 5, 1, 0])[0]
+    for b, n in enumerate([7, 5, 1]):
+        assert same(y[:n, b : b + 1], small(x[:n, b : b + 1])[0])
+        assert (y[n:, b] == 0).all()
+    resets = np.zeros((7, 4), bool)
+    resets[3, 1] = True
+    y = small(x, resets=resets)[0]
+    assert same(y[:3, 1:2], small(x[:3, 1:2])[0])
+    assert same(y[3:, 1:2], small(x[3:, 1:2])[0])
+    mask = np.ones((7, 4), bool)
+    mask[2, 0] = mask[5, 0] = False
+    y = small(x, mask=mask)[0]
+    assert same(y[mask[:, 0], 0:1], small(x[mask[:, 0], 0:1])[0])
+
+
+def test_int8_is_the_same_on_every_instruction_set_with_fused_multiply_add(run_script):
+    sets = [name for name in qg.cpu_info()["supported"] if name != "baseline"]
+    if len(sets) < 2:
+        pytest.skip("this machine has one instruction set with a fused multiply-add")
+    source = """
+        import hashlib, numpy as np, quadgate as qg
+        for h in (5, 16, 40, 130):
+            for options in ({}, {"proj_size": 3}, {"num_layers": 2, "bidirectional": True, "peephole": True}):
+                small = qg.LSTM(h + 2, h, rng=0, **options).quantize("int8")
+                x = np.random.default_rng(0).standard_normal((4, 9, h + 2)).astype(np.float32)
+                print(hashlib.sha256(b"".join(small(x[:, :b])[0].tobytes() for b in (1, 2, 9))).hexdigest())
+    """
+    first, *others = (run_script(source, QUADGATE_ISA=name).stdout for name in sets)
+    assert all(other == first for other in others)
