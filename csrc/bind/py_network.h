@@ -47,8 +47,8 @@ class Network {
   size_t nbytes() const;
 
   // The same network with other parameters: a list of C-contiguous arrays in the order of each_parameter. Matrices of
-  // compact weights are arrays of uint16, the bits of float16 or bfloat16, or int8 with the float32 scales of their rows
-  // behind each.
+  // compact weights are arrays of uint16, the bits of float16 or bfloat16, or int8 with the float32 scales of their
+  // rows behind each.
   Network successor(py::handle list) const;
 
   // Multiply-adds of a forward pass over so many rows, times two.

@@ -1,9 +1,9 @@
-// Steps and products of networks with compact weights: as in forward.h and project.h, but sums go through memory between
-// the product, which knows the weights' type, and the cell, which is compiled once for all types.
+// Steps and products of networks with compact weights: as in forward.h and project.h, but sums go through memory
+// between the product, which knows the weights' type, and the cell, which is compiled once for all types.
 #pragma once
 
-#include "kernels/forward.h"
 #include "kernels/compact_product.h"
+#include "kernels/forward.h"
 
 namespace quadgate {
 namespace QG_ISA {
