@@ -183,9 +183,10 @@ def handler(*_):
             refused.append("in the middle of a call" in str(error))
         {then}
 signal.signal(signal.SIGUSR1, handler)
-long = np.zeros((3000, 32, 64), np.float32)
-for call in (lstm, stream.run):
-    threading.Timer(0.1, os.kill, (parent, signal.SIGUSR1)).start()
+# Much longer than the time to the signal and the 50 ms between two looks for one.
+for call, steps in ((lstm, 3000), (stream.run, 12000)):
+    long = np.zeros((steps, 32, 64), np.float32)
+    threading.Timer(0.05, os.kill, (parent, signal.SIGUSR1)).start()
     ended = ""
     over.clear()
     try:
