@@ -126,7 +126,7 @@ all_of_run() {
   step "every header alone" headers
   step "site" site
   step "tests" tests
-  step "numbers on the other instruction sets" instruction_sets
+  step "numbers on the other instruction sets" instruction_sets -m "numbers and not slow"
   step "wheel" wheel
   step "native tests" native
   step "native tests under sanitizers" sanitizers
