@@ -1,4 +1,4 @@
-"""What a quantised network is besides its numbers: memory, copies, files, refusals."""
+"""A quantised network besides its numbers: memory, copies, files, refusals."""
 
 from __future__ import annotations
 
