@@ -18,7 +18,7 @@ class ForwardLayer {
         task_(task),
         scratch_(*task.thread),
         shared_(*task.team),
-        weights_(pass.w.layer(task.l, task.d)),
+        weights_(&pass.w.layer(task.l, task.d)),
         id_(pass.state(task.l, task.d)),
         reverse_(pass.sizes.reverse(task.d)),
         R_(pass.n.recurrent),
@@ -55,7 +55,8 @@ class ForwardLayer {
   const ForwardTask<Real>& task_;
   const ForwardThreadScratch<Real>& scratch_;
   const ForwardTeamScratch<Real>& shared_;
-  PackedLayer<Real> weights_;
+  const PackedLayer<Real>* weights_;  // not copied: another call may be making its back panels
+  PackedLayer<Real> wide_ = {};       // in their place while compact weights are floats
   const size_t id_;
   const bool reverse_;
   const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
@@ -112,7 +113,8 @@ bool ForwardLayer<Real>::widen_weights() {
   const size_t steps = task_.s1 - task_.s0, rows = task_.row1 - task_.row0;
   const size_t n = w_.wide_elements(task_.l, rows, steps);
   if (n == 0 || n > pass_.n.wide) return true;
-  Packed<Real>&ih = weights_.ih, &hh = weights_.hh;
+  wide_ = *weights_;  // compact weights have no back panels
+  Packed<Real>&ih = wide_.ih, &hh = wide_.hh;
   Real *wide_ih = shared_.wide, *wide_hh = wide_ih + ih.n_k * ih.row();
   if (!team_.ranges(w_.blocks(), [&](size_t begin, size_t end) {
         w_.widen(ih, begin, end, wide_ih);
@@ -121,20 +123,22 @@ bool ForwardLayer<Real>::widen_weights() {
     return false;
   ih.panels = wide_ih;
   hh.panels = wide_hh;
+  weights_ = &wide_;
   return true;
 }
 
 // All of a step that does not change from one to the next.
 template <class Real>
 void ForwardLayer<Real>::set_step() {
-  step_.bias = weights_.ih.bias;
-  step_.input_size = weights_.ih.n_k;
+  step_.bias = weights_->ih.bias;
+  step_.input_size = weights_->ih.n_k;
   step_.hidden_size = H_;
   step_.recurrent_size = R_;
   step_.rows = scratch_.rows;
-  step_.use_pre = scratch_.pre_rows && project_ahead(w_, weights_.ih.n_k, task_.row1 - task_.row0, task_.s1 - task_.s0);
+  step_.use_pre =
+      scratch_.pre_rows && project_ahead(w_, weights_->ih.n_k, task_.row1 - task_.row0, task_.s1 - task_.s0);
   step_.options = w_.cell_options();
-  step_.peephole = weights_.peephole;
+  step_.peephole = weights_->peephole;
   step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;
   // L2 could keep little of a large tape for the backward pass, which is not worth a detour through memory; 16 MB is
   // large on any machine.
@@ -230,8 +234,8 @@ bool ForwardLayer<Real>::project_inputs(size_t s0, size_t s1) {
   size_t n = 0;
   for (size_t s = s0; s < s1; ++s)
     for (size_t i = 0; i < active_rows(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
-  const Real* bias = scratch_.norm ? nullptr : weights_.ih.bias;
-  const bool go = project<Real>(team_, w_, weights_.ih, bias, scratch_.x, n, shared_.pre, scratch_.compact_work);
+  const Real* bias = scratch_.norm ? nullptr : weights_->ih.bias;
+  const bool go = project<Real>(team_, w_, weights_->ih, bias, scratch_.x, n, shared_.pre, scratch_.compact_work);
   for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = shared_.pre + i * pass_.n.panel;
   return go;
 }
@@ -262,7 +266,7 @@ size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
 template <class Real>
 bool ForwardLayer<Real>::one_step() {
   if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_)
-                      : run_cells(team_, w_, weights_, step_, scratch_.compact_work)))
+                      : run_cells(team_, w_, *weights_, step_, scratch_.compact_work)))
     return false;
   return !scratch_.projected || project_h(team_, pass_, task_, n_);
 }
