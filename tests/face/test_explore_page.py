@@ -194,7 +194,8 @@ def test_connectivity(tab, pages):
     tab.run("byId('links-map').focus()")
     tab.press("ArrowDown")
     assert tab.run("chosen.outputStep") == 6
-    tab.click("#links-map", 0.999, 0.01)
+    for _ in range(2):  # the first click may change the height of the text above the map
+        tab.click("#links-map", 0.999, 0.01)
     assert tab.run("[chosen.step, chosen.outputStep]") == [T - 1, 0]
 
 
