@@ -270,9 +270,10 @@ def test_drawing_survives_a_fork_and_a_signal_handler(run_script):
     """Neither a child of a process that draws in another thread nor a handler that draws itself hangs."""
     run_script(
         """
-        import os, signal, threading, time
+        import os, signal, threading, time, warnings
         import numpy as np
         import quadgate as qg
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of fork beside threads
         net = qg.LSTM(4, 8, 2, dropout=0.3, zoneout=(0.2, 0.2), rng=0)
         x = np.zeros((2000, 64, 4), np.float32)
         signal.signal(signal.SIGALRM, lambda *_: net.forward(x[:2]))

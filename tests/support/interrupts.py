@@ -14,13 +14,16 @@ def run_until(n: int, work: Callable[[], object]) -> int | None:
     def trace(frame: Any, event: str, _: object) -> Any:
         nonlocal count
         frame.f_trace_opcodes = True
-        if event == "opcode":
+        # Bytecodes without a line are the compiler's own, as when a generator closes. Python answers no signal there.
+        if event == "opcode" and (frame.f_lineno or 0) > 0:
             count += 1
             if count == n:
                 raise KeyboardInterrupt
         return trace
 
     before = sys.gettrace()
+    # Since Python 3.12, settrace reports bytecodes only if a frame asked for them beforehand.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         work()
