@@ -135,7 +135,7 @@ def check(call: Call) -> None:
         return
 
     theirs = run_onnxruntime(call, inputs)
-    lossy = {"Elu", "Softplus"} & set(call.activations or ())
+    lossy = {"Elu", "ScaledTanh", "Softplus"} & set(call.activations or ())
     condition = conditions(call, inputs, absolute=bool(lossy))
     if inputs["sequence_lens"] is not None:
         empty = inputs["sequence_lens"] == 0
