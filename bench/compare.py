@@ -29,6 +29,7 @@ import grid
 import numpy as np
 import readme
 import report
+import uses
 from measure import Result, Runner
 from peers.client import PEERS
 from shapes import DEFAULT_FILE, MODES, Shape, choose
@@ -103,6 +104,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--markdown", type=Path, help="write the report to this file instead of standard output")
     add("--plot", type=Path, help="write a PNG")
     add("--readme", type=Path, help="rewrite the table in this file (docs/benchmarks.md)")
+    add("--uses", type=Path, help="rewrite the table of uses in this file (README.md); needs --shapes all")
+    add("--picture", type=Path, help="write a PNG of the table of uses")
     return parser
 
 
@@ -147,6 +150,10 @@ def main() -> None:
         print(text)
     if args.readme is not None:
         readme.rewrite(args.readme, content, results)
+    if args.uses is not None:
+        uses.rewrite(args.uses, content, results)
+    if args.picture is not None:
+        uses.picture(content, results, args.picture)
     if args.plot is not None:
         report.plot(content, results, args.plot)
 

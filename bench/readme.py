@@ -17,7 +17,8 @@ HEADINGS = {
 }
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Return a time in microseconds or milliseconds, with two digits at least."""
     us = 1e6 * seconds
     return f"{us:.2f} us" if us < 10 else f"{us:.0f} us" if us < 1e4 else f"{us / 1000:.0f} ms"
 
@@ -28,7 +29,7 @@ def _cells(result: Result) -> list[str]:
         return [""] * 3
     against_best, against_torch = ratio(result, best, mine), ratio(result, "torch", mine)
     return [
-        _time(result.median(mine)),
+        time_text(result.median(mine)),
         "" if against_best is None or best is None else f"{against_best:.2f} ({TITLES[best]})",
         "" if against_torch is None else f"{against_torch:.{2 if against_torch < 2 else 1}f}",
     ]
@@ -88,9 +89,20 @@ def rewrite(path: Path, run: Run, results: Iterable[Result]) -> None:
     ValueError
         If the file has no marks.
     """
+    replace_between(path, BEGIN, END, table(run, results))
+
+
+def replace_between(path: Path, begin: str, end: str, new: str) -> None:
+    """Replace the text between two marks of a file.
+
+    Raises
+    ------
+    ValueError
+        If the file has no marks.
+    """
     text = path.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path} has no {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{table(run, results)}\n\n{END}{after}")
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"{path} has no {begin} and {end}")
+    path.write_text(f"{before}{begin}\n\n{new}\n\n{end}{after}")

@@ -11,6 +11,7 @@ import grid
 import judge
 import numpy as np
 import pytest
+import uses
 import whole_job
 from ceilings import fma_peak, read_bandwidth
 from measure import Result
@@ -107,6 +108,31 @@ def test_report(tmp_path: Path) -> None:
     page.write_text("no marks")
     with pytest.raises(ValueError, match="has no <!-- table -->"):
         rewrite(page, run, [Result(shape, 1, samples)])
+
+
+def test_table_and_picture_of_uses(tmp_path: Path) -> None:
+    """Each use has a row from its own shape on one thread; a run that lacks one is refused; losses are below 1."""
+    results = []
+    for k, (mode, *sizes, layers) in enumerate(uses.USES.values()):
+        shape = Shape(f"use {k}", *sizes, mode=mode, layers=layers)
+        mine = "quadgate_step" if mode == "stream" else "quadgate"
+        samples = {mine: [1e-4 * (k + 1)] * 3, "torch": [4e-4 * (k + 1)] * 3, "onednn": [0.5e-4 * (k + 1)] * 3}
+        results += [Result(shape, 2, {mine: [1.0], "torch": [1.0]}), Result(shape, 1, samples)]
+    run = {"header": HEADER, "ceilings": CEILINGS}
+    page = tmp_path / "README.md"
+    page.write_text("a\n<!-- uses -->\n<!-- /uses -->\nb\n")
+    uses.rewrite(page, run, results)
+    text = page.read_text()
+    assert text.startswith("a\n<!-- uses -->\n\nTime of one call")
+    assert text.endswith("\n\n<!-- /uses -->\nb\n")
+    assert "| audio effect, a sample | 1, 1, 1, 40 | 200 us | 4.0 | 0.50 |" in text
+    assert text.count("| 4.0 | 0.50 |") == len(uses.USES)
+    uses.picture(run, results, tmp_path / "uses.png")
+    assert (tmp_path / "uses.png").read_bytes()[1:4] == b"PNG"
+    found = {(s.mode, s.T, s.B, s.I, s.H, s.layers) for s in choose(["all"])}
+    assert found >= set(uses.USES.values())
+    with pytest.raises(ValueError, match="the run has no control, a step of a small policy: measure with --shapes all"):
+        uses.rewrite(page, run, results[2:])
 
 
 def test_the_drift_of_the_machine_does_not_change_a_ratio() -> None:
