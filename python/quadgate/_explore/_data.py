@@ -39,7 +39,7 @@ def read_x(net: Any, x: object) -> tuple[Array, Array | None, Array | None]:
         needed = "(T,) or (1, T)" if integers else "(T, I) or (1, T, I)"
         raise ValueError(f"x must have shape {needed}, got {given.shape}")
     _one_row(given.shape[0])
-    width = None if integers else net._input_shape()[-1]
+    width = None if integers else net._input_shape[-1]
     if width is not None and given.shape[-1] != width:
         raise ValueError(f"x must have {width} columns, got shape {given.shape}")
     batch = net._read(given if integers else _finite(_check.plain(given, net.dtype)))

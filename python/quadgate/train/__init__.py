@@ -22,12 +22,15 @@ from ._files import load
 from ._generate import Beam, beam_search, generate
 from ._history import History
 from ._keras import load_keras
-from ._layers import Context, Dense, Dropout, Embedding, FinalState, Layer, Recurrent
+from ._layer import Context, Layer
+from ._layers import Dense, Dropout, Embedding
 from ._losses import Loss
 from ._masking import Masking
 from ._model import Sequential
-from ._optimizers import SGD, Adam, AdamW, Optimizer, WarmupCosine
+from ._optimizers import SGD, Adam, AdamW, Optimizer
+from ._recurrent import FinalState, Recurrent
 from ._rtrl import RTRL, rtrl
+from ._schedules import WarmupCosine
 
 __all__ = [
     "RTRL",

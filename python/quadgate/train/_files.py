@@ -16,9 +16,11 @@ from ..io import _safetensors
 from ..lstm import LSTM
 from ..rnn import RNN
 from . import _losses, _optimizers
-from ._layers import Dense, Dropout, Embedding, FinalState, Layer, Recurrent
+from ._layer import Layer
+from ._layers import Dense, Dropout, Embedding
 from ._masking import Halves, Masking
 from ._model import HEADS, Sequential
+from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

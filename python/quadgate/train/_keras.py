@@ -11,9 +11,10 @@ import numpy as np
 from ..io import _files as io_files
 from ..io import _keras as io_keras
 from ..io import _keras_layers
-from ._layers import Dense, Dropout, Embedding, FinalState, Recurrent
+from ._layers import Dense, Dropout, Embedding
 from ._masking import Halves, Masking
 from ._model import Sequential
+from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Layers of a model. Each has its parameters in a snapshot that never changes, and knows its own backward pass."""
+"""Layers without steps in time: Embedding, Dense and Dropout."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check, _core, _masks, _options, _run
-from .._network import Network
-from .._params import Params, Snapshot
-from ..lstm import LSTM
-from ..rnn import RNN
+from .. import _check, _core, _masks, _options
 from ._commit import Swap, replace_all
-from ._layer import Context, FinalGradient, Layer, Sequence, _owned, _Plain, _rows, _target, _unrowed, values
+from ._layer import Context, Layer, _owned, _Plain, _rows, _target, _unrowed, values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,21 +18,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Shape = tuple[int | None, ...]
     Values = Mapping[str, Array]
-
-__all__ = [
-    "Context",
-    "Dense",
-    "Dropout",
-    "Embedding",
-    "FinalGradient",
-    "FinalState",
-    "Layer",
-    "Recurrent",
-    "Sequence",
-    "from_config",
-    "replace_all",
-    "values",
-]
 
 _INT64 = np.dtype(np.int64)
 
@@ -247,171 +228,6 @@ class Dropout(Layer):
     def config(self) -> dict[str, Any]:
         """Return the constructor's argument."""
         return {**super().config(), "rate": self.rate}
-
-
-class FinalState(Layer):
-    """The final h of the recurrent layer before it, (B, D*R): its top layer's, forward direction first.
-
-    It is that of each row's last step that counts, under lengths and masks, and for the reverse direction that of the
-    first. Going back it starts from the gradient of the final state, without a dy of zeros.
-    """
-
-    __slots__ = ("columns",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.columns = 0
-
-    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
-        """Check that a recurrent layer comes first."""
-        super().bind(rng, dtype, previous)
-        if not isinstance(previous, Recurrent):
-            got = "nothing" if previous is None else repr(previous)
-            raise ValueError(f"FinalState() must come directly behind an LSTM or an RNN, got {got} before it")
-        self.columns = previous.final_columns
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return (B, D*R)."""
-        if len(shape) != 3:
-            raise self._refuse(shape, "(B, T, O)")
-        return (shape[0], self.columns)
-
-    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
-        """Return the final h."""
-        if type(x) is not Sequence:
-            raise TypeError(f"FinalState() must come directly behind an LSTM or an RNN, got {type(x).__name__}")
-        return x.final, None
-
-    def backward(
-        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
-    ) -> tuple[Any, dict[str, Array]]:
-        """Return the gradient of the final h, for the layer before."""
-        return FinalGradient(dy), {}
-
-
-class Recurrent(Layer):
-    """An `LSTM` or `RNN` in a model, batch first whatever its own ``batch_first``. A model makes it of the network.
-
-    Attributes
-    ----------
-    net : quadgate.LSTM or quadgate.RNN
-        The network itself: its parameters are those that are trained.
-    padding_output : "zero" or "last"
-        y at masked steps, as in `quadgate.LSTM.__call__`.
-    """
-
-    __slots__ = ("net", "padding_output")
-
-    def __init__(self, net: LSTM | RNN) -> None:
-        super().__init__()
-        if not isinstance(net, Network):
-            raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
-        self.net, self.padding_output = net, "zero"
-        self.dtype = net.dtype
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """Parameters of the network."""
-        return self.net.params
-
-    @property
-    def final_columns(self) -> int:
-        """D*R, the columns of the top layer's final h."""
-        return self.net._options.directions * self.net._options.state_columns
-
-    def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
-        """Check the type; the network has its parameters and its generator."""
-        if self.net.dtype != dtype:
-            raise ValueError(f"{self.net!r} must have the model's dtype {dtype}")
-        self.generator = self.net._generator
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return (B, T, O)."""
-        if len(shape) != 3 or shape[-1] != self.net.input_size:
-            raise self._refuse(shape, f"(B, T, {self.net.input_size})")
-        return (*shape[:-1], self.net._options.outputs)
-
-    def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
-        """Return y (B, T, O) with the final h; with ``context.states`` from this layer's state, which is replaced."""
-        net: Any = self.net
-        x, mask = values(x), context.mask
-        if not net.batch_first:
-            x, mask = x.swapaxes(0, 1), None if mask is None else mask.T
-        state = None if context.states is None else context.states.get(self)
-        tape = None
-        masked: dict[str, Any] = {"lengths": context.lengths, "mask": mask}
-        if mask is not None:
-            masked["padding_output"] = self.padding_output
-        if not context.training:
-            y, state = net(x, state, **masked)
-        elif context.rows is not None and net._mask_plan:
-            alone = "h0" if isinstance(net, RNN) else None
-            more = (context.lengths, None, False, False, None, alone, mask, self.padding_output, context.rows)
-            y, state, tape = _run.train(net, x, state, *more)
-        else:
-            y, state, tape = net.forward(x, state, **masked)
-        if context.states is not None:
-            context.states[self] = state
-        h = state if isinstance(net, RNN) else state[0]
-        directions = net._options.directions
-        final = h[-1] if directions == 1 else np.concatenate((h[-2], h[-1]), -1)
-        return Sequence(y if net.batch_first else y.swapaxes(0, 1), final), tape
-
-    def backward(
-        self, tape: Any, dy: Any, *, need_x: bool, out: Mapping[str, Array] | None = None
-    ) -> tuple[Any, dict[str, Array]]:
-        """Return the gradients of x and of the network's parameters."""
-        net: Any = self.net
-        o = net._options
-        dstate: Any = None
-        if type(dy) is FinalGradient:
-            dh = np.zeros((o.num_layers * o.directions, len(dy.dh), o.state_columns), net.dtype)
-            dh[-o.directions :] = dy.dh.reshape(len(dy.dh), o.directions, -1).swapaxes(0, 1)
-            dy, dstate = None, dh if isinstance(net, RNN) else (dh, None)
-        elif not net.batch_first:
-            dy = dy.swapaxes(0, 1)
-        grads = net.backward(tape, dy, dstate, input_grad=need_x, out=out)
-        dx = grads.x
-        return dx if dx is None or net.batch_first else dx.swapaxes(0, 1), grads.params
-
-    def successor(self, values: Values) -> list[Swap]:
-        """Return the swap of the network's snapshot."""
-        net = self.net
-        read = _owned({name: values[name] for name in net._shapes})
-        params = Params.gathered(read)
-        return [(net, "_snapshot", Snapshot(net._snapshot.core.successor(list(params.values())), params))]
-
-    def config(self) -> dict[str, Any]:
-        """Return the network's options."""
-        own = {} if self.padding_output == "zero" else {"padding_output": self.padding_output}
-        return {"layer": type(self.net).__name__, **self.net._options.arguments(), **own}
-
-    def __repr__(self) -> str:
-        return repr(self.net)
-
-
-def from_config(config: Mapping[str, Any]) -> Layer:
-    """Return a layer, without parameters yet, from `Layer.config`; a recurrent one has random parameters.
-
-    Raises
-    ------
-    ValueError
-        If it is not from a layer of this module.
-    """
-    arguments = dict(config)
-    name = arguments.pop("layer", None)
-    kinds: dict[Any, Any] = {kind.__name__: kind for kind in (Embedding, Dense, Dropout, FinalState)}
-    if name in kinds:
-        layer: Layer = kinds[name](**arguments)
-        return layer
-    if name == "LSTM":
-        del arguments["nonlinearity"]
-        return Recurrent(LSTM(**arguments))
-    if name == "RNN":
-        for option in _options._LSTM_ONLY:
-            arguments.pop(option, None)
-        return Recurrent(RNN(**arguments))
-    raise ValueError(f"unknown kind of layer: {name!r}")
 
 
 def _whole(activation: _options.Activation) -> tuple[str, float, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
-from ._layers import Context, Layer, values
+from ._layer import Context, Layer, values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
-from .._network import Network
 from .._params import Params
 from .._results import NamedGrads
-from . import _commit, _fit, _losses, _optimizers, _pass
+from . import _commit, _fit, _losses, _optimizers, _pass, _structure
 from ._batch import Batch
-from ._layers import Embedding, Layer, Recurrent
 from ._masking import Masking
+from ._recurrent import Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ..lstm import LSTM
     from ..rnn import RNN
     from ._history import History
+    from ._layer import Layer
     from ._losses import Loss
     from ._optimizers import Optimizer
     from ._stream import ModelStream
@@ -87,49 +87,25 @@ class Sequential:
         dtype: DTypeLike | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        made = [_layer(layer, k) for k, layer in enumerate(_listed(layers))]
+        made = _structure.read_layers(layers)
         nets = [layer.net for layer in made if isinstance(layer, Recurrent)]
-        for items in (made, nets):
-            if len({id(item) for item in items}) != len(items):
-                raise ValueError("layers must be different objects: one of them is there twice")
         self.dtype = nets[0].dtype if dtype is None and nets else _check.float_type(dtype or np.float32)
         self.stateful, self.head = _check.flag(stateful, "stateful"), _check.choice(head, "head", HEADS)
         self._generator = _check.generator(rng)
-        self._layers: tuple[Layer, ...] = tuple(made)
-        for k, layer in enumerate(made):
-            if not layer.params or isinstance(layer, Recurrent):
-                layer.bind(self._generator, self.dtype, made[k - 1] if k else None)
-            elif layer.dtype != self.dtype:
-                raise ValueError(f"layers[{k}], {layer!r}, has parameters of {layer.dtype}, the model has {self.dtype}")
-        self._integers = isinstance(made[1 if isinstance(made[0], Masking) and made[1:] else 0], Embedding)
+        self._layers = made
+        _structure.bind(made, self._generator, self.dtype)
+        self._integers = _structure.reads_integers(made)
         self._shapes = {f"{k}.{n}": v.shape for k, layer in enumerate(made) for n, v in layer.params.items()}
-        self._output_shapes: list[tuple[int | None, ...]] = []
-        shape = self._input_shape()
-        for layer in made:
-            shape = layer.output_shape(shape)
-            self._output_shapes.append(shape)
-        if len(shape) not in (2, 3) or (len(shape) == 2 and self._integers and len(made) == 1):
-            raise ValueError(f"the outputs of a model must be (B, C) or (B, T, C), got {shape}")
-        for layer in made:
-            if self.stateful and isinstance(layer, Recurrent):
-                for option in ("bidirectional", "reverse"):
-                    if getattr(layer.net, option):
-                        raise ValueError(f"stateful=True needs networks that read forwards, got {layer!r}")
+        self._input_shape = _structure.input_shape(made)
+        self._output_shapes = _structure.output_shapes(made)
+        if self.stateful:
+            _structure.require_forwards(made)
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
         self._memory: Any = None
         self._states: Mapping[Layer, Any] | None = None
         self.history: History | None = None
         self._cached: tuple[list[Any], Params] | None = None
-
-    def _input_shape(self) -> tuple[int | None, ...]:
-        if self._integers:
-            return (None, None)
-        for layer in self._layers:
-            width = layer.net.input_size if isinstance(layer, Recurrent) else getattr(layer, "units_in", None)
-            if width is not None:
-                return (None, None, width)
-        raise ValueError("layers must have one with parameters: an Embedding, a Dense, an LSTM or an RNN")
 
     # ------------------------------------------------------------------------------------------------------ parameters
 
@@ -423,21 +399,3 @@ class Sequential:
         from ._files import pickled
 
         return pickled(self)
-
-
-def _listed(layers: Any) -> list[Any]:
-    if isinstance(layers, (Layer, Network, str)) or not isinstance(layers, Iterable):
-        raise TypeError(f"layers must be a list of layers, got {type(layers).__name__}")
-    result = list(layers)
-    if not result:
-        raise ValueError("layers must have at least one layer, got an empty list")
-    return result
-
-
-def _layer(layer: Any, k: int) -> Layer:
-    if isinstance(layer, Network):
-        net: Any = layer
-        return Recurrent(net)
-    if not isinstance(layer, Layer):
-        raise TypeError(f"layers[{k}] must be a layer, a quadgate.LSTM or a quadgate.RNN, got {type(layer).__name__}")
-    return layer

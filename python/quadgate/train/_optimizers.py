@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .. import _check, _core
 from ._commit import lay_out, vector, view, views
+from ._schedules import Rate, WarmupCosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-Rate = Callable[[int], float]
-
-
-class WarmupCosine:
-    """Learning rate that rises in a straight line, then falls as half a cosine (Loshchilov and Hutter 2017).
-
-    Parameters
-    ----------
-    peak : float
-        The largest rate.
-    warmup_steps : int
-        Steps of the rise: step k (from 0) has ``peak * (k + 1) / warmup_steps``.
-    total_steps : int
-        Steps until the rate is `floor`, where it stays.
-    floor : float
-        The smallest rate at the end.
-    """
-
-    __slots__ = ("floor", "peak", "total_steps", "warmup_steps")
-
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
-        self.peak, self.floor = _check.positive(peak, "peak"), _check.number(floor, "floor")
-        self.warmup_steps = _check.size(warmup_steps, "warmup_steps", zero=True)
-        self.total_steps = _check.size(total_steps, "total_steps")
-        if self.total_steps <= self.warmup_steps:
-            raise ValueError(f"total_steps must be more than warmup_steps={warmup_steps}, got {total_steps}")
-        if not 0 <= self.floor <= self.peak:
-            raise ValueError(f"floor must be from 0 to peak={peak}, got {floor}")
-
-    def __call__(self, step: int) -> float:
-        """Return the rate of a step, counted from 0."""
-        if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
-        done = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-        return self.floor + (self.peak - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {name: getattr(self, name) for name in ("peak", "warmup_steps", "total_steps", "floor")}
-
-    def __repr__(self) -> str:
-        return f"WarmupCosine({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
 
 class State:

@@ -11,12 +11,13 @@ import numpy as np
 from .._results import NamedGrads
 from . import _metrics
 from ._batch import Batch, bounds
-from ._layers import Context, Recurrent, values
+from ._layer import Context, values
+from ._recurrent import Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._layers import Layer
+    from ._layer import Layer
     from ._model import Sequential
 
     Array = NDArray[Any]

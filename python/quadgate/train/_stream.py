@@ -9,8 +9,10 @@ import numpy as np
 from .. import _check
 from ..rnn import RNN
 from . import _pass
-from ._layers import Context, Dropout, Embedding, FinalState, Recurrent
+from ._layer import Context
+from ._layers import Dropout, Embedding
 from ._masking import Masking
+from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
