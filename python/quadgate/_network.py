@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from . import _check, _core, _initial, _masks, _params, _threadpools
+from . import _check, _core, _initial, _masks, _params, _pickling, _threadpools
 from ._options import Option, Options
 from ._params import Snapshot
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 Net = TypeVar("Net", bound="Network")
-
-PICKLE_FORMAT = 1
-QUANTIZED_FORMAT = 2  # of networks with compact weights
 
 
 class Network:
@@ -339,44 +336,12 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         with self._own_lock():  # another thread could be drawing
             generator = None if self._generator is None else self._generator.bit_generator.state
-        now = self._snapshot
-        state = {
-            "format": QUANTIZED_FORMAT if now.weight_type else PICKLE_FORMAT,
-            "options": self._options.arguments(),
-            "params": {name: _params.pack(value) for name, value in now.held.items()},
-            "generator": generator,
-            "attributes": dict(getattr(self, "__dict__", {})),  # of a subclass
-        }
-        return {**state, "weight_type": now.weight_type} if now.weight_type else state
+        attributes = dict(getattr(self, "__dict__", {}))  # of a subclass
+        return _pickling.network_state(self._options, self._snapshot, generator, attributes)
 
     def __setstate__(self, state: Any) -> None:
-        keys = ("options", "params", "generator", "attributes")
-        kind = state.get("weight_type") if isinstance(state, dict) else None
-        newest = PICKLE_FORMAT if kind is None else QUANTIZED_FORMAT
-        check_format(state, keys if kind is None else (*keys, "weight_type"), newest)
-        options, attributes = state["options"], state["attributes"]
-        if not isinstance(options, dict) or not isinstance(attributes, dict):
-            raise ValueError("the options and attributes of a pickle must be dictionaries")
-        o = Options.of(options)
-        if o.elman != self._elman:
-            raise ValueError(f"a pickle of another kind of network than {type(self).__name__}")
-        shapes, items = {name: (shape, o.dtype) for name, shape in _params.shapes(o).items()}, state["params"]
-        if kind is not None:
-            from . import _quantize
-
-            _check.choice(kind, "weight_type", _quantize.TYPES)
-            shapes = _quantize.shapes(_params.shapes(o), kind)
-        if not isinstance(items, dict) or items.keys() != shapes.keys():
-            raise ValueError("the parameters of a pickle do not fit its options")
-        values = {name: _params.unpack(items[name], name, *form) for name, form in shapes.items()}
-        generator = None
-        if _masks.plan(o) and kind is None:
-            bits = np.random.PCG64(0)
-            try:
-                bits.state = state["generator"]
-            except Exception as error:  # NumPy raises almost anything
-                raise ValueError(f"the generator of a pickle cannot be read: {error}") from error
-            generator = np.random.Generator(bits)
+        own = _pickling.read_network_state(state, self._elman, type(self).__name__)
+        o, values, kind, generator, attributes = own
         if attributes and not hasattr(self, "__dict__"):
             raise ValueError(f"the pickle of a {type(self).__name__} must have no attributes, got {len(attributes)}")
         self._configure(o)
@@ -411,16 +376,6 @@ class Network:
             self._snapshot = new
         elif not _core.replace(self, "_snapshot", before, new):
             raise RuntimeError("the parameters were changed by other means within a writable() block")
-
-
-def check_format(state: Any, keys: tuple[str, ...], newest: int = PICKLE_FORMAT) -> None:
-    """Raise ValueError if this is not the state of a pickle that this version can read."""
-    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
-        raise ValueError("this is no pickle of quadgate, or it is damaged")
-    if state["format"] > newest:
-        raise ValueError(f"the pickle has format {state['format']}, of a newer quadgate: this one reads {newest}")
-    if state.keys() != {"format", *keys}:
-        raise ValueError(f"the pickle must have {', '.join(keys)}, got {', '.join(map(str, state))}")
 
 
 def _refuse_unknown(keywords: Mapping[str, Any], known: Any, of: str) -> None:

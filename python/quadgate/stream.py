@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 import numpy as np
 
-from . import _check, _core, _params, _run
+from . import _check, _core, _params, _pickling, _run, _stream_input
 from ._check import ZERO
-from ._network import PICKLE_FORMAT, Network, check_format
+from ._network import Network
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -94,19 +94,15 @@ class BaseStream(Generic[Net]):
             y = core(x, out, self._network._snapshot.core)
             if y is not None:
                 return y
-        x_ = _check.array(x, "x")
-        features = self._network._options.input_size
-        if x_.shape != (self._batch_size, features) and (self._batch_size != 1 or x_.shape != (features,)):
-            alone = f" or ({features},)" if self._batch_size == 1 else ""
-            raise ValueError(f"x must have shape ({self._batch_size}, {features}){alone}, got {x_.shape}")
+        x_ = _stream_input.step(x, self._batch_size, self._network._options.input_size)
         if mask is not None:
             kept = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", x_.shape[:-1])
-            target = self._target(x_, out, mask=kept)
-            return self._give(self._step_of_some(x_, kept, padding_output), target, out)
+            target = _stream_input.target(out, self._network._options, x_, mask=kept)
+            return _stream_input.given(self._step_of_some(x_, kept, padding_output), target, out)
         _check.padding(padding_output)
-        target = self._target(x_, out)
+        target = _stream_input.target(out, self._network._options, x_)
         plain = _check.plain(x_, self._network._options.dtype)
-        return self._give(self._step(plain, None, self._network._snapshot.core), target, out)
+        return _stream_input.given(self._step(plain, None, self._network._snapshot.core), target, out)
 
     def _take(
         self,
@@ -123,22 +119,16 @@ class BaseStream(Generic[Net]):
         result = self._run(x, out, resets, cells, core) if plain_call else None
         if result is not None:
             return list(result) if cells else [result]
-        x_ = _check.array(x, "x")
-        features = self._network._options.input_size
-        rows = x_.shape[1 if self._time_major else 0] if x_.ndim == 3 else 1
-        if x_.ndim not in (2, 3) or x_.shape[-1] != features or rows != self._batch_size:
-            order = f"{self._batch_size}, T" if not self._time_major else f"T, {self._batch_size}"
-            alone = f" or (T, {features})" if self._batch_size == 1 else ""
-            raise ValueError(f"x must have shape ({order}, {features}){alone}, got {x_.shape}")
+        x_ = _stream_input.chunk(x, self._batch_size, self._network._options.input_size, self._time_major)
         read = None if resets is None else _check.array(resets, "resets", "bools", "biu")
         resets_ = None if read is None else _check.bools(read, "resets", x_.shape[:-1])
         if mask is not None:
             mask_ = _check.array(mask, "mask", "bools", "biu")
-            target = self._target(x_, out, read, mask_)
+            target = _stream_input.target(out, self._network._options, x_, read, mask_)
             both = self._masked(x_, resets_, cells, mask_, padding_output)
-            return [self._give(both[0], target, out), *both[1:]]
+            return [_stream_input.given(both[0], target, out), *both[1:]]
         _check.padding(padding_output)
-        target = self._target(x_, out, read)
+        target = _stream_input.target(out, self._network._options, x_, read)
         single, swapped = x_.ndim == 2, x_.ndim == 3 and not self._time_major
         x_ = x_[:, None] if single else x_.swapaxes(0, 1) if swapped else x_
         if resets_ is not None and (single or swapped):
@@ -149,11 +139,11 @@ class BaseStream(Generic[Net]):
             a[:, 0] if single else np.ascontiguousarray(a.swapaxes(0, 1)) if swapped else a
             for a in (result if cells else (result,))
         ]
-        return [self._give(both[0], target, out), *both[1:]]
+        return [_stream_input.given(both[0], target, out), *both[1:]]
 
     def _masked(self, x: Array, resets: Array | None, cells: bool, mask: Array, padding_output: object) -> list[Array]:
         """Take steps with a mask by one call of the network, whose bits are those of single steps."""
-        self._repeats(padding_output)
+        _stream_input.repeats_last(padding_output, self._network._options)
         h, c = self._core.get_state()
         single = x.ndim == 2
         start: Any = (h[:, 0], c[:, 0]) if single else (h, c)
@@ -169,7 +159,7 @@ class BaseStream(Generic[Net]):
 
         The new state is put in place at once, so that an interrupt leaves it as it was.
         """
-        last = self._repeats(padding_output)
+        last = _stream_input.repeats_last(padding_output, self._network._options)
         plain = _check.plain(x.reshape(1, self._batch_size, -1), self._network._options.dtype)
         if not self._time_major:
             plain = plain.swapaxes(0, 1)
@@ -181,18 +171,6 @@ class BaseStream(Generic[Net]):
         np.copyto(rows, before[0][-1] if last else 0, where=others)
         self._core.set_state(*after)
         return rows.reshape(*x.shape[:-1], -1)
-
-    def _repeats(self, padding_output: object) -> bool:
-        """Return True for "last"; raise ValueError if that is not possible."""
-        o = self._network._options
-        if _check.padding(padding_output) == "zero":
-            return False
-        if o.num_layers > 1 and o.shortcut in ("residual", "highway"):
-            raise ValueError(
-                f"a stream cannot repeat the last y in a network with a {o.shortcut} shortcut: "
-                "its state has no y; padding_output must be 'zero'"
-            )
-        return True
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state to zeros.
@@ -220,10 +198,10 @@ class BaseStream(Generic[Net]):
     def __getstate__(self) -> dict[str, Any]:
         h, c = self._core.get_state()
         state = {"h": _params.pack(h), "c": _params.pack(c)}
-        return {"format": PICKLE_FORMAT, "network": self._network, "batch_size": self._batch_size, "state": state}
+        return {"format": _pickling.FORMAT, "network": self._network, "batch_size": self._batch_size, "state": state}
 
     def __setstate__(self, state: Any) -> None:
-        check_format(state, ("network", "batch_size", "state"))
+        _pickling.check_format(state, ("network", "batch_size", "state"))
         network, parts = state["network"], state["state"]
         if not self._fits(network) or not hasattr(network, "_snapshot") or not isinstance(parts, dict):
             raise ValueError(f"the pickle of a {type(self).__name__} holds another kind of network or state")
@@ -235,29 +213,6 @@ class BaseStream(Generic[Net]):
             for name, n in columns.items()
         )
         self._core.set_state(h, c)
-
-    def _one(self, value: object, name: str, shape: tuple[int, ...]) -> Array:
-        """Read one array of a state; without its batch axis, too, where B is 1."""
-        array = _check.array(value, name)
-        if self._batch_size == 1 and array.ndim == 2:
-            array = array[:, None]
-        return _check.floats(array, name, shape, self._network._options.dtype)
-
-    def _target(self, x: Array, out: object, resets: Array | None = None, mask: Array | None = None) -> Array | None:
-        """Check ``out`` before the state moves on."""
-        if out is None:
-            return None
-        o = self._network._options
-        target = _check.buffer(out, "out", (*x.shape[:-1], o.outputs), o.dtype)
-        _check.apart(target, "out", {"x": x, "resets": resets, "mask": mask})
-        return target
-
-    def _give(self, y: Array | None, target: Array | None, out: Array | None) -> Array:
-        y = _check.computed(y)
-        if target is None or out is None:
-            return y
-        target[...] = y
-        return out
 
 
 class Stream(BaseStream[Net]):
@@ -365,7 +320,7 @@ class Stream(BaseStream[Net]):
             raise TypeError(f"state must be a pair (h, c) of arrays of shapes {shapes[0]} and {shapes[1]}")
         self._core.set_state(
             *(
-                np.zeros(shape, o.dtype) if part is None else self._one(part, f"state[{k}]", shape)
+                np.zeros(shape, o.dtype) if part is None else _stream_input.state(part, f"state[{k}]", shape, o.dtype)
                 for k, (part, shape) in enumerate(zip(value, shapes, strict=True))
             )
         )
@@ -439,7 +394,7 @@ class RNNStream(BaseStream[Net]):
     @state.setter
     def state(self, value: ArrayLike) -> None:
         o = self._network._options
-        h = self._one(value, "state", (o.num_layers, self._batch_size, o.state_columns))
+        h = _stream_input.state(value, "state", (o.num_layers, self._batch_size, o.state_columns), o.dtype)
         self._core.set_state(h, np.empty((*h.shape[:-1], 0), o.dtype))
 
     @property

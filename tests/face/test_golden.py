@@ -63,9 +63,9 @@ def test_a_file_of_long_ago(path):
 
 
 def test_there_is_a_file_of_each_format():
-    from quadgate._network import PICKLE_FORMAT
+    from quadgate._pickling import FORMAT
 
-    assert [path.stem for path in FILES] == [f"format{n}" for n in range(1, PICKLE_FORMAT + 1)]
+    assert [path.stem for path in FILES] == [f"format{n}" for n in range(1, FORMAT + 1)]
 
 
 def results():

@@ -1,0 +1,91 @@
+"""Pickles of networks and streams: plain Python values, which any NumPy reads, and checks of what they hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _check, _masks, _params
+from ._options import Options
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._params import Snapshot
+
+    Array = NDArray[Any]
+
+FORMAT = 1
+QUANTIZED_FORMAT = 2  # of networks with compact weights
+
+
+class NetworkState(NamedTuple):
+    """What the pickle of a network holds, checked."""
+
+    options: Options
+    values: dict[str, Array]
+    weight_type: str | None  # of compact weights
+    generator: np.random.Generator | None
+    attributes: dict[str, Any]  # of a subclass
+
+
+def check_format(state: Any, keys: tuple[str, ...], newest: int = FORMAT) -> None:
+    """Raise ValueError if this is not the state of a pickle that this version can read."""
+    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
+        raise ValueError("this is no pickle of quadgate, or it is damaged")
+    if state["format"] > newest:
+        raise ValueError(f"the pickle has format {state['format']}, of a newer quadgate: this one reads {newest}")
+    if state.keys() != {"format", *keys}:
+        raise ValueError(f"the pickle must have {', '.join(keys)}, got {', '.join(map(str, state))}")
+
+
+def network_state(o: Options, snapshot: Snapshot, generator: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a network; `generator` is the state of its bit generator, or None."""
+    state = {
+        "format": QUANTIZED_FORMAT if snapshot.weight_type else FORMAT,
+        "options": o.arguments(),
+        "params": {name: _params.pack(value) for name, value in snapshot.held.items()},
+        "generator": generator,
+        "attributes": attributes,
+    }
+    return {**state, "weight_type": snapshot.weight_type} if snapshot.weight_type else state
+
+
+def read_network_state(state: Any, elman: bool, name: str) -> NetworkState:
+    """Return the parts of `network_state`.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, of a newer version, or of another kind of network than the class `name`, which is an Elman
+        network or not.
+    """
+    keys = ("options", "params", "generator", "attributes")
+    kind = state.get("weight_type") if isinstance(state, dict) else None
+    newest = FORMAT if kind is None else QUANTIZED_FORMAT
+    check_format(state, keys if kind is None else (*keys, "weight_type"), newest)
+    options, attributes = state["options"], state["attributes"]
+    if not isinstance(options, dict) or not isinstance(attributes, dict):
+        raise ValueError("the options and attributes of a pickle must be dictionaries")
+    o = Options.of(options)
+    if o.elman != elman:
+        raise ValueError(f"a pickle of another kind of network than {name}")
+    shapes, items = {key: (shape, o.dtype) for key, shape in _params.shapes(o).items()}, state["params"]
+    if kind is not None:
+        from . import _quantize
+
+        _check.choice(kind, "weight_type", _quantize.TYPES)
+        shapes = _quantize.shapes(_params.shapes(o), kind)
+    if not isinstance(items, dict) or items.keys() != shapes.keys():
+        raise ValueError("the parameters of a pickle do not fit its options")
+    values = {key: _params.unpack(items[key], key, *form) for key, form in shapes.items()}
+    generator = None
+    if _masks.plan(o) and kind is None:
+        bits = np.random.PCG64(0)
+        try:
+            bits.state = state["generator"]
+        except Exception as error:  # NumPy raises almost anything
+            raise ValueError(f"the generator of a pickle cannot be read: {error}") from error
+        generator = np.random.Generator(bits)
+    return NetworkState(o, values, kind, generator, attributes)
