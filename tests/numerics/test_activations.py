@@ -13,6 +13,7 @@ import pytest
 from quadgate import _core
 from support.bounds import ULPS
 from support.cases import DTYPES, same_bits
+from support.judgements import shared
 
 pytestmark = pytest.mark.numbers
 
@@ -45,6 +46,7 @@ def exact(name, x):
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
+@shared
 def by_mpmath(name, x):
     """Rounded to twice the precision of float64, as the sum of two float64 numbers."""
     with mpmath.workdps(40):
@@ -76,6 +78,14 @@ def other_by_mpmath(name, alpha, beta, v):
     if name == "softsign":
         return v / (1 + abs(v))
     return mpmath.log1p(mpmath.exp(-abs(v))) + max(v, 0)
+
+
+@shared
+def others_by_mpmath(name, alpha, beta, x):
+    """The same of each number of an array, to 50 digits."""
+    with mpmath.workdps(50):
+        of = mpmath.mpf(alpha), mpmath.mpf(beta)
+        return [mpmath.mpf(other_by_mpmath(name, *of, mpmath.mpf(value))) for value in x.tolist()]
 
 
 def ulp(v, dtype):
@@ -156,12 +166,10 @@ def test_others_against_mpmath(name, alpha, beta, allowed, dtype):
     got = _core.activation(name, alpha, beta, x)
     assert got.dtype == dtype
     off, sizes = np.empty(len(x)), np.empty(len(x))
+    alpha, beta = (float(np.array(v, dtype)) for v in (alpha, beta))
     with mpmath.workdps(50):
-        of = [mpmath.mpf(float(np.array(v, dtype))) for v in (alpha, beta)]
-        for k, value in enumerate(x):
-            v = mpmath.mpf(float(value))
-            want = other_by_mpmath(name, *of, v)
-            term = float(abs(of[0] * v)) if not FUSED and name in ("affine", "hard_sigmoid") else 0.0
+        for k, want in enumerate(others_by_mpmath(name, alpha, beta, x.astype(np.float64))):
+            term = abs(alpha * float(x[k])) if not FUSED and name in ("affine", "hard_sigmoid") else 0.0
             sizes[k] = max(ulp(np.array([float(want)]), dtype)[0], ulp(np.array([term]), dtype)[0])
             off[k] = float((mpmath.mpf(float(got[k])) - want) / sizes[k])
     # Without a fused multiply-add the product rounds for itself, and may be larger than the result.

@@ -15,7 +15,8 @@ import quadgate as qg
 from hypothesis import given
 from hypothesis import strategies as st
 from support import bounds
-from support.cases import DTYPES, SIZES, Case, data, infer, model, plain, run, same_bits
+from support.cases import DTYPES, SIZES, Array, Case, Data, data, infer, model, plain, run, same_bits
+from support.judgements import shared
 from support.verdicts import judge
 
 pytestmark = pytest.mark.numbers
@@ -25,23 +26,36 @@ double_slowly = pytest.mark.parametrize("dtype", ["float32", pytest.param("float
 GIVEN = [(*given, False) for given in itertools.product((True, False), repeat=3) if any(given)]
 
 
+@shared
+def expected(case: Case, params: dict[str, Array], d: Data) -> dict[str, Array]:
+    """The reference's results."""
+    return dict(judge(case, params, d)[0])
+
+
+@shared
+def running_bounds(case: Case, weights: dict[str, Array], d: Data) -> dict[str, Array]:
+    """The error allowed in each number of each result, by the rounding of every operation."""
+    y, (h, c), tapes = bounds.forward(case.dtype, weights, d.x, d.state, d.lengths, **case.kind)
+    dx, dh0, dc0, dparams = bounds.backward(case.dtype, weights, tapes, d.dy, d.dstate, **case.kind)
+    errors = {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0, **dparams}
+    return {name: error.e for name, error in errors.items()}
+
+
 def check(case: Case, *, running: bool = True, norm: bool = True) -> None:
     """Hold inference, training forward and backward of one case against the reference."""
     lstm, d = model(case), data(case)._replace(dcells=None)
     without_tape, got = infer(case, lstm, d), run(case, lstm, d)
-    want, _ = judge(case, lstm.params, d)
+    want = expected(case, dict(lstm.params), d)
     for name, value in got.items():
         assert value.dtype == case.dtype, f"{case}: {name} is {value.dtype}"
     for name, value in without_tape.items():
         assert same_bits(value, got[name]), f"{case}: {name} differs between inference and training"
     if running:
         weights = {name: np.asarray(value, np.float64) for name, value in lstm.params.items()}
-        y, (h, c), tapes = bounds.forward(case.dtype, weights, d.x, d.state, d.lengths, **case.kind)
-        dx, dh0, dc0, dparams = bounds.backward(case.dtype, weights, tapes, d.dy, d.dstate, **case.kind)
-        errors = {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0, **dparams}
+        errors = running_bounds(case, weights, d)
         assert list(got) == list(errors)
         for name, value in got.items():
-            bounds.assert_within(value, want[name], errors[name].e, f"{case}: {name}")
+            bounds.assert_within(value, want[name], errors[name], f"{case}: {name}")
     if norm:
         depth = case.steps * case.layers
         ahead = bounds.norm_bound(case.dtype, case.inputs + case.hidden + 1, depth)

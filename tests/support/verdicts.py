@@ -23,6 +23,7 @@ from quadgate import reference
 from quadgate.reference import cell
 from support import bounds
 from support.cases import Array, Case, Data, Found, data, infer, model, same_bits, train
+from support.judgements import shared
 from support.options import DEFAULT_ACTIVATIONS
 
 FORWARD = ("y", "h", "c", "cells", *(f"trace_{name}" for name in "ifgoc"))
@@ -105,6 +106,11 @@ def moved_slopes(by: float, rng: np.random.Generator) -> Iterator[None]:
 
 def verdict(v: Case, net: Any, d: Data, masks: Any = None, backward: bool = True) -> Verdict:
     params = {name: np.asarray(value, np.float64) for name, value in net.params.items()}
+    return _verdict(v, params, d, None if masks is None else dict(masks), backward)
+
+
+@shared
+def _verdict(v: Case, params: dict[str, Array], d: Data, masks: Any, backward: bool) -> Verdict:
     want, tape = judge(v, params, d, masks, backward)
     length = v.inputs + v.layers * v.outputs + v.columns + 2
     length += v.hidden if "proj_size" in v.options else 0
