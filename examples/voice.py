@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import subprocess
 import sys
 import time
 import wave
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import package_files
 import quadgate as qg
 
 try:
@@ -33,6 +32,7 @@ except ImportError as error:
     sys.exit(f'{error.name} is missing, which only this example needs: pip install ".[gallery]" installs it')
 
 PIN = "silero-vad==6.2.3 --hash=sha256:7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8"
+INSIDE = "silero_vad/data"
 FILES = ("silero_vad.jit", "silero_vad.onnx")
 RATE, FRAME, CONTEXT = 16000, 512, 64  # samples a second, of a frame, and of the frame before that are seen again
 MIRRORED = np.r_[0 : CONTEXT + FRAME, CONTEXT + FRAME - 2 : FRAME - 2 : -1]  # the end of a frame is mirrored
@@ -42,20 +42,6 @@ TAPS = [
     np.array(taps)
     for taps in ([[-1, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, -1]], [[-1, 0, 1], [1, 2, 3]], [[-1, 0, 1]], [[-1, 0, -1]])
 ]
-
-
-def fetch(folder: Path) -> None:
-    """Put the package's two files into a folder, unless they are there."""
-    if all((folder / name).exists() for name in FILES):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pin.txt").write_text(PIN + "\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "-d", str(folder)]
-    if subprocess.run([*command, "-r", str(folder / "pin.txt")], check=False).returncode:
-        sys.exit("silero-vad could not be fetched: this example needs a package index, once")
-    with zipfile.ZipFile(next(folder.glob("silero_vad-*.whl"))) as wheel:
-        for name in FILES:
-            (folder / name).write_bytes(wheel.read(f"silero_vad/data/{name}"))
 
 
 def make_clip(seconds: float) -> np.ndarray:
@@ -175,7 +161,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="seconds: a short clip, short measurements")
     parser.add_argument("--plot", type=Path, help="write a picture of waveform and probability to this file")
     args = parser.parse_args()
-    fetch(args.folder)
+    package_files.fetch(PIN, INSIDE, FILES, args.folder)
     audio = read_wav(args.wav) if args.wav else make_clip(4.0 if args.quick else 20.0)
     voice = Voice(args.folder / FILES[0])
     qg.set_num_threads(1)  # each caller has one thread

@@ -12,12 +12,11 @@ baseline is logistic regression on each utterance's means and standard deviation
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
+import package_files
 import quadgate as qg
 from quadgate import train
 
@@ -31,21 +30,8 @@ except ImportError as error:
     sys.exit(f'{error.name} is missing, which only this example needs: pip install ".[gallery]" installs it')
 
 PIN = "sktime==1.2.0 --hash=sha256:dbffc6731d2d683b668dceb5e2bbc5804bebc8446b4c580803a281684d90e4ae"
+INSIDE = "sktime/datasets/data/JapaneseVowels"
 FILES = ("JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts")
-
-
-def fetch(folder: Path) -> None:
-    """Put the two files of the data set into a folder, unless they are there."""
-    if all((folder / name).exists() for name in FILES):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pin.txt").write_text(PIN + "\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "-d", str(folder)]
-    if subprocess.run([*command, "-r", str(folder / "pin.txt")], check=False).returncode:
-        sys.exit("sktime could not be fetched: this example needs a package index, once")
-    with zipfile.ZipFile(next(folder.glob("sktime-*.whl"))) as wheel:
-        for name in FILES:
-            (folder / name).write_bytes(wheel.read(f"sktime/datasets/data/JapaneseVowels/{name}"))
 
 
 def read(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
@@ -72,7 +58,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write a picture of the accuracies to this file")
     args = parser.parse_args()
     epochs = 25 if args.quick else args.epochs
-    fetch(args.folder)
+    package_files.fetch(PIN, INSIDE, FILES, args.folder)
     (sequences, y), (tests, test_y) = (read(args.folder / name) for name in FILES)
     scaled = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(summary(sequences), y)
     plain = scaled.score(summary(tests), test_y)
