@@ -34,7 +34,7 @@ char* writable_block(py::handle object, size_t n) {
   if (!Block::is(object)) throw py::type_error("expected a Block");
   PyBlock& block = Block::value(object.ptr());
   if (block.memory.size() != n || block.exports.load(std::memory_order_acquire) != 0)
-    throw py::value_error("expected a Block of " + std::to_string(n) + " bytes that no array looks at");
+    throw py::value_error("expected a Block of " + std::to_string(n) + " bytes that no array is over");
   return block.memory.data();
 }
 

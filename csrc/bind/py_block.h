@@ -9,7 +9,7 @@
 namespace quadgate {
 
 // A piece of memory with a read-only buffer: arrays over it can never be made writable. `exports` counts the buffers
-// that are open, so that its owner knows when nobody looks at it any more and it can be written again.
+// that are open, so that its owner knows when no array over it is left and it can be written again.
 struct PyBlock {
   explicit PyBlock(size_t n) : memory(Buffer<char>::hot(n)) {}
   Buffer<char> memory;

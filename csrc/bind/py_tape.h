@@ -12,7 +12,7 @@ namespace quadgate {
 struct PyTape {
   std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> tape;
   uint64_t network;  // the id of its family
-  bool batched;      // whether x had a batch axis
+  bool batched;      // true if x had a batch axis
   bool batch_first;
   std::vector<size_t> x_shape;
   std::vector<py::object> dropped;  // the arrays that the tape points to

@@ -1,6 +1,6 @@
 // The floating-point environment of a call: rounding to nearest, denormals taken for zeros and flushed to zeros, no
 // traps, whatever the caller has set for itself. Without it the bits of a result would depend on which thread computed
-// them. Denormals are flushed because a state that decays in silence ends among them: the smallest ones round to
+// them. Denormals are flushed because a state that decays without input ends among them: the smallest ones round to
 // themselves for ever, and each product with one of them takes some 150 cycles.
 #pragma once
 

@@ -60,12 +60,14 @@ class DenseLayer {
   // x (n_rows, n_in), y (n_rows, n_out), z as y or null. False if interrupted.
   bool forward(const Real* x, size_t n_rows, Real* z, Real* y, Interrupted interrupted) const;
 
+  // All arrays are row-major: x and dx (n_rows, n_in), z, y and dy (n_rows, n_out), dweight (n_out, n_in), dbias
+  // (n_out). What is written overlaps nothing that is read.
   struct Backward {
     const Real *x, *z, *y, *dy;  // z and y null without an activation; z may be y, see needs_z
     size_t n_rows;
     Real *dx, *dweight, *dbias;  // out; dx may be null, and dbias without a bias
   };
-  bool backward(const Backward& b, Interrupted interrupted) const;
+  bool backward(const Backward& b, Interrupted interrupted) const;  // false if interrupted
 
  private:
   bool narrow() const { return n_out_ <= kNarrow; }  // no panels then, see kernels/narrow.h

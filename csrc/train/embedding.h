@@ -1,4 +1,5 @@
-// Rows of a table by their numbers, and the table's gradient.
+// Rows of a table by their numbers, and the table's gradient. Arrays are row-major; what is written overlaps nothing
+// that is read. Both return false if they were interrupted.
 #pragma once
 
 #include <cstdint>

@@ -14,11 +14,11 @@ struct CrossEntropy {
   const double* weights;   // (n_rows); null: all 1
   size_t n_rows, n_classes;
   double divisor;  // the gradient is that of the total divided by this
-  Real* gradient;  // (n_rows, n_classes) out; may be null
+  Real* gradient;  // (n_rows, n_classes) out, apart from the inputs; may be null
   double total;    // out: the sum of weight times loss, in an order that the shape fixes
 };
 
-// False if interrupted.
+// Fills in `gradient` and `total`. False if interrupted; both are then of no use.
 template <class Real>
 bool cross_entropy(CrossEntropy<Real>& c, Interrupted interrupted);
 

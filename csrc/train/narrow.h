@@ -1,4 +1,4 @@
-// A dense layer of a few outputs: kernels/narrow.h on the pool.
+// A dense layer of a few outputs: kernels/narrow.h on the pool. Both functions return false if they were interrupted.
 #pragma once
 
 #include "kernels/train_steps.h"

@@ -1,4 +1,5 @@
-// Optimizer steps over many arrays, from one set of memory into another.
+// Optimizer steps over many arrays, from one set of memory into another, which do not overlap. The caller keeps both
+// until the call is over. All functions return false if they were interrupted; what they write is then of no use.
 #pragma once
 
 #include <vector>
@@ -7,7 +8,8 @@
 
 namespace quadgate {
 
-// One parameter. The results of all parameters lie side by side in the vectors of the step.
+// One parameter, its gradient and its means, n numbers each. The results of all parameters lie side by side in the
+// vectors of the step.
 template <class Real>
 struct Segment {
   const Real *p, *g;
@@ -21,12 +23,14 @@ template <class Real>
 bool gradient_squares(const std::vector<const Real*>& arrays, const std::vector<size_t>& sizes,
                       std::vector<double>& squares, Interrupted interrupted);
 
-// Vectors of the results; the second and third null if the optimizer has no such mean.
+// Vectors of the results, each as long as all segments together; the second and third null if the optimizer has no such
+// mean.
 template <class Real>
 struct Targets {
   Real *p, *first, *second;
 };
 
+// bound: of each number of a gradient, infinite for none; keep: factor of the parameter, 1 - rate * weight decay.
 struct AdamNumbers {
   double bound, beta_1, beta_2, epsilon, rate, keep;
   double correction_1, correction_2;  // 1 - beta^k

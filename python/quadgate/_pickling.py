@@ -21,7 +21,7 @@ QUANTIZED_FORMAT = 2  # of networks with compact weights
 
 
 class NetworkState(NamedTuple):
-    """What the pickle of a network holds, checked."""
+    """The parts of a network's pickle, checked."""
 
     options: Options
     values: dict[str, Array]
