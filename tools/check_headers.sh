@@ -17,7 +17,10 @@ case $(uname -m) in
   *) native=baseline ;;
 esac
 
-failed=0 n=0
+read -ra pybind11 <<<"$("$python" -m pybind11 --includes)"
+alone=$(mktemp -d)
+trap 'rm -rf "$alone"' EXIT
+jobs=$(getconf _NPROCESSORS_ONLN) n=0
 while read -r header; do
   extra=()
   case $header in
@@ -33,17 +36,21 @@ while read -r header; do
   esac
   read -ra defines <<<"$(isa_flags "$isa" ${extra[@]+"${extra[@]}"})"
   if [[ $header == csrc/bind/* ]]; then
-    read -ra includes <<<"$("$python" -m pybind11 --includes)"
-    defines+=("${includes[@]}" -fvisibility=hidden)
+    defines+=("${pybind11[@]}" -fvisibility=hidden)
   fi
   n=$((n + 1))
   # From standard input: a header as the main file would warn of its own #pragma once.
-  if ! echo "#include \"${header#csrc/}\"" | "$cxx" "${flags[@]}" "${defines[@]}" -; then
-    echo "does not compile alone: $header" >&2
-    failed=$((failed + 1))
-  fi
+  {
+    if ! echo "#include \"${header#csrc/}\"" | "$cxx" "${flags[@]}" "${defines[@]}" -; then
+      echo "does not compile alone: $header" >&2
+      touch "$alone/$n"
+    fi
+  } &
+  ((n % jobs)) || wait
 done < <(for folder in "${@:-.}"; do find "csrc/$folder" -name '*.h'; done | sed 's|/\./|/|' | sort)
-echo "$n headers, $failed do not compile alone"
+wait
+failed=$(find "$alone" -type f | wc -l)
+echo "$n headers, $((failed)) do not compile alone"
 
 # Rooms include lower ones only; those on one line may include each other. docs/architecture.md has the order.
 lower=
