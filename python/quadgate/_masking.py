@@ -154,7 +154,7 @@ class Masking:
         return whole
 
     def cells(self, cells: Array, c0: Array | None) -> Array:
-        """Return the cells at all steps; masked steps have c as it passes by."""
+        """Return the cells at all steps; masked steps repeat the c before them."""
         whole = self._scatter(cells)
         self._repeat(whole, c0)
         return whole

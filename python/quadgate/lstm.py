@@ -231,8 +231,8 @@ class LSTM(Network):
             At t = 0 that replaces the row's initial state by zeros, except in a direction that reads backwards. At a
             masked step it acts as at any other; past the row's length it does not.
         mask : array of bool, or of 0 and 1, of the shape of ``resets``; optional
-            False for steps to skip, as in Keras: what they hold is ignored, and the state passes by. A step counts if
-            it is neither masked nor past the row's length. Rows padded on the right cost no more than with
+            False for steps to skip, as in Keras: their values are ignored, and the state stays as it is. A step counts
+            if it is neither masked nor past the row's length. Rows padded on the right cost no more than with
             ``lengths``; other masks cost a copy of x and of y.
         padding_output : "zero" or "last"
             y at masked steps: 0, or as in Keras what it was after the direction's last step that counted. Ahead of the
@@ -251,7 +251,7 @@ class LSTM(Network):
         (h, c) : arrays of the state's shapes
             Final states. Passed on to the next call they continue the sequence.
         cells : array (T, B, D*H), (B, T, D*H) or (T, D*H)
-            Only with ``return_cells``: last layer's c at every step, as it passes by at masked ones, 0 past a row's
+            Only with ``return_cells``: last layer's c at every step, at masked ones the c before them, 0 past a row's
             length.
 
         Raises

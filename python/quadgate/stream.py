@@ -285,7 +285,7 @@ class Stream(BaseStream[Net]):
         resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
             True to start a row anew before that step, from zeros.
         mask : array of bool, or of 0 and 1, of the same shape; optional
-            False for steps to skip, as in `LSTM.__call__`: the state passes by.
+            False for steps to skip, as in `LSTM.__call__`: the state stays as it is.
         padding_output : "zero" or "last"
             As in `step`, for y at masked steps.
         return_cells : bool
@@ -370,7 +370,7 @@ class RNNStream(BaseStream[Net]):
         resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
             True to start a row anew before that step, from zeros.
         mask : array of bool, or of 0 and 1, of the same shape; optional
-            False for steps to skip, as in `LSTM.__call__`: the state passes by.
+            False for steps to skip, as in `LSTM.__call__`: the state stays as it is.
         padding_output : "zero" or "last"
             As in `step`, for y at masked steps.
 

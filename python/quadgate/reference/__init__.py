@@ -75,11 +75,11 @@ zeros; at t = 0 the initial state is not used. In the reverse direction step t -
 or at a step past the row's end, has no effect. Without masked steps a reset never changes the final state. No gradient
 crosses a reset.
 
-A mask (T, B) that is False at (t, b) makes that row inactive there, too: its state passes by. Resets at masked steps
-act as at all others; past a row's length they do not. So those after the last active step of a direction change its
-final state. ``cells`` holds c as it passes by at masked steps. y is 0 there, or with ``padding_output="last"`` what it
-was after the last active step in the direction's own order; ahead of the first it is the initial h (0 with a residual
-or highway shortcut, where y is not h), and after a reset 0. Gradients take the same ways back.
+A mask (T, B) that is False at (t, b) makes that row inactive there, too: its state stays as it is. Resets at masked
+steps act as at all others; past a row's length they do not. So those after the last active step of a direction change
+its final state. ``cells`` repeats the c before them at masked steps. y is 0 there, or with ``padding_output="last"``
+what it was after the last active step in the direction's own order; ahead of the first it is the initial h (0 with a
+residual or highway shortcut, where y is not h), and after a reset 0. Gradients take the same ways back.
 
 **Layers.** A layer merges its directions' outputs a and b: concat(a, b), a + b, a * b or (a + b) / 2. With a shortcut,
 every layer from the second on (input in, output out) returns: residual, out + in; highway, t * out + (1 - t) * in with
