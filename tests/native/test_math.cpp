@@ -38,15 +38,23 @@ Real from_bits(typename Wider<Real>::Bits bits) {
   return x;
 }
 
+// An argument with e^-|x|, which most functions need: an emulator takes seconds to compute a million of them.
 template <class Wide>
-Wide exact_sigmoid(Wide x) {
-  Wide z = std::exp(-std::fabs(x));
-  return (x < 0 ? z : 1) / (1 + z);
-}
+struct Argument {
+  Wide x, e;
+  explicit Argument(Wide value) : x(value), e(std::exp(-std::fabs(value))) {}
+};
 
 template <class Wide>
-Wide exact_tanh(Wide x) {
-  return std::tanh(x);
+Wide exact_sigmoid(const Argument<Wide>& a) {
+  return (a.x < 0 ? a.e : 1) / (1 + a.e);
+}
+
+// From e^-2|x| where that loses at most 16 of more than 100 bits.
+template <class Wide>
+Wide exact_tanh(const Argument<Wide>& a) {
+  if (std::numeric_limits<Wide>::digits < 100 || std::fabs(a.x) < Wide(1) / (1 << 16)) return std::tanh(a.x);
+  return std::copysign((1 - a.e * a.e) / (1 + a.e * a.e), a.x);
 }
 
 template <class Wide, class Real>
@@ -55,13 +63,13 @@ Wide value_of_line(const Activation<Real>& f, Wide x) {
 }
 
 template <class Wide, class Real>
-Wide exact_value(const Activation<Real>& f, Wide x) {
-  const Wide alpha = f.alpha, beta = f.beta;
+Wide exact_value(const Activation<Real>& f, const Argument<Wide>& a) {
+  const Wide x = a.x, alpha = f.alpha, beta = f.beta;
   switch (f.function) {
     case kSigmoid:
-      return exact_sigmoid(x);
+      return exact_sigmoid(a);
     case kTanh:
-      return exact_tanh(x);
+      return exact_tanh(a);
     case kRelu:
       return x < 0 ? 0 : x;
     case kHardSigmoid:
@@ -73,25 +81,25 @@ Wide exact_value(const Activation<Real>& f, Wide x) {
     case kThresholdedRelu:
       return x > alpha ? x : 0;  // so is NaN
     case kScaledTanh:
-      return alpha * exact_tanh(beta * x);
+      return alpha * (beta == 1 ? exact_tanh(a) : std::tanh(beta * x));
     case kElu:
       return x < 0 ? alpha * std::expm1(x) : x;
     case kSoftsign:
       return std::isinf(x) ? std::copysign(Wide(1), x) : x / (1 + std::fabs(x));
     default:
-      return (x > 0 ? x : x < 0 ? 0 : x - x) + std::log1p(std::exp(-std::fabs(x)));
+      return (x > 0 ? x : x < 0 ? 0 : x - x) + std::log1p(a.e);
   }
 }
 
 template <class Wide, class Real>
-Wide exact_slope(const Activation<Real>& f, Wide x) {
-  const Wide alpha = f.alpha, beta = f.beta;
+Wide exact_slope(const Activation<Real>& f, const Argument<Wide>& a) {
+  const Wide x = a.x, alpha = f.alpha, beta = f.beta;
   switch (f.function) {
     case kSigmoid:
-      return exact_sigmoid(x) * exact_sigmoid(-x);
+      return a.e / ((1 + a.e) * (1 + a.e));
     case kTanh:
     case kScaledTanh: {
-      const Wide t = std::tanh(f.function == kTanh ? x : beta * x);
+      const Wide t = f.function == kTanh || beta == 1 ? exact_tanh(a) : std::tanh(beta * x);
       return (f.function == kTanh ? 1 : alpha * beta) * (1 - t) * (1 + t);
     }
     case kRelu:
@@ -105,11 +113,11 @@ Wide exact_slope(const Activation<Real>& f, Wide x) {
     case kThresholdedRelu:
       return x > alpha ? 1 : 0;
     case kElu:
-      return x > 0 ? 1 : alpha * std::exp(x);
+      return x > 0 ? 1 : alpha * a.e;
     case kSoftsign:
       return 1 / ((1 + std::fabs(x)) * (1 + std::fabs(x)));
     default:
-      return exact_sigmoid(x);
+      return exact_sigmoid(a);
   }
 }
 
@@ -338,20 +346,27 @@ void check_all(const std::vector<const KernelTable*>& tables, const Kernels<Real
   }
   if (std::numeric_limits<Wide>::digits <= std::numeric_limits<Real>::digits) return;
   const std::vector<Real> densely = samples(Real(), 1), thinly = samples(Real(), 16);
+  auto arguments = [](const std::vector<Real>& x) {
+    std::vector<Argument<Wide>> a;
+    a.reserve(x.size());
+    for (Real v : x) a.emplace_back(static_cast<Wide>(v));
+    return a;
+  };
+  const std::vector<Argument<Wide>> dense_arguments = arguments(densely), thin_arguments = arguments(thinly);
   auto none = [](Wide) { return Wide(0); };
   for (const Named<Real>& one : functions<Real>()) {
     const bool by_two = one.allowed == 2 && one.f.function != kScaledTanh;
     const bool line = one.f.function == kAffine || one.f.function == kHardSigmoid;
     const std::vector<Real>& x = by_two ? densely : thinly;
     std::vector<Wide> value, slope;
-    for (Real v : x) value.push_back(exact_value(one.f, static_cast<Wide>(v)));
+    for (const Argument<Wide>& a : by_two ? dense_arguments : thin_arguments) value.push_back(exact_value(one.f, a));
     std::vector<Real> at, y(x.size());  // where there is a slope, and rounding does not decide on which side of a kink
-    for (Real v : thinly) {
-      const Wide end = value_of_line(one.f, static_cast<Wide>(v)), edge = 2 * std::numeric_limits<Real>::epsilon();
+    for (const Argument<Wide>& a : thin_arguments) {
+      const Wide end = value_of_line(one.f, a.x), edge = 2 * std::numeric_limits<Real>::epsilon();
       const bool close = std::min(std::fabs(end), std::fabs(end - 1)) < edge;
-      if (std::isnan(v) || (one.f.function == kHardSigmoid && close)) continue;
-      at.push_back(v);
-      slope.push_back(exact_slope(one.f, static_cast<Wide>(v)));
+      if (std::isnan(a.x) || (one.f.function == kHardSigmoid && close)) continue;
+      at.push_back(static_cast<Real>(a.x));
+      slope.push_back(exact_slope(one.f, a));
     }
     const Wide most = one.f.function == kScaledTanh ? one.f.alpha * one.f.beta : 1;
     for (const KernelTable* table : tables) {
