@@ -1,5 +1,6 @@
 # The steps of .ci/run and .ci/full, one function each. Sourced by both; needs $work, an empty folder.
-# Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler and the emulator itself.
+# Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler, the emulator and ccache
+# itself.
 
 WHEEL_LIMIT_MB=1.2
 TORCH=torch==2.13.0
@@ -22,15 +23,21 @@ finish() {
 }
 
 tools() {
-  if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
+  local tool
+  for tool in aarch64-linux-gnu-g++ qemu-aarch64 ccache; do
+    command -v "$tool" >/dev/null && continue
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-      echo "install g++-aarch64-linux-gnu and qemu-user first" >&2
+      echo "install g++-aarch64-linux-gnu, qemu-user and ccache first" >&2
       exit 1
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user >/dev/null
-  fi
+    apt-get install -y -qq --no-install-recommends \
+      g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ccache >/dev/null
+    break
+  done
+  # The installed module, the wheel and the native tests have the same core. It is compiled once, for this run alone.
+  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$work/ccache
   mkdir "$work/judgements"
   export QUADGATE_TEST_JUDGEMENTS=$work/judgements
   python3 -m venv "$work/venv"
@@ -39,10 +46,12 @@ tools() {
 
 # As the README says, then everything that is compared with.
 install() {
-  pip install -q -e ".[test]"
+  CXXFLAGS=-Werror pip install -q -e ".[test]"
   # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
-  pip install -q "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')" cmake ninja mpich
-  pip install -q "$TORCH" keras
+  pip install -q --no-compile "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')" \
+    cmake ninja mpich "$TORCH" keras
+  # On all CPUs, as pip does on one. Packages ship files that no Python of today compiles.
+  python -m compileall -q -j 0 "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
   export CMAKE_GENERATOR=Ninja
 }
 
@@ -60,7 +69,7 @@ headers() { tools/check_headers.sh; }
 wheel() {
   python3 -m venv "$work/build-tools"
   "$work/build-tools/bin/pip" install -q --require-hashes --only-binary :all: -r .ci/requirements-build.txt
-  PATH="$work/build-tools/bin:$PATH" "$work/build-tools/bin/pip" wheel -q --no-deps --no-build-isolation \
+  PATH="$work/build-tools/bin:$PATH" CXXFLAGS=-Werror "$work/build-tools/bin/pip" wheel -q --no-deps --no-build-isolation \
     -w "$work/wheel" .
   python - "$work"/wheel/*.whl "$WHEEL_LIMIT_MB" <<'PY'
 import json
@@ -93,7 +102,10 @@ PY
 site() { python -m sphinx -q -W --keep-going -b html docs "$work/site"; }
 
 native() {
-  cmake -S . -B "$work/native" -DQUADGATE_NATIVE_TESTS=ON -DCMAKE_CXX_FLAGS=-Werror >/dev/null
+  # Under the compiler's name that Python's builds use, or ccache takes it for another one.
+  local cxx
+  cxx=$(python -c 'import sysconfig; print(sysconfig.get_config_var("CXX").split()[0])')
+  CXX=$cxx CXXFLAGS=-Werror cmake -S . -B "$work/native" -DQUADGATE_NATIVE_TESTS=ON >/dev/null
   cmake --build "$work/native" --parallel "$(nproc)"
   ctest --test-dir "$work/native" --parallel "$(nproc)" --output-on-failure
 }
