@@ -112,7 +112,8 @@ def _(x: Tensor, state: Any, *rest: Any) -> list[Tensor]:
     o = _engine.options(spec)
     leading = x.shape[:-1]
     results = [x.new_empty((*leading, o.outputs))]
-    results += [x.new_empty(shape) for shape in _engine.state_shapes(o, state[0].shape[1:-1])]
+    batch = state[0].shape[1:-1]
+    results += [x.new_empty((rows, *batch, columns)) for rows, columns in _engine.state_sizes(o)]
     return [*results, x.new_empty((*leading, o.directions * o.hidden_size))] if cells else results
 
 
