@@ -42,7 +42,9 @@ class Recurrent(nn.Module):
     _engine: Engine
 
     def _create(self, arguments: dict[str, Any], device: Any, dtype: Any) -> None:
+        """Do what both constructors do; `arguments` are their local variables."""
         super().__init__()
+        arguments = {n: value for n, value in arguments.items() if n in Options._fields and n != "dtype"}
         dtype = torch.get_default_dtype() if dtype is None else dtype
         _engine.check_dtype(dtype)
         if self._elman:
