@@ -21,6 +21,7 @@ import torch
 # The README's table: T, B, I, H, layers, directions, training.
 SHAPES = {
     "control": (1, 1, 16, 16, 1, 1, False),
+    "audio": (1, 1, 1, 40, 1, 1, False),
     "voice": (1, 1, 128, 128, 1, 1, False),
     "service": (1, 8, 512, 128, 1, 1, False),
     "sequence-small": (100, 1, 40, 32, 1, 1, False),

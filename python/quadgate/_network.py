@@ -208,7 +208,9 @@ class Network:
         Parameters
         ----------
         arrays : mapping from name to array
-            As `load_state_dict` takes it. Arrays of other modules may be among them.
+            As `load_state_dict` takes it. Arrays of other modules may be among them. Weights may be in parts: of
+            weight_norm (``_g``, ``_v``, or ``parametrizations``), pruning (``_orig``, ``_mask``) or weight-drop
+            (``_raw``).
         name : str, optional
             The network's name in the state dict, for example "encoder.lstm". It is needed only if there are several.
         **options

@@ -267,6 +267,17 @@ def _checked_mapping(values: object) -> Mapping[str, object]:
     return values
 
 
+def _whole(values: Mapping[str, object]) -> tuple[Mapping[str, object], Mapping[str, str]]:
+    """Return a state dict whose weights are not in parts, and problems by the names of those that cannot be joined."""
+    parts = ("_g", "_v", "_raw", "_orig", "_mask", "_u")
+    if not any(key.endswith(parts) or "parametrizations." in key for key in values):
+        return values, {}
+    from ._reparametrized import reparametrized
+
+    whole, _, broken = reparametrized(values)
+    return whole, broken
+
+
 def _prefixes(values: Mapping[str, object]) -> list[str]:
     """Return the beginnings of the names of each network or cell in a state dict."""
     ends = ("weight_ih_l0", "weight_ih")
@@ -295,7 +306,7 @@ def select(values: Mapping[str, object], name: str | None) -> tuple[str, dict[st
 
     Keys of other modules are left out: those with another prefix, or with a dot behind it.
     """
-    values = _checked_mapping(values)
+    values, broken = _whole(_checked_mapping(values))
     found = _prefixes(values)
     if name is None:
         if len(found) != 1:
@@ -310,6 +321,9 @@ def select(values: Mapping[str, object], name: str | None) -> tuple[str, dict[st
             meant = _check.did_you_mean(name, names)
             raise ValueError(f"the state dict holds no network {name!r}, only {', '.join(map(repr, names))}{meant}")
         prefix = near[0]
+    for key, problem in broken.items():
+        if key.startswith(prefix) and "." not in key[len(prefix) :]:
+            raise ValueError(problem)
     keys = [key for key in values if key.startswith(prefix) and "." not in key[len(prefix) :]]
     return prefix, {key: _check.array(values[key], key) for key in keys}
 

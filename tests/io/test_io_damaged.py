@@ -65,12 +65,29 @@ def samples(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def onnx_sample() -> bytes:
+def onnx_samples() -> dict[str, bytes]:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed: install onnx")
-    w = {"W": draw(1, 16, 3), "R": draw(1, 16, 4), "B": draw(1, 32)}
-    node = onnx.helper.make_node("LSTM", ["X", *w], ["Y"], hidden_size=4)
-    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in w.items()]
-    return bytes(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], tensors)).SerializeToString())
+    floats = {"W": draw(1, 16, 3), "R": draw(1, 16, 4), "B": draw(1, 32)}
+    whole: dict[str, Any] = {"B": floats["B"]}
+    for name in ("W", "R"):
+        whole[name] = (50 * floats[name]).clip(-127, 127).astype(np.int8).swapaxes(1, 2)
+        whole |= {f"{name}_scale": np.full(1, 0.02, np.float32), f"{name}_zero_point": np.zeros(1, np.int8)}
+    more = ["B", "", "", "", "", "W_scale", "W_zero_point", "R_scale", "R_zero_point"]
+    nodes = {
+        "onnx": (floats, onnx.helper.make_node("LSTM", ["X", *floats], ["Y"], hidden_size=4)),
+        "onnx int8": (
+            whole,
+            onnx.helper.make_node(
+                "DynamicQuantizeLSTM", ["X", "W", "R", *more], ["Y"], domain="com.microsoft", hidden_size=4
+            ),
+        ),
+    }
+    found = {}
+    for name, (arrays, node) in nodes.items():
+        tensors = [onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items()]
+        graph = onnx.helper.make_graph([node], "g", [], [], tensors)
+        found[name] = bytes(onnx.helper.make_model(graph).SerializeToString())
+    return found
 
 
 def attack(path: Path, name: str, data: bytes, seeds: Iterable[int] = range(TRIALS)) -> int:
@@ -94,7 +111,7 @@ def attack(path: Path, name: str, data: bytes, seeds: Iterable[int] = range(TRIA
 
 
 def test_damaged_files(tmp_path):
-    for name, data in {**samples(tmp_path), "onnx": onnx_sample()}.items():
+    for name, data in {**samples(tmp_path), **onnx_samples()}.items():
         count = attack(tmp_path / "file", name, data)
         assert count > TRIALS // 8, f"{name}: only {count} of {TRIALS} damaged files were refused"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -19,18 +20,18 @@ import pytest
 import quadgate as qg
 
 pytestmark = pytest.mark.slow
-PINS = Path(__file__).parent / "published.txt"
+HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def packages(request) -> Path:
-    """The folder with the unpacked packages; the tests are skipped where they cannot be had."""
+def fetched(cache: Any, pins: str) -> Path:
+    """Return the folder with the unpacked packages of a file of pins; skip the tests where they cannot be had."""
     chosen = os.environ.get("QUADGATE_PUBLISHED")
-    folder = Path(chosen) if chosen else request.config.cache.mkdir("published")
+    folder = Path(chosen) / pins if chosen else cache.mkdir(pins)
     unpacked = folder / "unpacked"
     if not unpacked.is_dir():
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
-        done = subprocess.run([*command, "-d", folder, "-r", PINS], capture_output=True, text=True, check=False)
+        command += ["-d", str(folder), "-r", str(HERE / f"{pins}.txt")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = next((line for line in done.stderr.splitlines() if "error" in line.lower()), "no reason given")
             pytest.skip(f"the published packages could not be downloaded: {reason}")
@@ -43,6 +44,19 @@ def packages(request) -> Path:
                 archive.extractall(scratch, filter="data")
         scratch.rename(unpacked)
     return unpacked
+
+
+@pytest.fixture(scope="module")
+def packages(request) -> Path:
+    return fetched(request.config.cache, "published")
+
+
+@pytest.fixture(scope="module")
+def large_packages(request) -> Path:
+    """Those of 76 MB, which .ci/full asks for."""
+    if not os.environ.get("QUADGATE_LARGE_DOWNLOADS"):
+        pytest.skip("76 MB: set QUADGATE_LARGE_DOWNLOADS=1 to download them")
+    return fetched(request.config.cache, "published_large")
 
 
 def sigmoid(x: Any) -> Any:
@@ -175,3 +189,66 @@ def test_textgenrnn(packages):
         mean = (joined * weights / weights.sum()).sum(0)
         text.append(letters[int(np.argmax(mean @ arrays["kernel:0"] + arrays["bias:0"]))])
     assert "".join(text[1:]) == GREEDY
+
+
+DIGITS = {  # five rows of bits for each column of a digit 7 high
+    "7": "11111 00001 00010 00100 01000 01000 01000",
+    "3": "11111 00010 00100 00010 00001 10001 01110",
+    "4": "00010 00110 01010 10010 11111 00010 00010",
+    "2": "01110 10001 00001 00010 00100 01000 11111",
+}
+
+
+def drawn(text: str) -> Any:
+    """An image (1, 1, 64, W) of digits, black on white."""
+    signs = [np.array([[int(bit) for bit in row] for row in DIGITS[sign].split()]) for sign in text]
+    line = np.concatenate([np.pad(sign, 1) for sign in signs], 1)
+    return (1 - np.pad(np.kron(line, np.ones((6, 6))), ((5, 5), (10, 10)))).astype(np.float32)[None, None]
+
+
+def text_of(y: Any, letters: Any) -> str:
+    """The likeliest letters at each step, repetitions and blanks left out."""
+    best = y[:, 0].argmax(1)
+    return "".join(letters[k] for k, before in zip(best, [0, *best], strict=False) if k not in (0, before))
+
+
+@pytest.mark.parametrize(("file", "letters"), [("common.onnx", "CHARSET_BETA"), ("common_old.onnx", "CHARSET_OLD")])
+def test_ddddocr(large_packages, file, letters):
+    """Two whole models, the second quantised, read digits in the evaluator, and with our network put into them."""
+    onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed: install onnx")
+    ort: Any = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: install onnxruntime")
+    import quadgate.onnx
+
+    path, image = large_packages / "ddddocr" / file, drawn("7342")
+    letters = runpy.run_path(str(path.with_name("charsets.py")))[letters]
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # the model declares another shape of its output
+
+    def by_onnxruntime(model: bytes) -> Any:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, {"input1": image})[0]
+
+    want = by_onnxruntime(path.read_bytes())
+    assert text_of(want, letters) == "7342"
+    (found,) = qg.io.networks(path)
+    assert (found.input_size, found.hidden_size, found.directions) == (512, 512, 2)
+    net, model = qg.io.load(path), onnx.load(path)
+    quantised = file == "common_old.onnx"
+    assert net.weight_type == ("int8" if quantised else "float32")
+
+    (got,) = quadgate.onnx.ReferenceEvaluator(model).run(None, {"input1": image})
+    assert text_of(got, letters) == "7342"
+    if not quantised:  # two programs of float32, through 24 layers
+        np.testing.assert_allclose(got, want, rtol=0, atol=32 * np.finfo(np.float32).eps * np.abs(want).max())
+
+    class Ours(onnx.reference.op_run.OpRun):
+        op_domain = "com.microsoft" if quantised else ""
+
+        def _run(self, X: Any, *_: Any, **__: Any) -> Any:
+            y, (h, c) = net(X)
+            return y.reshape(*X.shape[:2], 2, 512).swapaxes(1, 2), h, c
+
+    Ours.__name__ = "DynamicQuantizeLSTM" if quantised else "LSTM"
+    (put_in,) = quadgate.onnx.ReferenceEvaluator(model, new_ops=[Ours]).run(None, {"input1": image})
+    assert text_of(put_in, letters) == "7342"
+    stored = by_onnxruntime(qg.onnx.store(model, None, net).SerializeToString())
+    assert text_of(stored, letters) == "7342"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
+import quadgate as qg
 from quadgate import _masks
 from support import verdicts
 from support.cases import Case, Data, Found, data, model
@@ -16,6 +18,19 @@ torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, its 
 qt: Any = pytest.importorskip("quadgate.torch")
 
 pytestmark = pytest.mark.filterwarnings("ignore:dropout=.* has no effect:UserWarning")
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_the_same_options_as_the_networks(kind):
+    """Both classes list their options, for the sake of types: names, defaults and annotations are the same."""
+    theirs = dict(inspect.signature(getattr(qg, kind)).parameters)
+    ours = dict(inspect.signature(getattr(qt, kind)).parameters)
+    for name in ("dtype", "rng"):
+        theirs.pop(name)
+    for name in ("dtype", "device"):
+        ours.pop(name)
+    described = [{name: (p.default, p.annotation) for name, p in of.items()} for of in (theirs, ours)]
+    assert described[0] == described[1]
 
 
 def masks(v: Case, net: Any, seed: int) -> Any:

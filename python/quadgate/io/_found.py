@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _check
 from ..lstm import LSTM
 from ..rnn import RNN
 
@@ -44,7 +45,7 @@ class Found:
     source : str
         The file's name, for messages.
     weights : str or None
-        Type of the matrices of a quantised network, which `build` makes as it was saved.
+        Type of the matrices of a quantised network, which `build` keeps as they are.
 
     Examples
     --------
@@ -77,7 +78,8 @@ class Found:
         **options
             Arguments of `quadgate.LSTM` or `quadgate.RNN` that the file does not say, or says otherwise, and what
             `asks` lists. The type of the arithmetic is that of the arrays, float64 or else float32, unless ``dtype`` is
-            given. What follows from the arrays' shapes cannot be changed.
+            given. For a quantised network also ``weights``: "float32" for the numbers that its matrices stand for,
+            exactly, in a network that can be trained. What follows from the arrays' shapes cannot be changed.
 
         Raises
         ------
@@ -93,6 +95,10 @@ class Found:
         if missing:
             raise ValueError(f"{where}: the file does not say, and it must be given: {'; '.join(missing)}")
         class_ = CLASSES[self.kind]
+        weights = self.weights
+        if weights is not None or "weights" in self.asks:
+            types = ("float32", weights or "int8")
+            weights = _check.choice(options.pop("weights", weights), "weights", types)
         known = inspect.signature(class_).parameters
         shape = self._sizes()
         for option, value in options.items():
@@ -116,11 +122,14 @@ class Found:
             raise ValueError(f"{where}: {error}") from error
         try:
             if self.weights is not None:
-                return net._restored(self.weights, arrays)  # type: ignore[no-any-return]
+                restored = net._restored(self.weights, arrays)
+                if weights == self.weights:
+                    return restored  # type: ignore[no-any-return]
+                arrays = restored.params
             net.load_state_dict(arrays, prefix="")
+            return net.quantize(weights) if weights == "int8" else net  # type: ignore[no-any-return]
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        return net  # type: ignore[no-any-return]
 
     def _sizes(self) -> dict[str, Any]:
         """Return the arguments that follow from the arrays."""
@@ -138,7 +147,8 @@ class Found:
         """Return what `python -m quadgate inspect` prints."""
         both = "" if self.directions == 1 else ", both directions"
         layers = "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
-        lines = [f"{self.kind} {self.name!r}: {self.input_size} -> {self.hidden_size}, {layers}{both}"]
+        stored = "" if self.weights is None else f", weights of {self.weights}"
+        lines = [f"{self.kind} {self.name!r}: {self.input_size} -> {self.hidden_size}, {layers}{both}{stored}"]
         lines += [f"  {name} = {value!r}" for name, value in self.options.items()]
         lines += [f"  give {name}=: {reason}" for name, reason in self.asks.items()]
         lines += [f"  note: {note}" for note in self.notes]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._builders import NUMPY
-from ._pickle import Inert, Machine, State
+from ._pickle import Inert, Machine, Name, State
 from ._safetensors import widen
 
 if TYPE_CHECKING:
@@ -228,7 +228,8 @@ def read_legacy(data: bytes, unknown: Callable[[str], bool]) -> Any:
 def _identified(key: Any) -> tuple[Type, str, int]:
     """Return the type, name and count of a persistent id: ("storage", type, name, location, count, ...)."""
     if not isinstance(key, tuple) or len(key) < 5 or _text(key[0]) != "storage" or not isinstance(key[1], Type):
-        kind = key[1].name if isinstance(key, tuple) and len(key) > 1 and isinstance(key[1], Inert) else repr(key)[:80]
+        named = isinstance(key, tuple) and len(key) > 1 and isinstance(key[1], (Inert, Name))
+        kind = key[1].name if named else repr(key)[:80]
         raise ValueError(f"it refers to a storage that is not of a known type: {kind}")
     if type(key[4]) is not int or key[4] < 0:
         raise ValueError(f"it refers to a storage of {key[4]!r} numbers")

@@ -149,6 +149,16 @@ def our_gates(iofc: Array) -> Array:
     return np.ascontiguousarray(iofc.reshape(*iofc.shape[:2], 4, iofc.shape[2] // 4)[:, :, list(_TO_OURS)])
 
 
+def our_rows(value: Array) -> Array:
+    """Reorder rows (4H, ...) from ONNX's order to quadgate's."""
+    return _ordered(value, _TO_OURS)
+
+
+def onnx_rows(value: Array) -> Array:
+    """Reorder rows (4H, ...) from quadgate's order to ONNX's."""
+    return _ordered(value, _TO_ONNX)
+
+
 def _ordered(value: Array, order: tuple[int, ...]) -> Array:
     """Reorder the four blocks of the first axis."""
     return value.reshape(4, -1, *value.shape[1:])[list(order)].reshape(value.shape)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from . import _inputs
+from . import _inputs, _quantised
 from ._nodes import Frame, Node
 
 if TYPE_CHECKING:
@@ -19,18 +19,31 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+# Inputs of a node by their places, of DynamicQuantizeLSTM from the eighth on.
+NAMES = {1: "W", 2: "R", 3: "B", 7: "P", 8: "W_scale", 9: "W_zero_point", 10: "R_scale", 11: "R_zero_point"}
+
+
 def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
     """Give a node the parameters of a network that fits it."""
     _refuse_shared(model, node.frame)
-    old = [_place(node.frame, node.proto, k) for k in (1, 2, 3, 7) if _given(node.proto, k)]
+    old = [_place(node.frame, node.proto, k) for k in NAMES if _given(node.proto, k)]
     taken = _names(model)
-    for k, (what, array) in enumerate(_weights(net, node.proto.op_type)):
-        position = (1, 2, 3, 7)[k]
-        if array is None or (what == "B" and not array.any() and not _given(node.proto, 3)):
-            continue
-        _set(node.frame, node.proto, position, np.ascontiguousarray(array, dtype), taken)
+    for k, array in _inputs_of(net, node.proto.op_type, dtype).items():
+        if k != 3 or array.any() or _given(node.proto, k):
+            _set(node.frame, node.proto, k, np.ascontiguousarray(array), taken)
     for frame, name in old:
         _drop(model, frame, name)
+
+
+def _inputs_of(net: Any, kind: str, dtype: np.dtype[Any]) -> dict[int, Array]:
+    """Return the node's inputs by their places."""
+    weights = {
+        {"W": 1, "R": 2, "B": 3, "P": 7}[what]: array for what, array in _weights(net, kind) if array is not None
+    }
+    if net.weight_type != "int8":
+        return {k: array.astype(dtype) for k, array in weights.items()}
+    suffixes = ("", "_reverse")[: 2 if net.bidirectional else 1]
+    return weights | _quantised.inputs(net._snapshot.stored, suffixes)
 
 
 def _refuse_shared(model: Any, frame: Frame) -> None:
@@ -53,7 +66,7 @@ def _weights(net: Any, kind: str) -> list[tuple[str, Array | None]]:
     rows: list[tuple[Array, ...]] = []
     for suffix in suffixes:
         bias = params[f"bias_l0{suffix}"]
-        if kind == "LSTM":
+        if kind != "RNN":
             w = _inputs.from_parameters(params, suffix)
             # The operator adds both halves of B: the bias is the first, the second zeros.
             half = w.W.shape[0]
@@ -85,7 +98,7 @@ def _set(frame: Frame, proto: Any, k: int, value: Array, taken: set[str]) -> Non
         assert frame.outer is not None
         _set(frame.outer, frame.call, list(frame.proto.input).index(name), value, taken)
         return
-    base = name or f"{proto.output[0] if proto.output else proto.name}_{'WRB'[k - 1] if k < 4 else 'P'}"
+    base = name or f"{proto.output[0] if proto.output else proto.name}_{NAMES[k]}"
     fresh, number = f"{base}_quadgate", 0
     while fresh in taken:
         number += 1

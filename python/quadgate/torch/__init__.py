@@ -5,7 +5,7 @@
 >>> y, (h, c) = lstm(torch.zeros(3, 10, 8))
 
 Constructor, parameters, state dicts and results are torch's; quadgate's own options are keywords behind them. It needs
-the package torch, 2.4 or newer (tested with 2.13), which nothing else of quadgate imports.
+the package torch, 2.4 or newer (tested with 2.4.1 and 2.13), which nothing else of quadgate imports.
 """
 
 from __future__ import annotations

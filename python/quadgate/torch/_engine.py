@@ -293,11 +293,11 @@ def check_dtype(dtype: object) -> None:
         raise TypeError(f"quadgate computes in float32 or float64, and the parameters are {dtype}: use .float()")
 
 
-def state_shapes(o: Options, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Return the shapes of the states: of h, and in an LSTM of c."""
+def state_sizes(o: Options) -> tuple[tuple[int, int], ...]:
+    """Return the first and the last axis of the states: of h, and in an LSTM of c."""
     rows = o.num_layers * o.directions
-    shapes: list[tuple[Any, ...]] = [(rows, *batch, o.state_columns)]
-    return shapes if o.elman else [*shapes, (rows, *batch, o.hidden_size)]
+    h, c = (rows, o.state_columns), (rows, o.hidden_size)
+    return (h,) if o.elman else (h, c)
 
 
 def shapes(o: Options) -> dict[str, tuple[int, ...]]:

@@ -42,7 +42,9 @@ class Recurrent(nn.Module):
     _engine: Engine
 
     def _create(self, arguments: dict[str, Any], device: Any, dtype: Any) -> None:
+        """Do what both constructors do; `arguments` are their local variables."""
         super().__init__()
+        arguments = {n: value for n, value in arguments.items() if n in Options._fields and n != "dtype"}
         dtype = torch.get_default_dtype() if dtype is None else dtype
         _engine.check_dtype(dtype)
         if self._elman:
@@ -59,6 +61,7 @@ class Recurrent(nn.Module):
         self._number, self._spec = _engine.number(self._engine), self._engine.text
         self._names = tuple(_engine.names(options))
         self._seeded = _engine.seeded(options)
+        self._state_sizes = _engine.state_sizes(options)  # torch 2.4 cannot compile properties of a NamedTuple
 
     def reset_parameters(self) -> None:
         """Draw all parameters again from torch's generator, as torch.nn.LSTM does unless ``initialization`` differs."""
@@ -188,7 +191,7 @@ class Recurrent(nn.Module):
         """Return the same through the operators of `_ops`."""
         if hx is None:
             batch = () if input.dim() == 2 else (input.shape[0 if self._options.batch_first else 1],)
-            hx = [input.new_zeros(shape) for shape in _engine.state_shapes(self._options, batch)]
+            hx = [input.new_zeros((rows, *batch, columns)) for rows, columns in self._state_sizes]
         flags = [None if v is None else torch.as_tensor(v) for v in (lengths, resets, mask)]
         seed = torch.randint(2**63 - 1, ()) if chance else None
         rest = (*flags, seed, padding, cells, chance, self._spec, self._number)
@@ -230,10 +233,10 @@ class Recurrent(nn.Module):
             )
         if hx is None:
             return x, None
-        shapes = _engine.state_shapes(o, () if x.dim() == 2 else (x.shape[0 if o.batch_first else 1],))
+        batch = () if x.dim() == 2 else (x.shape[0 if o.batch_first else 1],)
         result = []
-        for k, (value, shape) in enumerate(zip(hx, shapes, strict=True)):
-            name = "hx" if len(shapes) == 1 else f"hx[{k}]"
+        for k, (value, (rows, columns)) in enumerate(zip(hx, self._state_sizes, strict=True)):
+            name, shape = "hx" if len(hx) == 1 else f"hx[{k}]", (rows, *batch, columns)
             result.append(_cast(value, name, dtype))
             if tuple(value.shape) != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
@@ -269,7 +272,7 @@ class Recurrent(nn.Module):
             super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_options", "_engine", "_number", "_spec", "_names", "_seeded")
+        own = ("_options", "_engine", "_number", "_spec", "_names", "_seeded", "_state_sizes")
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         return {**state, "_format": STATE_FORMAT, "_arguments": self._options.arguments()}
 

@@ -6,7 +6,7 @@ the handle, so that both operators are functions of their tensors alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.library import custom_op, register_autograd
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from .._network import Network
+    from .._results import Tape
+    from ._engine import Engine
+
 # x, states and parameters; lengths, resets and mask, or empty tensors; then the call's other arguments.
 INPUTS = (
     "Tensor x, Tensor[] state, Tensor[] weights, Tensor? lengths, Tensor? resets, Tensor? mask, Tensor? seed, "
@@ -26,51 +30,51 @@ INPUTS = (
 )
 
 
-def _call(lengths: Any, resets: Any, mask: Any, seed: Any, padding: str, cells: bool) -> Call:
-    lengths, resets, mask = map(_function.array, (lengths, resets, mask))
-    return Call(lengths, resets, mask, padding, cells, None if seed is None else int(seed))
+class Rest(NamedTuple):
+    """The arguments of all operators behind x, the states and the parameters."""
+
+    lengths: Tensor | None
+    resets: Tensor | None
+    mask: Tensor | None
+    seed: Tensor | None
+    padding: str
+    cells: bool
+    chance: bool
+    spec: str
+    owner: int
+
+    @property
+    def engine(self) -> Engine:
+        return _engine.found(self.spec, self.owner)
+
+    @property
+    def call(self) -> Call:
+        lengths, resets, mask = map(_function.array, (self.lengths, self.resets, self.mask))
+        seed = None if self.seed is None else int(self.seed)
+        return Call(lengths, resets, mask, self.padding, self.cells, seed)
+
+
+def _record(
+    x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], rest: Rest
+) -> tuple[list[Any], Network, Tape]:
+    """Return the results of a training call, its network and its tape."""
+    net = rest.engine.network(weights, rest.chance, thorough=True)
+    h0, c0 = (*map(_function.array, state), None, None)[:2]
+    results, tape = _engine.train(net, rest.call, _function.view(x), (h0, c0))
+    return results, net, tape
 
 
 @custom_op("quadgate::infer", mutates_args=(), schema=f"({INPUTS}) -> Tensor[]")
-def infer(
-    x: Tensor,
-    state: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    mask: Tensor | None,
-    seed: Tensor | None,
-    padding: str,
-    cells: bool,
-    chance: bool,
-    spec: str,
-    owner: int,
-) -> list[Tensor]:
+def infer(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], *others: Any) -> list[Tensor]:
     """Return y, the final states and, with `cells`, the cells."""
-    call = _call(lengths, resets, mask, seed, padding, cells)
-    return _function.infer(_engine.found(spec, owner), call, x, state, weights, chance)
+    rest = Rest(*others)
+    return _function.infer(rest.engine, rest.call, x, state, weights, rest.chance)
 
 
 @custom_op("quadgate::train", mutates_args=(), schema=f"({INPUTS}) -> Tensor[]")
-def train(
-    x: Tensor,
-    state: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    mask: Tensor | None,
-    seed: Tensor | None,
-    padding: str,
-    cells: bool,
-    chance: bool,
-    spec: str,
-    owner: int,
-) -> list[Tensor]:
+def train(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], *others: Any) -> list[Tensor]:
     """Return the results of `infer` and the handle of the tape."""
-    call = _call(lengths, resets, mask, seed, padding, cells)
-    net = _engine.found(spec, owner).network(weights, chance, thorough=True)
-    h0, c0 = (*map(_function.array, state), None, None)[:2]
-    results, tape = _engine.train(net, call, _function.view(x), (h0, c0))
+    results, net, tape = _record(x, state, weights, Rest(*others))
     return [*_function.tensors(results), _function.handle(net, tape)]
 
 
@@ -81,23 +85,12 @@ def backward(
     x: Tensor,
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    mask: Tensor | None,
-    seed: Tensor | None,
-    padding: str,
-    cells: bool,
-    chance: bool,
-    spec: str,
-    owner: int,
+    *others: Any,
 ) -> list[Tensor]:
     """Return the gradients of x, the states and the parameters."""
     found = _function.held(handle)
     if found is None:
-        call = _call(lengths, resets, mask, seed, padding, cells)
-        net = _engine.found(spec, owner).network(weights, chance, thorough=True)
-        h0, c0 = (*map(_function.array, state), None, None)[:2]
-        found = net, _engine.train(net, call, _function.view(x), (h0, c0))[1]
+        found = _record(x, state, weights, Rest(*others))[1:]
     arrays = [_function.array(g) for g in grads]
     if all(a is None for a in arrays):
         return [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
@@ -107,22 +100,23 @@ def backward(
 
 
 @infer.register_fake
-def _(x: Tensor, state: Any, *rest: Any) -> list[Tensor]:
-    cells, spec = rest[6], rest[8]
-    o = _engine.options(spec)
+def _(x: Tensor, state: Any, weights: Any, *others: Any) -> list[Tensor]:
+    rest = Rest(*others)
+    o = _engine.options(rest.spec)
     leading = x.shape[:-1]
     results = [x.new_empty((*leading, o.outputs))]
-    results += [x.new_empty(shape) for shape in _engine.state_shapes(o, state[0].shape[1:-1])]
-    return [*results, x.new_empty((*leading, o.directions * o.hidden_size))] if cells else results
+    batch = state[0].shape[1:-1]
+    results += [x.new_empty((rows, *batch, columns)) for rows, columns in _engine.state_sizes(o)]
+    return [*results, x.new_empty((*leading, o.directions * o.hidden_size))] if rest.cells else results
 
 
 @train.register_fake
-def _(x: Tensor, *rest: Any) -> list[Tensor]:
-    return [*infer._opoverload(x, *rest), x.new_empty(1, dtype=torch.uint8)]
+def _(x: Tensor, *others: Any) -> list[Tensor]:
+    return [*infer._opoverload(x, *others), x.new_empty(1, dtype=torch.uint8)]
 
 
 @backward.register_fake
-def _(handle: Tensor, grads: Any, x: Tensor, state: Any, weights: Any, *rest: Any) -> list[Tensor]:
+def _(handle: Tensor, grads: Any, x: Tensor, state: Any, weights: Any, *others: Any) -> list[Tensor]:
     return [t.new_empty(t.shape) for t in (x, *state, *weights)]
 
 

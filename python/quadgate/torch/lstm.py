@@ -95,10 +95,7 @@ class LSTM(Recurrent):
         initialization: str = "pytorch",
         forget_bias: float | None = None,
     ) -> None:
-        arguments = dict(locals())
-        for name in ("self", "device", "dtype", "__class__"):
-            arguments.pop(name, None)
-        self._create(arguments, device, dtype)
+        self._create(locals(), device, dtype)
 
     def forward(
         self,

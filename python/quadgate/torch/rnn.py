@@ -66,10 +66,7 @@ class RNN(Recurrent):
         shortcut: str | None = None,
         initialization: str = "pytorch",
     ) -> None:
-        arguments = dict(locals())
-        for name in ("self", "device", "dtype", "__class__"):
-            arguments.pop(name, None)
-        self._create(arguments, device, dtype)
+        self._create(locals(), device, dtype)
 
     def forward(
         self,
