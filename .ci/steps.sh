@@ -1,6 +1,6 @@
 # The steps of .ci/run and .ci/full, one function each. Sourced by both; needs $work, an empty folder.
-# Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler, the emulator and ccache
-# itself.
+# Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler, the emulator and ccache,
+# which it can do without, itself.
 
 WHEEL_LIMIT_MB=1.2
 TORCH=torch==2.13.0
@@ -22,22 +22,24 @@ finish() {
   [ "$SECONDS" -le $(($1 * 60)) ] || { echo "that is too long: move something to .ci/full" >&2; exit 1; }
 }
 
+# packages NAME...: install packages of Debian or Ubuntu.
+packages() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
 tools() {
-  local tool
-  for tool in aarch64-linux-gnu-g++ qemu-aarch64 ccache; do
-    command -v "$tool" >/dev/null && continue
+  if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-      echo "install g++-aarch64-linux-gnu, qemu-user and ccache first" >&2
+      echo "install g++-aarch64-linux-gnu and qemu-user first" >&2
       exit 1
     fi
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends \
-      g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ccache >/dev/null
-    break
-  done
-  # The installed module, the wheel and the native tests have the same core. It is compiled once, for this run alone.
-  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$work/ccache
+    packages g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ccache
+  fi
+  # The installed module, the wheel and the native tests have the same core. With ccache it is compiled once, for this
+  # run alone; without, three times.
+  command -v ccache >/dev/null || packages ccache || true
+  if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$work/ccache; fi
   mkdir "$work/judgements"
   export QUADGATE_TEST_JUDGEMENTS=$work/judgements
   python3 -m venv "$work/venv"
@@ -48,8 +50,8 @@ tools() {
 install() {
   CXXFLAGS=-Werror pip install -q -e ".[test]"
   # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
-  pip install -q --no-compile "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')" \
-    cmake ninja mpich "$TORCH" keras
+  pip install -q --no-compile cmake ninja mpich "$TORCH" keras \
+    "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')"
   # On all CPUs, as pip does on one. Packages ship files that no Python of today compiles.
   python -m compileall -q -j 0 "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
   export CMAKE_GENERATOR=Ninja
