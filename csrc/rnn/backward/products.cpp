@@ -125,14 +125,15 @@ class ColumnSumsOfBlock {
     }
     if (sums.peephole) {
       const Real* d = pass_.n.norm ? block.da : block.dg;
+      const size_t stride = pass_.n.norm ? G : pass_.n.dg_stride;
       auto before = [&](const Row& row) { return c_prev(row); };
       auto after = [&](const Row& row) { return c_new(row); };
       add(
-          sums.peephole, H, [&](const Row& row) { return d + row.at * G; }, before);
+          sums.peephole, H, [&](const Row& row) { return d + row.at * stride; }, before);
       add(
-          sums.peephole + H, H, [&](const Row& row) { return d + row.at * G + H; }, before);
+          sums.peephole + H, H, [&](const Row& row) { return d + row.at * stride + H; }, before);
       add(
-          sums.peephole + 2 * H, H, [&](const Row& row) { return d + row.at * G + 3 * H; }, after);
+          sums.peephole + 2 * H, H, [&](const Row& row) { return d + row.at * stride + 3 * H; }, after);
     }
     count_ = 0;
   }
@@ -233,7 +234,8 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
 template <class Real>
 void input_gradient(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
   const BackwardBlockScratch<Real>& block = pass.block;
-  const size_t G = pass.n.gate_rows, first = share.begin(task.n_rows), end = share.end(task.n_rows);
+  const size_t G = pass.n.norm ? pass.n.gate_rows : pass.n.dg_stride;
+  const size_t first = share.begin(task.n_rows), end = share.end(task.n_rows);
   const bool reverse = pass.sizes.reverse(task.d);
   const Real* dg = pass.n.norm ? block.dg_ih : block.dg;
   for (size_t s = task.s0; s < task.s1; ++s)
@@ -301,41 +303,6 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   });
 }
 
-template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows) {
-  const BackwardBlockScratch<Real>& block = pass.block;
-  const LayerParameters<Real*>& out = pass.call.gradients[0];
-  const PanelShape& shape = pass.w.layer(0, 0).hh.shape;
-  const size_t I = pass.sizes.input, R = pass.n.recurrent, K = I + R + 1, line = shape.line();
-  const size_t m = pass.w.kernels.max_rows, slab = slab_tiles(m);
-  const Parts tiles(K, m);
-  all.share(tiles.count, [&](const Team& share) {
-    Real* dw = pass.all.threads[share.rank].panel_dw;
-    WeightGradient<Real> g =
-        gradient_with<Real>(pass, n_rows, {block.xh, pass.n.xh_stride, K, block.panels, shape, dw, 0});
-    for (size_t t = share.begin(tiles.count), end = share.end(tiles.count); t < end; t = g.tile_end) {
-      g.tile_begin = t;
-      g.tile_end = std::min(end, t + slab);
-      const size_t first = tiles.begin(t), stop = tiles.begin(g.tile_end);
-      // The slab's columns [from, to) within [begin, end), which are a matrix of their own.
-      auto unpack = [&](size_t begin, size_t columns, Real* matrix) {
-        const size_t from = std::max(first, begin), to = std::min(stop, begin + columns);
-        if (matrix && from < to)
-          unpack_columns(dw, shape, g.block_begin, from, to - from, pass.call.add, matrix + (from - begin), columns);
-      };
-      for (size_t p = 0; p < shape.blocks(); ++p) {
-        g.block_begin = p;
-        g.block_end = p + 1;
-        std::memset(static_cast<void*>(dw + first * line), 0, (stop - first) * line * sizeof(Real));
-        pass.w.kernels.weight_gradient(g);
-        unpack(0, I, out.weight_ih);
-        unpack(I, R, out.weight_hh);
-        unpack(I + R, 1, out.bias);
-      }
-    }
-  });
-}
-
 // A share of each of the sums.
 template <class Real>
 void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
@@ -391,7 +358,6 @@ void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
   template void input_gradient<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);    \
   template bool highway_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t, size_t);            \
   template bool initial_state<Real>(const Team&, const BackwardContext<Real>&);                                \
-  template void direct_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t);                     \
   template void unpack_gradients<Real>(const Team&, const BackwardContext<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

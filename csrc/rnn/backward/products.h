@@ -33,11 +33,6 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
 template <class Real>
 bool initial_state(const Team& all, const BackwardContext<Real>& pass);
 
-// The weight gradient of a pass of one block and layer, whose rows are `n_rows`, into the caller's gradients: a panel's
-// share of columns at a time, from L1. Does not stop.
-template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows);
-
 // The sums of the pass into the caller's gradients. Does not stop.
 template <class Real>
 void unpack_gradients(const Team& all, const BackwardContext<Real>& pass);
