@@ -104,8 +104,7 @@ template <class Real>
 void test_direct_gradient(const Kernels<Real>& k, size_t rows, size_t size, size_t cols) {
   const size_t line = 4 * k.width, panels = (cols + line - 1) / line, wide = panels * line + 3, d_stride = size + 1;
   const auto x = random_rows<Real>(rows, cols), d = random_rows<Real>(rows, size);
-  const Guarded<Real> factors((rows - 1) * d_stride + size),
-      x_panels(std::vector<Real>(panels * rows * line, Real(0)));
+  const Guarded<Real> factors((rows - 1) * d_stride + size), x_panels(std::vector<Real>(panels * rows * line, Real(0)));
   for (size_t r = 0; r < rows; ++r) {
     std::memcpy(factors.data() + r * d_stride, d[r].data(), size * sizeof(Real));
     for (size_t j = 0; j < cols; ++j) x_panels[(j / line * rows + r) * line + j % line] = x[r][j];
@@ -114,8 +113,8 @@ void test_direct_gradient(const Kernels<Real>& k, size_t rows, size_t size, size
   std::vector<std::vector<Real>> results;
   for (GradientStart start : {GradientStart::from_zero, GradientStart::from_dw, GradientStart::add}) {
     const Guarded<Real> dw(before);
-    WeightGradient<Real> g = {factors.data(), d_stride, size, x_panels.data(), rows * line, rows, dw.data(), line,
-                              0,              panels,   0,    0};
+    WeightGradient<Real> g = {factors.data(), d_stride, size, x_panels.data(), rows * line, rows,
+                              dw.data(),      line,     0,    panels,          0,           0};
     g.dw_line = wide;
     g.start = start;
     const size_t tiles = (size + k.max_rows - 1) / k.max_rows;

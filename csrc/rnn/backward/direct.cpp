@@ -32,7 +32,8 @@ class DirectRows {
 
   // Panels that lie in one matrix write to it; one that lies in both, or beyond the end, goes through memory.
   void run() {
-    const size_t in_x = I_ / line_, from_h = ceil_div(I_, line_), in_h = (I_ + R_) / line_, all = ceil_div(I_ + R_, line_);
+    const size_t in_x = I_ / line_, from_h = ceil_div(I_, line_), in_h = (I_ + R_) / line_,
+                 all = ceil_div(I_ + R_, line_);
     whole_panels(0, in_x, out_.weight_ih, I_, 0);
     if (in_x < from_h) split_panel(in_x);
     if (from_h < in_h) whole_panels(from_h, in_h, out_.weight_hh, R_, I_);
@@ -101,16 +102,21 @@ class DirectRows {
 }  // namespace
 
 template <class Real>
-void direct_operands(const BackwardContext<Real>& pass, size_t at, const Real* x, const Real* h, const Real* h_mask) {
-  const size_t I = pass.sizes.input, K = I + pass.n.recurrent, line = pass.n.line;
+void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
+              const Real* h_mask) {
+  const size_t K = input + pass.n.recurrent, line = pass.n.direct ? pass.n.line : pass.n.xh_stride;
   for (size_t k = 0; k < K;) {
-    const bool in_x = k < I;
-    const size_t lane = k % line, n = std::min(line - lane, (in_x ? I : K) - k);
+    const bool in_x = k < input;
+    const size_t lane = k % line, n = std::min(line - lane, (in_x ? input : K) - k);
     Real* to = pass.block.xh + (k / line * pass.n.block_rows + at) * line + lane;
-    std::memcpy(to, in_x ? x + k : h + (k - I), n * sizeof(Real));
-    for (size_t i = 0; h_mask && !in_x && i < n; ++i) to[i] *= h_mask[k - I + i];
+    std::memcpy(to, in_x ? x + k : h + (k - input), n * sizeof(Real));
+    for (size_t i = 0; h_mask && !in_x && i < n; ++i) to[i] *= h_mask[k - input + i];
     k += n;
-    if (k == K) std::memset(static_cast<void*>(to + n), 0, (line - lane - n) * sizeof(Real));
+    if (k < K) continue;
+    if (pass.n.direct)
+      std::memset(static_cast<void*>(to + n), 0, (line - lane - n) * sizeof(Real));
+    else
+      to[n] = Real(1);
   }
 }
 
@@ -131,8 +137,8 @@ void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t
   });
 }
 
-#define QG_INSTANTIATE(Real)                                                                                     \
-  template void direct_operands<Real>(const BackwardContext<Real>&, size_t, const Real*, const Real*, const Real*); \
+#define QG_INSTANTIATE(Real)                                                                                         \
+  template void copy_row<Real>(const BackwardContext<Real>&, size_t, size_t, const Real*, const Real*, const Real*); \
   template void direct_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

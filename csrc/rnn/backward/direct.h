@@ -8,10 +8,11 @@
 
 namespace quadgate {
 
-// Copies a row's x and h, at its place in the block, into panels: (panels, block_rows, line), the columns beyond zero.
-// h_mask: multipliers of h, or null.
+// Copies a row's x (input) and h (R) to its place in the block: a row of [x, h, 1]; or, if the pass is direct, panels
+// (n, block_rows, line) of [x, h], whose columns beyond the last are zero. h_mask: multipliers of h, or null.
 template <class Real>
-void direct_operands(const BackwardContext<Real>& pass, size_t at, const Real* x, const Real* h, const Real* h_mask);
+void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
+              const Real* h_mask);
 
 // A phase of the work of all threads, for a block of n_rows. Does not stop.
 template <class Real>

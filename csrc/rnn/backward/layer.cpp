@@ -115,9 +115,10 @@ size_t BackwardLayer<Real>::link_steps() const {
 // The products over the block's rows, which do not depend on each other.
 template <class Real>
 bool BackwardLayer<Real>::products() {
-  return all_.share(task_.n_rows, [&](const Team& share) {
+  const ProductCut cut(task_.n_rows, task_.dx ? n_groups(state_.input, pass_.n.width) : 0, all_.size);
+  return all_.share(cut.parts, [&](const Team& share) {
     if (!pass_.n.direct) weight_gradients(share, pass_, task_);
-    if (task_.dx && share.go()) input_gradient(share, pass_, task_);
+    if (task_.dx && share.go()) input_gradient(share, cut, pass_, task_);
     hand_on(share);
   });
 }
@@ -202,19 +203,13 @@ void BackwardLayer<Real>::set_extra(size_t s, size_t r) {
 template <class Real>
 void BackwardLayer<Real>::copy_operands(size_t s, size_t r) {
   const Tape<Real>& tape = pass_.tape;
-  const size_t I = state_.input, H = pass_.sizes.hidden;
-  const size_t i = index(r), t = time(r, s), at = row_in_block(s, r);
-  const Real* from_x = tape.input(task_.l) + (t * B_ + i) * I;
-  const Real* from_h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
-                       : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
-                                                      : h_at(previous(t), i);
+  const size_t H = pass_.sizes.hidden, i = index(r), t = time(r, s), at = row_in_block(s, r);
+  const Real* x = tape.input(task_.l) + (t * B_ + i) * state_.input;
+  const Real* h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
+                  : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
+                                                 : h_at(previous(t), i);
   const Real* mask = tape.h_mask.empty() ? nullptr : tape.h_mask[id_].data() + i * R_;
-  if (pass_.n.direct) return direct_operands(pass_, at, from_x, from_h, mask);
-  Real *x = block_.xh + at * pass_.n.xh_stride, *h = x + I;
-  std::memcpy(x, from_x, I * sizeof(Real));
-  std::memcpy(h, from_h, R_ * sizeof(Real));
-  for (size_t u = 0; mask && u < R_; ++u) h[u] *= mask[u];
-  h[R_] = Real(1);
+  copy_row(pass_, state_.input, at, x, h, mask);
   if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, H * sizeof(Real));
 }
 

@@ -82,7 +82,7 @@ struct BackwardBlockScratch {
   Real** targets = from.take<Real*>(std::max(n_rows, n.batch));
   Real* dg = from.take<Real>(n_rows * n.dg_stride);  // (rows, dg_stride): gradients of the pre-activations
   Real* panels = from.take<Real>(n_rows * n.panel);  // (n_blocks, rows, G, W): the same
-  Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): x, h of the step before, 1; see direct.h
+  Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): see copy_row
   // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of w; N(c).
   Real* dg_ih = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
   Real* ih_panels = from.take_if<Real>(n.norm, n_rows* n.panel);
