@@ -1,4 +1,4 @@
-"""The weight gradient of one step is an outer product: to the last bit for one row, whatever the sizes and their tails."""
+"""The weight gradient of one step is an outer product: to the last bit for one row, at every tail of the sizes."""
 
 from __future__ import annotations
 
