@@ -17,16 +17,18 @@ template <int NV, class Real>
 QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth;
   const Parts tiles(s.n_k, kMaxRows);
+  const size_t line = s.dw_line ? s.dw_line : NV * W;
   for (size_t block = s.block_begin; block < s.block_end; ++block)
     for (size_t t = s.tile_begin; t < s.tile_end; ++t)
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
             constexpr int MR = decltype(mr)::value;
-            Real* dw = s.dw + block * s.dw_stride + tiles.begin(t) * NV * W;
+            Real* dw = s.dw + block * s.dw_stride + tiles.begin(t) * line;
             Vec<Real> a[1][MR][NV];
             const Real* x[MR];
+            const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
             for (int r = 0; r < MR; ++r) {
-              for (int v = 0; v < NV; ++v) a[0][r][v] = load(dw + (r * NV + v) * W);
+              for (int v = 0; v < NV; ++v) a[0][r][v] = continued ? load(dw + r * line + v * W) : zero<Real>();
               x[r] = s.xh + tiles.begin(t) + r;
             }
             const Real* panel = s.dg_panels + block * s.panel_stride;
@@ -34,7 +36,10 @@ QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
                                        s.tile_end - s.tile_begin};
             multiply(a, x, 0, s.xh_stride, panel, 0, s.n_rows, ahead.slice(t - s.tile_begin, s.n_rows, NV));
             for (int r = 0; r < MR; ++r)
-              for (int v = 0; v < NV; ++v) store(dw + (r * NV + v) * W, a[0][r][v]);
+              for (int v = 0; v < NV; ++v) {
+                Real* to = dw + r * line + v * W;
+                store(to, added ? load(to) + a[0][r][v] : a[0][r][v]);
+              }
           });
 }
 

@@ -202,7 +202,14 @@ struct BackProduct {
   Real* work;  // kChunkRows * kGroupBlocks vectors, aligned
 };
 
-// Weight gradient in packed form: dw[p][k] += sum over rows n of xh[n][k] * dg[p][n].
+// The value that a weight gradient's sums begin with, and their way to memory.
+enum class GradientStart {
+  from_dw,   // the value that is there
+  from_zero,
+  add        // zero; the whole sum is added to the value that is there
+};
+
+// Weight gradient in packed form: dw[p][k] += sum over rows n of xh[n][k] * dg[p][n]. The factors may change roles.
 template <class Real>
 struct WeightGradient {
   const Real* xh;  // (n_rows, K) with row stride xh_stride: x, h and a column of ones for the bias
@@ -214,6 +221,8 @@ struct WeightGradient {
   size_t block_begin, block_end;
   size_t tile_begin, tile_end;  // which of the ceil(n_k / max_rows) tiles of columns k
   int n_vectors = kLineVectors;
+  size_t dw_line = 0;  // elements between lines of dw, of any alignment; 0: those of a line
+  GradientStart start = GradientStart::from_dw;
 };
 
 // out[u] += sum over rows, in order, of a[u] * b[u], or of a[u] where b is null.

@@ -183,26 +183,16 @@ void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size
 }
 
 template <class Real>
-void unpack_columns(const Real* panel, const PanelShape& shape, size_t p, size_t first, size_t n_cols, bool add,
-                    Real* out, size_t out_stride) {
-  for (size_t v = 0; v < shape.vectors(); ++v)
-    if (const size_t lanes = shape.lanes(p, v))
-      transpose(panel + (first * shape.vectors() + v) * shape.width, shape.line(), out + shape.row(p, v) * out_stride,
-                out_stride, n_cols, lanes, add);
-}
-
-template <class Real>
 void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols) {
   transpose(from, from_stride, to, to_stride, rows, cols, false);
 }
 
-#define QG_INSTANTIATE(Real)                                                                                       \
-  template void pack_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                                  \
-  template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                            \
-  template void pack_back_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                             \
-  template void unpack_panels<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool,  \
-                                    Real*);                                                                        \
-  template void unpack_columns<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, bool, Real*, size_t); \
+#define QG_INSTANTIATE(Real)                                                                                      \
+  template void pack_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                                 \
+  template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                           \
+  template void pack_back_panels<Real>(const Real*, const PanelShape&, size_t, Real*);                            \
+  template void unpack_panels<Real>(const Real*, const PanelShape&, size_t, size_t, size_t, size_t, size_t, bool, \
+                                    Real*);                                                                       \
   template void transpose_matrix<Real>(const Real*, size_t, Real*, size_t, size_t, size_t);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

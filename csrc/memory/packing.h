@@ -68,12 +68,6 @@ template <class Real>
 void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
                    size_t block_begin, size_t block_end, bool add, Real* out);
 
-// Columns [first, first + n_cols) of one block of panels, block p of a matrix, to (or added to) the columns of `out`
-// that begin there. panel: (n_k, V, W) of that block; out_stride: elements between the rows of `out`.
-template <class Real>
-void unpack_columns(const Real* panel, const PanelShape& shape, size_t p, size_t first, size_t n_cols, bool add,
-                    Real* out, size_t out_stride);
-
 // from (rows, cols), rows from_stride apart, to (cols, rows), rows to_stride apart.
 template <class Real>
 void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols);

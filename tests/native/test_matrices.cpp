@@ -99,6 +99,48 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
       }
 }
 
+// dw = d' x with the factors' roles changed: panels of x, and lines as far apart as the rows of a wider matrix.
+template <class Real>
+void test_direct_gradient(const Kernels<Real>& k, size_t rows, size_t size, size_t cols) {
+  const size_t line = 4 * k.width, panels = (cols + line - 1) / line, wide = panels * line + 3, d_stride = size + 1;
+  const auto x = random_rows<Real>(rows, cols), d = random_rows<Real>(rows, size);
+  const Guarded<Real> factors((rows - 1) * d_stride + size), x_panels(std::vector<Real>(panels * rows * line, Real(0)));
+  for (size_t r = 0; r < rows; ++r) {
+    std::memcpy(factors.data() + r * d_stride, d[r].data(), size * sizeof(Real));
+    for (size_t j = 0; j < cols; ++j) x_panels[(j / line * rows + r) * line + j % line] = x[r][j];
+  }
+  const std::vector<Real> before = uniform<Real>(size * wide);
+  std::vector<std::vector<Real>> results;
+  for (GradientStart start : {GradientStart::from_zero, GradientStart::from_dw, GradientStart::add}) {
+    const Guarded<Real> dw(before);
+    WeightGradient<Real> g = {factors.data(), d_stride, size, x_panels.data(), rows * line, rows,
+                              dw.data(),      line,     0,    panels,          0,           0};
+    g.dw_line = wide;
+    g.start = start;
+    const size_t tiles = (size + k.max_rows - 1) / k.max_rows;
+    g.tile_end = tiles / 2;
+    k.weight_gradient(g);
+    g.tile_begin = tiles / 2;
+    g.tile_end = tiles;
+    k.weight_gradient(g);
+    results.push_back(dw.copy());
+    for (size_t i = 0; i < size; ++i)
+      for (size_t j = 0; j < wide; ++j) {
+        const size_t at = i * wide + j;
+        if (j >= panels * line) {
+          CHECK(dw[at] == before[at]);
+        } else if (start == GradientStart::add) {
+          CHECK(dw[at] == before[at] + results[0][at]);
+        } else if (j < cols) {
+          Sum<Real> sum;
+          if (start == GradientStart::from_dw) sum.add(Num<Real>(before[at]));
+          for (size_t r = 0; r < rows; ++r) sum.add(Num<Real>(d[r][i]), Num<Real>(x[r][j]));
+          CHECK(within(dw[at], sum.total()));
+        }
+      }
+  }
+}
+
 // h behind a projection and the gradient of the product that it is computed from.
 template <class Real>
 void test_projected(const Kernels<Real>& k, size_t rows, size_t R, Real clip, Real rate, bool masks, bool recurrent) {
@@ -227,6 +269,7 @@ void test_table(const Kernels<Real>& k) {
   for (size_t size : sizes)
     for (size_t cols : sizes) {
       test_products<Real>(k, batches[i % 6], size, cols);
+      test_direct_gradient<Real>(k, batches[(i + 1) % 6], size, cols);
       test_sums<Real>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
       for (size_t gates : {1, 3, 4}) test_pack<Real>(k.width, gates, size, cols);
       ++i;

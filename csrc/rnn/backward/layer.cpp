@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "rnn/backward/direct.h"
 #include "rnn/backward/products.h"
 
 namespace quadgate {
@@ -114,9 +115,10 @@ size_t BackwardLayer<Real>::link_steps() const {
 // The products over the block's rows, which do not depend on each other.
 template <class Real>
 bool BackwardLayer<Real>::products() {
-  return all_.share(task_.n_rows, [&](const Team& share) {
+  const ProductCut cut(task_.n_rows, task_.dx ? n_groups(state_.input, pass_.n.width) : 0, all_.size);
+  return all_.share(cut.parts, [&](const Team& share) {
     if (!pass_.n.direct) weight_gradients(share, pass_, task_);
-    if (task_.dx && share.go()) input_gradient(share, pass_, task_);
+    if (task_.dx && share.go()) input_gradient(share, cut, pass_, task_);
     hand_on(share);
   });
 }
@@ -157,10 +159,10 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
   row.dg_next = !continues                           ? nullptr
                 : pass_.is_reset(r, s + 1, reverse_) ? pass_.all.zeros
                 : s + 1 == task_.s1                  ? state_.dg_carry + r * G
-                                                     : block_.dg + row_in_block(s + 1, r) * G;
+                                                     : block_.dg + row_in_block(s + 1, r) * pass_.n.dg_stride;
   row.dh = !continues && pass_.call.dh ? pass_.call.dh + (id_ * B_ + i) * R_ : nullptr;
   row.dy = task_.dy ? task_.dy.at(t, i) : nullptr;
-  row.dg = block_.dg + at * G;
+  row.dg = block_.dg + at * pass_.n.dg_stride;
   row.dg_panel = block_.panels + at * weights_.hh.shape.line();
   if (!H_) {  // a cell without c needs h alone
     row.gates = h_at(t, i);
@@ -201,17 +203,13 @@ void BackwardLayer<Real>::set_extra(size_t s, size_t r) {
 template <class Real>
 void BackwardLayer<Real>::copy_operands(size_t s, size_t r) {
   const Tape<Real>& tape = pass_.tape;
-  const size_t I = state_.input, H = pass_.sizes.hidden;
-  const size_t i = index(r), t = time(r, s), at = row_in_block(s, r);
-  Real *x = block_.xh + at * pass_.n.xh_stride, *h = x + I;
-  std::memcpy(x, tape.input(task_.l) + (t * B_ + i) * I, I * sizeof(Real));
-  const Real* from = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
-                     : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
-                                                    : h_at(previous(t), i);
-  std::memcpy(h, from, R_ * sizeof(Real));
-  if (!tape.h_mask.empty())
-    for (size_t u = 0; u < R_; ++u) h[u] *= tape.h_mask[id_][i * R_ + u];
-  h[R_] = Real(1);
+  const size_t H = pass_.sizes.hidden, i = index(r), t = time(r, s), at = row_in_block(s, r);
+  const Real* x = tape.input(task_.l) + (t * B_ + i) * state_.input;
+  const Real* h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
+                  : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
+                                                 : h_at(previous(t), i);
+  const Real* mask = tape.h_mask.empty() ? nullptr : tape.h_mask[id_].data() + i * R_;
+  copy_row(pass_, state_.input, at, x, h, mask);
   if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, H * sizeof(Real));
 }
 
@@ -379,7 +377,7 @@ template <class Real>
 void BackwardLayer<Real>::hand_on(const Team& share) {
   const size_t G = pass_.n.gate_rows, n = pass_.order.active_rows(task_.s0);
   for (size_t r = share.begin(n); r < share.end(n); ++r)
-    std::memcpy(state_.dg_carry + r * G, block_.dg + row_in_block(task_.s0, r) * G, G * sizeof(Real));
+    std::memcpy(state_.dg_carry + r * G, block_.dg + row_in_block(task_.s0, r) * pass_.n.dg_stride, G * sizeof(Real));
 }
 
 }  // namespace

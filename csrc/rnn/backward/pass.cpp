@@ -2,6 +2,7 @@
 
 #include "cpu/caches.h"
 #include "parallel/pool.h"
+#include "rnn/backward/direct.h"
 #include "rnn/backward/products.h"
 #include "rnn/join.h"
 #include "rnn/scratch.h"
@@ -23,6 +24,7 @@ class BackwardPass {
         blocks_(order, block_rows_wanted()) {
     n_.block_rows = blocks_.most_rows();
     n_.direct = direct();
+    if (n_.direct) n_.xh_stride = ceil_div(n_.n_k - 1, n_.line) * n_.line;
   }
 
   bool run();
@@ -81,7 +83,9 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.highway_panel = w_.highway(s_.layers - 1).row();
   // An odd number of cache lines: the elements of a column do not fall into one set.
   const size_t line = 64 / sizeof(Real);
-  n.xh_stride = ((widest + n.recurrent + 1 + line - 1) / line | 1) * line;
+  auto odd_lines = [=](size_t elements) { return (ceil_div(elements, line) | 1) * line; };
+  n.xh_stride = odd_lines(widest + n.recurrent + 1);
+  n.dg_stride = odd_lines(n.gate_rows);
   n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
   n.width = w_.kernels.width;
   n.n_k = widest + n.recurrent + 1;
@@ -108,13 +112,20 @@ size_t BackwardPass<Real>::block_rows_wanted() const {
   return std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
 }
 
-// True if all rows are one block of one layer, so that the weight gradient is a single product: a network of large
-// weights and few rows then takes less time for it than for its sums' way through memory. It can't be interrupted.
+// True if all rows are one block of one layer, so that the weight gradient is a single product, and the lanes that
+// direct.h leaves empty cost less than a transposition. It can't be interrupted.
 template <class Real>
 bool BackwardPass<Real>::direct() const {
   const PackedLayer<Real>& layer = w_.layer(0, 0);
-  return blocks_.count() == 1 && s_.states() == 1 && !n_.norm && !n_.projection && !n_.peephole && !n_.zoneout_h &&
-         !layer.hh_scale && product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
+  if (blocks_.count() != 1 || s_.states() != 1 || n_.norm || n_.projection || n_.peephole || n_.zoneout_h ||
+      layer.hh_scale)
+    return false;
+  const double rows = double(n_.block_rows), K = double(n_.n_k), G = double(n_.gate_rows);
+  const double line = multiply_cycles({w_.kernels.width, w_.kernels.max_rows, sizeof(Real)});
+  const double bias = kLatency * G / double(w_.kernels.width);  // a chain of additions
+  const double directly = rows * (line * G * double(ceil_div(n_.n_k - 1, n_.line)) + bias);
+  const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
+  return directly < 0.97 * in_panels && product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
 }
 
 template <class Real>
@@ -256,7 +267,7 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
   // The last chance to stop, which the caller decides on: from here on its gradients change.
   if (!all.meet([](size_t thread) { return thread == 0; })) return;
   if (n_.direct)
-    direct_gradients(all, pass, task_of(0, 0, 0).n_rows);
+    direct_gradients(all, pass, n_.block_rows);
   else
     unpack_gradients(all, pass);
 }

@@ -32,6 +32,26 @@ bool whole_product(const Team& share, const Kernels<Real>& kernels, const Packed
   });
 }
 
+// The part of a product that is a thread's share.
+template <class Real>
+bool run_product(const Team& share, const ProductCut& cut, const Kernels<Real>& kernels, const Packed<Real>& p,
+                 BackProduct<Real>& product) {
+  if (!cut.columns) return whole_product(share, kernels, p, product);
+  product.group_begin = share.begin(cut.parts);
+  product.group_end = share.end(cut.parts);
+  kernels.back_product(product);
+  share.worked(product_flops(product.n_rows, kGroupBlocks * kernels.width * (product.group_end - product.group_begin),
+                             p.shape.total()));
+  return share.go();
+}
+
+// Pointers to few rows, for a thread's own use.
+template <class Real>
+struct Operands {
+  const Real* sources[kChunkRows];
+  Real* targets[kChunkRows];
+};
+
 // A block's rows as the factors of a weight gradient.
 template <class Real>
 struct GradientProduct {
@@ -125,14 +145,15 @@ class ColumnSumsOfBlock {
     }
     if (sums.peephole) {
       const Real* d = pass_.n.norm ? block.da : block.dg;
+      const size_t stride = pass_.n.norm ? G : pass_.n.dg_stride;
       auto before = [&](const Row& row) { return c_prev(row); };
       auto after = [&](const Row& row) { return c_new(row); };
       add(
-          sums.peephole, H, [&](const Row& row) { return d + row.at * G; }, before);
+          sums.peephole, H, [&](const Row& row) { return d + row.at * stride; }, before);
       add(
-          sums.peephole + H, H, [&](const Row& row) { return d + row.at * G + H; }, before);
+          sums.peephole + H, H, [&](const Row& row) { return d + row.at * stride + H; }, before);
       add(
-          sums.peephole + 2 * H, H, [&](const Row& row) { return d + row.at * G + 3 * H; }, after);
+          sums.peephole + 2 * H, H, [&](const Row& row) { return d + row.at * stride + 3 * H; }, after);
     }
     count_ = 0;
   }
@@ -231,24 +252,30 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
 }
 
 template <class Real>
-void input_gradient(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task) {
+void input_gradient(const Team& share, const ProductCut& cut, const BackwardContext<Real>& pass,
+                    const BackwardTask<Real>& task) {
   const BackwardBlockScratch<Real>& block = pass.block;
-  const size_t G = pass.n.gate_rows, first = share.begin(task.n_rows), end = share.end(task.n_rows);
+  const size_t G = pass.n.norm ? pass.n.gate_rows : pass.n.dg_stride;
+  const size_t first = cut.columns ? 0 : share.begin(task.n_rows),
+               end = cut.columns ? task.n_rows : share.end(task.n_rows);
   const bool reverse = pass.sizes.reverse(task.d);
   const Real* dg = pass.n.norm ? block.dg_ih : block.dg;
+  Operands<Real> few;
+  const Real** sources = cut.columns ? few.sources : block.sources;
+  Real** targets = cut.columns ? few.targets : block.targets;
   for (size_t s = task.s0; s < task.s1; ++s)
     for (size_t r = 0; r < pass.order.active_rows(s); ++r) {
       const size_t at = pass.blocks.row_in_block(task.s1, s, r);
       if (at < first || at >= end) continue;
-      block.sources[at] = dg + at * G;
-      block.targets[at] = task.dx.at(pass.order.time(r, s, reverse), pass.order.index(r));
+      sources[at] = dg + at * G;
+      targets[at] = task.dx.at(pass.order.time(r, s, reverse), pass.order.index(r));
     }
   if (first == end) return;
   const Packed<Real>& ih = pass.w.layer(task.l, task.d).ih;
-  BackProduct<Real> product = product_with(ih, block.sources + first, block.targets + first, end - first,
-                                           pass.all.threads[share.rank].product_work);
+  BackProduct<Real> product =
+      product_with(ih, sources + first, targets + first, end - first, pass.all.threads[share.rank].product_work);
   product.add = task.add_dx;
-  whole_product(share, pass.w.kernels, ih, product);
+  run_product(share, cut, pass.w.kernels, ih, product);
 }
 
 template <class Real>
@@ -274,63 +301,36 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   const BackwardBlockScratch<Real>& block = pass.block;
   const size_t H = sizes.cell(), R = pass.n.recurrent, G = pass.n.gate_rows, B = pass.order.batch();
   const size_t n = pass.order.active_rows(0);
-  return all.share(n, [&](const Team& share) {
-    const size_t first = share.begin(n), end = share.end(n);
+  const size_t W = pass.w.kernels.width, groups = n_groups(R, W);
+  const ProductCut cut(n, groups, all.size);
+  return all.share(cut.parts, [&](const Team& share) {
+    const Team of_rows = cut.columns ? share.whole() : share, of_columns = cut.columns ? share : share.whole();
+    const size_t first = of_rows.begin(n), end = of_rows.end(n);
+    const size_t u0 = group_column(of_columns.begin(groups), R, W), u1 = group_column(of_columns.end(groups), R, W);
+    Operands<Real> few;
+    const Real** sources = cut.columns ? few.sources : block.sources;
+    Real** targets = cut.columns ? few.targets : block.targets;
     for (size_t id = 0; id < sizes.states(); ++id) {
       const BackwardStateScratch<Real>& state = pass.all.states[id];
       for (size_t r = first; r < end; ++r) {
-        block.sources[r] = state.dg_carry + r * G;
-        block.targets[r] = pass.call.dh0 + (id * B + pass.order.index(r)) * R;
+        sources[r] = state.dg_carry + r * G;
+        targets[r] = pass.call.dh0 + (id * B + pass.order.index(r)) * R;
       }
       const Packed<Real>& hh = pass.w.layer(id / sizes.directions, id % sizes.directions).hh;
-      BackProduct<Real> product = product_with(hh, block.sources + first, block.targets + first, end - first,
-                                               pass.all.threads[share.rank].product_work);
-      if (!whole_product(share, pass.w.kernels, hh, product)) return;
+      BackProduct<Real> product =
+          product_with(hh, sources + first, targets + first, end - first, pass.all.threads[share.rank].product_work);
+      if (!run_product(share, cut, pass.w.kernels, hh, product)) return;
       for (size_t r = first; r < end; ++r) {
         const size_t i = pass.order.index(r);
-        Real* dh0 = block.targets[r];
-        for (size_t u = 0; u < R; ++u) {
+        Real* dh0 = targets[r];
+        for (size_t u = u0; u < u1; ++u) {
           if (!pass.tape.h_mask.empty()) dh0[u] *= pass.tape.h_mask[id][i * R + u];
           if (state.h_carry) dh0[u] += state.h_carry[i * R + u];
         }
         if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
-        std::fill_n(dh0, R, Real(0));
-        std::fill_n(pass.call.dc0 + (id * B + i) * H, H, Real(0));
-      }
-    }
-  });
-}
-
-template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows) {
-  const BackwardBlockScratch<Real>& block = pass.block;
-  const LayerParameters<Real*>& out = pass.call.gradients[0];
-  const PanelShape& shape = pass.w.layer(0, 0).hh.shape;
-  const size_t I = pass.sizes.input, R = pass.n.recurrent, K = I + R + 1, line = shape.line();
-  const size_t m = pass.w.kernels.max_rows, slab = slab_tiles(m);
-  const Parts tiles(K, m);
-  all.share(tiles.count, [&](const Team& share) {
-    Real* dw = pass.all.threads[share.rank].panel_dw;
-    WeightGradient<Real> g =
-        gradient_with<Real>(pass, n_rows, {block.xh, pass.n.xh_stride, K, block.panels, shape, dw, 0});
-    for (size_t t = share.begin(tiles.count), end = share.end(tiles.count); t < end; t = g.tile_end) {
-      g.tile_begin = t;
-      g.tile_end = std::min(end, t + slab);
-      const size_t first = tiles.begin(t), stop = tiles.begin(g.tile_end);
-      // The slab's columns [from, to) within [begin, end), which are a matrix of their own.
-      auto unpack = [&](size_t begin, size_t columns, Real* matrix) {
-        const size_t from = std::max(first, begin), to = std::min(stop, begin + columns);
-        if (matrix && from < to)
-          unpack_columns(dw, shape, g.block_begin, from, to - from, pass.call.add, matrix + (from - begin), columns);
-      };
-      for (size_t p = 0; p < shape.blocks(); ++p) {
-        g.block_begin = p;
-        g.block_end = p + 1;
-        std::memset(static_cast<void*>(dw + first * line), 0, (stop - first) * line * sizeof(Real));
-        pass.w.kernels.weight_gradient(g);
-        unpack(0, I, out.weight_ih);
-        unpack(I, R, out.weight_hh);
-        unpack(I + R, 1, out.bias);
+        std::fill(dh0 + u0, dh0 + u1, Real(0));
+        const size_t c = of_columns.begin(H);
+        std::fill_n(pass.call.dc0 + (id * B + i) * H + c, of_columns.end(H) - c, Real(0));
       }
     }
   });
@@ -388,10 +388,10 @@ void unpack_gradients(const Team& all, const BackwardContext<Real>& pass) {
   template void back_product<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real* const*, \
                                    Real* const*, size_t, size_t, size_t, Real*);                               \
   template void weight_gradients<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);  \
-  template void input_gradient<Real>(const Team&, const BackwardContext<Real>&, const BackwardTask<Real>&);    \
+  template void input_gradient<Real>(const Team&, const ProductCut&, const BackwardContext<Real>&,             \
+                                     const BackwardTask<Real>&);                                               \
   template bool highway_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t, size_t);            \
   template bool initial_state<Real>(const Team&, const BackwardContext<Real>&);                                \
-  template void direct_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t);                     \
   template void unpack_gradients<Real>(const Team&, const BackwardContext<Real>&);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

@@ -19,9 +19,21 @@ void back_product(const Team& team, const Weights<Real>& w, const Packed<Real>& 
 template <class Real>
 void weight_gradients(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
 
-// dx of a block, for a share of its rows.
+// The cut of n rows times a matrix of so many groups, for `threads`. Few rows are bound by reading the matrix, so that
+// each thread takes some of its columns; more rows are cut themselves.
+struct ProductCut {
+  bool columns;
+  size_t parts;
+  ProductCut(size_t n_rows, size_t groups, size_t threads)
+      : columns(threads > 1 && n_rows > 0 && n_rows < kFewRows * threads && n_rows <= kChunkRows && groups >= threads),
+        parts(columns ? groups : n_rows) {}
+  static constexpr size_t kFewRows = 16;
+};
+
+// dx of a block, for a share of its rows or of its columns.
 template <class Real>
-void input_gradient(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
+void input_gradient(const Team& share, const ProductCut& cut, const BackwardContext<Real>& pass,
+                    const BackwardTask<Real>& task);
 
 // The rest are phases of the work of all threads, and return false once the call is to stop.
 
@@ -32,11 +44,6 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
 // dh0 = dgates of the first step @ weight_hh, and what zoneout passed on; rows without any step keep dh.
 template <class Real>
 bool initial_state(const Team& all, const BackwardContext<Real>& pass);
-
-// The weight gradient of a pass of one block and layer, whose rows are `n_rows`, into the caller's gradients: a panel's
-// share of columns at a time, from L1. Does not stop.
-template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows);
 
 // The sums of the pass into the caller's gradients. Does not stop.
 template <class Real>

@@ -15,14 +15,17 @@
 
 namespace quadgate {
 
+// Rows of a weight that a direct gradient (direct.h) makes at a time.
+constexpr size_t kDirectRows = 96;
+
 // The sizes that this memory depends on.
 struct BackwardSizes {
   size_t batch, hidden, recurrent, output;  // B, H, R, O
-  size_t gate_rows;                         // G*H
+  size_t gate_rows, dg_stride;              // G*H; elements between rows of a block's dg
   size_t panel, hr_panel, highway_panel;    // elements of one row in panels: of the gates, a projection, a highway
   size_t block_rows;                        // of the largest block
   size_t n_k, line;                         // columns of [x, h, 1] of the widest layer; elements of a line of panels
-  size_t xh_stride;                         // of [x, h, 1], in elements
+  size_t xh_stride;                         // of [x, h, 1], in elements; where `direct`, of [x, h] in panels
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
   size_t width;                              // of a vector
@@ -52,7 +55,7 @@ struct BackwardThreadScratch {
   Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
   Real* product_work = from.take<Real>(kChunkRows * kGroupBlocks * n.width);
-  Real* panel_dw = from.take_if<Real>(n.direct, n.n_k* n.line);  // (n_k, G, W): of one block of units
+  Real* panel_dw = from.take_if<Real>(n.direct, kDirectRows* n.line);  // (kDirectRows, line): of one panel
 };
 
 // Of one step, by row of the batch.
@@ -77,9 +80,9 @@ struct BackwardBlockScratch {
   // Operands of products and their results; by row of the batch for the initial state.
   const Real** sources = from.take<const Real*>(std::max(n_rows, n.batch));
   Real** targets = from.take<Real*>(std::max(n_rows, n.batch));
-  Real* dg = from.take<Real>(n_rows * n.gate_rows);  // (rows, G*H): gradients of the pre-activations
+  Real* dg = from.take<Real>(n_rows * n.dg_stride);  // (rows, dg_stride): gradients of the pre-activations
   Real* panels = from.take<Real>(n_rows * n.panel);  // (n_blocks, rows, G, W): the same
-  Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): x, h of the step before, 1
+  Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): see copy_row
   // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of w; N(c).
   Real* dg_ih = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
   Real* ih_panels = from.take_if<Real>(n.norm, n_rows* n.panel);

@@ -1,0 +1,39 @@
+"""Few rows with large weights: threads share the columns of backward's products, and results keep their bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import quadgate as qg
+from support.cases import same_bits
+
+OPTIONS = {
+    "plain": {},
+    "dropout": {"recurrent_dropout": 0.3},
+    "zoneout": {"zoneout": (0.2, 0.1)},
+    "projection": {"proj_size": 280},
+    "layers": {"num_layers": 2, "bidirectional": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (1, 7), (3, 5)])
+def test_threads(name, steps, rows):
+    """One, two and four threads, with rows that start again."""
+    rng = np.random.default_rng(0)
+    lstm = qg.LSTM(310, 300, rng=0, **OPTIONS[name])
+    x = rng.normal(size=(steps, rows, 310)).astype(np.float32)
+    resets = np.zeros((steps, rows), bool)
+    resets[0, ::2] = resets[-1, 1::3] = True
+    before = qg.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 4):
+            qg.set_num_threads(threads)
+            y, _, tape = lstm.forward(x, resets=resets, rng=3)
+            grads = lstm.backward(tape, y)
+            results.append([y, grads.x, grads.h0, grads.c0, *grads.params.values()])
+    finally:
+        qg.set_num_threads(before)
+    for other in results[1:]:
+        assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
