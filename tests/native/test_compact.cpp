@@ -71,7 +71,9 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
     s.n_rows = n.rows;
     s.n_vectors = int(shape.vectors());
     s.wide = wide.data();
+    if (f.begin && n.rows >= kTileRows) f.begin();
     f.product(s);
+    if (f.end && n.rows >= kTileRows) f.end();
     p += s.n_panels;
   }
   return lines;
@@ -122,14 +124,14 @@ void test_int8(const KernelTable& table, const Sizes& n) {
   kernel_test::Rows<float> x = kernel_test::random_rows<float>(n.rows, n.n_k);
   for (size_t k = 0; k < n.n_k; ++k) x[0][k] = 0.5f;  // of +127 everywhere
   for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
-    std::vector<Guarded<unsigned char>> bytes;
+    const size_t row_bytes = compact_row_bytes(n.n_k);
+    Guarded<unsigned char> bytes((n.rows + kTileRows - 1) / kTileRows * kTileRows * row_bytes);
     std::vector<const void*> rows;
     std::vector<float> row_scales(n.rows);
     auto want = start;
     for (size_t r = 0; r < n.rows; ++r) {
-      bytes.emplace_back(compact_round_up(n.n_k));
-      rows.push_back(bytes.back().data());
-      f.quantize_row(x[r].data(), n.n_k, bytes.back().data(), &row_scales[r]);
+      rows.push_back(bytes.data() + r * row_bytes);
+      f.quantize_row(x[r].data(), n.n_k, bytes.data() + r * row_bytes, &row_scales[r]);
       float largest = 0;
       for (size_t k = 0; k < n.n_k; ++k) largest = std::max(largest, std::fabs(x[r][k]));
       CHECK(row_scales[r] == largest / 127);
@@ -178,8 +180,8 @@ int main() {
   for (const char* name : supported_isas()) {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
-    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 13, 19})
-      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 63, 64, 65, 130})
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 19, 32, 33, 49})
+      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 130})
         for (size_t units : {1, 5, 16, 33}) {
           const Sizes n = {rows, n_k, units};
           test_16_bits(table, WeightType::float16, n);
