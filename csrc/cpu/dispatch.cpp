@@ -12,6 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(QG_DOTPROD)
+#include <sys/auxv.h>
+#endif
 
 namespace quadgate {
 
@@ -48,10 +51,22 @@ extern const CompactFunctions int8;
 namespace neon {
 extern const KernelTable table;
 }
+#if defined(QG_DOTPROD)
+namespace neon_dotprod {
+extern const CompactFunctions int8;
+}
+#endif
 #endif
 
 namespace {
 
+// Functions that a machine may have in the place of a table's.
+struct Better {
+  const KernelTable* table;
+  WeightType type;
+  bool (*runs)();
+  const CompactFunctions* functions;
+};
 #if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
 
 // The register state that the operating system saves on a context switch.
@@ -120,12 +135,6 @@ bool has_amx() {
 }
 #endif
 
-struct Better {
-  const KernelTable* table;
-  WeightType type;
-  bool (*runs)();
-  const CompactFunctions* functions;
-};
 constexpr Better kBetter[] = {
 #if defined(QG_AVX_VNNI)
     {&avx2::table, WeightType::int8, has_avx_vnni, &avx2_vnni::int8},
@@ -148,6 +157,12 @@ struct Candidate {
 constexpr Candidate kCandidates[] = {{&baseline::table, runs_anywhere}};
 #else
 constexpr Candidate kCandidates[] = {{&neon::table, runs_anywhere}};
+
+#if defined(QG_DOTPROD)
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }  // HWCAP_ASIMDDP
+
+constexpr Better kBetter[] = {{&neon::table, WeightType::int8, has_dotprod, &neon_dotprod::int8}};
+#endif
 #endif
 
 #endif
@@ -173,7 +188,7 @@ std::string printable(const char* text) {
 
 std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type) {
   std::vector<CompactFunctions> all;
-#if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
+#if (defined(QG_X86) && !defined(QG_BASELINE_ONLY)) || defined(QG_DOTPROD)
   for (const Better& b : kBetter)
     if (b.table == &table && b.type == type && b.runs()) all.push_back(*b.functions);
 #endif

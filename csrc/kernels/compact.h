@@ -69,7 +69,7 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
 class ProductState {
  public:
   QG_INLINE ProductState(const CompactFunctions& f, size_t n_rows)
-      : end_(f.begin && n_rows >= kTileRows ? f.end : nullptr) {
+      : end_(f.begin && n_rows >= kFewestTileRows ? f.end : nullptr) {
     if (end_) f.begin();
   }
   QG_INLINE ~ProductState() {

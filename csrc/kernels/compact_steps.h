@@ -45,8 +45,8 @@ struct CompactProduct {
 
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;
-// Rows from which on a product may use AMX, between `begin` and `end`; its tiles have so many.
-constexpr size_t kTileRows = 16;
+// Rows of a tile of AMX, and those from which on a product may use it, between `begin` and `end`.
+constexpr size_t kTileRows = 16, kFewestTileRows = 12;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
 
@@ -58,10 +58,12 @@ struct CompactFunctions {
   void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale);
   // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
   void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
-  // Before products of kTileRows rows and more, and after them: between these calls a thread holds state that is costly
-  // to save. Null where there is none.
+  // Before products of kFewestTileRows rows and more, and after them: between these calls a thread holds state that is
+  // costly to save. Null where there is none.
   void (*begin)();
   void (*end)();
+  // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: an estimate, for plans only.
+  double rate, tile_rate;
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.

@@ -132,7 +132,7 @@ QG_INLINE void add_sums(const CompactProduct& s, const int32_t* sums, size_t row
 
 void tile_product(const CompactProduct& s) {
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
-  if (s.n_rows < kTileRows || groups < kTileSide || s.n_vectors != int(kTileVectors))
+  if (s.n_rows < kFewestTileRows || groups < kTileSide || s.n_vectors != int(kTileVectors))
     return avx512_vnni::int8.product(s);
   const size_t row_bytes = compact_row_bytes(s.n_k);
   const size_t in_pairs = (s.n_rows + kTileSide - 1) / (2 * kTileSide) * 2 * kTileSide;  // rows, or more

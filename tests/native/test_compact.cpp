@@ -71,9 +71,9 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
     s.n_rows = n.rows;
     s.n_vectors = int(shape.vectors());
     s.wide = wide.data();
-    if (f.begin && n.rows >= kTileRows) f.begin();
+    if (f.begin && n.rows >= kFewestTileRows) f.begin();
     f.product(s);
-    if (f.end && n.rows >= kTileRows) f.end();
+    if (f.end && n.rows >= kFewestTileRows) f.end();
     p += s.n_panels;
   }
   return lines;
@@ -215,7 +215,7 @@ int main() {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
     test_tiles_are_released(table);
-    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 19, 32, 33, 49})
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 19, 32, 33, 49})
       for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 130})
         for (size_t units : {1, 5, 16, 33}) {
           const Sizes n = {rows, n_k, units};

@@ -68,6 +68,31 @@ def test_16_bits_with_each_option(name, kind):
     assert all(same_bits(got[key], want[key]) for key in want)
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_16_bits_in_calls_that_follow_each_other(kind):
+    """A thread keeps the floats of the network that it called last, and never takes them for another one's."""
+    plain = [qg.LSTM(9, 17, num_layers=2, bidirectional=True, rng=seed) for seed in range(2)]
+    small = [net.quantize(kind) for net in plain]
+    for net, other in zip(plain, small, strict=True):
+        net.load_state_dict(other.params)
+    for count, k in enumerate([0, 0, 0, 1, 0, 1, 1, 1, 0, 0]):
+        x = sequence((1 + count % 3, 2 + count % 5, 9))
+        assert same(small[k](x), plain[k](x))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_16_bits_in_streams_in_turn(kind):
+    plain = [qg.LSTM(9, 17, num_layers=2, rng=seed) for seed in range(2)]
+    small = [net.quantize(kind) for net in plain]
+    for net, other in zip(plain, small, strict=True):
+        net.load_state_dict(other.params)
+    streams = [(a.stream(3), b.stream(3)) for a, b in zip(small, plain, strict=True)]
+    for count, k in enumerate([0, 0, 0, 1, 0, 1, 1, 1, 0, 0]):
+        x = sequence((1, 3, 9 + count))[0, :, count:]
+        one, other = streams[k]
+        assert same(one.step(x), other.step(x))
+
+
 def test_float16_holds_its_smallest_numbers():
     """Widening must not flush those below 2^-14, as arithmetic of the core does below 2^-126."""
     lstm = qg.LSTM(4, 5, rng=0)

@@ -10,7 +10,8 @@ namespace quadgate {
 namespace QG_ISA {
 
 extern const CompactFunctions float16;
-const CompactFunctions float16 = {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr};
+const CompactFunctions float16 = {float_product<Float16>, nullptr,     widen<Float16>, nullptr, nullptr,
+                                  kWidenedRate,           kWidenedRate};
 
 }  // namespace QG_ISA
 }  // namespace quadgate

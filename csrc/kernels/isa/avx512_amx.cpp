@@ -11,7 +11,8 @@ namespace quadgate {
 namespace QG_ISA {
 
 extern const CompactFunctions int8;
-const CompactFunctions int8 = {tile_product, quantize_row_for_tiles, nullptr, begin_tiles, end_tiles};
+const CompactFunctions int8 = {tile_product, quantize_row_for_tiles, nullptr, begin_tiles, end_tiles,
+                               kInt8Rate,    4 * kInt8Rate};
 
 }  // namespace QG_ISA
 }  // namespace quadgate
