@@ -58,9 +58,6 @@ void widen(const void* from, size_t n_lines, int n_vectors, float* to) {
     for (int v = 0; v < n_vectors; ++v) store(to + v * VF::kWidth, load_widened<float>(w, v));
 }
 
-// As CompactFunctions::rate.
-constexpr double kWidenedRate = 0.85;
-
 // Up to MR rows, too many for a tile of whole lines, with one panel: half of its lines at a time, so that all rows
 // share what is widened. Missing rows repeat the last one.
 template <class Storage, int MR, int NV>

@@ -62,7 +62,8 @@ struct CompactFunctions {
   // costly to save. Null where there is none.
   void (*begin)();
   void (*end)();
-  // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: an estimate, for plans only.
+  // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
+  // an estimate, for plans only.
   double rate, tile_rate;
 };
 

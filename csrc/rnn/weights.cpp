@@ -177,9 +177,18 @@ size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
   if (!functions_.widen || steps < kWideSteps) return 0;
   const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
   const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
-  const bool cheap = sizes.options.weights == WeightType::bfloat16 && rows == 1;
   const bool bound = rows > kernels.max_rows && steps * rows >= kManyWideRows;  // by arithmetic
-  return bytes <= (cheap ? kCheapBytes : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
+  return bytes <= (rows == 1 ? most_kept(1, steps) : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
+}
+
+// Bytes of floats up to which reading them is no slower for so many rows. In many steps of one row only weight_hh is
+// read at each; half of all it is, more or less.
+template <class Real>
+size_t Weights<Real>::most_kept(size_t rows, size_t steps) const {
+  if (rows == 1 && sizes.options.weights == WeightType::bfloat16) return steps > 1 ? kCheapBytes : 0;
+  if (rows == 1) return l2_bytes() / 4 * (steps < kWideSteps ? 3 : 6);
+  if (rows <= kernels.max_rows) return l2_bytes();
+  return rows <= 2 * kernels.max_rows ? std::min(4 * l2_bytes(), kMostWideBytes) : kMostWideBytes;
 }
 
 template <class Real>
@@ -191,9 +200,9 @@ void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t
 }
 
 template <class Real>
-const Real* Weights<Real>::kept_floats(size_t rows) const {
+const Real* Weights<Real>::kept_floats(size_t rows, size_t steps) const {
   if constexpr (std::is_same_v<Real, float>) {
-    if (!functions_.widen || rows < 2 || n_floats_ > l2_bytes() / sizeof(Real)) return nullptr;
+    if (!functions_.widen || n_floats_ > most_kept(rows, steps) / sizeof(Real)) return nullptr;
     ThisThread* thread = this_thread();
     if (!thread) return nullptr;
     if (thread->floats_of == id_) return thread->floats.data();
@@ -210,6 +219,7 @@ const Real* Weights<Real>::kept_floats(size_t rows) const {
     return thread->floats.data();
   }
   (void)rows;
+  (void)steps;
   return nullptr;
 }
 

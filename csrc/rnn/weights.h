@@ -80,11 +80,13 @@ class Weights {
   double weight_size() const { return sizes.compact() ? compact_weight_size(sizes.options.weights) : sizeof(Real); }
   double rate(size_t rows) const {
     if (!sizes.compact()) return 1;
+    // Widening a line takes as long as the multiply-adds of one row or two.
+    if (functions_.widen) return double(rows) / (double(rows) + (sizes.options.weights == WeightType::float16 ? 2 : 1));
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
   // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the network that it called
-  // last; the caller has its scratch. Null where nothing is gained by them: for one row, or beyond L2.
-  const Real* kept_floats(size_t rows) const;
+  // last; the caller has its scratch. Null where nothing is gained by them.
+  const Real* kept_floats(size_t rows, size_t steps) const;
   // The layer with panels that lie there.
   PackedLayer<Real> with_floats(size_t l, size_t d, const Real* floats) const;
   size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0
@@ -101,6 +103,7 @@ class Weights {
 
  private:
   Weights(const Sizes& sizes, bool dropping);
+  size_t most_kept(size_t rows, size_t steps) const;
   template <class F>
   void each_packed(F&& f) const;
 
