@@ -28,12 +28,12 @@ struct TileConfig {
 alignas(64) constexpr TileConfig kWholeTiles = {
     1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-void begin_tiles() { _tile_loadconfig(&kWholeTiles); }
-void end_tiles() { _tile_release(); }
+[[maybe_unused]] void begin_tiles() { _tile_loadconfig(&kWholeTiles); }
+[[maybe_unused]] void end_tiles() { _tile_release(); }
 
 // The k's behind the last whole tile, and zeros before them: this block stands behind the row, and is multiplied with
 // the last tile's worth of weights.
-void quantize_row_for_tiles(const float* from, size_t n, unsigned char* to, float* scale) {
+[[maybe_unused]] void quantize_row_for_tiles(const float* from, size_t n, unsigned char* to, float* scale) {
   avx512_vnni::int8.quantize_row(from, n, to, scale);
   const size_t whole = (n + kInt8Group - 1) / kInt8Group * kInt8Group, rest = whole % kTileK;
   if (rest == 0 || whole < kTileK) return;
@@ -130,7 +130,7 @@ QG_INLINE void add_sums(const CompactProduct& s, const int32_t* sums, size_t row
   }
 }
 
-void tile_product(const CompactProduct& s) {
+[[maybe_unused]] void tile_product(const CompactProduct& s) {
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   if (s.n_rows < kFewestTileRows || groups < kTileSide || s.n_vectors != int(kTileVectors))
     return avx512_vnni::int8.product(s);

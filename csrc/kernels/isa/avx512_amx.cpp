@@ -1,6 +1,6 @@
 // The int8 products in the tiles of AMX, beside AVX-512 with VNNI; CMakeLists.txt gives the compiler flags.
 #if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || \
-    !defined(__AVX512VNNI__) || !defined(__AMX_TILE__) || !defined(__AMX_INT8__)
+    !defined(__AVX512VNNI__) || !(defined(__AMX_INT8__) || defined(__AMXINT8__))
 #error "the compiler flags of this file are missing"
 #endif
 #define QG_ISA avx512_amx
