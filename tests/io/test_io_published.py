@@ -5,7 +5,7 @@ The packages (MIT and Apache licences) are kept in the folder that QUADGATE_PUBL
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import runpy
@@ -136,10 +136,9 @@ def speech(packages) -> Any:
     """Silero's arrays, its LSTM, a clip with much speech in it, and the probabilities in float32."""
     for module in ("matplotlib", "tqdm"):
         pytest.importorskip(module, reason=f"{module} is not installed: the example that makes the clip needs it")
-    place = Path(__file__).parents[2] / "examples" / "voice.py"
-    spec: Any = importlib.util.spec_from_file_location("voice_example", place)
-    voice = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(voice)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "examples")
+        voice: Any = importlib.import_module("voice")
     path, audio = packages / "silero_vad" / "data" / "silero_vad.jit", voice.make_clip(12.0)
     arrays, lstm = qg.io.read(path), qg.io.load(path, name="_model.decoder.rnn")
     want = silero(arrays, "_model.", lstm, audio)
