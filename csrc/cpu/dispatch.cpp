@@ -8,6 +8,14 @@
 
 #include "cpu/features.h"
 
+#if defined(QG_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(QG_DOTPROD)
+#include <sys/auxv.h>
+#endif
+
 namespace quadgate {
 
 // One per file in kernels/isa. They are constant-initialised, so reading one runs no code compiled for its machine.
@@ -28,6 +36,11 @@ extern const CompactFunctions float16;
 namespace avx512_vnni {
 extern const CompactFunctions int8;
 }
+#if defined(QG_AMX)
+namespace avx512_amx {
+extern const CompactFunctions int8;
+}
+#endif
 #if defined(QG_AVX_VNNI)
 namespace avx2_vnni {
 extern const CompactFunctions int8;
@@ -38,10 +51,22 @@ extern const CompactFunctions int8;
 namespace neon {
 extern const KernelTable table;
 }
+#if defined(QG_DOTPROD)
+namespace neon_dotprod {
+extern const CompactFunctions int8;
+}
+#endif
 #endif
 
 namespace {
 
+// Functions that a machine may have in the place of a table's.
+struct Better {
+  const KernelTable* table;
+  WeightType type;
+  bool (*runs)();
+  const CompactFunctions* functions;
+};
 #if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
 
 // The register state that the operating system saves on a context switch.
@@ -88,15 +113,34 @@ bool has_avx512_vnni() { return has(cpuid(7).ecx, bit(11)); }
 bool has_avx_vnni() { return has(cpuid(7, 1).eax, bit(4)); }
 #endif
 
-struct Better {
-  const KernelTable* table;
-  WeightType type;
-  bool (*runs)();
-  const CompactFunctions* functions;
-};
+#if defined(QG_AMX)
+// Tile registers, of which each thread has memory only once its process asked Linux for them. Asking is harmless but
+// for alternate signal stacks: smaller ones than their state are refused from then on. So only a network of int8 asks.
+bool may_use_amx() {
+  constexpr int kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static std::atomic<int> answer{0};                      // 1: yes, 2: no; threads that ask together get the same
+  if (answer.load(std::memory_order_relaxed) == 0) {
+    const bool yes = syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
+    answer.store(yes ? 1 : 2, std::memory_order_relaxed);
+  }
+  return answer.load(std::memory_order_relaxed) == 1;
+}
+
+bool has_amx() {
+  if (!has_avx512_vnni() || !has(cpuid(7).edx, bit(24) | bit(25))) return false;  // AMX-TILE, AMX-INT8
+  if (!has(saved_state(), bit(17) | bit(18))) return false;                       // configuration, tiles
+  const Registers tiles = cpuid(0x1d, 1);
+  const bool usual = tiles.ebx >> 16 >= 8 && (tiles.ebx & 0xffff) == 64 && (tiles.ecx & 0xffff) == 16;
+  return usual && may_use_amx();
+}
+#endif
+
 constexpr Better kBetter[] = {
 #if defined(QG_AVX_VNNI)
     {&avx2::table, WeightType::int8, has_avx_vnni, &avx2_vnni::int8},
+#endif
+#if defined(QG_AMX)
+    {&avx512::table, WeightType::int8, has_amx, &avx512_amx::int8},
 #endif
     {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8},
     {&avx2::table, WeightType::float16, has_f16c, &avx2_f16c::float16}};
@@ -113,6 +157,12 @@ struct Candidate {
 constexpr Candidate kCandidates[] = {{&baseline::table, runs_anywhere}};
 #else
 constexpr Candidate kCandidates[] = {{&neon::table, runs_anywhere}};
+
+#if defined(QG_DOTPROD)
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }  // HWCAP_ASIMDDP
+
+constexpr Better kBetter[] = {{&neon::table, WeightType::int8, has_dotprod, &neon_dotprod::int8}};
+#endif
 #endif
 
 #endif
@@ -138,7 +188,7 @@ std::string printable(const char* text) {
 
 std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type) {
   std::vector<CompactFunctions> all;
-#if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
+#if (defined(QG_X86) && !defined(QG_BASELINE_ONLY)) || defined(QG_DOTPROD)
   for (const Better& b : kBetter)
     if (b.table == &table && b.type == type && b.runs()) all.push_back(*b.functions);
 #endif

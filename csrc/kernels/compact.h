@@ -30,8 +30,8 @@ struct CompactRows {
       : rows(pieces.take<const void*>(n_rows)),
         scales(pieces.take<float>(n_rows)),
         bytes(nullptr),
-        stride(compact_round_up(n_k)) {
-    if (f.quantize_row) bytes = pieces.take<unsigned char>(n_rows * stride);
+        stride(compact_row_bytes(n_k)) {
+    if (f.quantize_row) bytes = pieces.take<unsigned char>((n_rows + kTileRows - 1) / kTileRows * kTileRows * stride);
   }
   QG_INLINE void set(const CompactFunctions& f, size_t r, const float* row, size_t n_k) {
     rows[r] = row;
@@ -64,6 +64,23 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
   s.wide = wide;
   f.product(s);
 }
+
+// Holds the state that the products of so many rows need.
+class ProductState {
+ public:
+  QG_INLINE ProductState(const CompactFunctions& f, size_t n_rows)
+      : end_(f.begin && n_rows >= kFewestTileRows ? f.end : nullptr) {
+    if (end_) f.begin();
+  }
+  QG_INLINE ~ProductState() {
+    if (end_) end_();
+  }
+  ProductState(const ProductState&) = delete;
+  ProductState& operator=(const ProductState&) = delete;
+
+ private:
+  void (*end_)();
+};
 
 QG_INLINE void copy_lines(const float* from, size_t n, float* to) {
   for (size_t i = 0; i < n; i += VF::kWidth) store(to + i, load(from + i));
@@ -134,6 +151,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
 
 void compact_forward(const CompactForward& n) {
   const ForwardStep<float>& s = *n.step;
+  const ProductState state(n.functions, s.n_rows);
   with_cell<float>(
       s.options, [&](auto cell) __attribute__((always_inline)) {
         bool descending = s.descending;
@@ -153,6 +171,7 @@ void compact_project(const CompactProject& n) {
   for (size_t r = 0; r < s.n_rows; ++r) x.set(n.functions, r, s.x[r], n.matrix.n_k);
   float* wide = pieces.take<float>(kWideK * line);
   const size_t at_once = s.n_rows == 1 ? 2 : 1;
+  const ProductState state(n.functions, s.n_rows);
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
     for (size_t panel = s.block_begin; panel < s.block_end;) {

@@ -58,14 +58,56 @@ void widen(const void* from, size_t n_lines, int n_vectors, float* to) {
     for (int v = 0; v < n_vectors; ++v) store(to + v * VF::kWidth, load_widened<float>(w, v));
 }
 
-// Two tiles read and widen the weights themselves; more of them share what is widened once.
+// Up to MR rows, too many for a tile of whole lines, with one panel: half of its lines at a time, so that all rows
+// share what is widened. Missing rows repeat the last one.
+template <class Storage, int MR, int NV>
+QG_INLINE void half_tiles(const CompactProduct& s, size_t bytes_ahead) {
+  constexpr size_t W = VF::kWidth;
+  const char* ahead = static_cast<const char*>(s.next);
+  for (int half = 0; half < 2; ++half) {
+    float* lines = s.lines + half * (NV / 2) * W;
+    const auto* w = static_cast<const Storage*>(s.panels);
+    VF a[MR][NV / 2];
+    const float* rows[MR];
+    float* to[MR];
+    for (int r = 0; r < MR; ++r) {
+      const size_t row = size_t(r) < s.n_rows ? r : s.n_rows - 1;
+      rows[r] = static_cast<const float*>(s.rows[row]);
+      to[r] = lines + row * s.row_stride;
+      for (int v = 0; v < NV / 2; ++v) a[r][v] = load(to[r] + v * W);
+    }
+#pragma GCC unroll 2
+    for (size_t k = 0; k < s.n_k; ++k, w += NV * W, ahead += bytes_ahead) {
+      __builtin_prefetch(ahead, 0, 2);
+      VF weights[NV / 2];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV / 2; ++v) weights[v] = load_widened<float>(w, half * (NV / 2) + v);
+#pragma GCC unroll 16
+      for (int r = 0; r < MR; ++r) {
+        const VF x = set1(rows[r][k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV / 2; ++v) a[r][v] = fma(x, weights[v], a[r][v]);
+      }
+    }
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < NV / 2; ++v) store(to[r] + v * W, a[r][v]);
+  }
+}
+
+// Up to two tiles of rows widen the weights as they read them; more of them share what is widened once.
 template <class Storage, int NV>
 QG_INLINE void product_of_floats(const CompactProduct& s) {
   constexpr size_t line = NV * VF::kWidth;
   const auto* w = static_cast<const Storage*>(s.panels);
   if (s.n_panels == 2) return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
-  if (s.n_rows <= 2 * size_t(kMaxRows))
+  if (s.n_rows <= size_t(kMaxRows))
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
+  if (s.n_rows <= 2 * size_t(kMaxRows))
+    return with_constant<(kMaxRows + 1) / 2>(
+        (int(s.n_rows) - kMaxRows + 1) / 2, [&](auto pairs) __attribute__((always_inline)) {
+          constexpr int more = 2 * decltype(pairs)::value, most = more < kMaxRows ? more : kMaxRows;
+          half_tiles<Storage, kMaxRows + most, NV>(s, sizeof(Storage) * line / 2);
+        });
   for (size_t k = 0; k < s.n_k; k += kWideK) {
     const size_t n = s.n_k - k < kWideK ? s.n_k - k : kWideK;
     for (size_t i = 0; i < n; ++i, w += line)

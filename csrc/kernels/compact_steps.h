@@ -33,7 +33,8 @@ struct CompactProduct {
   const float* scales;  // as in CompactMatrix, from the first panel on
   const int32_t* offsets;
   size_t n_k;
-  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_row
+  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_row, which are
+                            // compact_row_bytes(n_k) apart and can be read for a whole number of kTileRows rows
   const float* row_scales;  // (n_rows); of int8
   float* lines;             // (n_rows, n_panels, V, W) in and out; rows are row_stride elements apart
   size_t row_stride;
@@ -44,27 +45,40 @@ struct CompactProduct {
 
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;
+// Rows of a tile of AMX, and those from which on a product may use it, between `begin` and `end`.
+constexpr size_t kTileRows = 16, kFewestTileRows = 12;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
 
 // The functions of one compact type; of some types a machine has better ones than its instruction set's.
 struct CompactFunctions {
   void (*product)(const CompactProduct&);
-  // n floats to n bytes (and more, up to a whole number of 64), and their scale, which is NaN if one is not finite.
+  // n floats to n bytes (and more, up to compact_row_bytes(n)), and their scale, which is NaN if one is not finite.
   // Null: rows are not quantised.
   void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale);
   // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
   void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
+  // Before products of kFewestTileRows rows and more, and after them: between these calls a thread holds state that is
+  // costly to save. Null where there is none.
+  void (*begin)();
+  void (*end)();
+  // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
+  // an estimate, for plans only.
+  double rate, tile_rate;
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.
 static constexpr size_t compact_round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// From a quantised row to the next.
+static constexpr size_t compact_row_bytes(size_t n_k) { return compact_round_up(n_k) + 64; }
+
 // Bytes of the memory, aligned to 64 bytes, that a call needs for itself.
 static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size_t width) {
   const size_t line = kLineVectors * width * sizeof(float), group = n_rows < kGroupRows ? n_rows : kGroupRows;
+  const size_t readable = (n_rows + kTileRows - 1) / kTileRows * kTileRows;
   return 2 * compact_round_up(n_rows * sizeof(void*)) + 2 * compact_round_up(n_rows * sizeof(float)) +
-         2 * n_rows * compact_round_up(largest_k) + (group + 2) * line + (n_rows > 1 ? kWideK : 0) * line;
+         2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? kWideK : 0) * line;
 }
 
 // A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's.

@@ -57,10 +57,10 @@ constexpr Kernels<Real> functions() {
 constexpr CompactKernels compact_functions() {
   return {compact_forward,
           compact_project,
-          {{nullptr, nullptr, nullptr},
-           {float_product<Float16>, nullptr, widen<Float16>},
-           {float_product<BFloat16>, nullptr, widen<BFloat16>},
-           {int8_product, quantize_row, nullptr}}};
+          {{nullptr, nullptr, nullptr, nullptr, nullptr, 1, 1},
+           {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1},
+           {float_product<BFloat16>, nullptr, widen<BFloat16>, nullptr, nullptr, 1, 1},
+           {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate}}};
 }
 
 }  // namespace

@@ -45,6 +45,9 @@ struct PanelShape {
 template <class Real>
 void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels);
 
+// Bytes of an element of a compact type.
+inline double compact_weight_size(WeightType type) { return type == WeightType::int8 ? 1 : 2; }
+
 // Bytes of one panel of a compact type (kernels/compact_steps.h has the layouts).
 size_t compact_panel_bytes(WeightType type, const PanelShape& shape, size_t n_k);
 

@@ -33,9 +33,9 @@ double read_cycles(double bytes, size_t cores) {
 bool cheaper_ahead(const InputProduct& p) {
   const CoreThroughput& speed = core_throughput();
   const double l1 = double(l1_bytes()), l2 = double(l2_bytes());
-  const double line = double(kLineVectors * p.kernels.width * p.kernels.element_size), blocks = double(p.n_blocks);
+  const double line = double(kLineVectors * p.kernels.width) * p.weight_size, blocks = double(p.n_blocks);
   const double I = double(p.input), H = double(p.recurrent), R = double(p.rows);
-  const double each = multiply_cycles(p.kernels), full = each * R;  // multiply-adds of whole tiles
+  const double each = multiply_cycles(p.kernels) / p.rate, full = each * R;  // multiply-adds of whole tiles
   // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
   // must come from beyond L2.
   auto within = [&](double width) {

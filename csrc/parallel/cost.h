@@ -78,6 +78,7 @@ struct InputProduct {
   size_t input, recurrent;  // columns of x and of h
   size_t rows, steps, n_blocks;
   KernelSizes kernels;
+  double weight_size, rate;  // as in Work
 };
 
 // Compares estimated cycles of both ways for one k of one block: true if ahead is cheaper.

@@ -21,9 +21,9 @@ size_t unit_pieces(const Work& w) {
 // One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps.
 double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads) {
   const double k = double(input + w.recurrent);
-  const double panel_bytes = k * kLineVectors * double(w.width * w.element_size);
+  const double panel_bytes = k * kLineVectors * double(w.width) * w.weight_size;
   const double tiles = double(ceil_div(rows, w.max_rows));
-  const double multiply = double(blocks * rows) * k * multiply_cycles({w.width, w.max_rows, w.element_size});
+  const double multiply = double(blocks * rows) * k * multiply_cycles({w.width, w.max_rows, w.element_size}) / w.rate;
   const double read =
       read_cycles(double(blocks) * panel_bytes, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
   const double cycles = overlapped(multiply, read) + double(blocks * rows) * kCellCycles + kStepCycles;

@@ -14,7 +14,8 @@ struct Work {
   size_t passes;                         // of a step: each meets its team once
   size_t width, max_rows, element_size;  // of the kernel table and type
   bool backward;
-  bool chunks;  // a few steps can go through all layers before the next: not if one reads backwards
+  double weight_size, rate;  // bytes of a packed weight; multiply-adds in the time of one of float
+  bool chunks;               // a few steps can go through all layers before the next: not if one reads backwards
 };
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;

@@ -24,8 +24,12 @@ struct JobPart {
 
 struct ThisThread {
   JobPart part;
-  Buffer<char> scratch;         // see rnn/scratch.h
-  bool scratch_used = false;    // by a call that runs
+  Buffer<char> scratch;       // see rnn/scratch.h
+  bool scratch_used = false;  // by a call that runs
+  // Widened weights of the network of that number, and the one with compact weights that the thread called last; 0:
+  // none (rnn/weights.h).
+  Buffer<float> floats;
+  uint64_t floats_of = 0, compact_before = 0;
   bool last_ascending = false;  // the order in which the last forward layer read its panels
 };
 

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "cpu/dispatch.h"
 #include "parallel/pool.h"
 #include "rnn/forward/forward.h"
+#include "rnn/scratch.h"
 
 namespace quadgate {
 
@@ -60,8 +62,16 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     rows[b].x = x + b * x_row;
     last[b].y_copy = y + b * y_row;
   }
+  std::optional<ScratchLease> memory;
+  const Real* floats = nullptr;
+  if (sizes_.compact() && sizes_.options.weights != WeightType::int8) {
+    memory.emplace();
+    if (memory->of_thread()) floats = w.kept_floats(batch_, 1);
+  }
+  PackedLayer<Real> wide;
   for (size_t l = 0; l < sizes_.layers; ++l) {
-    const PackedLayer<Real>& p = w.layer(l, 0);
+    if (floats) wide = w.with_floats(l, 0, floats);
+    const PackedLayer<Real>& p = floats ? wide : w.layer(l, 0);
     ForwardStep<Real> step = {};
     step.bias = p.ih.bias;
     step.input_size = p.ih.n_k;

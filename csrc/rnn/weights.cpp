@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <mutex>
 #include <type_traits>
+#include <utility>
 
 #include "cpu/caches.h"
 #include "cpu/dispatch.h"
 #include "memory/carver.h"
+#include "parallel/this_thread.h"
 
 namespace quadgate {
 namespace {
@@ -138,6 +140,9 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
     : Weights(s, false) {
   const WeightType type = s.options.weights;
   functions_ = compact_functions(quadgate::kernels(), type).front();
+  static std::atomic<uint64_t> last_id{0};
+  id_ = ++last_id;
+  for (const PackedLayer<Real>& p : layers_) n_floats_ += (p.ih.n_k + p.hh.n_k) * p.hh.row();
   auto pack = [&](const void* weight, const void* scale, const void* bias, Packed<Real>& to) {
     if (type == WeightType::int8) {
       quantized_k_ = std::max(quantized_k_, to.n_k);
@@ -172,9 +177,18 @@ size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
   if (!functions_.widen || steps < kWideSteps) return 0;
   const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
   const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
-  const bool cheap = sizes.options.weights == WeightType::bfloat16 && rows == 1;
   const bool bound = rows > kernels.max_rows && steps * rows >= kManyWideRows;  // by arithmetic
-  return bytes <= (cheap ? kCheapBytes : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
+  return bytes <= (rows == 1 ? most_kept(1, steps) : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
+}
+
+// Bytes of floats up to which reading them is no slower for so many rows. In many steps of one row only weight_hh is
+// read at each; half of all it is, more or less.
+template <class Real>
+size_t Weights<Real>::most_kept(size_t rows, size_t steps) const {
+  if (rows == 1 && sizes.options.weights == WeightType::bfloat16) return steps > 1 ? kCheapBytes : 0;
+  if (rows == 1) return l2_bytes() / 4 * (steps < kWideSteps ? 3 : 6);
+  if (rows <= kernels.max_rows) return l2_bytes();
+  return rows <= 2 * kernels.max_rows ? std::min(4 * l2_bytes(), kMostWideBytes) : kMostWideBytes;
 }
 
 template <class Real>
@@ -183,6 +197,42 @@ void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t
     functions_.widen(static_cast<const char*>(matrix.compact.panels) + block_begin * matrix.compact.panel_bytes,
                      (block_end - block_begin) * matrix.n_k, int(matrix.shape.vectors()),
                      to + block_begin * matrix.n_k * matrix.shape.line());
+}
+
+template <class Real>
+const Real* Weights<Real>::kept_floats(size_t rows, size_t steps) const {
+  if constexpr (std::is_same_v<Real, float>) {
+    if (!functions_.widen || n_floats_ > most_kept(rows, steps) / sizeof(Real)) return nullptr;
+    ThisThread* thread = this_thread();
+    if (!thread) return nullptr;
+    if (thread->floats_of == id_) return thread->floats.data();
+    if (std::exchange(thread->compact_before, id_) != id_)
+      return nullptr;  // networks in turn would drive out each other
+    thread->floats_of = 0;
+    thread->floats.resize_discard(n_floats_);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      const PackedLayer<Real> to = with_floats(i / sizes.directions, i % sizes.directions, thread->floats.data());
+      widen(layers_[i].ih, 0, blocks_, to.ih.panels);
+      widen(layers_[i].hh, 0, blocks_, to.hh.panels);
+    }
+    thread->floats_of = id_;
+    return thread->floats.data();
+  }
+  (void)rows;
+  (void)steps;
+  return nullptr;
+}
+
+template <class Real>
+PackedLayer<Real> Weights<Real>::with_floats(size_t l, size_t d, const Real* floats) const {
+  auto size = [](const Packed<Real>& p) { return p.n_k * p.row(); };
+  const size_t at = l * sizes.directions + d;
+  auto* to = const_cast<Real*>(floats);  // the thread's own memory, written by kept_floats only
+  for (size_t i = 0; i < at; ++i) to += size(layers_[i].ih) + size(layers_[i].hh);
+  PackedLayer<Real> layer = layers_[at];  // compact weights have no back panels, which another call may be making
+  layer.ih.panels = to;
+  layer.hh.panels = to + size(layer.ih);
+  return layer;
 }
 
 template <class Real>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -75,6 +76,19 @@ class Weights {
   // weights' type. work: compact_work(step.n_rows) bytes; null where that is 0.
   void forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const;
   void project(const Packed<Real>& matrix, Project<Real>& product, char* work) const;
+  // Bytes of a packed weight, and CompactFunctions::rate; as they are without compact weights: sizeof(Real) and 1.
+  double weight_size() const { return sizes.compact() ? compact_weight_size(sizes.options.weights) : sizeof(Real); }
+  double rate(size_t rows) const {
+    if (!sizes.compact()) return 1;
+    // Widening a line takes as long as the multiply-adds of one row or two.
+    if (functions_.widen) return double(rows) / (double(rows) + (sizes.options.weights == WeightType::float16 ? 2 : 1));
+    return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
+  }
+  // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the network that it called
+  // last; the caller has its scratch. Null where nothing is gained by them.
+  const Real* kept_floats(size_t rows, size_t steps) const;
+  // The layer with panels that lie there.
+  PackedLayer<Real> with_floats(size_t l, size_t d, const Real* floats) const;
   size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0
   size_t compact_work(size_t n_rows) const {
     return sizes.compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
@@ -89,6 +103,7 @@ class Weights {
 
  private:
   Weights(const Sizes& sizes, bool dropping);
+  size_t most_kept(size_t rows, size_t steps) const;
   template <class F>
   void each_packed(F&& f) const;
 
@@ -96,6 +111,8 @@ class Weights {
   bool plain_;
   CompactFunctions functions_ = {};
   size_t quantized_k_ = 0;
+  size_t n_floats_ = 0;  // of kept_floats
+  uint64_t id_ = 0;      // of compact weights: no others of the process have it
   size_t blocks_;
   Buffer<Real> panels_;
   mutable std::vector<PackedLayer<Real>> layers_;
@@ -110,8 +127,9 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, bool backward) 
   const Sizes& s = w.sizes;
   const size_t units = w.blocks() * w.kernels.width;  // a block without gates holds four times as many
   const size_t passes = 1 + (s.options.projection > 0) + (s.options.layer_norm != LayerNorm::none);
-  return {steps,      batch,  s.input,         std::min(units, s.hidden), s.layers,     s.directions, s.recurrent(),
-          s.output(), passes, w.kernels.width, w.kernels.max_rows,        sizeof(Real), backward,     s.forward_only()};
+  return {steps,         batch,           s.input,       std::min(units, s.hidden), s.layers,           s.directions,
+          s.recurrent(), s.output(),      passes,        w.kernels.width,           w.kernels.max_rows, sizeof(Real),
+          backward,      w.weight_size(), w.rate(batch), s.forward_only()};
 }
 
 }  // namespace quadgate

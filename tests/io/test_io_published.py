@@ -5,6 +5,7 @@ The packages (MIT and Apache licences) are kept in the folder that QUADGATE_PUBL
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -128,6 +129,30 @@ def test_silero_vad(packages):
     got = silero(qg.io.read(data / "silero_vad.jit"), "_model.", lstm, audio)
     assert max(want) - min(want) > 0.3  # it hears something, and silence
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def speech(packages) -> Any:
+    """Silero's arrays, its LSTM, a clip with much speech in it, and the probabilities in float32."""
+    for module in ("matplotlib", "tqdm"):
+        pytest.importorskip(module, reason=f"{module} is not installed: the example that makes the clip needs it")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "examples")
+        voice: Any = importlib.import_module("voice")
+    path, audio = packages / "silero_vad" / "data" / "silero_vad.jit", voice.make_clip(12.0)
+    arrays, lstm = qg.io.read(path), qg.io.load(path, name="_model.decoder.rnn")
+    want = silero(arrays, "_model.", lstm, audio)
+    assert 0.3 < (want > 0.5).mean() < 0.7
+    return arrays, lstm, audio, want
+
+
+@pytest.mark.parametrize(("kind", "most"), [("float16", 0.0015), ("bfloat16", 0.01), ("int8", 0.04)])
+def test_silero_vad_in_fewer_bits(speech, kind, most):
+    """With the LSTM's weights in fewer bits, probabilities change little, and no decision at 0.5 does."""
+    arrays, lstm, audio, want = speech
+    got = silero(arrays, "_model.", lstm.quantize(kind), audio)
+    assert 0 < np.abs(got - want).max() <= most
+    np.testing.assert_array_equal(got > 0.5, want > 0.5)
 
 
 SENTENCES = (

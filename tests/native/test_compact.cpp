@@ -71,7 +71,9 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
     s.n_rows = n.rows;
     s.n_vectors = int(shape.vectors());
     s.wide = wide.data();
+    if (f.begin && n.rows >= kFewestTileRows) f.begin();
     f.product(s);
+    if (f.end && n.rows >= kFewestTileRows) f.end();
     p += s.n_panels;
   }
   return lines;
@@ -122,14 +124,14 @@ void test_int8(const KernelTable& table, const Sizes& n) {
   kernel_test::Rows<float> x = kernel_test::random_rows<float>(n.rows, n.n_k);
   for (size_t k = 0; k < n.n_k; ++k) x[0][k] = 0.5f;  // of +127 everywhere
   for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
-    std::vector<Guarded<unsigned char>> bytes;
+    const size_t row_bytes = compact_row_bytes(n.n_k);
+    Guarded<unsigned char> bytes((n.rows + kTileRows - 1) / kTileRows * kTileRows * row_bytes);
     std::vector<const void*> rows;
     std::vector<float> row_scales(n.rows);
     auto want = start;
     for (size_t r = 0; r < n.rows; ++r) {
-      bytes.emplace_back(compact_round_up(n.n_k));
-      rows.push_back(bytes.back().data());
-      f.quantize_row(x[r].data(), n.n_k, bytes.back().data(), &row_scales[r]);
+      rows.push_back(bytes.data() + r * row_bytes);
+      f.quantize_row(x[r].data(), n.n_k, bytes.data() + r * row_bytes, &row_scales[r]);
       float largest = 0;
       for (size_t k = 0; k < n.n_k; ++k) largest = std::max(largest, std::fabs(x[r][k]));
       CHECK(row_scales[r] == largest / 127);
@@ -172,14 +174,49 @@ void test_every_float16(const KernelTable& table) {
     }
 }
 
+// AMX's tiles are costly to save on a switch of threads: a product leaves none of them in use.
+void test_tiles_are_released(const KernelTable& table) {
+#if defined(__x86_64__)
+  const size_t n_k = 128, rows = 20;
+  const PanelShape shape = {4, 16, table.f32.width};
+  const std::vector<int8_t> weights(shape.total() * n_k, 1);
+  const std::vector<float> ones(shape.blocks() * shape.line(), 1);
+  std::vector<char> panels(shape.blocks() * compact_panel_bytes(WeightType::int8, shape, n_k));
+  std::vector<int32_t> offsets(ones.size());
+  pack_compact(weights.data(), WeightType::int8, shape, n_k, panels.data(), offsets.data());
+  const kernel_test::Rows<float> x = kernel_test::random_rows<float>(rows, n_k);
+  std::vector<const float*> x_rows;
+  for (const auto& row : x) x_rows.push_back(row.data());
+  Guarded<float> pre(rows * ones.size());
+  Guarded<char> work(compact_work_bytes(rows, n_k, table.f32.width));
+  Project<float> step = {};
+  step.input_size = n_k;
+  step.x = x_rows.data();
+  step.pre = pre.data();
+  step.n_rows = rows;
+  step.n_blocks = step.block_end = shape.blocks();
+  for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
+    const CompactMatrix matrix = {panels.data(), panels.size() / shape.blocks(), ones.data(), offsets.data(), n_k};
+    table.compact.project({&step, matrix, f, work.data()});
+    if (!f.begin) continue;
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));  // the state that is in use
+    CHECK((low & (3u << 17)) == 0);
+  }
+#else
+  (void)table;
+#endif
+}
+
 }  // namespace
 
 int main() {
   for (const char* name : supported_isas()) {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
-    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 13, 19})
-      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 63, 64, 65, 130})
+    test_tiles_are_released(table);
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 19, 32, 33, 49})
+      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 130})
         for (size_t units : {1, 5, 16, 33}) {
           const Sizes n = {rows, n_k, units};
           test_16_bits(table, WeightType::float16, n);

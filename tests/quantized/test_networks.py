@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+
 import numpy as np
 import pytest
 import quadgate as qg
@@ -63,6 +66,31 @@ def test_16_bits_with_each_option(name, kind):
     got, want = infer(case, small, d), infer(case, plain, d)
     assert got.keys() == want.keys()
     assert all(same_bits(got[key], want[key]) for key in want)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_16_bits_in_calls_that_follow_each_other(kind):
+    """A thread keeps the floats of the network that it called last, and never takes them for another one's."""
+    plain = [qg.LSTM(9, 17, num_layers=2, bidirectional=True, rng=seed) for seed in range(2)]
+    small = [net.quantize(kind) for net in plain]
+    for net, other in zip(plain, small, strict=True):
+        net.load_state_dict(other.params)
+    for count, k in enumerate([0, 0, 0, 1, 0, 1, 1, 1, 0, 0]):
+        x = sequence((1 + count % 3, 2 + count % 5, 9))
+        assert same(small[k](x), plain[k](x))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_16_bits_in_streams_in_turn(kind):
+    plain = [qg.LSTM(9, 17, num_layers=2, rng=seed) for seed in range(2)]
+    small = [net.quantize(kind) for net in plain]
+    for net, other in zip(plain, small, strict=True):
+        net.load_state_dict(other.params)
+    streams = [(a.stream(3), b.stream(3)) for a, b in zip(small, plain, strict=True)]
+    for count, k in enumerate([0, 0, 0, 1, 0, 1, 1, 1, 0, 0]):
+        x = sequence((1, 3, 9 + count))[0, :, count:]
+        one, other = streams[k]
+        assert same(one.step(x), other.step(x))
 
 
 def test_float16_holds_its_smallest_numbers():
@@ -241,8 +269,30 @@ def test_int8_is_the_same_on_every_instruction_set_with_fused_multiply_add(run_s
         for h in (5, 16, 40, 130):
             for options in ({}, {"proj_size": 3}, {"num_layers": 2, "bidirectional": True, "peephole": True}):
                 small = qg.LSTM(h + 2, h, rng=0, **options).quantize("int8")
-                x = np.random.default_rng(0).standard_normal((4, 9, h + 2)).astype(np.float32)
-                print(hashlib.sha256(b"".join(small(x[:, :b])[0].tobytes() for b in (1, 2, 9))).hexdigest())
+                x = np.random.default_rng(0).standard_normal((4, 40, h + 2)).astype(np.float32)
+                print(hashlib.sha256(b"".join(small(x[:, :b])[0].tobytes() for b in (1, 2, 9, 40))).hexdigest())
     """
     first, *others = (run_script(source, QUADGATE_ISA=name).stdout for name in sets)
     assert all(other == first for other in others)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="AMX is asked for in Linux's way")
+def test_int8_without_the_permission_to_use_amx(run_script):
+    """Linux refuses it where a thread's alternate signal stack is too small: the same bits by other instructions."""
+    source = """
+        import ctypes, hashlib, os, numpy as np
+        libc = ctypes.CDLL(None)
+        class Stack(ctypes.Structure):
+            _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+        small = Stack(ctypes.addressof(memory := ctypes.create_string_buffer(1 << 13)), 0, 1 << 13)
+        if "SMALL_STACK" in os.environ:
+            assert libc.sigaltstack(ctypes.byref(small), None) == 0
+        import quadgate as qg
+        net = qg.LSTM(70, 96, rng=0).quantize("int8")
+        x = np.random.default_rng(0).standard_normal((3, 40, 70)).astype(np.float32)
+        allowed = ctypes.c_uint64()
+        libc.syscall(158, 0x1022, ctypes.byref(allowed))  # arch_prctl(ARCH_GET_XCOMP_PERM)
+        print(hashlib.sha256(net(x)[0].tobytes()).hexdigest(), allowed.value >> 18 & 1)
+    """
+    bits, _ = run_script(source).stdout.split()
+    assert run_script(source, SMALL_STACK="1").stdout.split() == [bits, "0"]

@@ -10,7 +10,7 @@ namespace quadgate {
 namespace QG_ISA {
 
 extern const CompactFunctions float16;
-const CompactFunctions float16 = {float_product<Float16>, nullptr, widen<Float16>};
+const CompactFunctions float16 = {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1};
 
 }  // namespace QG_ISA
 }  // namespace quadgate

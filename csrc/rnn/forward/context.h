@@ -14,6 +14,7 @@ struct ForwardContext {
   const Sizes& sizes;
   const RowOrder& order;
   const ForwardSizes& n;
+  const Real* floats = nullptr;  // as in Weights::kept_floats
 
   size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
   // True if row r starts again at step s.

@@ -110,6 +110,11 @@ bool ForwardLayer<Real>::run() {
 // Makes floats of compact weights if that pays for these steps.
 template <class Real>
 bool ForwardLayer<Real>::widen_weights() {
+  if (pass_.floats) {
+    wide_ = w_.with_floats(task_.l, task_.d, pass_.floats);
+    weights_ = &wide_;
+    return true;
+  }
   const size_t steps = task_.s1 - task_.s0, rows = task_.row1 - task_.row0;
   const size_t n = w_.wide_elements(task_.l, rows, steps);
   if (n == 0 || n > pass_.n.wide) return true;

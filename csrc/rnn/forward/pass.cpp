@@ -48,6 +48,7 @@ bool ForwardPass<Real>::run() {
   link_ = link_steps();
 
   ScratchLease memory;
+  if (memory.of_thread()) context_.floats = w_.kept_floats(order_.batch(), order_.steps());
   memory.carve([this](Carver& carver) { carve(carver); });
   if (threads_ == 1) {
     thread(0);

@@ -69,7 +69,7 @@ class ForwardPass {
   const RowOrder& order_;
   Control& control_;
   const ForwardSizes n_;
-  const ForwardContext<Real> context_;
+  ForwardContext<Real> context_;
   Plan plan_;
   size_t threads_ = 1;
   size_t chunk_ = 0;  // steps that all layers do before the next ones (one direction)

@@ -14,6 +14,10 @@ bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t ste
   product.steps = steps;
   product.n_blocks = w.blocks();
   product.kernels = {w.kernels.width, w.kernels.max_rows, sizeof(Real)};
+  // 16-bit weights have their products as floats wherever more than a few rows make this matter.
+  const bool int8 = w.sizes.options.weights == WeightType::int8;
+  product.weight_size = int8 ? 1 : sizeof(Real);
+  product.rate = int8 ? w.rate(rows) : 1;
   return cheaper_ahead(product);
 }
 
