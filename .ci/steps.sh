@@ -2,7 +2,7 @@
 # Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler, the emulator and ccache,
 # which it can do without, itself.
 
-WHEEL_LIMIT_MB=1.2
+WHEEL_LIMIT_MB=1.0
 TORCH=torch==2.13.0
 
 # step TITLE COMMAND...: run a function of this file, and note how long it took.

@@ -16,30 +16,30 @@ QG_OUTLINE void finish_other_backward(const BackwardStep<Real>& s, size_t r, con
   Cell::backward_row(s, s.rows[r], load(sums), block, s.options, s.extra ? s.extra + r : nullptr);
 }
 
-template <class Cell, class Real>
-QG_INLINE void backward_cell(const BackwardStep<Real>& s) {
+// One copy for all cells: the product is the same. The plain cell is compiled into it, others are looked up by row.
+template <class Real>
+void backward(const BackwardStep<Real>& s) {
+  using Plain = Lstm<Real>;
   const CellOptions<Real>* const plain = nullptr;
   const BackwardExtra<Real>* const none = nullptr;
+  const CellSizes sizes = cell_sizes(s.options ? s.options->type : CellType::lstm);
   // A shorter product does not hide the prefetch, and the tape of a smaller network is often still in cache.
-  const bool tape_is_far = Cell::kTaped > 0 && s.n_gates == size_t(Cell::kGates) && s.hidden_size >= 64;
+  const bool tape_is_far = sizes.n_taped > 0 && s.n_gates == sizes.n_gates && s.hidden_size >= 64;
   back_products<Real>(
       s.w_back, s.n_gates, s.n_rows_of_gate, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,
       !s.rows[0].dg_next, s.work, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
       [&](size_t r, size_t block, int n) __attribute__((always_inline)) {
-        if (tape_is_far) Cell::prefetch_tape(s, s.rows[r], block, n);
+        if (tape_is_far)
+          with_cell<Real>(
+              s.options, [&](auto cell) __attribute__((always_inline)) { cell.prefetch_tape(s, s.rows[r], block, n); });
       },
       [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
-        if constexpr (Cell::kPlain) {
-          if (!s.options && !s.extra) return Cell::backward_row(s, s.rows[r], load(sums), block, plain, none);
-        }
-        finish_other_backward<Cell>(s, r, sums, block);
+        if (!s.options && !s.extra) return Plain::backward_row(s, s.rows[r], load(sums), block, plain, none);
+        with_cell<Real>(
+            s.options, [&](auto cell) __attribute__((always_inline)) {
+              finish_other_backward<decltype(cell)>(s, r, sums, block);
+            });
       });
-}
-
-template <class Real>
-void backward(const BackwardStep<Real>& s) {
-  with_cell<Real>(
-      s.options, [&](auto cell) __attribute__((always_inline)) { backward_cell<decltype(cell)>(s); });
 }
 
 template <class Real>

@@ -47,12 +47,26 @@ QG_OUTLINE void finish_other_rows(const CellStep<Real>& s, const ForwardRow<Real
   finish_rows<Cell>(s, rows, sums, n_rows, panel, s.options, extra);
 }
 
-// MR rows of NP neighbouring panels: all of k, then the cell.
-template <class Cell, int NP, int MR, class Real, class Storage>
+// The same with the cell looked up, so that tiles need no copy for each cell.
+template <int NV, class Real>
+QG_OUTLINE void finish_any_rows(const ForwardStep<Real>& s, const ForwardRow<Real>* rows,
+                                Real (*sums)[NV][Vec<Real>::kWidth], size_t n_rows, size_t panel,
+                                const OutputExtra<Real>* extra) {
+  with_cell<Real>(
+      s.options, [&](auto cell) __attribute__((always_inline)) {
+        using Cell = decltype(cell);
+        static_assert(!Cell::kRecurrentApart, "such a cell needs sums for R h beside those for W x");
+        if constexpr (int(Cell::kVectors) == NV) finish_other_rows<Cell>(s, rows, sums, n_rows, panel, extra);
+      });
+}
+
+// MR rows of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
+template <int NV, int NP, int MR, class Real, class Storage>
 QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
                             size_t n_tiles) {
-  static_assert(!Cell::kRecurrentApart, "such a cell needs sums for R h beside those for W x");
-  constexpr size_t W = Vec<Real>::kWidth, NV = Cell::kVectors, line = NV * W;
+  using Plain = Lstm<Real>;
+  constexpr bool kPlain = NV == Plain::kVectors;  // the plain cell is compiled here, others are looked up
+  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
   const size_t I = s.input_size, R = s.recurrent_size;
   const ForwardRow<Real>* rows = s.rows + first;
   Vec<Real> a[NP][MR][NV];
@@ -60,7 +74,7 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
   for (int r = 0; r < MR; ++r) {
     const Real* from = s.use_pre ? rows[r].pre : s.bias;
     for (int p = 0; p < NP; ++p)
-      for (size_t v = 0; v < NV; ++v) a[p][r][v] = load(from + ((panel + p) * NV + v) * W);
+      for (int v = 0; v < NV; ++v) a[p][r][v] = load(from + ((panel + p) * NV + v) * W);
     x[r] = rows[r].x;
     h[r] = rows[r].h;
   }
@@ -70,15 +84,15 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
   multiply(a, h, 0, 1, hh.panel, R * line, R, hh.slice(tile, R, NV));
   const CellOptions<Real>* const plain = nullptr;
   const OutputExtra<Real>* const none = nullptr;
-  const bool is_plain = Cell::kPlain && !s.options && !s.extra;
-  if constexpr (Cell::kPlain && MR == 1) {
+  const bool is_plain = kPlain && !s.options && !s.extra;
+  if constexpr (kPlain && MR == 1) {
     if (is_plain) {
       Vec<Real> state[NP];
 #pragma GCC unroll 2
-      for (int p = 0; p < NP; ++p) state[p] = Cell::forward_state(s, rows[0], a[p][0], panel + p, plain, none);
+      for (int p = 0; p < NP; ++p) state[p] = Plain::forward_state(s, rows[0], a[p][0], panel + p, plain, none);
 #pragma GCC unroll 2
       for (int p = 0; p < NP; ++p)
-        Cell::forward_output(s, rows[0], a[p][0][Cell::kOutputGate], state[p], panel + p, plain, none);
+        Plain::forward_output(s, rows[0], a[p][0][Plain::kOutputGate], state[p], panel + p, plain, none);
       return;
     }
   }
@@ -86,27 +100,27 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
   alignas(64) Real sums[NP][MR][NV][W];
   for (int p = 0; p < NP; ++p)
     for (int r = 0; r < MR; ++r)
-      for (size_t v = 0; v < NV; ++v) store(sums[p][r][v], a[p][r][v]);
+      for (int v = 0; v < NV; ++v) store(sums[p][r][v], a[p][r][v]);
   if (!is_plain) {
     for (int p = 0; p < NP; ++p)
-      finish_other_rows<Cell>(s, rows, sums[p], MR, panel + p, s.extra ? s.extra + first : nullptr);
-  } else if constexpr (Cell::kPlain && MR > 1) {
-    finish_rows<Cell>(s, rows, sums[0], MR, panel, plain, none);
+      finish_any_rows<NV>(s, rows, sums[p], MR, panel + p, s.extra ? s.extra + first : nullptr);
+  } else if constexpr (kPlain && MR > 1) {
+    finish_rows<Plain>(s, rows, sums[0], MR, panel, plain, none);
   }
 }
 
 // One step of all rows, for panels [block_begin, block_end).
-template <class Cell, class Real, class Storage>
+template <int NV, class Real, class Storage>
 QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descending) {
   const size_t n_panels = s.block_end - s.block_begin;
   if (s.n_rows == 1) {  // two panels at a time: 8 chains
     const size_t pairs = n_panels / 2;
-    if (descending && n_panels % 2) forward_tile<Cell, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
+    if (descending && n_panels % 2) forward_tile<NV, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
     for (size_t i = 0; i < pairs; ++i) {
       const size_t panel = s.block_begin + 2 * (descending ? pairs - 1 - i : i);
-      forward_tile<Cell, 2, 1>(s, 0, panel, panel, 0, 1);
+      forward_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
     }
-    if (!descending && n_panels % 2) forward_tile<Cell, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
+    if (!descending && n_panels % 2) forward_tile<NV, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
     return;
   }
   const Parts tiles(s.n_rows, kMaxRows);
@@ -116,7 +130,7 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            forward_tile<Cell, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
+            forward_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
           });
   }
 }
@@ -138,11 +152,11 @@ void advance(ForwardRow<Real>* rows, size_t n_rows, const RowStrides& next) {
 
 template <class Real, class Storage>
 void forward(const ForwardStep<Real, Storage>& s) {
-  with_cell<Real>(
-      s.options, [&](auto cell) __attribute__((always_inline)) {
+  with_line(
+      line_vectors(int(s.options ? s.options->type : CellType::lstm)), [&](auto nv) __attribute__((always_inline)) {
         bool descending = s.descending;
         for (size_t left = s.n_more;; --left, descending = !descending) {
-          forward_panels<decltype(cell)>(s, descending);
+          forward_panels<decltype(nv)::value>(s, descending);
           if (left == 0) break;
           advance(s.rows, s.n_rows, s.next);
         }

@@ -63,7 +63,7 @@ QG_INLINE Moments<Real> unit_moments(const Real* values, size_t hidden, Real eps
 }
 
 template <class Cell, class Real>
-void normalised(const NormStep<Real>& s) {
+QG_SMALL void normalised(const NormStep<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
   const Norm<Real>& norm = *s.norm;
@@ -144,7 +144,7 @@ QG_INLINE void product_backward(const Real* da, const Real* gain, const Real* no
 }
 
 template <class Cell, class Real>
-void normalised_backward(const NormBackwardStep<Real>& s) {
+QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
   const Norm<Real>& norm = *s.norm;
