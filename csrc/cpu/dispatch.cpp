@@ -30,9 +30,6 @@ extern const KernelTable table;
 namespace avx512 {
 extern const KernelTable table;
 }
-namespace avx2_f16c {
-extern const CompactFunctions float16;
-}
 namespace avx512_vnni {
 extern const CompactFunctions int8;
 }
@@ -86,9 +83,9 @@ constexpr uint64_t bit(int n) { return uint64_t(1) << n; }
 // A CPUID bit alone is not enough: the operating system must save the registers, too.
 bool runs_avx2() {
   uint32_t features = cpuid(1).ecx;
-  if (!has(features, bit(12) | bit(27) | bit(28))) return false;  // FMA, OSXSAVE, AVX
-  if (!has(saved_state(), bit(1) | bit(2))) return false;         // xmm, ymm
-  return has(cpuid(7).ebx, bit(5));                               // AVX2
+  if (!has(features, bit(12) | bit(27) | bit(28) | bit(29))) return false;  // FMA, OSXSAVE, AVX, F16C
+  if (!has(saved_state(), bit(1) | bit(2))) return false;                   // xmm, ymm
+  return has(cpuid(7).ebx, bit(5));                                         // AVX2
 }
 
 bool runs_avx512() {
@@ -107,7 +104,6 @@ constexpr Candidate kCandidates[] = {
     {&avx512::table, runs_avx512}, {&avx2::table, runs_avx2}, {&baseline::table, runs_anywhere}};
 
 // Bits of instructions on the registers that the table in question needs anyway.
-bool has_f16c() { return has(cpuid(1).ecx, bit(29)); }
 bool has_avx512_vnni() { return has(cpuid(7).ecx, bit(11)); }
 #if defined(QG_AVX_VNNI)
 bool has_avx_vnni() { return has(cpuid(7, 1).eax, bit(4)); }
@@ -142,8 +138,7 @@ constexpr Better kBetter[] = {
 #if defined(QG_AMX)
     {&avx512::table, WeightType::int8, has_amx, &avx512_amx::int8},
 #endif
-    {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8},
-    {&avx2::table, WeightType::float16, has_f16c, &avx2_f16c::float16}};
+    {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8}};
 
 #else
 

@@ -137,7 +137,7 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
       for (int v = 0; v < NV; ++v) a[p][r][v] = kUnsigned ? load_words(s.offsets + (p * NV + v) * W) : set_words(0);
   }
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (size_t k = 0; k < groups; ++k, w += line, next += ahead.bytes_per_k) {
     if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
     Factor x[MR];

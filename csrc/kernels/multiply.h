@@ -28,41 +28,53 @@ struct Slice {
   size_t bytes_per_k;
 };
 
+// One k of every sum.
+template <class Real, class Storage, int NP, int MR, int NV>
+QG_INLINE void multiply_line(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t at,
+                             const Storage* w, size_t w_stride) {
+#pragma GCC unroll 4
+  for (int p = 0; p < NP; ++p) {
+    const Storage* weights = w + p * w_stride;
+    if constexpr (NP * MR * NV + NV + 1 <= kRegisters) {  // weights in registers, one row after the other
+      Vec<Real> weight[NV];
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) weight[v] = load_widened<Real>(weights, v);
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) {
+        const Vec<Real> x = set1(a[r][p * a_stride + at]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) sums[p][r][v] = fma(x, weight[v], sums[p][r][v]);
+      }
+    } else {  // rows in registers, one vector of weights after the other
+      Vec<Real> x[MR];
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) x[r] = set1(a[r][p * a_stride + at]);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        const Vec<Real> weight = load_widened<Real>(weights, v);
+#pragma GCC unroll 8
+        for (int r = 0; r < MR; ++r) sums[p][r][v] = fma(x[r], weight, sums[p][r][v]);
+      }
+    }
+  }
+}
+
 // `ahead`: memory to prefetch into L2 meanwhile, see Ahead.
 template <class Real, class Storage, int NP, int MR, int NV>
 QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t a_step,
                         const Storage* w, size_t w_stride, size_t n_k, Slice ahead) {
   constexpr int W = Vec<Real>::kWidth;
-  const char* line = ahead.begin;
   size_t at = 0;
-#pragma GCC unroll 4
-  for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
-    if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // in smaller tiles it would cost time
-#pragma GCC unroll 4
-    for (int p = 0; p < NP; ++p) {
-      const Storage* weights = w + p * w_stride;
-      if constexpr (NP * MR * NV + NV + 1 <= kRegisters) {  // weights in registers, one row after the other
-        Vec<Real> weight[NV];
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) weight[v] = load_widened<Real>(weights, v);
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) {
-          const Vec<Real> x = set1(a[r][p * a_stride + at]);
-#pragma GCC unroll 8
-          for (int v = 0; v < NV; ++v) sums[p][r][v] = fma(x, weight[v], sums[p][r][v]);
-        }
-      } else {  // rows in registers, one vector of weights after the other
-        Vec<Real> x[MR];
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) x[r] = set1(a[r][p * a_stride + at]);
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-          const Vec<Real> weight = load_widened<Real>(weights, v);
-#pragma GCC unroll 8
-          for (int r = 0; r < MR; ++r) sums[p][r][v] = fma(x[r], weight, sums[p][r][v]);
-        }
-      }
+  if constexpr (NP * MR * NV >= 12) {  // unrolled by 4, it would be twice as large and no faster
+    const char* line = ahead.begin;
+#pragma GCC unroll 2
+    for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
+      if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // in smaller tiles it would cost time
+      multiply_line(sums, a, a_stride, at, w, w_stride);
     }
+  } else {
+#pragma GCC unroll 4
+    for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W) multiply_line(sums, a, a_stride, at, w, w_stride);
   }
 }
 

@@ -204,9 +204,9 @@ struct BackProduct {
 
 // The value that a weight gradient's sums begin with, and their way to memory.
 enum class GradientStart {
-  from_dw,   // the value that is there
+  from_dw,  // the value that is there
   from_zero,
-  add        // zero; the whole sum is added to the value that is there
+  add  // zero; the whole sum is added to the value that is there
 };
 
 // Weight gradient in packed form: dw[p][k] += sum over rows n of xh[n][k] * dg[p][n]. The factors may change roles.

@@ -14,7 +14,7 @@ QG_INLINE VF load_widened(const Float16* line, int v) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + v * 16)))};
 }
 
-#elif defined(QG_ISA_AVX2) && defined(__F16C__)
+#elif defined(QG_ISA_AVX2)
 
 template <class Real>
 QG_INLINE VF load_widened(const Float16* line, int v) {
@@ -35,19 +35,6 @@ QG_INLINE VF load_widened(const Float16* line, int v) {
 constexpr int kHalfMagnitude = 0x7fff, kHalfSign = 0x8000, kHalfNormal = 0x400, kBias = 112 << 23,
               kSmallest = 113 << 23;
 
-#if defined(QG_ISA_AVX2)
-template <class Real>
-QG_INLINE VF load_widened(const Float16* line, int v) {
-  const __m256i h = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(line + v * 8)));
-  const __m256i magnitude = _mm256_and_si256(h, _mm256_set1_epi32(kHalfMagnitude));
-  const __m256i moved = _mm256_slli_epi32(magnitude, 13), first = _mm256_set1_epi32(kSmallest);
-  const __m256 small = _mm256_sub_ps(_mm256_castsi256_ps(_mm256_add_epi32(moved, first)), _mm256_castsi256_ps(first));
-  const __m256 normal = _mm256_castsi256_ps(_mm256_add_epi32(moved, _mm256_set1_epi32(kBias)));
-  const __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(kHalfNormal), magnitude);
-  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(h, _mm256_set1_epi32(kHalfSign)), 16);
-  return {_mm256_or_ps(_mm256_blendv_ps(normal, small, _mm256_castsi256_ps(is_small)), _mm256_castsi256_ps(sign))};
-}
-#else
 template <class Real>
 QG_INLINE VF load_widened(const Float16* line, int v) {
   const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(line + v * 4));
@@ -62,8 +49,6 @@ QG_INLINE VF load_widened(const Float16* line, int v) {
   const __m128i value = _mm_or_si128(_mm_and_si128(is_small, small), _mm_andnot_si128(is_small, normal));
   return {_mm_castsi128_ps(_mm_or_si128(value, sign))};
 }
-#endif
-
 #endif
 
 }  // namespace QG_ISA
