@@ -31,11 +31,11 @@ constexpr double kReleaseGilFlops = 5e5;  // below, a switch of the GIL costs mo
 constexpr double kKernelCallFlops = 2e6;  // steps done inside one kernel call: some 10 us, between which none can stop
 constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be interruptible
 constexpr double kPollFlops = 2e6;  // between two readings of the clock: 10 us at full speed, a few ms at the slowest
-constexpr double kInterruptFlops = 1e8;  // if done before the first reading, signals are checked at once
-constexpr double kDirectFlops = 5e9;     // of a weight gradient that need not be interruptible: 30 ms at full speed
+constexpr double kInterruptFlops = 1e8;   // if done before the first reading, signals are checked at once
+constexpr double kDirectFlops = 5e9;      // of a weight gradient that need not be interruptible: 30 ms at full speed
 constexpr double kLatency = 4;            // of an addition and of a multiply-add
 constexpr double kTransposeCycles = 0.5;  // of an element of a gradient that is moved from panels to its array
-constexpr double kSliceFlops = 4e9;      // the most between two checks for a stop
+constexpr double kSliceFlops = 4e9;       // the most between two checks for a stop
 
 // Work that is no product, in flops per element.
 constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
