@@ -109,7 +109,8 @@ def test_import_loads_only_what_a_network_needs(run_script):
         import quadgate
         print(*sorted(set(sys.modules) - before))
     """
-    ours = "_check _core _initial _machine _masks _network _options _params _results _run _threadpools lstm rnn stream"
+    ours = "_check _core _initial _machine _masks _network _options _params _pickling _results _run _stream_input "
+    ours += "_threadpools lstm rnn stream"
     loaded = run_script(source).stdout.split()
     known = {"quadgate", *(f"quadgate.{name}" for name in ours.split())}
     assert {name for name in loaded if name.startswith("quadgate")} <= known

@@ -243,10 +243,10 @@ def test_a_block_is_read_only_and_counts_its_buffers():
         part.flags.writeable = True
     p, g = arrays("float32", (1000,), (1000,))
     numbers = ("sgd", np.inf, 0.0, 1.0, False)
-    with pytest.raises(ValueError, match="no array looks at"):
+    with pytest.raises(ValueError, match="that no array is over"):
         _core.optimize(numbers, [p], [g], [], [1.0], [block])
     del flat
-    with pytest.raises(ValueError, match="no array looks at"):
+    with pytest.raises(ValueError, match="that no array is over"):
         _core.optimize(numbers, [p], [g], [], [1.0], [block])
     del part
     assert block.exports == 0
