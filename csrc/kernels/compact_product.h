@@ -205,6 +205,8 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
     for (size_t j = 0; j < 64; ++j) to[i + j] ^= 0x80;
 }
 
+constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate};
+
 }  // namespace
 }  // namespace QG_ISA
 }  // namespace quadgate

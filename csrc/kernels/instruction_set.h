@@ -60,7 +60,7 @@ constexpr CompactKernels compact_functions() {
           {{nullptr, nullptr, nullptr, nullptr, nullptr, 1, 1},
            {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1},
            {float_product<BFloat16>, nullptr, widen<BFloat16>, nullptr, nullptr, 1, 1},
-           {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate}}};
+           kInt8}};
 }
 
 }  // namespace

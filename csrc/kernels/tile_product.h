@@ -64,6 +64,14 @@ QG_INLINE void each_tile(const TileRun& s, F&& f) {
   if (s.groups % kTileSide) f(s.rest, s.weights + (s.groups - kTileSide) * kPanelLine);
 }
 
+// Tiles 0 to 3, one behind the other.
+QG_INLINE void store_sums(int32_t* sums) {
+  _tile_stored(0, sums, 64);
+  _tile_stored(1, sums + 256, 64);
+  _tile_stored(2, sums + 512, 64);
+  _tile_stored(3, sums + 768, 64);
+}
+
 // Two blocks of rows with two vectors: 0 and 1 are the sums of the first block, 2 and 3 of the second.
 QG_INLINE void two_by_two(const TileRun& s, int32_t* sums) {
   _tile_loadd(0, s.offsets, 0);
@@ -81,10 +89,7 @@ QG_INLINE void two_by_two(const TileRun& s, int32_t* sums) {
         _tile_dpbusd(2, 5, 6);
         _tile_dpbusd(3, 5, 7);
       });
-  _tile_stored(0, sums, 64);
-  _tile_stored(1, sums + 256, 64);
-  _tile_stored(2, sums + 512, 64);
-  _tile_stored(3, sums + 768, 64);
+  store_sums(sums);
 }
 
 // One block of rows with four vectors.
@@ -105,10 +110,7 @@ QG_INLINE void one_by_four(const TileRun& s, int32_t* sums) {
         _tile_loadd(5, weights + 192, kPanelLine);
         _tile_dpbusd(3, 4, 5);
       });
-  _tile_stored(0, sums, 64);
-  _tile_stored(1, sums + 256, 64);
-  _tile_stored(2, sums + 512, 64);
-  _tile_stored(3, sums + 768, 64);
+  store_sums(sums);
 }
 
 // lines += the sums of NV vectors from v on, for the rows from `row` on that there are.

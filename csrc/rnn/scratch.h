@@ -24,7 +24,7 @@ class ScratchLease {
   ScratchLease(const ScratchLease&) = delete;
   ScratchLease& operator=(const ScratchLease&) = delete;
 
-  // Whether it is the thread's memory: a call inside another one leaves that alone.
+  // False for a call inside another one, which leaves the thread's memory alone.
   bool of_thread() const { return thread_ != nullptr; }
 
   // n bytes with any contents, aligned to 64; valid until the next call of this or the end of the lease.

@@ -10,7 +10,7 @@ namespace quadgate {
 namespace QG_ISA {
 
 extern const CompactFunctions int8;
-const CompactFunctions int8 = {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate};
+const CompactFunctions int8 = kInt8;
 
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -53,31 +53,32 @@ QG_INLINE void store_bytes(unsigned char* to, VF a) {
 
 // Rows of a register tile; one operand of a product, ready for it; and sum + the products of four k in each lane.
 // kUnsigned: the bytes of rows are 128 more than their values, which the sums start from making up for.
+#if (defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)) || (defined(QG_ISA_AVX2) && defined(__AVXVNNI__)) || \
+    defined(QG_ISA_NEON)
+using Factor = Words;
+QG_INLINE Factor factor(Words a) { return a; }
+#else
+struct Factor {
+  Words even, odd;  // k's 0 and 2, 1 and 3 of each lane, in 16 bits
+};
+#endif
 #if defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)
 constexpr bool kUnsigned = true;
 constexpr int kInt8Rows = 5;  // GCC 12 copies sums from register to register where there are more
-using Factor = Words;
-QG_INLINE Factor factor(Words a) { return a; }
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm512_dpbusd_epi32(sum, row, weights); }
 #elif defined(QG_ISA_AVX2) && defined(__AVXVNNI__)
 constexpr bool kUnsigned = true;
 constexpr int kInt8Rows = 3;
-using Factor = Words;
-QG_INLINE Factor factor(Words a) { return a; }
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
 #elif defined(QG_ISA_NEON) && defined(__ARM_FEATURE_DOTPROD)
 constexpr bool kUnsigned = false;
 constexpr int kInt8Rows = 6;
-using Factor = Words;
-QG_INLINE Factor factor(Words a) { return a; }
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
   return vdotq_s32(sum, vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(weights));
 }
 #elif defined(QG_ISA_NEON)
 constexpr bool kUnsigned = false;
 constexpr int kInt8Rows = 4;
-using Factor = Words;
-QG_INLINE Factor factor(Words a) { return a; }
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
   const int8x16_t a = vreinterpretq_s8_s32(row), b = vreinterpretq_s8_s32(weights);
   const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
@@ -85,9 +86,6 @@ QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
 }
 #else
 constexpr bool kUnsigned = false;
-struct Factor {
-  Words even, odd;  // k's 0 and 2, 1 and 3 of each lane, in 16 bits
-};
 #if defined(QG_ISA_AVX512)
 constexpr int kInt8Rows = 4;
 QG_INLINE Factor factor(Words a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8), _mm512_srai_epi16(a, 8)}; }
