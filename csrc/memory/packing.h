@@ -39,11 +39,15 @@ struct PanelShape {
   size_t row_in_gate(size_t p, size_t v) const { return (p * row_blocks() + v % row_blocks()) * width; }
 };
 
-// Real: the arithmetic type. Lines are of shape.vectors() vectors V.
+// Real: the arithmetic type. Lines are of shape.vectors() vectors V. `transpose` is that of the kernel table in use.
+template <class Real>
+using TransposeFunction = void (*)(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows,
+                                   size_t cols, bool add);
 
 // weight (total, K), row-major, to panels (blocks, K, V, W); missing lanes become 0.
 template <class Real>
-void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels);
+void pack_panels(TransposeFunction<Real> transpose, const Real* weight, const PanelShape& shape, size_t n_k,
+                 Real* panels);
 
 // Bytes of an element of a compact type.
 inline double compact_weight_size(WeightType type) { return type == WeightType::int8 ? 1 : 2; }
@@ -63,16 +67,13 @@ void pack_bias(const Real* bias, const PanelShape& shape, Real* packed);
 // panels (blocks, K, V, W) to the back panels of the same weight, for products over its rows: total * ceil(K / W) * W
 // elements.
 template <class Real>
-void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, Real* back);
+void pack_back_panels(TransposeFunction<Real> transpose, const Real* panels, const PanelShape& shape, size_t n_k,
+                      Real* back);
 
 // Columns [first, first + n_cols) of a packed gradient (blocks, n_k, V, W), for blocks [block_begin, block_end),
 // into `out` (total, n_cols), row-major; added to the values there when `add`.
 template <class Real>
-void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
-                   size_t block_begin, size_t block_end, bool add, Real* out);
-
-// from (rows, cols), rows from_stride apart, to (cols, rows), rows to_stride apart.
-template <class Real>
-void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols);
+void unpack_panels(TransposeFunction<Real> transpose, const Real* panels, const PanelShape& shape, size_t n_k,
+                   size_t first, size_t n_cols, size_t block_begin, size_t block_end, bool add, Real* out);
 
 }  // namespace quadgate

@@ -112,8 +112,8 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const Real*>* param
                        const HighwayParameters<const Real*>* highways)
     : Weights(s, false) {
   const size_t H = s.hidden, G = s.gates() * H;
-  auto pack = [](const Real* weight, const Real* bias, const Packed<Real>& to) {
-    pack_panels(weight, to.shape, to.n_k, to.panels);
+  auto pack = [&](const Real* weight, const Real* bias, const Packed<Real>& to) {
+    pack_panels(kernels.transpose, weight, to.shape, to.n_k, to.panels);
     if (to.bias) pack_bias(bias, to.shape, to.bias);
   };
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -277,7 +277,7 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
     copy(whole.layers_[k].norm.gain_ih, const_cast<Real*>(p.norm.gain_ih), norm_size(sizes));
     scale.resize(p.hh.shape.total() * p.hh.n_k);
     for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? Real(0) : kept;
-    pack_panels(scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
+    pack_panels(kernels.transpose, scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
     for (size_t j = 0; j < p.hh.row() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
   }
 }
@@ -297,7 +297,7 @@ void Weights<Real>::need_back() const {
   each_packed([&](Packed<Real>& p, bool) {
     p.back = at;
     at += size(p);
-    pack_back_panels(p.panels, p.shape, p.n_k, p.back);
+    pack_back_panels(kernels.transpose, p.panels, p.shape, p.n_k, p.back);
   });
   back_panels_.store(made.release(), std::memory_order_release);
 }

@@ -31,8 +31,8 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   std::vector<Real> p_ih(blocks * input * 4 * W), p_hh(blocks * hidden * 4 * W), p_bias(blocks * 4 * W),
       pre(rows * blocks * 4 * W);
   const PanelShape shape = {4, hidden, W};
-  pack_panels(w_ih.data(), shape, input, p_ih.data());
-  pack_panels(w_hh.data(), shape, hidden, p_hh.data());
+  pack_panels(k.transpose, w_ih.data(), shape, input, p_ih.data());
+  pack_panels(k.transpose, w_hh.data(), shape, hidden, p_hh.data());
   pack_bias(bias.data(), shape, p_bias.data());
   std::vector<std::vector<Real>> x, h, c, y(rows, std::vector<Real>(hidden)),
       y_copy = y, c_new = y, gates(rows, std::vector<Real>(4 * hidden));
@@ -94,8 +94,8 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   const auto w = uniform<Real>(4 * hidden * hidden, 0.5), w_in = uniform<Real>(4 * hidden * cols, 0.5);
   std::vector<Real> panels(blocks * hidden * 4 * W), back(4 * hidden * blocks * W);
   const PanelShape shape = {4, hidden, W};
-  pack_panels(w.data(), shape, hidden, panels.data());
-  pack_back_panels(panels.data(), shape, hidden, back.data());
+  pack_panels(k.transpose, w.data(), shape, hidden, panels.data());
+  pack_back_panels(k.transpose, panels.data(), shape, hidden, back.data());
   std::vector<std::vector<Real>> dg_next, dh, dy, gates, c_prev, c, dc, dg(rows, std::vector<Real>(4 * hidden));
   for (size_t r = 0; r < rows; ++r) {
     dg_next.push_back(uniform<Real>(4 * hidden));
@@ -131,8 +131,8 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
 
   // The two plain products, on the same gradients.
   std::vector<Real> in_panels(blocks * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
-  pack_panels(w_in.data(), shape, cols, in_panels.data());
-  pack_back_panels(in_panels.data(), shape, cols, in_back.data());
+  pack_panels(k.transpose, w_in.data(), shape, cols, in_panels.data());
+  pack_back_panels(k.transpose, in_panels.data(), shape, cols, in_back.data());
   auto dx = std::vector<std::vector<Real>>(rows, std::vector<Real>(cols));
   std::vector<const Real*> from;
   std::vector<Real*> to;
@@ -160,7 +160,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(dw.data(), shape, cols, 0, cols, 0, blocks, true, out.data());
+  unpack_panels(k.transpose, dw.data(), shape, cols, 0, cols, 0, blocks, true, out.data());
   for (size_t m = 0; m < 4 * hidden; ++m)
     for (size_t j = 0; j < cols; ++j) {
       double sum = 1, size = 1;

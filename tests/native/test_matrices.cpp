@@ -28,8 +28,8 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   const size_t blocks = shape.blocks(), line = shape.line();
   const auto w = uniform<Real>(size * cols, 0.5), bias = uniform<Real>(size);
   const Guarded<Real> panels(blocks * cols * line), back(size * n_blocks(cols, W) * W), p_bias(blocks * line);
-  pack_panels(w.data(), shape, cols, panels.data());
-  pack_back_panels(panels.data(), shape, cols, back.data());
+  pack_panels(k.transpose, w.data(), shape, cols, panels.data());
+  pack_back_panels(k.transpose, panels.data(), shape, cols, back.data());
   pack_bias(bias.data(), shape, p_bias.data());
   const auto x = random_rows<Real>(rows, cols), d = random_rows<Real>(rows, size);
   const auto inputs = pointers(x), gradients = pointers(d);
@@ -82,7 +82,7 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(dw.data(), shape, wide, before, cols, 0, blocks, true, out.data());
+  unpack_panels(k.transpose, dw.data(), shape, wide, before, cols, 0, blocks, true, out.data());
   for (size_t p = 0; p < blocks; ++p)
     for (size_t j = 0; j < wide; ++j)
       for (size_t i = 0; i < line; ++i) {
@@ -222,15 +222,35 @@ void test_sums(const Kernels<Real>& k, size_t rows, size_t begin, size_t end) {
 }
 
 // Panels and back, and the same weight read through the back panels.
+// Rows of exactly the promised sizes, and others farther apart, whose gaps stay as they are.
 template <class Real>
-void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
+void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap, bool add) {
+  const size_t from_stride = cols + gap, to_stride = rows + gap;
+  const auto from = uniform<Real>((rows - 1) * from_stride + cols),
+             before = uniform<Real>((cols - 1) * to_stride + rows);
+  const Guarded<Real> a(from.size()), b(before.size());
+  std::copy(from.begin(), from.end(), a.data());
+  std::copy(before.begin(), before.end(), b.data());
+  k.transpose(a.data(), from_stride, b.data(), to_stride, rows, cols, add);
+  for (size_t c = 0; c < cols; ++c)
+    for (size_t r = 0; r < to_stride && c * to_stride + r < before.size(); ++r) {
+      const Real was = before[c * to_stride + r];
+      CHECK(b[c * to_stride + r] == (r >= rows ? was
+                                     : add     ? was + from[r * from_stride + c]
+                                               : from[r * from_stride + c]));
+    }
+}
+
+template <class Real>
+void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols) {
+  const size_t W = k.width;
   const PanelShape shape = {gates, rows, W};
   const size_t total = shape.total(), blocks = shape.blocks(), col_blocks = n_blocks(cols, W),
                groups = n_groups(cols, W);
   const auto w = uniform<Real>(total * cols);
   const Guarded<Real> panels(blocks * cols * shape.line()), back(total * col_blocks * W), out(total * cols);
-  pack_panels(w.data(), shape, cols, panels.data());
-  unpack_panels(panels.data(), shape, cols, 0, cols, 0, blocks, false, out.data());
+  pack_panels(k.transpose, w.data(), shape, cols, panels.data());
+  unpack_panels(k.transpose, panels.data(), shape, cols, 0, cols, 0, blocks, false, out.data());
   CHECK(out.copy() == w);
   double sum = 0, packed_sum = 0;  // all other elements are zero
   for (Real v : w) sum += std::fabs(v);
@@ -249,7 +269,7 @@ void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
         CHECK(p_bias[at] == (unit < rows ? bias[gates > 1 ? v * rows + unit : unit] : Real(0)));
         CHECK(p_zeros[at] == 0);
       }
-  pack_back_panels(panels.data(), shape, cols, back.data());
+  pack_back_panels(k.transpose, panels.data(), shape, cols, back.data());
   for (size_t g = 0, first = 0, nv; g < groups; ++g, first += nv) {
     nv = col_blocks / groups + (g < col_blocks % groups);
     for (size_t i = 0; i < total; ++i)
@@ -271,7 +291,9 @@ void test_table(const Kernels<Real>& k) {
       test_products<Real>(k, batches[i % 6], size, cols);
       test_direct_gradient<Real>(k, batches[(i + 1) % 6], size, cols);
       test_sums<Real>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
-      for (size_t gates : {1, 3, 4}) test_pack<Real>(k.width, gates, size, cols);
+      for (size_t gates : {1, 3, 4}) test_pack<Real>(k, gates, size, cols);
+      for (size_t gap : {0, 3})
+        for (bool add : {false, true}) test_transpose<Real>(k, size, cols, gap, add);
       ++i;
     }
   for (size_t rows : {1, 2, 5})

@@ -343,7 +343,8 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output;
   const bool add = pass.call.add;
   auto unpack = [&](Real* packed, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols, Real* out) {
-    unpack_panels(packed, shape, n_k, first, n_cols, share.begin(shape.blocks()), share.end(shape.blocks()), add, out);
+    unpack_panels(pass.w.kernels.transpose, packed, shape, n_k, first, n_cols, share.begin(shape.blocks()),
+                  share.end(shape.blocks()), add, out);
   };
   auto copy = [&](const Real* sums, size_t n, Real* out) {
     for (size_t u = share.begin(n); u < share.end(n); ++u) out[u] = add ? out[u] + sums[u] : sums[u];
