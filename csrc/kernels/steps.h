@@ -138,7 +138,7 @@ struct BackwardRow {
   const Real* c;        // (H) from the tape
   Real* dc;             // (H) in: gradient of c of this step; out: gradient of c of the previous step
   Real* dg;             // (GH) out: gradient of the pre-activations
-  Real* dg_panel;       // (G,W) out: the same in panel order, panel p at p * panel_stride; whole vectors
+  Real* dg_panel;       // (G,W) out: the same in panel order, panel p at p * panel_stride; whole vectors; may be null
 };
 
 template <class Real>

@@ -221,7 +221,6 @@ void test_sums(const Kernels<Real>& k, size_t rows, size_t begin, size_t end) {
   }
 }
 
-// Panels and back, and the same weight read through the back panels.
 // Rows of exactly the promised sizes, and others farther apart, whose gaps stay as they are.
 template <class Real>
 void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap, bool add) {
@@ -241,6 +240,7 @@ void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap
     }
 }
 
+// Panels and back, and the same weight read through the back panels.
 template <class Real>
 void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols) {
   const size_t W = k.width;
@@ -304,6 +304,7 @@ void test_table(const Kernels<Real>& k) {
           test_projected<Real>(k, rows, R, clip, Real(0.3), false, recurrent);
           test_projected<Real>(k, rows, R, clip, 0, true, recurrent);
         }
+  for (size_t vectors : {3, 4, 5, 9}) test_sums<Real>(k, 3, 1, vectors * k.width + 2);  // several vectors side by side
   test_products<Real>(k, 200, k.width + 1, 3);  // more rows than one chunk of a back product
 }
 

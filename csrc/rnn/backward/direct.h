@@ -8,8 +8,12 @@
 
 namespace quadgate {
 
-// Copies a row's x (input) and h (R) to its place in the block: a row of [x, h, 1]; or, if the pass is direct, panels
-// (n, block_rows, line) of [x, h], whose columns beyond the last are zero. h_mask: multipliers of h, or null.
+// to = from, or to += from, for n elements of a gradient.
+template <class Real>
+void put_row(const Real* from, size_t n, bool add, Real* to);
+
+// Copies a row's x (input) and h (R) to its place in the block: a row of [x, h, 1]; or, if gradients are made by rows,
+// panels (n, block_rows, line) of [x, h], whose columns beyond the last are zero. h_mask: multipliers of h, or null.
 template <class Real>
 void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
               const Real* h_mask);

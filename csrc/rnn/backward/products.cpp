@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "rnn/backward/direct.h"
+
 namespace quadgate {
 namespace {
 
@@ -84,10 +86,12 @@ WeightGradient<Real> gradient_with(const BackwardContext<Real>& pass, size_t n_r
 
 // A share of the columns of `rows`, a slab at a time.
 template <class Real>
-void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
+void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, GradientStart start,
+                 const GradientProduct<Real>& p) {
   const Kernels<Real>& kernels = pass.w.kernels;
   const size_t m = kernels.max_rows, tiles = ceil_div(p.n_k, m), slab = slab_tiles(m);
   WeightGradient<Real> g = gradient_with(pass, n_rows, p);
+  g.start = start;
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = share.begin(tiles), end = share.end(tiles); t < end; t += slab) {
     g.tile_begin = t;
@@ -143,6 +147,7 @@ class ColumnSumsOfBlock {
       add(sums.norm_c, H, dw, [&](const Row& row) { return block.normal_c + row.at * H; });
       add(sums.norm_c + H, H, dw);
     }
+    if (pass_.n.by_rows) add(sums.bias, G, [&](const Row& row) { return block.dg + row.at * pass_.n.dg_stride; });
     if (sums.peephole) {
       const Real* d = pass_.n.norm ? block.da : block.dg;
       const size_t stride = pass_.n.norm ? G : pass_.n.dg_stride;
@@ -239,16 +244,24 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
   const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
   const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   const size_t I = sums.input, K = sums.n_k, R = pass.n.recurrent, H = pass.n.hidden, stride = pass.n.xh_stride;
-  if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
-    add_product<Real>(share, pass, task.n_rows, {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
-    add_product<Real>(share, pass, task.n_rows,
+  const GradientStart start = task.s1 == pass.order.steps()
+                                  ? GradientStart::from_zero
+                                  : GradientStart::from_dw;  // the first block has the last steps
+  if (pass.n.by_rows) {                                      // the factors change roles; the bias is a sum
+    const PanelShape columns = {1, K - 1, pass.n.width};
+    add_product<Real>(share, pass, task.n_rows, start,
+                      {block.dg, pass.n.dg_stride, pass.n.gate_rows, block.xh, columns, sums.dw, pass.n.gate_rows});
+  } else if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
+    add_product<Real>(share, pass, task.n_rows, start,
+                      {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, start,
                       {block.xh + I, stride, R, block.panels, layer.hh.shape, sums.dw + I * layer.hh.shape.line(), K});
   } else {
-    add_product<Real>(share, pass, task.n_rows, {block.xh, stride, K, block.panels, layer.hh.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, start, {block.xh, stride, K, block.panels, layer.hh.shape, sums.dw, K});
   }
   if (block.m)
-    add_product<Real>(share, pass, task.n_rows, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
-  if (pass.n.norm || layer.peephole) ColumnSumsOfBlock<Real>(share, pass, task).run();
+    add_product<Real>(share, pass, task.n_rows, start, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
+  if (pass.n.norm || pass.n.by_rows || layer.peephole) ColumnSumsOfBlock<Real>(share, pass, task).run();
 }
 
 template <class Real>
@@ -285,7 +298,7 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
   const size_t O = pass.n.output;
   return all.share(n_rows, [&](const Team& share) {
     add_product<Real>(
-        share, pass, n_rows,
+        share, pass, n_rows, GradientStart::from_dw,
         {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, gate.shape, pass.all.highways[l].dw, O + 1});
     const size_t first = share.begin(n_rows), end = share.end(n_rows);
     BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first,
@@ -336,6 +349,18 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   });
 }
 
+// Columns [first, first + n_cols) of a gradient that was made by rows, for a share of its rows.
+template <class Real>
+void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardStateScratch<Real>& sums,
+                 size_t first, size_t n_cols, Real* out) {
+  const size_t G = pass.n.gate_rows, line = pass.n.line;
+  for (size_t j = share.begin(G); j < share.end(G); ++j)
+    for (size_t k = first, n; k < first + n_cols; k += n) {
+      n = std::min(line - k % line, first + n_cols - k);
+      put_row(sums.dw + (k / line * G + j) * line + k % line, n, pass.call.add, out + j * n_cols + (k - first));
+    }
+}
+
 // A share of each of the sums.
 template <class Real>
 void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
@@ -358,8 +383,13 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
     if (layer.hh_scale)  // dropped weights have no gradient, the others were scaled
       for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
         for (size_t u = 0; u < R * line; ++u) sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
-    unpack(sums.dw, shape, K, 0, I, g.weight_ih);
-    unpack(sums.dw, shape, K, I, R, g.weight_hh);
+    if (pass.n.by_rows) {
+      unpack_rows(share, pass, sums, 0, I, g.weight_ih);
+      unpack_rows(share, pass, sums, I, R, g.weight_hh);
+    } else {
+      unpack(sums.dw, shape, K, 0, I, g.weight_ih);
+      unpack(sums.dw, shape, K, I, R, g.weight_hh);
+    }
     if (g.bias && sums.bias)
       copy(sums.bias, pass.n.gate_rows, g.bias);
     else if (g.bias)
