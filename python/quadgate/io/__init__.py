@@ -58,7 +58,7 @@ def read(path: PathLike, *, unknown: str = "error") -> dict[str, Array]:
     path : str or path
         The file. Its format is that of its content, whatever its suffix says.
     unknown : "error" or "skip"
-        Whether an object in a pickle that is not on the list of harmless ones is an error, or is passed over.
+        Treatment of an object in a pickle that is not on the list of harmless ones: an error, or passed over.
 
     Returns
     -------
@@ -171,8 +171,9 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
 
     Notes
     -----
-    The generator that draws masks in training is not saved. Parameters have quadgate's own names, so that other
-    programs that read safetensors see them too; `to_torch` has PyTorch's.
+    The format is safetensors, whatever the suffix of `path`. The generator that draws masks in training is not saved.
+    Parameters have quadgate's own names, so that other programs that read safetensors see them too; `to_torch` has
+    PyTorch's.
 
     Examples
     --------
