@@ -1,6 +1,6 @@
-"""Draw the pictures of options.md: python docs/drawings.py
+"""Draw the pictures of options.md and performance.md: python docs/drawings.py
 
-Writes docs/_static/options/*.svg. Their colours can be read on light and on dark pages.
+Writes docs/_static/drawings/*.svg. Their colours can be read on light and on dark pages.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "_static" / "options"
+FOLDER = Path(__file__).parent / "_static" / "drawings"
 PLAIN, NEW, TEXT = "#8a94a3", "#e07b1a", "#808a99"
 BLUE = "#3f86cc"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -252,6 +252,57 @@ def steps() -> Drawing:
     return d
 
 
+# From bench/RESULTS.md of 2026-11-26, one thread: the machine's limits, and (T, B, I, H) with GFLOP/s.
+PEAK, L2, BEYOND = 167, 127, 27
+CALLS = {
+    (1, 1, 64, 128): 30.6,
+    (1, 1, 1024, 1024): 7.2,
+    (100, 1, 64, 128): 58.3,
+    (100, 1, 256, 256): 74.5,
+    (100, 1, 512, 512): 33.5,
+    (50, 1, 1536, 1536): 18.6,
+    (25, 4, 1024, 1024): 57.4,
+    (100, 16, 64, 128): 96.6,
+    (100, 32, 256, 256): 117.2,
+    (25, 64, 1024, 1024): 137.2,
+}
+
+
+def roofline() -> Drawing:
+    """Draw the speed of calls over the flops for each byte of weights that a step reads."""
+    d = Drawing(640, 360, "Speed of calls below the machine's limits")
+
+    def at(flops_a_byte: float, speed: float) -> tuple[float, float]:
+        return 60 + 60 * math.log2(flops_a_byte / 0.25), 320 - 50 * math.log2(speed / 4)
+
+    for speed in (4, 8, 16, 32, 64, 128):
+        d.text(50, at(1, speed)[1], str(speed), size=12, anchor="end")
+    for intensity in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128):
+        d.text(at(intensity, 4)[0], 336, f"{intensity:g}", size=12)
+    d.line(at(0.25, 256), at(0.25, 4), at(160, 4))
+    d.text(330, 354, "flops for each byte of weights that a step reads", size=12)
+    d.text(66, 14, "GFLOP/s, one thread", size=12, anchor="start")
+    for rate, name in ((L2, "from L2, 127 GB/s"), (BEYOND, "beyond, 27 GB/s")):
+        start = at(0.25, rate * 0.25)
+        d.line(start, at(PEAK / rate, PEAK), new=True)
+        turn = f'transform="translate({start[0] + 10:.0f} {start[1] - 16:.0f}) rotate(-40)"'
+        d.parts.append(f'<text {turn} font-family="sans-serif" font-size="12" fill="{NEW}">{name}</text>')
+    d.line(at(PEAK / L2, PEAK), at(160, PEAK), new=True)
+    d.text(470, at(1, PEAK)[1] - 12, "multiply-adds, 167 GFLOP/s", new=True, size=12)
+    for (steps, batch, inputs, hidden), speed in CALLS.items():
+        # The input product of many steps reads its weights once.
+        x, y = at(batch / 2 * (1 if steps == 1 else 1 + inputs / hidden), speed)
+        d.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{BLUE}"/>')
+        words = f"{steps}, {batch}, {inputs}, {hidden}"
+        if batch == 32:  # between two others
+            d.text(x - 9, y, words, size=11, anchor="end")
+        elif x < 500:
+            d.text(x + 9, y + 9, words, size=11, anchor="start")
+        else:
+            d.text(x, y + 15, words, size=11)
+    return d
+
+
 def drawings() -> dict[str, Drawing]:
     """Return all drawings by the names of their files."""
     return {
@@ -274,6 +325,7 @@ def drawings() -> dict[str, Drawing]:
         "dense": layers("A layer's input and output stand side by side", "dense"),
         "directions": directions(),
         "steps": steps(),
+        "roofline": roofline(),
     }
 
 

@@ -126,12 +126,12 @@ def test_the_reference_has_every_public_name():
     assert set(qg.__all__) - {"__version__", "load", "save"} <= named  # load and save stand under io
 
 
-def test_pictures_of_options_are_those_that_the_program_draws():
+def test_pictures_are_those_that_the_program_draws():
     drawings = runpy.run_path(str(ROOT / "docs" / "drawings.py"))
     drawn = {f"{name}.svg": str(drawing) for name, drawing in drawings["drawings"]().items()}
     assert drawn == {path.name: path.read_text() for path in drawings["FOLDER"].glob("*.svg")}
-    page = (ROOT / "docs" / "options.md").read_text()
-    assert set(drawn) == set(re.findall(r"\(_static/options/([\w.]+)\)", page))
+    pages = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert set(drawn) == set(re.findall(r"\(_static/drawings/([\w.]+)\)", pages))
 
 
 def test_there_are_blocks():
