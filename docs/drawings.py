@@ -275,8 +275,8 @@ def roofline() -> Drawing:
     def at(flops_a_byte: float, speed: float) -> tuple[float, float]:
         return 60 + 60 * math.log2(flops_a_byte / 0.25), 320 - 50 * math.log2(speed / 4)
 
-    for speed in (4, 8, 16, 32, 64, 128):
-        d.text(50, at(1, speed)[1], str(speed), size=12, anchor="end")
+    for level in (4, 8, 16, 32, 64, 128):
+        d.text(50, at(1, level)[1], str(level), size=12, anchor="end")
     for intensity in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128):
         d.text(at(intensity, 4)[0], 336, f"{intensity:g}", size=12)
     d.line(at(0.25, 256), at(0.25, 4), at(160, 4))

@@ -134,5 +134,15 @@ def test_pictures_are_those_that_the_program_draws():
     assert set(drawn) == set(re.findall(r"\(_static/drawings/([\w.]+)\)", pages))
 
 
+def test_comments_begin_with_a_verb_or_a_noun():
+    """No comment, docstring or description of a parameter begins with a question's word."""
+    words = "(?:What|Where|How|Whether)\\b"
+    start = re.compile(rf"""^\s*(?:#|//) {words}|^\s*r?\"\"\"{words}|^ {{4,}}{words}""", re.M)
+    sources = [p for folder in ("python", "csrc", "tests", "bench", "examples") for p in (ROOT / folder).rglob("*")]
+    texts = {p: p.read_text() for p in sources if p.suffix in (".py", ".pyi", ".h", ".cpp", ".sh")}
+    assert len(texts) > 100
+    assert not {str(p): found.group().strip() for p, text in texts.items() if (found := start.search(text))}
+
+
 def test_there_are_blocks():
     assert "README.md" in [page.name for page in PAGES]

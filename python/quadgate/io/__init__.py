@@ -12,7 +12,8 @@ A file's format is recognised by its content. Read are safetensors (with the pac
 TorchScript's weights (without PyTorch), .npz, pickles of NumPy arrays, Keras's .keras, .weights.h5 and .h5 (with h5py),
 and ONNX (with onnx). Nothing in a file is executed or imported, and no size is believed that its bytes do not confirm.
 
-Nothing is guessed: if a file does not say something, an error names the argument to give.
+If a file does not say something, an error names the argument to give. Only ``batch_first`` of a state dict, which no
+shape tells, is False as in PyTorch unless it is given.
 """
 
 from __future__ import annotations
