@@ -82,7 +82,7 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_pages(page, tmp_path, monkeypatch):
-    """Each block continues the one before it. A block that cannot be run is marked: ```python no-run."""
+    """Each block continues the one before it. Blocks marked "prepared" are run by tests/io/test_coming_from.py."""
     monkeypatch.chdir(tmp_path)
     if page.name == "torch.md":
         pytest.importorskip("torch", reason="PyTorch is not installed, torch.md is not run: install torch")
