@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import quadgate
+from sphinx import addnodes
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,7 +47,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 # A link to a file of the repository that is no page of the site, as [text](../path).
-OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)[^)]*\)")
+OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)#]+)[^)]*\)")
 
 
 # A pattern in the toctree of index.md.
@@ -78,6 +79,22 @@ def sign(_app, what, _name, thing, _options, signature, annotation):
     return str(inspect.Signature(plain)).replace("<class 'numpy.float32'>", "numpy.float32"), None
 
 
+def begin_with_blank(_app, what, _name, _thing, _options, lines):
+    """Keep napoleon from taking a property's first words, up to a colon, for its type."""
+    if what in ("attribute", "property"):
+        lines.insert(0, "")
+
+
+def drop_stray_links(_app, page):
+    """Keep words of a parameter's type, such as B or gates, from being links to attributes of that name."""
+    for link in list(page.findall(addnodes.pending_xref)):
+        target = link["reftarget"].rpartition(".")[2]
+        if link.get("reftype") == "class" and (len(target) == 1 or not target[:1].isupper()):
+            link.replace_self(link.children)
+
+
 def setup(app):
     app.connect("source-read", prepare)
+    app.connect("doctree-read", drop_stray_links)
     app.connect("autodoc-process-signature", sign)
+    app.connect("autodoc-process-docstring", begin_with_blank, priority=400)  # before napoleon

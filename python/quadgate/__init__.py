@@ -4,9 +4,13 @@
 >>> lstm = qg.LSTM(64, 128)
 >>> y, (h, c) = lstm(np.zeros((10, 3, 64), np.float32))
 
-`LSTM` runs and trains, `RNN` is Elman's simple recurrent network, `Stream` goes step by step, `load` and `save` read
-and write files, `quadgate.train` has the layers, losses and optimizers around them, `quadgate.plot` draws,
-`quadgate.onnx` speaks ONNX, and `quadgate.reference` is the same in plain NumPy, to be read.
+`LSTM` runs and trains, `RNN` is Elman's simple recurrent network, `Stream` goes step by step, and `load` and `save`
+read and write files. `pad_sequences` and `unpad` are for sequences of different lengths, `set_num_threads` and
+`cpu_info` for the machine, `explore` and `quadgate.plot` for a look inside.
+
+`quadgate.train` has the layers, losses and optimizers around an LSTM, `quadgate.torch` modules that train in the place
+of PyTorch's, `quadgate.io` the files of other frameworks, `quadgate.onnx` ONNX models, and `quadgate.reference` the
+same mathematics in plain NumPy, to be read.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 SECONDS = 2.0
+USAGE = """usage: python -m quadgate                     version, machine and self-check
+       python -m quadgate bench T,B,I,H ...   times of shapes, beside torch and onnxruntime; bench --help has options
+       python -m quadgate inspect FILE ...    networks in files"""
 
 
 def check(rng: np.random.Generator) -> tuple[float, str]:
@@ -116,8 +119,9 @@ def main(arguments: list[str]) -> int:
 
         return _inspect.main(arguments[1:])
     if arguments:
-        print("usage: python -m quadgate [bench T,B,I,H ... | inspect FILE ...]", file=sys.stderr)
-        return 2
+        asked = arguments[0] in ("-h", "--help")
+        print(USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     return report()
 
 

@@ -54,7 +54,7 @@ class Network:
     recurrent_dropout = Option[float]("Probability of a column of h to be dropped for a whole sequence in training.")
     weight_drop = Option[float]("Probability of an element of weight_hh to be dropped for a whole call in training.")
     reverse = Option[bool]("True if the one direction reads the sequence backwards.")
-    merge = Option[str]("How two directions are joined.")
+    merge = Option[str]("Way to join the two directions.")
     shortcut = Option["str | None"]("Connection past the layers above the first.")
     initialization = Option[str]("Scheme that the first parameters were drawn by.")
     dtype = Option["np.dtype[Any]"]("Type of the parameters and results: float32 or float64.")

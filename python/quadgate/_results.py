@@ -225,7 +225,7 @@ def _packed(values: Mapping[str, Any]) -> dict[str, Any]:
             packed[name] = _packed(value)
         else:
             array = _check.array(value, name, "floats", "f")
-            _check.float_type(array.dtype.newbyteorder("="), name)  # what cannot be read is not written
+            _check.float_type(array.dtype.newbyteorder("="), name)  # refuses types that could not be read again
             packed[name] = _params.pack(array)
     return packed
 

@@ -104,14 +104,15 @@ class LSTM(Network):
     Arrays may be anything that NumPy can read as real numbers: lists, other types and byte orders, non-contiguous or
     read-only arrays, and whatever has ``__array__`` or ``__dlpack__``. They are converted to the network's type. That
     includes float64 into a float32 network, since NumPy makes float64 unless told otherwise. bfloat16 and float16 are
-    read exactly. Arrays of the
-    right type whose last axis is contiguous are read in place. Complex numbers, bools, strings, objects and masked
-    arrays raise TypeError; wrong shapes raise ValueError. NaN and infinity pass through as IEEE arithmetic has them.
+    read exactly. Arrays of the right type whose last axis is contiguous are read in place. Complex numbers, bools,
+    strings, objects and masked arrays raise TypeError; wrong shapes raise ValueError. NaN and infinity pass through as
+    IEEE arithmetic has them; denormal numbers are taken for zeros.
 
     Results do not depend, to the last bit, on the batch that a row is in, on the number of threads, or on how a
     sequence was cut into calls that pass the state on. One object may be used from many threads at once.
 
-    docs/options.md has the names of the options in PyTorch, Keras, ONNX, TensorFlow 1, oneDNN and cuDNN.
+    docs/options.md has each option's equation, picture and cost, and its names in PyTorch, Keras, ONNX, TensorFlow 1,
+    oneDNN and cuDNN.
 
     Examples
     --------

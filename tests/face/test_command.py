@@ -96,6 +96,14 @@ def test_unknown_command(capsys):
     assert "usage: python -m quadgate" in capsys.readouterr().err
 
 
+def test_help_names_the_commands(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr()
+    assert "quadgate bench" in said.out
+    assert "quadgate inspect" in said.out
+    assert not said.err
+
+
 def test_version():
     assert qg.__version__ == importlib.metadata.version("quadgate")
 

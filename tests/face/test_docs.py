@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +82,66 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_pages(page, tmp_path, monkeypatch):
-    """Each block continues the one before it. A block that cannot be run is marked: ```python no-run."""
+    """Each block continues the one before it. Blocks marked "prepared" are run by tests/io/test_coming_from.py."""
     monkeypatch.chdir(tmp_path)
     if page.name == "torch.md":
         pytest.importorskip("torch", reason="PyTorch is not installed, torch.md is not run: install torch")
     names: dict[str, object] = {}
     for number, block in enumerate(blocks(page), 1):
         exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+# Files that a page tells the reader to write, and places of other programs.
+NOT_OURS = re.compile(r"NAME|\*|\$|basic_lstm_cell")
+FOLDERS = "|".join(re.escape(f.name) for f in ROOT.iterdir() if f.is_dir() and f.name not in ("build", "dist"))
+TEXTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md")))
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=[str(page.relative_to(ROOT)) for page in TEXTS])
+def test_files_that_a_page_names_exist(page):
+    """Links to files, links to headings of files, and paths in text: those from the root, or from csrc."""
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        path, _, heading = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(), re.M)
+            assert heading in {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}, target
+    rooms = "|".join(sorted(folder.name for folder in (ROOT / "csrc").iterdir() if folder.is_dir()))
+    for path in re.findall(rf"(?<![\w/.])(?:(?:{FOLDERS}|{rooms})/[\w./*$-]+)", text):
+        if not NOT_OURS.search(path):
+            places = [ROOT / path, ROOT / "csrc" / path, ROOT / "python" / "quadgate" / path]
+            assert any(p.exists() or list(p.parent.glob(f"{p.name}.*")) for p in map(with_no_dot, places)), path
+
+
+def with_no_dot(path):
+    """Take the full stop of a sentence off a path."""
+    return path.with_name(path.name.rstrip("."))
+
+
+def test_the_reference_has_every_public_name():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    named = set(re.findall(r"^\.\. auto\w+:: quadgate\.(\w+)", pages, re.M))
+    assert set(qg.__all__) - {"__version__", "load", "save"} <= named  # load and save stand under io
+
+
+def test_pictures_are_those_that_the_program_draws():
+    drawings = runpy.run_path(str(ROOT / "docs" / "drawings.py"))
+    drawn = {f"{name}.svg": str(drawing) for name, drawing in drawings["drawings"]().items()}
+    assert drawn == {path.name: path.read_text() for path in drawings["FOLDER"].glob("*.svg")}
+    pages = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert set(drawn) == set(re.findall(r"\(_static/drawings/([\w.]+)\)", pages))
+
+
+def test_comments_begin_with_a_verb_or_a_noun():
+    """No comment, docstring or description of a parameter begins with a question's word."""
+    words = "(?:What|Where|How|Whether)\\b"
+    start = re.compile(rf"""^\s*(?:#|//) {words}|^\s*r?\"\"\"{words}|^ {{4,}}{words}""", re.M)
+    sources = [p for folder in ("python", "csrc", "tests", "bench", "examples") for p in (ROOT / folder).rglob("*")]
+    texts = {p: p.read_text() for p in sources if p.suffix in (".py", ".pyi", ".h", ".cpp", ".sh")}
+    assert len(texts) > 100
+    assert not {str(p): found.group().strip() for p, text in texts.items() if (found := start.search(text))}
 
 
 def test_there_are_blocks():

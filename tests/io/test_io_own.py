@@ -208,6 +208,13 @@ def test_inspect(tmp_path):
     assert str(bad) in done.stderr
 
 
+def test_a_model_of_the_kit_is_named_as_such(tmp_path):
+    path = tmp_path / "model.safetensors"
+    qg.train.Sequential([lstm(2, 3), qg.train.Dense(3, 1)]).save(path)
+    with pytest.raises(ValueError, match=r"model\.safetensors: it holds a whole model: quadgate\.train\.load reads it"):
+        qg.io.load(path)
+
+
 def test_packages_that_are_missing_are_named(tmp_path, run_script):
     """Without the package of a format the error names the package to install, and the rest works."""
     qg.io.save(lstm(2, 2), tmp_path / "s")

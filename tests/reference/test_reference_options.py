@@ -286,7 +286,7 @@ def test_resets_are_separate_calls(reverse, padded):
 def test_norms_along_the_way(options):
     """A sequence cut after step t: the second part's gradient of its initial state is what reaches step t from there.
 
-    What follows the cell in its own step is o * tanh(n), and nothing of it reaches an h that is kept.
+    In its own step the cell acts through o * tanh(n) alone, and nothing of that reaches an h that is kept.
     """
     case = Problem(6, steps=4, **options)
     tape, grads = case.forward()[2], case.backward()

@@ -12,7 +12,8 @@ A file's format is recognised by its content. Read are safetensors (with the pac
 TorchScript's weights (without PyTorch), .npz, pickles of NumPy arrays, Keras's .keras, .weights.h5 and .h5 (with h5py),
 and ONNX (with onnx). Nothing in a file is executed or imported, and no size is believed that its bytes do not confirm.
 
-Nothing is guessed: if a file does not say something, an error names the argument to give.
+If a file does not say something, an error names the argument to give. Only ``batch_first`` of a state dict, which no
+shape tells, is False as in PyTorch unless it is given.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def read(path: PathLike, *, unknown: str = "error") -> dict[str, Array]:
     path : str or path
         The file. Its format is that of its content, whatever its suffix says.
     unknown : "error" or "skip"
-        Whether an object in a pickle that is not on the list of harmless ones is an error, or is passed over.
+        Treatment of an object in a pickle that is not on the list of harmless ones: an error, or passed over.
 
     Returns
     -------
@@ -171,8 +172,9 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
 
     Notes
     -----
-    The generator that draws masks in training is not saved. Parameters have quadgate's own names, so that other
-    programs that read safetensors see them too; `to_torch` has PyTorch's.
+    The format is safetensors, whatever the suffix of `path`. The generator that draws masks in training is not saved.
+    Parameters have quadgate's own names, so that other programs that read safetensors see them too; `to_torch` has
+    PyTorch's.
 
     Examples
     --------

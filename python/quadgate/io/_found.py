@@ -30,16 +30,16 @@ class Found:
     kind : str
         "LSTM" or "RNN", which `build` makes; or another kind of layer ("GRU", ...), which is listed only.
     name : str
-        What `quadgate.io.load` takes as ``name``: the prefix of the arrays, the layer or the node.
+        Value of ``name`` for `quadgate.io.load`: the prefix of the arrays, the layer or the node.
     input_size, hidden_size, num_layers, directions : int
         I, H, L and D.
     options : dict
-        What the file says of the constructor's other arguments.
+        Other arguments of the constructor that the file tells.
     asks : dict
         From each argument that the file does not say, and that has no safe default, to the reason.
         `build` raises ValueError until it is given.
     notes : tuple of str
-        What a reader should know: what was added together, what is assumed, what quadgate does not do by itself.
+        Notes for the reader: arrays that were added together, assumptions, parts that quadgate does not do by itself.
     problem : str or None
         Why `build` cannot make this network.
     source : str

@@ -76,7 +76,7 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
         twice as many of a Bidirectional one, the forward direction first. Three arrays (I, H), (H, H) and (H,) are a
         SimpleRNN. A list of such lists is a stack of layers.
     cudnn : bool
-        Whether the arrays are a CuDNNLSTM's of Keras 2, whose bias has 8H numbers.
+        True if the arrays are a CuDNNLSTM's of Keras 2, whose bias has 8H numbers.
     **options
         Arguments of `quadgate.LSTM` or `quadgate.RNN`: ``merge``, ``reverse`` for ``go_backwards``, ``activations``
         (("hard_sigmoid", 1/6, 0.5) in Keras 3, ("hard_sigmoid", 0.2, 0.5) in Keras 2). ``batch_first`` is True unless

@@ -64,7 +64,7 @@ class Machine:
     persistent : callable, optional
         Returns the object of a persistent id.
     inert : callable
-        Whether a name that is not in `names` becomes an inert object instead of an error.
+        True if a name that is not in `names` becomes an inert object instead of an error.
     """
 
     def __init__(

@@ -115,6 +115,8 @@ def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -
     """Return the network that `save` wrote, None if another program wrote the file."""
     if not metadata.get("format", "").startswith("quadgate "):
         return None
+    if metadata["format"].startswith("quadgate model "):
+        raise ValueError("it holds a whole model: quadgate.train.load reads it")
     if metadata["format"] != (QUANTIZED_FORMAT if "weights" in metadata else FORMAT):
         known = f"{FORMAT!r}, and {QUANTIZED_FORMAT!r} with weights of fewer bytes"
         raise ValueError(f"it was written by a newer version, as {metadata['format']!r}; this one reads {known}")

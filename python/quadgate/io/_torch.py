@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-MAGIC = 0x1950A86A20F9469CFC6C  # what the legacy format begins with, pickled
+MAGIC = 0x1950A86A20F9469CFC6C  # first number of the legacy format, pickled
 LEGACY = b"\x8a\x0a" + MAGIC.to_bytes(10, "little")
 
 # The types of storages that hold numbers; bfloat16 is read as its upper half of float32.

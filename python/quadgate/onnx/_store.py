@@ -61,7 +61,7 @@ def _weights(net: Any, kind: str) -> list[tuple[str, Array | None]]:
     """Return W, R, B and P of the operator."""
     suffixes = ("", "_reverse")[: 2 if net.bidirectional else 1]
     params = dict(net.params)
-    for suffix in suffixes:  # where the node has a bias and the network does not
+    for suffix in suffixes:  # those of a node with a bias, for a network without
         params.setdefault(f"bias_l0{suffix}", np.zeros(params[f"weight_ih_l0{suffix}"].shape[0], net.dtype))
     rows: list[tuple[Array, ...]] = []
     for suffix in suffixes:

@@ -56,7 +56,7 @@ def fit(
     y, lengths, mask, sample_weight : arrays
         As in `Sequential.train_on_batch`, for all rows. With an iterable of batches none of them is given.
     epochs : int
-        How often to go through the data.
+        Number of times to go through the data.
     batch_size : int
         Rows of a batch. The last batch of an epoch has those that are left.
     shuffle : bool

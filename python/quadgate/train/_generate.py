@@ -67,7 +67,7 @@ def generate(
     start : array of int (S,) or (B, S)
         The symbols that are there already, at least one of each row.
     count : int
-        How many to draw for each row.
+        Number of symbols to draw for each row.
     temperature : float
         Divides the log probabilities: below 1 likely symbols become likelier. 0 takes the likeliest, the first of equal
         ones.
