@@ -1,7 +1,6 @@
 // The weight gradient of a pass of one block and layer, from its factors straight into the caller's arrays.
 //
-// The factors change roles: the panels are made of [x, h], and numbers of dg pass by. So sums lie in the order of the
-// caller's rows, and need no transposition; each is the same chain over the rows.
+// Sums lie in the order of the caller's rows, as in every gradient by rows.
 #pragma once
 
 #include "rnn/backward/context.h"
