@@ -13,10 +13,10 @@ void pack_panels(TransposeFunction<Real> transpose, const Real* weight, const Pa
   const size_t W = shape.width, V = shape.vectors();
   for (size_t p = 0; p < shape.blocks(); ++p) {
     Real* panel = panels + p * n_k * shape.line();
-    if (shape.lanes(p, V - 1) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line() * sizeof(Real));
+    if (shape.lanes(p, V - 1) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line(p) * sizeof(Real));
     for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * W, shape.line(), lanes, n_k, false);
+        transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * shape.step(p), shape.line(p), lanes, n_k, false);
   }
 }
 
@@ -77,7 +77,7 @@ void pack_bias(const Real* bias, const PanelShape& shape, Real* packed) {
   for (size_t p = 0; p < shape.blocks(); ++p)
     for (size_t v = 0; v < shape.vectors(); ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        std::memcpy(packed + (p * shape.vectors() + v) * shape.width, bias + shape.row(p, v), lanes * sizeof(Real));
+        std::memcpy(packed + p * shape.line() + v * shape.step(p), bias + shape.row(p, v), lanes * sizeof(Real));
 }
 
 template <class Real>
@@ -93,7 +93,8 @@ void pack_back_panels(TransposeFunction<Real> transpose, const Real* panels, con
         for (size_t b = 0; b < nv && shape.lanes(p, v); ++b) {
           const size_t col0 = (first + b) * W, cols = std::min(W, n_k - col0), units = shape.lanes(p, v);
           Real* to = to_group + (shape.row(p, v) * nv + b) * W;
-          transpose(panels + ((p * n_k + col0) * V + v) * W, shape.line(), to, nv * W, cols, units, false);
+          const Real* from = panels + p * n_k * shape.line() + col0 * shape.line(p) + v * shape.step(p);
+          transpose(from, shape.line(p), to, nv * W, cols, units, false);
           for (size_t u = 0; u < units && cols < W; ++u)
             std::memset(static_cast<void*>(to + u * nv * W + cols), 0, (W - cols) * sizeof(Real));
         }
@@ -107,8 +108,8 @@ void unpack_panels(TransposeFunction<Real> transpose, const Real* panels, const 
   for (size_t p = block_begin; p < block_end; ++p)
     for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        transpose(panels + ((p * n_k + first) * V + v) * shape.width, shape.line(), out + shape.row(p, v) * n_cols,
-                  n_cols, n_cols, lanes, add);
+        transpose(panels + p * n_k * shape.line() + first * shape.line(p) + v * shape.step(p), shape.line(p),
+                  out + shape.row(p, v) * n_cols, n_cols, n_cols, lanes, add);
 }
 
 #define QG_INSTANTIATE(Real)                                                                                         \

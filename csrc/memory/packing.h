@@ -26,6 +26,7 @@ inline size_t group_column(size_t group, size_t n, size_t width) {
 // The rows of a matrix in panels: `rows` for each of `gates` gates; a matrix without gates counts as one gate.
 struct PanelShape {
   size_t gates, rows, width;
+  bool narrow = false;                           // the last panel is to be narrow if it can be
   size_t total() const { return gates * rows; }  // rows of the matrix
   size_t row_blocks() const { return size_t(quadgate::row_blocks(int(gates))); }
   size_t vectors() const { return gates * row_blocks(); }  // in a line
@@ -34,6 +35,11 @@ struct PanelShape {
   // Vector v of block p: its first row in the matrix, and how many rows it has; the other lanes are zero.
   size_t row(size_t p, size_t v) const { return v / row_blocks() * rows + row_in_gate(p, v); }
   size_t lanes(size_t p, size_t v) const { return std::min(width, rows - std::min(rows, row_in_gate(p, v))); }
+  bool narrow_last() const { return narrow && gates % 2 == 0 && (rows - 1) % width < width / 2; }
+  // Elements from vector to vector in a line of panel p, and from line to line.
+  size_t step(size_t p) const { return narrow_last() && p + 1 == blocks() ? width / 2 : width; }
+  size_t line(size_t p) const { return vectors() * step(p); }
+  PanelShape wide() const { return {gates, rows, width, false}; }
 
  private:
   size_t row_in_gate(size_t p, size_t v) const { return (p * row_blocks() + v % row_blocks()) * width; }

@@ -64,8 +64,10 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
                    Real(c.zoneout_c), c.coupled,         c.type};
   const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output(), G = s.gates() * H;
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
+  // Normalisation reads products by whole vectors; gradients of dropped weights are scaled in panels, which are wide.
+  const bool narrow = !s.compact() && s.options.layer_norm == LayerNorm::none && s.options.weight_drop == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W};
+    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, narrow};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
     layers_[i].hh.n_k = R;
     layers_[i].hr.shape = {1, R, W};
@@ -243,6 +245,7 @@ void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& s
   (void)work;
   step.w_ih = layer.ih.panels;
   step.w_hh = layer.hh.panels;
+  step.narrow_last = layer.hh.shape.narrow_last();
   kernels.forward(step);
 }
 
@@ -252,6 +255,7 @@ void Weights<Real>::project(const Packed<Real>& matrix, Project<Real>& product, 
     if (!matrix.panels) return quadgate::kernels().compact.project({&product, matrix.compact, functions_, work});
   (void)work;
   product.w_ih = matrix.panels;
+  product.narrow_last = matrix.shape.narrow_last();
   kernels.project(product);
 }
 

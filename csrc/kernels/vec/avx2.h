@@ -89,5 +89,7 @@ QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
   low = {_mm256_permute2f128_pd(even, odd, 0x20)};
   high = {_mm256_permute2f128_pd(even, odd, 0x31)};
 }
+QG_INLINE VF upper_half(VF a) { return {_mm256_permute2f128_ps(a.v, a.v, 0x11)}; }
+QG_INLINE VD upper_half(VD a) { return {_mm256_permute2f128_pd(a.v, a.v, 0x11)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -92,5 +92,8 @@ QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
   low = {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b.v)};
   high = {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b.v)};
 }
+// the upper half of the lanes, moved to the lower; the rest is anything
+QG_INLINE VF upper_half(VF a) { return {_mm512_shuffle_f32x4(a.v, a.v, 0xEE)}; }
+QG_INLINE VD upper_half(VD a) { return {_mm512_shuffle_f64x2(a.v, a.v, 0xEE)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -86,5 +86,7 @@ QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
   low = {_mm_unpacklo_pd(a.v, b.v)};
   high = {_mm_unpackhi_pd(a.v, b.v)};
 }
+QG_INLINE VF upper_half(VF a) { return {_mm_movehl_ps(a.v, a.v)}; }
+QG_INLINE VD upper_half(VD a) { return {_mm_unpackhi_pd(a.v, a.v)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

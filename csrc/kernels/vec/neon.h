@@ -87,5 +87,7 @@ QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
   low = {vzip1q_f64(a.v, b.v)};
   high = {vzip2q_f64(a.v, b.v)};
 }
+QG_INLINE VF upper_half(VF a) { return {vcombine_f32(vget_high_f32(a.v), vget_high_f32(a.v))}; }
+QG_INLINE VD upper_half(VD a) { return {vdupq_laneq_f64(a.v, 1)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -137,6 +137,7 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
   const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
   const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   const size_t I = sums.input, K = sums.n_k, R = pass.n.recurrent, H = pass.n.hidden, stride = pass.n.xh_stride;
+  const PanelShape gates = layer.hh.shape.wide();
   const bool first = task.s1 == pass.order.steps();  // the first block has the last steps
   const GradientStart start = first ? GradientStart::from_zero : GradientStart::from_dw;
   if (pass.n.by_rows) {  // the factors change roles; the bias is a sum
@@ -149,7 +150,7 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
     add_product<Real>(share, pass, task.n_rows, start,
                       {block.xh + I, stride, R, block.panels, layer.hh.shape, sums.dw + I * layer.hh.shape.line(), K});
   } else {
-    add_product<Real>(share, pass, task.n_rows, start, {block.xh, stride, K, block.panels, layer.hh.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, start, {block.xh, stride, K, block.panels, gates, sums.dw, K});
   }
   if (block.m)
     add_product<Real>(share, pass, task.n_rows, start, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
@@ -270,7 +271,7 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
     const LayerParameters<Real*>& g = pass.call.gradients[id];
     const BackwardStateScratch<Real>& sums = pass.all.states[id];
     const PackedLayer<Real>& layer = pass.w.layer(id / sizes.directions, id % sizes.directions);
-    const PanelShape& shape = layer.hh.shape;
+    const PanelShape shape = layer.hh.shape.wide();
     const size_t I = sums.input, K = sums.n_k, line = shape.line();
     if (layer.hh_scale)  // dropped weights have no gradient, the others were scaled
       for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
