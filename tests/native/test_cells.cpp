@@ -45,7 +45,8 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
   const bool elman = what.options.type == CellType::elman,
              by_extra = what.zoneout_h || what.masks || what.mask_c || what.recurrent;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
-  const Matrix<Real> ih(k, {G, H, W}, I), hh(k, {G, H, W}, R);
+  const bool narrow = (rows + I + ahead) % 2;
+  const Matrix<Real> ih(k, {G, H, W, narrow}, I), hh(k, {G, H, W, narrow}, R);
   const PanelShape shape = ih.shape;
   const size_t blocks = shape.blocks(), line = shape.line();
   const auto bias = uniform<Real>(G * H);
@@ -77,7 +78,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     }
     if (ahead)
       k.project({ih.panels.data(), p_bias.data(), I, inputs.data(), pre.data() + first * blocks * line, n, blocks, 0,
-                 blocks});
+                 blocks, 4, shape.narrow_last()});
     ForwardStep<Real> step = {};
     step.w_ih = ih.panels.data();
     step.w_hh = hh.panels.data();
@@ -89,6 +90,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     step.n_rows = n;
     step.block_end = blocks / 2;
     step.use_pre = ahead;
+    step.narrow_last = shape.narrow_last();
     step.descending = true;
     step.large_tape = what.large_tape;
     step.options = what.plain ? nullptr : &what.options;

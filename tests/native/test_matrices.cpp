@@ -242,9 +242,9 @@ void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap
 
 // Panels and back, and the same weight read through the back panels.
 template <class Real>
-void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols) {
+void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols, bool narrow) {
   const size_t W = k.width;
-  const PanelShape shape = {gates, rows, W};
+  const PanelShape shape = {gates, rows, W, narrow};
   const size_t total = shape.total(), blocks = shape.blocks(), col_blocks = n_blocks(cols, W),
                groups = n_groups(cols, W);
   const auto w = uniform<Real>(total * cols);
@@ -254,7 +254,8 @@ void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols) {
   CHECK(out.copy() == w);
   double sum = 0, packed_sum = 0;  // all other elements are zero
   for (Real v : w) sum += std::fabs(v);
-  for (Real v : panels.copy()) packed_sum += std::fabs(v);
+  for (size_t p = 0; p < blocks; ++p)
+    for (size_t i = 0; i < cols * shape.line(p); ++i) packed_sum += std::fabs(panels[p * cols * shape.line() + i]);
   CHECK(std::fabs(sum - packed_sum) < 1e-3 * sum);
   const auto bias = uniform<Real>(total);
   const size_t vectors = gates > 1 ? gates : 4;  // gates side by side, or four blocks of rows
@@ -264,11 +265,13 @@ void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols) {
   pack_bias(static_cast<const Real*>(nullptr), shape, p_zeros.data());
   for (size_t p = 0; p < blocks; ++p)
     for (size_t v = 0; v < vectors; ++v)
-      for (size_t i = 0; i < W; ++i) {
-        const size_t at = (p * vectors + v) * W + i, unit = gates > 1 ? p * W + i : at;
+      for (size_t i = 0; i < shape.step(p); ++i) {
+        const size_t at = p * vectors * W + v * shape.step(p) + i, unit = gates > 1 ? p * W + i : at;
         CHECK(p_bias[at] == (unit < rows ? bias[gates > 1 ? v * rows + unit : unit] : Real(0)));
         CHECK(p_zeros[at] == 0);
       }
+  // Half of the last panel's lanes or less are filled: gates side by side in half as many vectors.
+  CHECK(shape.narrow_last() == (narrow && gates == 4 && 2 * (rows - (blocks - 1) * W) <= W));
   pack_back_panels(k.transpose, panels.data(), shape, cols, back.data());
   for (size_t g = 0, first = 0, nv; g < groups; ++g, first += nv) {
     nv = col_blocks / groups + (g < col_blocks % groups);
@@ -291,7 +294,8 @@ void test_table(const Kernels<Real>& k) {
       test_products<Real>(k, batches[i % 6], size, cols);
       test_direct_gradient<Real>(k, batches[(i + 1) % 6], size, cols);
       test_sums<Real>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
-      for (size_t gates : {1, 3, 4}) test_pack<Real>(k, gates, size, cols);
+      for (size_t gates : {1, 3, 4})
+        for (bool narrow : {false, true}) test_pack<Real>(k, gates, size, cols, narrow);
       for (size_t gap : {0, 3})
         for (bool add : {false, true}) test_transpose<Real>(k, size, cols, gap, add);
       ++i;
