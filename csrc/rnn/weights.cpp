@@ -85,7 +85,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
       p.compact.panel_bytes = compact_panel_bytes(s.options.weights, p.shape, p.n_k);
       p.compact.panels = pieces.take<char>(checked_mul(p.shape.blocks(), p.compact.panel_bytes));
       p.compact.scales = pieces.take_if<float>(scaled, p.row());
-      p.compact.offsets = pieces.take_if<int32_t>(scaled, p.row());
+      p.compact.sums = pieces.take_if<int32_t>(scaled, p.row());
       p.compact.n_k = p.n_k;
     });
     each_packed([&](Packed<Real>& p, bool biased) {
@@ -149,7 +149,7 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
       pack_bias(static_cast<const float*>(scale), to.shape, const_cast<float*>(to.compact.scales));
     }
     pack_compact(weight, type, to.shape, to.n_k, const_cast<void*>(to.compact.panels),
-                 const_cast<int32_t*>(to.compact.offsets));
+                 const_cast<int32_t*>(to.compact.sums));
     if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
   };
   const size_t H = s.hidden, G = s.gates() * H;

@@ -111,17 +111,18 @@ def test_float16_holds_its_smallest_numbers():
 
 
 def quantized_rows(x):
-    """Integers and scales of rows, and the most that the core's float32 may differ from x / scale."""
-    scale = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-30) / 127
+    """Integers of rows, 0 for 0, their scales, and the quotients that were rounded: 255 steps from least to most."""
+    scale = (np.maximum(x.max(-1, keepdims=True), 1e-30) - np.minimum(x.min(-1, keepdims=True), 0)) / 255
     return np.rint(x / scale), scale, x / scale
 
 
 def exact_int8(small, x, h, c, *, elman=False):
     """y of every step in float64 from the quantised weights, and a bound on |y - that of the core| for one step.
 
-    The judge quantises rows in float64. The core's quotient x * (127 / max) has three roundings, each at most 2^-24 of
-    127, so where the judge's is within 2e-5 of a half, the integer may be the neighbour: that counts as an error of one
-    scale times the weight. All other errors are float32's: two scales, a product, two additions for each sum.
+    The judge quantises rows in float64. The core's quotient x * (127.5 / (range / 2)) has three roundings, each at most
+    2^-24 of 255, so where the judge's is within 5e-5 of a half, the integer may be the neighbour: that counts as an
+    error of one scale times the weight. Least and most both round away from 0 only if both are halves, but for that
+    error; then the most is one less. All other errors are float32's: two scales, a product, two additions for each sum.
     """
     stored = small._snapshot.stored
     w = {name: stored[f"weight_{name}_l0"].astype(np.float64) for name in ("ih", "hh")}
@@ -130,7 +131,7 @@ def exact_int8(small, x, h, c, *, elman=False):
     size = np.abs(a)
     for name, rows in (("ih", x), ("hh", h)):
         z, t, quotient = quantized_rows(rows)
-        unclear = np.abs(np.abs(quotient - np.floor(quotient)) - 0.5) < 127 * 3 * 2.0**-24
+        unclear = np.abs(np.abs(quotient - np.floor(quotient)) - 0.5) < 255 * 3 * 2.0**-24
         part = t * s[name] * (z @ w[name].T)
         a = a + part
         size = size + np.abs(part)
