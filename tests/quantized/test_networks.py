@@ -28,6 +28,10 @@ ARGUMENTS = {
 # T, B, I, H: one row and many; around the tails of vectors, of groups of four k and of tiles; past L2.
 SHAPES = [(5, 1, 3, 5), (3, 2, 17, 16), (2, 7, 33, 40), (4, 13, 6, 33), (3, 200, 20, 17), (2, 3, 64, 65), (1, 9, 7, 31)]
 LARGE = [(3, 1, 256, 512), (2, 30, 512, 600)]
+# Hidden size of an LSTM whose floats fill half of L2: 16 bits are packed as such then, and the calling thread widens
+# them; smaller networks are packed as floats.
+L2 = qg.cpu_info()["l2"] or 1 << 20
+PACKED_H = int((L2 / 64) ** 0.5) + 1
 
 
 def network(shape, cls=qg.LSTM, **arguments):
@@ -58,9 +62,11 @@ def test_16_bits_are_those_of_the_rounded_weights(shape, kind):
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", ["small", "packed"])
 @pytest.mark.parametrize("name", SINGLE)
-def test_16_bits_with_each_option(name, kind):
-    case = single(name, 17, lengths=True, resets=True)
+def test_16_bits_with_each_option(name, size, kind):
+    hidden = 17 if size == "small" else PACKED_H * (2 if name.startswith("rnn") else 1)
+    case = single(name, hidden, lengths=True, resets=True)
     small, plain, d = model(case).quantize(kind), model(case), data(case)
     plain.load_state_dict(small.params)
     got, want = infer(case, small, d), infer(case, plain, d)
@@ -69,20 +75,25 @@ def test_16_bits_with_each_option(name, kind):
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_16_bits_in_calls_that_follow_each_other(kind):
-    """A thread keeps the floats of the network that it called last, and never takes them for another one's."""
-    plain = [qg.LSTM(9, 17, num_layers=2, bidirectional=True, rng=seed) for seed in range(2)]
+@pytest.mark.parametrize("size", [17, PACKED_H])
+def test_16_bits_in_calls_that_follow_each_other(kind, size):
+    """A thread keeps the floats of the networks that it called last, and never takes them for another one's.
+
+    Of the larger ones L2 holds two: the third gets room once the first was not called for a while.
+    """
+    plain = [qg.LSTM(size, size, rng=seed) for seed in range(3)]
     small = [net.quantize(kind) for net in plain]
     for net, other in zip(plain, small, strict=True):
         net.load_state_dict(other.params)
-    for count, k in enumerate([0, 0, 0, 1, 0, 1, 1, 1, 0, 0]):
-        x = sequence((1 + count % 3, 2 + count % 5, 9))
+    for count, k in enumerate([0, 0, 0, 1, 0, 1, 2, 2, 0] + 14 * [1, 2] + [0, 0, 0, 1, 2]):
+        x = sequence((1 + count % 3, 2 + count % 5, size))
         assert same(small[k](x), plain[k](x))
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_16_bits_in_streams_in_turn(kind):
-    plain = [qg.LSTM(9, 17, num_layers=2, rng=seed) for seed in range(2)]
+@pytest.mark.parametrize("size", [17, PACKED_H])
+def test_16_bits_in_streams_in_turn(kind, size):
+    plain = [qg.LSTM(9, size, rng=seed) for seed in range(2)]
     small = [net.quantize(kind) for net in plain]
     for net, other in zip(plain, small, strict=True):
         net.load_state_dict(other.params)
