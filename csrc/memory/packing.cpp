@@ -46,7 +46,7 @@ void pack_elements(const void* weight, const PanelShape& shape, size_t n_k, void
 }  // namespace
 
 void pack_compact(const void* weight, WeightType type, const PanelShape& shape, size_t n_k, void* panels,
-                  int32_t* offsets) {
+                  int32_t* sums) {
   const size_t W = shape.width, V = shape.vectors(), bytes = compact_panel_bytes(type, shape, n_k), group = kInt8Group;
   if (type == WeightType::float16) {
     pack_elements<uint16_t>(weight, shape, n_k, panels, bytes,
@@ -58,14 +58,14 @@ void pack_compact(const void* weight, WeightType type, const PanelShape& shape, 
     pack_elements<int8_t>(weight, shape, n_k, panels, bytes, [=](size_t k, size_t v, size_t u) {
       return ((k / group * V + v) * W + u) * group + k % group;
     });
-    std::memset(offsets, 0, shape.blocks() * shape.line() * sizeof(int32_t));
+    std::memset(sums, 0, shape.blocks() * shape.line() * sizeof(int32_t));
     for (size_t p = 0; p < shape.blocks(); ++p)
       for (size_t v = 0; v < V; ++v)
         for (size_t u = 0; u < shape.lanes(p, v); ++u) {
           const int8_t* row = static_cast<const int8_t*>(weight) + (shape.row(p, v) + u) * n_k;
           int32_t sum = 0;
           for (size_t k = 0; k < n_k; ++k) sum += row[k];
-          offsets[(p * V + v) * W + u] = -128 * sum;
+          sums[(p * V + v) * W + u] = sum;
         }
   }
 }

@@ -61,10 +61,10 @@ inline double compact_weight_size(WeightType type) { return type == WeightType::
 // Bytes of one panel of a compact type (kernels/compact_steps.h has the layouts).
 size_t compact_panel_bytes(WeightType type, const PanelShape& shape, size_t n_k);
 
-// weight (total, K) of a compact type, row-major, to panels; missing lanes become 0. Of int8 also the offsets, in
-// panels like a bias.
+// weight (total, K) of a compact type, row-major, to panels; missing lanes become 0. Of int8 also the sums of its
+// rows, in panels like a bias.
 void pack_compact(const void* weight, WeightType type, const PanelShape& shape, size_t n_k, void* panels,
-                  int32_t* offsets);
+                  int32_t* sums);
 
 // bias (total) or null (all zero) to (blocks, V, W).
 template <class Real>

@@ -19,7 +19,7 @@ ForwardSizes ForwardPass<Real>::sizes() const {
   n.taped = s_.taped();
   n.panel = w_.layer(0, 0).hh.row();
   n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
-  n.compact = s_.compact();
+  n.compact = w_.compact();
   for (size_t l = 0; l < s_.layers; ++l) n.wide = std::max(n.wide, w_.wide_elements(l, call_.batch, call_.steps));
   n.compact_k = w_.quantized_k();
   n.width = W;
