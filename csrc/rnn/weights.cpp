@@ -260,7 +260,7 @@ bool Weights<Real>::better_as_floats() const {
 template <class Real>
 void Weights<Real>::unpack(Real* const* to) const {
   auto copy = [&](const Packed<Real>& p) {
-    if (p.n_k) unpack_panels(p.panels, p.shape, p.n_k, 0, p.n_k, 0, p.shape.blocks(), false, *to++);
+    if (p.n_k) unpack_panels(kernels.transpose, p.panels, p.shape, p.n_k, 0, p.n_k, 0, p.shape.blocks(), false, *to++);
   };
   for (size_t l = 0; l < sizes.layers; ++l) {
     for (size_t d = 0; d < sizes.directions; ++d) {
