@@ -39,11 +39,18 @@ QG_INLINE void finish_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows
   }
 }
 
-// The same for cells with options, and for rows with something extra: once, not for every tile size.
-template <class Cell, class Real>
-QG_OUTLINE void finish_other_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows,
-                                  Real (*sums)[Cell::kVectors][Vec<Real>::kWidth], size_t n_rows, size_t panel,
-                                  const OutputExtra<Real>* extra) {
+// The same for cells with options, and for rows with something extra: once, not for every tile size. Compiled for size
+// in double, whose options few use.
+template <class Cell>
+QG_OUTLINE void finish_other_rows(const CellStep<float>& s, const ForwardRow<float>* rows,
+                                  float (*sums)[Cell::kVectors][Vec<float>::kWidth], size_t n_rows, size_t panel,
+                                  const OutputExtra<float>* extra) {
+  finish_rows<Cell>(s, rows, sums, n_rows, panel, s.options, extra);
+}
+template <class Cell>
+QG_OUTLINE QG_SMALL void finish_other_rows(const CellStep<double>& s, const ForwardRow<double>* rows,
+                                           double (*sums)[Cell::kVectors][Vec<double>::kWidth], size_t n_rows,
+                                           size_t panel, const OutputExtra<double>* extra) {
   finish_rows<Cell>(s, rows, sums, n_rows, panel, s.options, extra);
 }
 
@@ -168,7 +175,7 @@ QG_INLINE void forward_last_pair(const ForwardStep<Real>& s, size_t panel) {
   for (int v = 0; v < N; ++v) half[0][0][v] = load(from + line + v * W);
   auto add = [&](const Real* x, const Real* w, size_t n_k) __attribute__((always_inline)) {
     const Real *const left[1] = {x}, *narrow = w + n_k * line;
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (size_t k = 0; k < n_k; ++k, w += line, narrow += N * W) {
       multiply_line(whole, left, 0, k, w, 0);
       multiply_line(half, left, 0, k, narrow, 0);
@@ -189,7 +196,7 @@ QG_INLINE void forward_row(const ForwardStep<Real, Storage>& s, bool descending,
   const size_t whole = s.block_end - s.block_begin - narrow, pairs = whole / 2;
   auto rest = [&]() __attribute__((always_inline)) {
     const size_t last = s.block_end - 1;
-    if constexpr (kOwnType<Real, Storage> && NV % 2 == 0) {
+    if constexpr (kNarrowLast<Real, Storage, NV>) {
       if (narrow && whole % 2) return forward_last_pair<NV>(s, last - 1);
       if (narrow) return forward_narrow_tile<NV>(s, 0, 1, last);
     }
@@ -215,7 +222,7 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
     const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
     const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
     for (size_t t = 0; t < tiles.count; ++t) {
-      if constexpr (kOwnType<Real, Storage> && NV % 2 == 0)
+      if constexpr (kNarrowLast<Real, Storage, NV>)
         if (narrow && panel + 1 == all) {
           forward_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
           continue;

@@ -79,6 +79,12 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
   }
 }
 
+// True if the last panel may be narrow: of float alone, since vectors of double are short already.
+template <class Real, class Storage, int NV>
+constexpr bool kNarrowLast = false;
+template <int NV>
+constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
+
 // sums[r][v] += a[r] @ a panel of N vectors in a line, for at most kMaxRows rows: the product of narrow panels, which
 // are few, compiled once for all their uses.
 template <class Real, int N>

@@ -63,7 +63,7 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
             project_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
           });
   }
-  if constexpr (kOwnType<Real, Storage> && NV % 2 == 0)
+  if constexpr (kNarrowLast<Real, Storage, NV>)
     for (size_t t = 0; narrow && t < tiles.count; ++t) project_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
 }
 

@@ -67,8 +67,10 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
                    Real(c.zoneout_c), c.coupled,         c.type};
   const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output(), G = s.gates() * H;
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
-  // Normalisation reads products by whole vectors; gradients of dropped weights are scaled in panels, which are wide.
-  const bool narrow = !s.compact() && s.options.layer_norm == LayerNorm::none && s.options.weight_drop == 0;
+  // Kernels of double have no narrow panels. Normalisation reads products by whole vectors; gradients of dropped
+  // weights are scaled in panels, which are wide.
+  const bool narrow = std::is_same_v<Real, float> && !s.compact() && s.options.layer_norm == LayerNorm::none &&
+                      s.options.weight_drop == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, narrow};
     layers_[i].ih.n_k = s.input_of(i / s.directions);

@@ -31,7 +31,7 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   const auto bias = uniform<Real>(4 * hidden);
   std::vector<Real> p_ih(blocks * input * 4 * W), p_hh(blocks * hidden * 4 * W), p_bias(blocks * 4 * W),
       pre(rows * blocks * 4 * W);
-  const PanelShape shape = {4, hidden, W, narrow};
+  const PanelShape shape = {4, hidden, W, narrow && sizeof(Real) == 4};
   pack_panels(k.transpose, w_ih.data(), shape, input, p_ih.data());
   pack_panels(k.transpose, w_hh.data(), shape, hidden, p_hh.data());
   pack_bias(bias.data(), shape, p_bias.data());

@@ -10,12 +10,6 @@
 namespace quadgate {
 namespace QG_ISA {
 
-// True for weights that are stored in the arithmetic type.
-template <class Real, class Storage>
-constexpr bool kOwnType = false;
-template <class Real>
-constexpr bool kOwnType<Real, Real> = true;
-
 // Vector v of a line.
 template <class Real>
 QG_INLINE Vec<Real> load_widened(const Real* line, int v) {
