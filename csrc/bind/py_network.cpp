@@ -165,6 +165,8 @@ py::object train(Network& net, py::handle x, py::handle state, py::handle length
 
 py::object successor(Network& net, py::handle list) { return Object<Network>::make(net.successor(list)); }
 
+py::object unpack(Network& net, py::handle list) { return owned(PyBool_FromLong(net.unpack(list))); }
+
 py::object network_id(const Network& net) { return number(net.family().id); }
 py::object network_nbytes(const Network& net) { return number(net.nbytes()); }
 
@@ -300,6 +302,31 @@ Network Network::successor(py::handle list) const {
   return is_double() ? packed<double>(list) : packed<float>(list);
 }
 
+bool Network::unpack(py::handle list) const {
+  const Sizes& s = sizes();
+  if (!s.compact() || weights<float>()->compact()) return false;
+  if (list.is_none()) return true;
+  if (!PyList_CheckExact(list.ptr())) throw py::type_error("arrays must be a list");
+  std::vector<float*> to;
+  std::vector<LayerParameters<int>> layers(s.states());
+  std::vector<HighwayParameters<int>> highways(s.layers);
+  std::unordered_set<const int*> matrices;
+  for (const auto& l : layers) matrices.insert({&l.weight_ih, &l.weight_hh, &l.weight_hr});
+  for (const auto& h : highways) matrices.insert(&h.weight);
+  const size_t given = size_t(PyList_GET_SIZE(list.ptr()));
+  each_parameter<int>(s, layers.data(), highways.data(), [&](const int& slot, size_t rows, size_t cols, int) {
+    if (!matrices.count(&slot)) return;
+    const View<float> v(to.size() < given ? py::handle(PyList_GET_ITEM(list.ptr(), Py_ssize_t(to.size())))
+                                          : py::handle(Py_None));
+    if (!v || !v.contiguous() || !v.writable() || !v.has_shape(rows, cols))
+      throw py::value_error("arrays must be writable, C-contiguous, of float32 and the matrices' shapes");
+    to.push_back(v.data());
+  });
+  if (to.size() != given) throw py::value_error("wrong number of arrays");
+  weights<float>()->unpack(to.data());
+  return true;
+}
+
 size_t Network::nbytes() const {
   return is_double() ? weights<double>()->used_bytes() : weights<float>()->used_bytes();
 }
@@ -310,9 +337,13 @@ const Network& network_of(py::handle object) {
 }
 
 void register_network(py::module_& m) {
-  static PyMethodDef methods[] = {Method<&successor>::entry("successor"), Method<&infer>::entry("forward"),
-                                  Method<&train>::entry("forward_tape"),  Method<&backward>::entry("backward"),
-                                  Method<&make_tape>::entry("make_tape"), {}};
+  static PyMethodDef methods[] = {Method<&successor>::entry("successor"),
+                                  Method<&infer>::entry("forward"),
+                                  Method<&unpack>::entry("unpack"),
+                                  Method<&train>::entry("forward_tape"),
+                                  Method<&backward>::entry("backward"),
+                                  Method<&make_tape>::entry("make_tape"),
+                                  {}};
   static PyGetSetDef properties[] = {
       property<Network, &network_id>("id"), property<Network, &network_nbytes>("nbytes"), {}};
   Object<Network>::define(m, "quadgate._core.Network", &create, methods, properties);

@@ -51,6 +51,10 @@ class Network {
   // rows behind each.
   Network successor(py::handle list) const;
 
+  // Copies the matrices of 16-bit weights that are packed as floats into a list of C-contiguous float32 arrays, in the
+  // order of each_parameter. False if they are packed in 16 bits; the list is not read then. None: only the answer.
+  bool unpack(py::handle list) const;
+
   // Multiply-adds of a forward pass over so many rows, times two.
   double flops(size_t rows) const { return forward_flops(sizes(), rows); }
 

@@ -68,14 +68,15 @@ QG_INLINE Vec<Real> complete_dh(Vec<Real> dh, const Real* more, const Real* dy, 
   return where_less(none, keep, none, dh);
 }
 
-// Stores one block's gradients of G gates by rows and, in whole vectors, in the order of the panels.
+// Stores one block's gradients of G gates by rows and, in whole vectors, in the order of the panels, unless dg_panel is
+// null.
 template <class Real, int G>
 QG_INLINE void store_gradients(Real* dg, Real* dg_panel, const Vec<Real> (&da)[G], size_t block, size_t hidden,
                                size_t panel_stride) {
   constexpr size_t W = Vec<Real>::kWidth, B = row_blocks(G);
   for (size_t v = 0; v < size_t(G); ++v) {
     store_upto(dg + v * hidden + block * W, da[v], lanes_of<Real>(block, hidden));
-    store(dg_panel + block / B * panel_stride + (v * B + block % B) * W, da[v]);
+    if (dg_panel) store(dg_panel + block / B * panel_stride + (v * B + block % B) * W, da[v]);
   }
 }
 

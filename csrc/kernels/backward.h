@@ -10,9 +10,15 @@ namespace QG_ISA {
 namespace {
 
 // For cells with options, and for rows with something extra. Takes the sums in memory: given a vector in a register,
-// gcc 12 leaves out the vzeroupper on return, and the next SSE instruction of the caller stalls.
-template <class Cell, class Real>
-QG_OUTLINE void finish_other_backward(const BackwardStep<Real>& s, size_t r, const Real* sums, size_t block) {
+// gcc 12 leaves out the vzeroupper on return, and the next SSE instruction of the caller stalls. Compiled for size in
+// double, whose options few use.
+template <class Cell>
+QG_OUTLINE void finish_other_backward(const BackwardStep<float>& s, size_t r, const float* sums, size_t block) {
+  Cell::backward_row(s, s.rows[r], load(sums), block, s.options, s.extra ? s.extra + r : nullptr);
+}
+template <class Cell>
+QG_OUTLINE QG_SMALL void finish_other_backward(const BackwardStep<double>& s, size_t r, const double* sums,
+                                               size_t block) {
   Cell::backward_row(s, s.rows[r], load(sums), block, s.options, s.extra ? s.extra + r : nullptr);
 }
 

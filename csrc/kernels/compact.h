@@ -24,11 +24,13 @@ struct CompactPieces {
 struct CompactRows {
   const void** rows;
   float* scales;
+  int32_t* zeros;
   unsigned char* bytes;
   size_t stride;
   QG_INLINE CompactRows(CompactPieces& pieces, const CompactFunctions& f, size_t n_rows, size_t n_k)
       : rows(pieces.take<const void*>(n_rows)),
         scales(pieces.take<float>(n_rows)),
+        zeros(pieces.take<int32_t>(n_rows)),
         bytes(nullptr),
         stride(compact_row_bytes(n_k)) {
     if (f.quantize_row) bytes = pieces.take<unsigned char>((n_rows + kTileRows - 1) / kTileRows * kTileRows * stride);
@@ -37,14 +39,14 @@ struct CompactRows {
     rows[r] = row;
     if (!f.quantize_row) return;
     rows[r] = bytes + r * stride;
-    f.quantize_row(row, n_k, bytes + r * stride, scales + r);
+    f.quantize_row(row, n_k, bytes + r * stride, scales + r, zeros + r);
   }
 };
 
-// lines += rows [first, first + n_rows) @ n_panels panels from `panel` on.
+// lines = from + rows [first, first + n_rows) @ n_panels panels from `panel` on.
 QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, const CompactRows& rows, size_t first,
-                           size_t n_rows, size_t panel, size_t n_panels, size_t next, int n_vectors, float* lines,
-                           size_t row_stride, float* wide) {
+                           size_t n_rows, size_t panel, size_t n_panels, size_t next, int n_vectors, const float* from,
+                           size_t from_stride, float* lines, size_t row_stride, float* wide) {
   const char* panels = static_cast<const char*>(m.panels);
   const size_t line = n_vectors * size_t(VF::kWidth);
   CompactProduct s;
@@ -52,10 +54,13 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
   s.next = panels + next * m.panel_bytes;
   s.panel_bytes = m.panel_bytes;
   s.scales = m.scales ? m.scales + panel * line : nullptr;
-  s.offsets = m.offsets ? m.offsets + panel * line : nullptr;
+  s.sums = m.sums ? m.sums + panel * line : nullptr;
   s.n_k = m.n_k;
   s.rows = rows.rows + first;
   s.row_scales = rows.scales + first;
+  s.row_zeros = rows.zeros + first;
+  s.from = from;
+  s.from_stride = from_stride;
   s.lines = lines;
   s.row_stride = row_stride;
   s.n_rows = n_rows;
@@ -65,12 +70,12 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
   f.product(s);
 }
 
-// Holds the state that the products of so many rows need.
+// Holds the state that products of so many rows and columns need.
 class ProductState {
  public:
-  QG_INLINE ProductState(const CompactFunctions& f, size_t n_rows)
-      : end_(f.begin && n_rows >= kFewestTileRows ? f.end : nullptr) {
-    if (end_) f.begin();
+  QG_INLINE ProductState(const CompactFunctions& f, size_t n_rows, size_t n_k)
+      : end_(f.begin && n_rows >= kFewestTileRows && n_k >= kFewestTileK ? f.end : nullptr) {
+    if (end_) f.begin(n_rows);
   }
   QG_INLINE ~ProductState() {
     if (end_) end_();
@@ -81,10 +86,6 @@ class ProductState {
  private:
   void (*end_)();
 };
-
-QG_INLINE void copy_lines(const float* from, size_t n, float* to) {
-  for (size_t i = 0; i < n; i += VF::kWidth) store(to + i, load(from + i));
-}
 
 // The cells of n_rows rows, or of one row of n_panels panels.
 template <class Cell>
@@ -130,6 +131,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
   float* lines = pieces.take<float>((most + 1) * line);
   float* wide = pieces.take<float>(kWideK * line);
+  const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
@@ -138,12 +140,16 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
       const size_t panel = descending ? s.block_end - done - n_panels : s.block_begin + done;
       done += n_panels;
       const size_t next = done == n_blocks ? panel : descending ? panel - 1 : panel + n_panels;
-      for (size_t r = 0; r < n_rows; ++r) {
-        const float* from = s.use_pre ? s.rows[first + r].pre : s.bias;
-        copy_lines(from + panel * line, n_panels * line, lines + r * line);
+      const float* from = lines;
+      size_t from_stride = line;
+      if (s.use_pre) {
+        from = s.rows[first].pre + panel * line;
+        from_stride = pre_stride;
+      } else {
+        add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, s.bias + panel * line, 0, lines,
+                    line, wide);
       }
-      if (!s.use_pre) add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, lines, line, wide);
-      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, lines, line, wide);
+      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line, wide);
       finish_panels<Cell>(s, lines, first, n_rows, panel, n_panels);
     }
   }
@@ -151,7 +157,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
 
 void compact_forward(const CompactForward& n) {
   const ForwardStep<float>& s = *n.step;
-  const ProductState state(n.functions, s.n_rows);
+  const ProductState state(n.functions, s.n_rows, n.ih.n_k > n.hh.n_k ? n.ih.n_k : n.hh.n_k);
   with_cell<float>(
       s.options, [&](auto cell) __attribute__((always_inline)) {
         bool descending = s.descending;
@@ -171,17 +177,17 @@ void compact_project(const CompactProject& n) {
   for (size_t r = 0; r < s.n_rows; ++r) x.set(n.functions, r, s.x[r], n.matrix.n_k);
   float* wide = pieces.take<float>(kWideK * line);
   const size_t at_once = s.n_rows == 1 ? 2 : 1;
-  const ProductState state(n.functions, s.n_rows);
+  const ProductState state(n.functions, s.n_rows, n.matrix.n_k);
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
     for (size_t panel = s.block_begin; panel < s.block_end;) {
       const size_t n_panels = s.block_end - panel < at_once ? 1 : at_once;
       const size_t next = panel + n_panels < s.block_end ? panel + n_panels : panel;
       float* lines = s.pre + first * row + panel * line;
-      for (size_t r = 0; r < n_rows; ++r)
-        for (size_t i = 0; i < n_panels * line; i += VF::kWidth)
-          store(lines + r * row + i, s.bias ? load(s.bias + panel * line + i) : zero<float>());
-      add_product(n.functions, n.matrix, x, first, n_rows, panel, n_panels, next, s.n_vectors, lines, row, wide);
+      for (size_t r = 0; r < n_rows && !s.bias; ++r)
+        for (size_t i = 0; i < n_panels * line; i += VF::kWidth) store(lines + r * row + i, zero<float>());
+      add_product(n.functions, n.matrix, x, first, n_rows, panel, n_panels, next, s.n_vectors,
+                  s.bias ? s.bias + panel * line : lines, s.bias ? 0 : row, lines, row, wide);
       panel += n_panels;
     }
   }

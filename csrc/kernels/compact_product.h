@@ -23,7 +23,7 @@ QG_INLINE void compact_tile(const CompactProduct& s, const Storage* w, size_t fi
   for (int r = 0; r < MR; ++r) {
     rows[r] = static_cast<const float*>(s.rows[row + r]) + first_k;
     for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = load(s.lines + (row + r) * s.row_stride + (p * NV + v) * W);
+      for (int v = 0; v < NV; ++v) a[p][r][v] = load(s.from + (row + r) * s.from_stride + (p * NV + v) * W);
   }
   multiply(a, rows, 0, 1, w, s.panel_bytes / sizeof(Storage), n_k, ahead);
   for (int r = 0; r < MR; ++r)
@@ -65,6 +65,7 @@ QG_INLINE void half_tiles(const CompactProduct& s, size_t bytes_ahead) {
   constexpr size_t W = VF::kWidth;
   const char* ahead = static_cast<const char*>(s.next);
   for (int half = 0; half < 2; ++half) {
+    const float* from = s.from + half * (NV / 2) * W;
     float* lines = s.lines + half * (NV / 2) * W;
     const auto* w = static_cast<const Storage*>(s.panels);
     VF a[MR][NV / 2];
@@ -74,7 +75,7 @@ QG_INLINE void half_tiles(const CompactProduct& s, size_t bytes_ahead) {
       const size_t row = size_t(r) < s.n_rows ? r : s.n_rows - 1;
       rows[r] = static_cast<const float*>(s.rows[row]);
       to[r] = lines + row * s.row_stride;
-      for (int v = 0; v < NV / 2; ++v) a[r][v] = load(to[r] + v * W);
+      for (int v = 0; v < NV / 2; ++v) a[r][v] = load(from + row * s.from_stride + v * W);
     }
 #pragma GCC unroll 2
     for (size_t k = 0; k < s.n_k; ++k, w += NV * W, ahead += bytes_ahead) {
@@ -108,12 +109,15 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
           constexpr int more = 2 * decltype(pairs)::value, most = more < kMaxRows ? more : kMaxRows;
           half_tiles<Storage, kMaxRows + most, NV>(s, sizeof(Storage) * line / 2);
         });
+  CompactProduct part = s;
   for (size_t k = 0; k < s.n_k; k += kWideK) {
     const size_t n = s.n_k - k < kWideK ? s.n_k - k : kWideK;
     for (size_t i = 0; i < n; ++i, w += line)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) store(s.wide + i * line + v * VF::kWidth, load_widened<float>(w, v));
-    wide_tiles<NV>(s, k, n, k + n < s.n_k ? w : s.next);
+    wide_tiles<NV>(part, k, n, k + n < s.n_k ? w : s.next);
+    part.from = s.lines;
+    part.from_stride = s.row_stride;
   }
 }
 
@@ -133,8 +137,9 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
   const unsigned char* rows[MR];
   for (int r = 0; r < MR; ++r) {
     rows[r] = static_cast<const unsigned char*>(s.rows[row + r]);
+    const Words minus_zero = set_words(-s.row_zeros[row + r]);
     for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = kUnsigned ? load_words(s.offsets + (p * NV + v) * W) : set_words(0);
+      for (int v = 0; v < NV; ++v) a[p][r][v] = times(load_words(s.sums + (p * NV + v) * W), minus_zero);
   }
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
 #pragma GCC unroll 2
@@ -160,8 +165,9 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
     const VF row_scale = set1(s.row_scales[row + r]);
     for (int p = 0; p < NP; ++p)
       for (int v = 0; v < NV; ++v) {
-        float* at = s.lines + (row + r) * s.row_stride + (p * NV + v) * W;
-        store(at, fma(number(a[p][r][v]), row_scale * load(s.scales + (p * NV + v) * W), load(at)));
+        const VF scale = row_scale * load(s.scales + (p * NV + v) * W);
+        const VF before = load(s.from + (row + r) * s.from_stride + (p * NV + v) * W);
+        store(s.lines + (row + r) * s.row_stride + (p * NV + v) * W, fma(number(a[p][r][v]), scale, before));
       }
   }
 }
@@ -185,24 +191,49 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
       s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_int8<decltype(nv)::value>(s); });
 }
 
-// z = x / t, rounded to nearest, with t the largest |x| / 127. Rows near 0 get a t that is no denormal.
-[[maybe_unused]] void quantize_row(const float* from, size_t n, unsigned char* to, float* scale) {
+// The largest of all lanes.
+QG_INLINE float largest_of(VF a) {
+  float t[VF::kWidth];
+  store(t, a);
+  for (int half = VF::kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) t[i] = t[i] < t[i + half] ? t[i + half] : t[i];
+  return t[0];
+}
+
+// z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
+// get a t that is no denormal.
+[[maybe_unused]] void quantize_row(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero_point) {
   constexpr size_t W = VF::kWidth;
-  VF least = set1(-1e-30f), finite = zero<float>();
-  for (size_t i = 0; i < n; i += W) {
-    const VF x = load_upto(from + i, lanes_of<float>(i / W, n));
-    least = min(negative_abs(x), least);
-    finite = fma(x, zero<float>(), finite);  // NaN once x is infinite or NaN
+  const size_t whole = n / W * W;
+  VF least[2] = {zero<float>(), zero<float>()}, most[2] = {set1(1e-30f), zero<float>()},
+     finite[2] = {zero<float>(), zero<float>()};
+  auto take = [&](VF x, int chain) __attribute__((always_inline)) {
+    least[chain] = min(x, least[chain]);
+    most[chain] = max(x, most[chain]);
+    finite[chain] = fma(x, zero<float>(), finite[chain]);  // NaN once x is infinite or NaN
+  };
+  size_t i = 0;
+  for (; i + W < whole; i += 2 * W) {  // in two chains, since each takes the latency of an instruction
+    take(load(from + i), 0);
+    take(load(from + i + W), 1);
   }
-  float lanes[W], largest = 0;
-  store(lanes, least);
-  for (size_t i = 0; i < W; ++i) largest = -lanes[i] > largest ? -lanes[i] : largest;
-  *scale = largest / 127 + sum_of(finite);
-  const VF inverse = set1(127 / largest);
-  for (size_t i = 0; i < n; i += W) store_bytes(to + i, load_upto(from + i, lanes_of<float>(i / W, n)) * inverse);
-  if (!kUnsigned) return;
-  for (size_t i = 0; i < n; i += 64)
-    for (size_t j = 0; j < 64; ++j) to[i + j] ^= 0x80;
+  if (i < whole) take(load(from + i), 0);
+  const VF rest = whole < n ? load_n(from + whole, int(n - whole)) : zero<float>();
+  take(rest, 1);
+  float above = largest_of(max(most[0], most[1])), below = largest_of(zero<float>() - min(least[0], least[1]));
+  float half_steps = 127.5f;
+  if (n > kFullRangeK) {
+    above = below = above < below ? below : above;
+    half_steps = 127;
+  }
+  const float half_range = above * 0.5f + below * 0.5f, inverse = half_steps / half_range;
+  *scale = half_range / half_steps + sum_of(finite[0] + finite[1]);
+  const float at = below * inverse;  // NaN in a row with infinity, whose scale is NaN
+  *zero_point = (at < 256 ? int32_t(at + 0.5f) : 0) - (kUnsigned ? 0 : 128);
+  const Words zeros = set_words(*zero_point);
+  const VF factor = set1(inverse);
+  for (i = 0; i < whole; i += W) store_bytes(to + i, load(from + i) * factor, zeros);
+  if (whole < n) store_bytes(to + whole, rest * factor, zeros);
 }
 
 constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate};

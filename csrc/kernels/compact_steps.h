@@ -4,9 +4,10 @@
 //   bfloat16   the elements of vectors 2 j and 2 j + 1 of a line alternate: [n_blocks][k][V / 2][W][2]
 //   int8       four k side by side, the last ones zero: [n_blocks][ceil(k / 4)][V][W][4]
 //
-// Int8: a row of the product is quantised, too, to 8 bits with one scale. With q the weights and z the row, integers
-// from -127 to 127, and s and t their scales, a line becomes
-//   line + (t s) float(sum over k of z q)
+// Int8: a row of the product is quantised, too, to 8 bits with one scale and one zero point. With q the weights,
+// integers from -127 to 127, z the row, integers from 0 to 255 of which z0 stands for 0, and s and t their scales, a
+// line becomes
+//   line + (t s) float(sum over k of (z - z0) q)
 // in two roundings and that of float(), which is exact below 2^24. The sum itself is exact, so that its order and the
 // instructions do not matter.
 #pragma once
@@ -19,25 +20,27 @@ namespace quadgate {
 // A matrix in panels.
 struct CompactMatrix {
   const void* panels;
-  size_t panel_bytes;      // of one panel
-  const float* scales;     // (n_blocks,V,W) of int8: of each row of the matrix
-  const int32_t* offsets;  // (n_blocks,V,W) of int8: -128 times the sum of a row's elements
+  size_t panel_bytes;   // of one panel
+  const float* scales;  // (n_blocks,V,W) of int8: of each row of the matrix
+  const int32_t* sums;  // (n_blocks,V,W) of int8: the sum of a row's elements
   size_t n_k;
 };
 
-// lines += rows @ panels.
+// lines = from + rows @ panels.
 struct CompactProduct {
   const void* panels;  // of n_panels neighbouring panels
   const void* next;    // the panel that is read next
   size_t panel_bytes;
   const float* scales;  // as in CompactMatrix, from the first panel on
-  const int32_t* offsets;
+  const int32_t* sums;
   size_t n_k;
   const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_row, which are
                             // compact_row_bytes(n_k) apart and can be read for a whole number of kTileRows rows
   const float* row_scales;  // (n_rows); of int8
-  float* lines;             // (n_rows, n_panels, V, W) in and out; rows are row_stride elements apart
-  size_t row_stride;
+  const int32_t* row_zeros;
+  const float* from;  // (n_rows, n_panels, V, W); rows are from_stride elements apart. May be `lines`
+  float* lines;       // (n_rows, n_panels, V, W) out; rows are row_stride elements apart
+  size_t from_stride, row_stride;
   size_t n_rows, n_panels;  // n_panels may be 2 only where n_rows is 1
   int n_vectors;            // V
   float* wide;              // work: kWideK lines, where n_rows is more than 1
@@ -45,22 +48,25 @@ struct CompactProduct {
 
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;
-// Rows of a tile of AMX, and those from which on a product may use it, between `begin` and `end`.
-constexpr size_t kTileRows = 16, kFewestTileRows = 12;
+// Rows of a tile of AMX, and rows and columns from which on a product may use it, between `begin` and `end`.
+constexpr size_t kTileRows = 16, kFewestTileRows = 6, kFewestTileK = 61;
+// Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
+// of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
+constexpr size_t kFullRangeK = size_t(1) << 16;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
 
 // The functions of one compact type; of some types a machine has better ones than its instruction set's.
 struct CompactFunctions {
   void (*product)(const CompactProduct&);
-  // n floats to n bytes (and more, up to compact_row_bytes(n)), and their scale, which is NaN if one is not finite.
-  // Null: rows are not quantised.
-  void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale);
+  // n floats to n bytes (and more, up to compact_row_bytes(n)), their scale, which is NaN if one is not finite, and the
+  // number in place of 0. Bytes may be signed, then both are less by 128. Null: rows are not quantised.
+  void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero);
   // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
   void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
-  // Before products of kFewestTileRows rows and more, and after them: between these calls a thread holds state that is
-  // costly to save. Null where there is none.
-  void (*begin)();
+  // Before products of a group of so many rows, kFewestTileRows or more, and after them: between these calls a thread
+  // holds state that is costly to save. Null where there is none.
+  void (*begin)(size_t n_rows);
   void (*end)();
   // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
   // an estimate, for plans only.
@@ -77,11 +83,12 @@ static constexpr size_t compact_row_bytes(size_t n_k) { return compact_round_up(
 static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size_t width) {
   const size_t line = kLineVectors * width * sizeof(float), group = n_rows < kGroupRows ? n_rows : kGroupRows;
   const size_t readable = (n_rows + kTileRows - 1) / kTileRows * kTileRows;
-  return 2 * compact_round_up(n_rows * sizeof(void*)) + 2 * compact_round_up(n_rows * sizeof(float)) +
+  return 2 * compact_round_up(n_rows * sizeof(void*)) + 4 * compact_round_up(n_rows * sizeof(float)) +
          2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? kWideK : 0) * line;
 }
 
-// A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's.
+// A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's. The `pre` of
+// its rows are equally far apart.
 struct CompactForward {
   const ForwardStep<float>* step;
   CompactMatrix ih, hh;

@@ -39,12 +39,28 @@ QG_INLINE void finish_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows
   }
 }
 
-// The same for cells with options, and for rows with something extra: once, not for every tile size.
-template <class Cell, class Real>
-QG_OUTLINE void finish_other_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows,
-                                  Real (*sums)[Cell::kVectors][Vec<Real>::kWidth], size_t n_rows, size_t panel,
-                                  const OutputExtra<Real>* extra) {
+// The same for cells with options, and for rows with something extra: once, not for every tile size. Compiled for size
+// in double, whose options few use.
+template <class Cell>
+QG_OUTLINE void finish_other_rows(const CellStep<float>& s, const ForwardRow<float>* rows,
+                                  float (*sums)[Cell::kVectors][Vec<float>::kWidth], size_t n_rows, size_t panel,
+                                  const OutputExtra<float>* extra) {
   finish_rows<Cell>(s, rows, sums, n_rows, panel, s.options, extra);
+}
+template <class Cell>
+QG_OUTLINE QG_SMALL void finish_other_rows(const CellStep<double>& s, const ForwardRow<double>* rows,
+                                           double (*sums)[Cell::kVectors][Vec<double>::kWidth], size_t n_rows,
+                                           size_t panel, const OutputExtra<double>* extra) {
+  finish_rows<Cell>(s, rows, sums, n_rows, panel, s.options, extra);
+}
+
+// The plain cell, for narrow panels.
+template <class Real>
+QG_OUTLINE void finish_plain_rows(const CellStep<Real>& s, const ForwardRow<Real>* rows,
+                                  Real (*sums)[Lstm<Real>::kVectors][Vec<Real>::kWidth], size_t n_rows, size_t panel) {
+  const CellOptions<Real>* const plain = nullptr;
+  const OutputExtra<Real>* const none = nullptr;
+  finish_rows<Lstm<Real>>(s, rows, sums, n_rows, panel, plain, none);
 }
 
 // The same with the cell looked up, so that tiles need no copy for each cell.
@@ -60,28 +76,14 @@ QG_OUTLINE void finish_any_rows(const ForwardStep<Real>& s, const ForwardRow<Rea
       });
 }
 
-// MR rows of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
+// The cell of MR rows of NP neighbouring panels, from their sums.
 template <int NV, int NP, int MR, class Real, class Storage>
-QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
-                            size_t n_tiles) {
+QG_INLINE void finish_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel,
+                           Vec<Real> (&a)[NP][MR][NV]) {
   using Plain = Lstm<Real>;
   constexpr bool kPlain = NV == Plain::kVectors;  // the plain cell is compiled here, others are looked up
-  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  const size_t I = s.input_size, R = s.recurrent_size;
+  constexpr size_t W = Vec<Real>::kWidth;
   const ForwardRow<Real>* rows = s.rows + first;
-  Vec<Real> a[NP][MR][NV];
-  const Real *x[MR], *h[MR];
-  for (int r = 0; r < MR; ++r) {
-    const Real* from = s.use_pre ? rows[r].pre : s.bias;
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = load(from + ((panel + p) * NV + v) * W);
-    x[r] = rows[r].x;
-    h[r] = rows[r].h;
-  }
-  const Ahead<Real, Storage> ih = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles};
-  const Ahead<Real, Storage> hh = {s.w_hh + panel * R * line, s.w_hh + next * R * line, n_tiles};
-  if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * line, I, ih.slice(tile, I, NV));
-  multiply(a, h, 0, 1, hh.panel, R * line, R, hh.slice(tile, R, NV));
   const CellOptions<Real>* const plain = nullptr;
   const OutputExtra<Real>* const none = nullptr;
   const bool is_plain = kPlain && !s.options && !s.extra;
@@ -105,33 +107,131 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
     for (int p = 0; p < NP; ++p)
       finish_any_rows<NV>(s, rows, sums[p], MR, panel + p, s.extra ? s.extra + first : nullptr);
   } else if constexpr (kPlain && MR > 1) {
-    finish_rows<Plain>(s, rows, sums[0], MR, panel, plain, none);
+    finish_rows<Plain>(s, rows, sums[0], MR, panel, plain, none);  // inlined: a call would cost up to 5 %
   }
+}
+
+// MR rows of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
+template <int NV, int NP, int MR, class Real, class Storage>
+QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
+                            size_t n_tiles) {
+  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
+  const size_t I = s.input_size, R = s.recurrent_size;
+  Vec<Real> a[NP][MR][NV];
+  const Real *x[MR], *h[MR];
+  for (int r = 0; r < MR; ++r) {
+    const ForwardRow<Real>& row = s.rows[first + r];
+    const Real* from = s.use_pre ? row.pre : s.bias;
+    for (int p = 0; p < NP; ++p)
+      for (int v = 0; v < NV; ++v) a[p][r][v] = load(from + ((panel + p) * NV + v) * W);
+    x[r] = row.x;
+    h[r] = row.h;
+  }
+  const Ahead<Real, Storage> ih = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles};
+  const Ahead<Real, Storage> hh = {s.w_hh + panel * R * line, s.w_hh + next * R * line, n_tiles};
+  if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * line, I, ih.slice(tile, I, NV));
+  multiply(a, h, 0, 1, hh.panel, R * line, R, hh.slice(tile, R, NV));
+  finish_tile(s, first, panel, a);
+}
+
+// The same for n_rows rows of a narrow panel, with half as many vectors in a line.
+template <int NV, class Real>
+QG_OUTLINE void forward_narrow_tile(const ForwardStep<Real>& s, size_t first, int n_rows, size_t panel) {
+  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
+  constexpr int N = NV / 2;
+  const size_t I = s.input_size, R = s.recurrent_size;
+  const ForwardRow<Real>* rows = s.rows + first;
+  alignas(64) Real half[kMaxRows][N][W], sums[kMaxRows][NV][W];
+  const Real *x[kMaxRows] = {}, *h[kMaxRows] = {};
+#pragma GCC unroll 1
+  for (int r = 0; r < n_rows; ++r) {
+    const Real* from = (s.use_pre ? rows[r].pre : s.bias) + panel * line;
+    for (int v = 0; v < N; ++v) store(half[r][v], load(from + v * W));
+    x[r] = rows[r].x;
+    h[r] = rows[r].h;
+  }
+  if (!s.use_pre) narrow_product(half, x, n_rows, s.w_ih + panel * I * line, I);
+  narrow_product(half, h, n_rows, s.w_hh + panel * R * line, R);
+#pragma GCC unroll 1
+  for (int r = 0; r < n_rows; ++r)
+    for (int v = 0; v < NV; ++v) {
+      const Vec<Real> pair = load(half[r][v / 2]);
+      store(sums[r][v], v % 2 ? upper_half(pair) : pair);
+    }
+  if (NV == Lstm<Real>::kVectors && !s.options && !s.extra)
+    return finish_plain_rows<Real>(s, rows, sums, size_t(n_rows), panel);
+  finish_any_rows<NV>(s, rows, sums, size_t(n_rows), panel, s.extra ? s.extra + first : nullptr);
+}
+
+// A whole panel and the narrow one behind it, for one row: their chains run side by side.
+template <int NV, class Real>
+QG_INLINE void forward_last_pair(const ForwardStep<Real>& s, size_t panel) {
+  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
+  constexpr int N = NV / 2;
+  const ForwardRow<Real>& row = s.rows[0];
+  const Real* from = (s.use_pre ? row.pre : s.bias) + panel * line;
+  Vec<Real> a[2][1][NV], whole[1][1][NV], half[1][1][N];
+  for (int v = 0; v < NV; ++v) whole[0][0][v] = load(from + v * W);
+  for (int v = 0; v < N; ++v) half[0][0][v] = load(from + line + v * W);
+  auto add = [&](const Real* x, const Real* w, size_t n_k) __attribute__((always_inline)) {
+    const Real *const left[1] = {x}, *narrow = w + n_k * line;
+#pragma GCC unroll 2
+    for (size_t k = 0; k < n_k; ++k, w += line, narrow += N * W) {
+      multiply_line(whole, left, 0, k, w, 0);
+      multiply_line(half, left, 0, k, narrow, 0);
+    }
+  };
+  if (!s.use_pre) add(row.x, s.w_ih + panel * s.input_size * line, s.input_size);
+  add(row.h, s.w_hh + panel * s.recurrent_size * line, s.recurrent_size);
+  for (int v = 0; v < NV; ++v) {
+    a[0][0][v] = whole[0][0][v];
+    a[1][0][v] = v % 2 ? upper_half(half[0][0][v / 2]) : half[0][0][v / 2];
+  }
+  finish_tile(s, 0, panel, a);
+}
+
+// One step of one row: two panels at a time, which gives 8 chains. `narrow`: the last panel is.
+template <int NV, class Real, class Storage>
+QG_INLINE void forward_row(const ForwardStep<Real, Storage>& s, bool descending, bool narrow) {
+  const size_t whole = s.block_end - s.block_begin - narrow, pairs = whole / 2;
+  auto rest = [&]() __attribute__((always_inline)) {
+    const size_t last = s.block_end - 1;
+    if constexpr (kNarrowLast<Real, Storage, NV>) {
+      if (narrow && whole % 2) return forward_last_pair<NV>(s, last - 1);
+      if (narrow) return forward_narrow_tile<NV>(s, 0, 1, last);
+    }
+    if (whole % 2) forward_tile<NV, 1, 1>(s, 0, last, last, 0, 1);
+  };
+  if (descending) rest();
+  for (size_t i = 0; i < pairs; ++i) {
+    const size_t panel = s.block_begin + 2 * (descending ? pairs - 1 - i : i);
+    forward_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
+  }
+  if (!descending) rest();
 }
 
 // One step of all rows, for panels [block_begin, block_end).
 template <int NV, class Real, class Storage>
 QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descending) {
-  const size_t n_panels = s.block_end - s.block_begin;
-  if (s.n_rows == 1) {  // two panels at a time: 8 chains
-    const size_t pairs = n_panels / 2;
-    if (descending && n_panels % 2) forward_tile<NV, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
-    for (size_t i = 0; i < pairs; ++i) {
-      const size_t panel = s.block_begin + 2 * (descending ? pairs - 1 - i : i);
-      forward_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
-    }
-    if (!descending && n_panels % 2) forward_tile<NV, 1, 1>(s, 0, s.block_end - 1, s.block_end - 1, 0, 1);
-    return;
-  }
+  constexpr size_t W = Vec<Real>::kWidth;
+  const size_t n_panels = s.block_end - s.block_begin, all = (s.hidden_size + W - 1) / W;
+  const bool narrow = s.narrow_last && s.block_end == all;
+  if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
   const Parts tiles(s.n_rows, kMaxRows);
   for (size_t i = 0; i < n_panels; ++i) {
     const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
     const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
-    for (size_t t = 0; t < tiles.count; ++t)
+    for (size_t t = 0; t < tiles.count; ++t) {
+      if constexpr (kNarrowLast<Real, Storage, NV>)
+        if (narrow && panel + 1 == all) {
+          forward_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
+          continue;
+        }
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
             forward_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
           });
+    }
   }
 }
 

@@ -51,8 +51,16 @@ void weight_gradient(const WeightGradient<Real>& s) {
 
 template <class Real>
 void column_sums(const ColumnSums<Real>& s) {
-  constexpr size_t W = Vec<Real>::kWidth;
-  for (size_t u = s.begin; u < s.end; u += W) {
+  constexpr size_t W = Vec<Real>::kWidth, N = 4;  // chains of additions side by side
+  size_t u = s.begin;
+  for (; !s.b && u + N * W <= s.end; u += N * W) {
+    Vec<Real> sums[N];
+    for (size_t v = 0; v < N; ++v) sums[v] = load(s.out + u + v * W);
+    for (size_t r = 0; r < s.n_rows; ++r)
+      for (size_t v = 0; v < N; ++v) sums[v] = sums[v] + load(s.a[r] + u + v * W);
+    for (size_t v = 0; v < N; ++v) store(s.out + u + v * W, sums[v]);
+  }
+  for (; u < s.end; u += W) {
     const int n = int(s.end - u < W ? s.end - u : W);
     Vec<Real> sum = load_upto(s.out + u, n);
     for (size_t r = 0; r < s.n_rows; ++r) {

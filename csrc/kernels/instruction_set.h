@@ -12,6 +12,7 @@
 #include "kernels/project.h"
 #include "kernels/table.h"
 #include "kernels/train.h"
+#include "kernels/transpose.h"
 
 namespace quadgate {
 namespace QG_ISA {
@@ -43,6 +44,7 @@ constexpr Kernels<Real> functions() {
           normalised_backward<Cell, Real>,
           weight_gradient<Real>,
           column_sums<Real>,
+          transpose<Real>,
           activate_all<Real>,
           slopes<Real>,
           softmax_rows<Real>,

@@ -11,6 +11,10 @@
 // side
 //   instead: [ceil(rows / (kRowBlocks W))][k][kRowBlocks][W], so that results lie in the order of the rows. A line is
 //   what one k of one panel takes: G * row_blocks(G) vectors.
+// The last panel of a float matrix with gates may be narrow: where at most half of its lanes would be filled, a line
+// has half
+//   the vectors, and gates begin at half vectors. So do its bias and its sums of a product ahead, whose next panel
+//   begins where it would behind a whole one.
 // Packed backward weights ("back panels"): the blocks of output columns in the fewest groups of at most kGroupBlocks,
 // as
 //   even as can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of the

@@ -14,6 +14,7 @@
 // weights.
 #pragma once
 
+#include "kernels/tiles.h"
 #include "kernels/vec/vec.h"
 #include "kernels/weights/bfloat16.h"
 #include "kernels/weights/float16.h"
@@ -76,6 +77,34 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
 #pragma GCC unroll 4
     for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W) multiply_line(sums, a, a_stride, at, w, w_stride);
   }
+}
+
+// True if the last panel may be narrow: of float alone, since vectors of double are short already.
+template <class Real, class Storage, int NV>
+constexpr bool kNarrowLast = false;
+template <int NV>
+constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
+
+// sums[r][v] += a[r] @ a panel of N vectors in a line, for at most kMaxRows rows: the product of narrow panels, which
+// are few, compiled once for all their uses.
+template <class Real, int N>
+QG_OUTLINE void narrow_product(Real (*sums)[N][Vec<Real>::kWidth], const Real* const* a, int n_rows, const Real* w,
+                               size_t n_k) {
+  with_constant<kMaxRows>(
+      n_rows, [&](auto mr) __attribute__((always_inline)) {
+        constexpr int MR = decltype(mr)::value;
+        Vec<Real> s[1][MR][N];
+        const Real* rows[MR];
+        for (int r = 0; r < MR; ++r) {
+          rows[r] = a[r];
+          for (int v = 0; v < N; ++v) s[0][r][v] = load(sums[r][v]);
+        }
+        const Real* line = w;
+#pragma GCC unroll 2
+        for (size_t k = 0; k < n_k; ++k, line += N * Vec<Real>::kWidth) multiply_line(s, rows, 0, k, line, 0);
+        for (int r = 0; r < MR; ++r)
+          for (int v = 0; v < N; ++v) store(sums[r][v], s[0][r][v]);
+      });
 }
 
 // The tiles of one panel share the prefetch of the next panel evenly, so that a pass over weights that only L3 holds

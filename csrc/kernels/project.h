@@ -28,16 +28,34 @@ QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t row, size_t 
       for (int v = 0; v < NV; ++v) store(s.pre + (((row + r) * s.n_blocks + panel + p) * NV + v) * W, a[p][r][v]);
 }
 
+// The same for n_rows rows of a narrow panel, with half as many vectors in a line.
+template <int NV, class Real>
+QG_OUTLINE void project_narrow_tile(const Project<Real>& s, size_t row, int n_rows, size_t panel) {
+  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
+  constexpr int N = NV / 2;
+  const size_t I = s.input_size;
+  alignas(64) Real half[kMaxRows][N][W];
+#pragma GCC unroll 1
+  for (int r = 0; r < n_rows; ++r)
+    for (int v = 0; v < N; ++v) store(half[r][v], s.bias ? load(s.bias + panel * line + v * W) : zero<Real>());
+  narrow_product(half, s.x + row, n_rows, s.w_ih + panel * I * line, I);
+#pragma GCC unroll 1
+  for (int r = 0; r < n_rows; ++r)
+    for (int v = 0; v < N; ++v) store(s.pre + ((row + r) * s.n_blocks + panel) * line + v * W, load(half[r][v]));
+}
+
 template <int NV, class Real, class Storage>
 QG_INLINE void project_line(const Project<Real, Storage>& s) {
-  if (s.n_rows == 1) {
-    size_t panel = s.block_begin;
-    for (; panel + 1 < s.block_end; panel += 2) project_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
-    if (panel < s.block_end) project_tile<NV, 1, 1>(s, 0, panel, panel, 0, 1);
-    return;
-  }
+  const bool narrow = s.narrow_last && s.block_end == s.n_blocks;
+  const size_t whole_end = s.block_end - narrow;
   const Parts tiles(s.n_rows, kMaxRows);
-  for (size_t panel = s.block_begin; panel < s.block_end; ++panel) {
+  size_t panel = s.block_begin;
+  if (s.n_rows == 1) {
+    for (; panel + 1 < whole_end; panel += 2) project_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
+    if (panel < whole_end) project_tile<NV, 1, 1>(s, 0, panel, panel, 0, 1);
+    panel = whole_end;
+  }
+  for (; panel < whole_end; ++panel) {
     const size_t next = panel + 1 < s.block_end ? panel + 1 : panel;
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<kMaxRows>(
@@ -45,6 +63,8 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
             project_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
           });
   }
+  if constexpr (kNarrowLast<Real, Storage, NV>)
+    for (size_t t = 0; narrow && t < tiles.count; ++t) project_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
 }
 
 template <class Real, class Storage>

@@ -92,6 +92,7 @@ struct ForwardStep : CellStep<Real> {
   size_t n_rows;
   size_t block_begin, block_end;  // which blocks of hidden units to compute; all of them if n_more is not 0
   bool use_pre;
+  bool narrow_last;      // the last panel is narrow (layouts.h)
   bool descending;       // iterate the panels in reverse; callers alternate, so that panels still in cache come first
   size_t n_more = 0;     // steps that follow within the call, between which rows move on as by `advance`
   RowStrides next = {};  // for those
@@ -109,6 +110,7 @@ struct Project {
   size_t n_rows, n_blocks;
   size_t block_begin, block_end;
   int n_vectors = kLineVectors;
+  bool narrow_last = false;  // the last panel is narrow (layouts.h)
 };
 
 // h from the product with a projection: clip, zoneout, copies. Columns [begin, end) of R.
@@ -138,7 +140,7 @@ struct BackwardRow {
   const Real* c;        // (H) from the tape
   Real* dc;             // (H) in: gradient of c of this step; out: gradient of c of the previous step
   Real* dg;             // (GH) out: gradient of the pre-activations
-  Real* dg_panel;       // (G,W) out: the same in panel order, panel p at p * panel_stride; whole vectors
+  Real* dg_panel;       // (G,W) out: the same in panel order, panel p at p * panel_stride; whole vectors; may be null
 };
 
 template <class Real>

@@ -24,6 +24,9 @@ struct Kernels {
   void (*normalised_backward)(const NormBackwardStep<Real>&);
   void (*weight_gradient)(const WeightGradient<Real>&);
   void (*column_sums)(const ColumnSums<Real>&);
+  // to[c][r] = from[r][c], or += with `add`, for (rows, cols) whose rows are from_stride apart.
+  void (*transpose)(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols,
+                    bool add);
   void (*activate)(const Activation<Real>&, const Real* x, Real* y, size_t n);  // y may be x
   // dz = dy f'(z) for y = f(z); z may be y for sigmoid, tanh and relu; dz may be dy.
   void (*slopes)(const Activation<Real>&, const Real* z, const Real* y, const Real* dy, Real* dz, size_t n);

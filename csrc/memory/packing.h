@@ -26,6 +26,7 @@ inline size_t group_column(size_t group, size_t n, size_t width) {
 // The rows of a matrix in panels: `rows` for each of `gates` gates; a matrix without gates counts as one gate.
 struct PanelShape {
   size_t gates, rows, width;
+  bool narrow = false;                           // the last panel is to be narrow if it can be
   size_t total() const { return gates * rows; }  // rows of the matrix
   size_t row_blocks() const { return size_t(quadgate::row_blocks(int(gates))); }
   size_t vectors() const { return gates * row_blocks(); }  // in a line
@@ -34,16 +35,25 @@ struct PanelShape {
   // Vector v of block p: its first row in the matrix, and how many rows it has; the other lanes are zero.
   size_t row(size_t p, size_t v) const { return v / row_blocks() * rows + row_in_gate(p, v); }
   size_t lanes(size_t p, size_t v) const { return std::min(width, rows - std::min(rows, row_in_gate(p, v))); }
+  bool narrow_last() const { return narrow && gates % 2 == 0 && (rows - 1) % width < width / 2; }
+  // Elements from vector to vector in a line of panel p, and from line to line.
+  size_t step(size_t p) const { return narrow_last() && p + 1 == blocks() ? width / 2 : width; }
+  size_t line(size_t p) const { return vectors() * step(p); }
+  PanelShape wide() const { return {gates, rows, width, false}; }
 
  private:
   size_t row_in_gate(size_t p, size_t v) const { return (p * row_blocks() + v % row_blocks()) * width; }
 };
 
-// Real: the arithmetic type. Lines are of shape.vectors() vectors V.
+// Real: the arithmetic type. Lines are of shape.vectors() vectors V. `transpose` is that of the kernel table in use.
+template <class Real>
+using TransposeFunction = void (*)(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows,
+                                   size_t cols, bool add);
 
 // weight (total, K), row-major, to panels (blocks, K, V, W); missing lanes become 0.
 template <class Real>
-void pack_panels(const Real* weight, const PanelShape& shape, size_t n_k, Real* panels);
+void pack_panels(TransposeFunction<Real> transpose, const Real* weight, const PanelShape& shape, size_t n_k,
+                 Real* panels);
 
 // Bytes of an element of a compact type.
 inline double compact_weight_size(WeightType type) { return type == WeightType::int8 ? 1 : 2; }
@@ -51,10 +61,10 @@ inline double compact_weight_size(WeightType type) { return type == WeightType::
 // Bytes of one panel of a compact type (kernels/compact_steps.h has the layouts).
 size_t compact_panel_bytes(WeightType type, const PanelShape& shape, size_t n_k);
 
-// weight (total, K) of a compact type, row-major, to panels; missing lanes become 0. Of int8 also the offsets, in
-// panels like a bias.
+// weight (total, K) of a compact type, row-major, to panels; missing lanes become 0. Of int8 also the sums of its
+// rows, in panels like a bias.
 void pack_compact(const void* weight, WeightType type, const PanelShape& shape, size_t n_k, void* panels,
-                  int32_t* offsets);
+                  int32_t* sums);
 
 // bias (total) or null (all zero) to (blocks, V, W).
 template <class Real>
@@ -63,16 +73,13 @@ void pack_bias(const Real* bias, const PanelShape& shape, Real* packed);
 // panels (blocks, K, V, W) to the back panels of the same weight, for products over its rows: total * ceil(K / W) * W
 // elements.
 template <class Real>
-void pack_back_panels(const Real* panels, const PanelShape& shape, size_t n_k, Real* back);
+void pack_back_panels(TransposeFunction<Real> transpose, const Real* panels, const PanelShape& shape, size_t n_k,
+                      Real* back);
 
 // Columns [first, first + n_cols) of a packed gradient (blocks, n_k, V, W), for blocks [block_begin, block_end),
 // into `out` (total, n_cols), row-major; added to the values there when `add`.
 template <class Real>
-void unpack_panels(const Real* panels, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols,
-                   size_t block_begin, size_t block_end, bool add, Real* out);
-
-// from (rows, cols), rows from_stride apart, to (cols, rows), rows to_stride apart.
-template <class Real>
-void transpose_matrix(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols);
+void unpack_panels(TransposeFunction<Real> transpose, const Real* panels, const PanelShape& shape, size_t n_k,
+                   size_t first, size_t n_cols, size_t block_begin, size_t block_end, bool add, Real* out);
 
 }  // namespace quadgate

@@ -34,13 +34,14 @@ bool cheaper_ahead(const InputProduct& p) {
   const CoreThroughput& speed = core_throughput();
   const double l1 = double(l1_bytes()), l2 = double(l2_bytes());
   const double line = double(kLineVectors * p.kernels.width) * p.weight_size, blocks = double(p.n_blocks);
+  const double l2_in_tiles = kL2InTiles * speed.l2;
   const double I = double(p.input), H = double(p.recurrent), R = double(p.rows);
   const double each = multiply_cycles(p.kernels) / p.rate, full = each * R;  // multiply-adds of whole tiles
   // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
   // must come from beyond L2.
   auto within = [&](double width) {
     const double bytes = width * line * blocks, tiles = std::ceil(R / double(p.kernels.max_rows));
-    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / speed.l2));
+    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / l2_in_tiles));
     const double far = line / speed.beyond * share_beyond_l2(bytes);
     // Two panels and the rows.
     const bool crowded = 2 * width * line + R * width * double(p.kernels.element_size) > 0.6 * l2;

@@ -46,6 +46,7 @@ constexpr double kBarrierCycles = 1500;    // two threads wait for the end of a 
 constexpr double kPerMemberCycles = 220;   // each further thread of it: a line that goes from core to core
 constexpr double kStartCycles = 15000;     // waking a worker and waiting for its end
 constexpr double kPerThreadCycles = 1000;  // each further thread that gets a job
+constexpr double kL2InTiles = 0.58;        // of the rate of L2, what a tile of few rows gets
 constexpr double kOverlap = 0.35;          // of the shorter of multiplying and reading, the part that is not hidden
 
 // Cycles of work that is bound by multiply-adds or by reads, which run beside each other, but never quite.

@@ -1,5 +1,6 @@
 #include "parallel/this_thread.h"
 
+#include <algorithm>
 #include <new>
 
 #if !defined(_WIN32)
@@ -7,6 +8,44 @@
 #endif
 
 namespace quadgate {
+
+KeptFloats::Slot* KeptFloats::find(uint64_t network) {
+  for (Slot& slot : slots)
+    if (slot.network == network) return &slot;
+  return nullptr;
+}
+
+KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most) {
+  uint64_t* const seen = std::find(others, others + kSlots, network);
+  if (seen == others + kSlots) {
+    std::copy_backward(others, others + kSlots - 1, others + kSlots);
+    others[0] = network;
+    return nullptr;
+  }
+  // A network that was not called for as many calls as networks take turns here makes room.
+  constexpr uint64_t kPatience = 2 * kSlots;
+  constexpr size_t kHotFloats = size_t(1) << 20;
+  size_t bytes = n * sizeof(float);
+  Slot* result = nullptr;
+  for (const Slot& slot : slots) bytes += slot.floats.size() * sizeof(float);
+  for (;;) {
+    Slot* oldest = nullptr;
+    for (Slot& slot : slots) {
+      if (slot.network == 0)
+        result = &slot;
+      else if (slot.last_call + kPatience < calls && (!oldest || slot.last_call < oldest->last_call))
+        oldest = &slot;
+    }
+    if (result && bytes <= most) break;
+    if (!oldest) return nullptr;
+    bytes -= oldest->floats.size() * sizeof(float);
+    *oldest = Slot();
+  }
+  *seen = 0;
+  // Whole huge pages, which Linux clears at their first use: too long beside the calls of small networks.
+  result->floats = n * sizeof(float) < kHotFloats ? Buffer<float>(n) : Buffer<float>::hot(n);
+  return result;
+}
 
 #if defined(_WIN32)
 

@@ -22,14 +22,29 @@ struct JobPart {
   Turns* turns = nullptr;                  // of a worker
 };
 
+// Widened weights of networks with compact weights; see Weights::kept_floats.
+struct KeptFloats {
+  struct Slot {
+    uint64_t network = 0;  // 0: none
+    uint64_t last_call = 0;
+    Buffer<float> floats;
+  };
+  static constexpr int kSlots = 8;
+  Slot slots[kSlots];
+  uint64_t others[kSlots] = {};  // networks without a slot that were called last
+  uint64_t calls = 0;
+  // The slot of a network, or null.
+  Slot* find(uint64_t network);
+  // A slot for n floats of a network without one, so that all together take `most` bytes at most; null where networks
+  // that are still called would have to leave, and for a network's first call.
+  Slot* make(uint64_t network, size_t n, size_t most);
+};
+
 struct ThisThread {
   JobPart part;
   Buffer<char> scratch;       // see rnn/scratch.h
   bool scratch_used = false;  // by a call that runs
-  // Widened weights of the network of that number, and the one with compact weights that the thread called last; 0:
-  // none (rnn/weights.h).
-  Buffer<float> floats;
-  uint64_t floats_of = 0, compact_before = 0;
+  KeptFloats kept;
   bool last_ascending = false;  // the order in which the last forward layer read its panels
 };
 

@@ -64,7 +64,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   }
   std::optional<ScratchLease> memory;
   const Real* floats = nullptr;
-  if (sizes_.compact() && sizes_.options.weights != WeightType::int8) {
+  if (w.compact() && sizes_.options.weights != WeightType::int8) {
     memory.emplace();
     if (memory->of_thread()) floats = w.kept_floats(batch_, 1);
   }

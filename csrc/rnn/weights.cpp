@@ -36,6 +36,9 @@ constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
 constexpr size_t kCheapBytes = size_t(128) << 10;
 
+// Small networks of 16 bits whose padding is no matter.
+constexpr size_t kTinyBytes = size_t(64) << 10;
+
 // Parameters of a layer's normalisation.
 size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hidden); }
 
@@ -64,8 +67,12 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
                    Real(c.zoneout_c), c.coupled,         c.type};
   const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output(), G = s.gates() * H;
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
+  // Kernels of double have no narrow panels. Normalisation reads products by whole vectors; gradients of dropped
+  // weights are scaled in panels, which are wide.
+  const bool narrow = std::is_same_v<Real, float> && !s.compact() && s.options.layer_norm == LayerNorm::none &&
+                      s.options.weight_drop == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W};
+    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, narrow};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
     layers_[i].hh.n_k = R;
     layers_[i].hr.shape = {1, R, W};
@@ -75,9 +82,10 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
     highways_[l].shape = {1, O, W};
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
+  floats_ = better_as_floats();
   auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
-      if (!s.compact()) {
+      if (!compact()) {
         p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
         return;
       }
@@ -85,7 +93,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
       p.compact.panel_bytes = compact_panel_bytes(s.options.weights, p.shape, p.n_k);
       p.compact.panels = pieces.take<char>(checked_mul(p.shape.blocks(), p.compact.panel_bytes));
       p.compact.scales = pieces.take_if<float>(scaled, p.row());
-      p.compact.offsets = pieces.take_if<int32_t>(scaled, p.row());
+      p.compact.sums = pieces.take_if<int32_t>(scaled, p.row());
       p.compact.n_k = p.n_k;
     });
     each_packed([&](Packed<Real>& p, bool biased) {
@@ -112,8 +120,8 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const Real*>* param
                        const HighwayParameters<const Real*>* highways)
     : Weights(s, false) {
   const size_t H = s.hidden, G = s.gates() * H;
-  auto pack = [](const Real* weight, const Real* bias, const Packed<Real>& to) {
-    pack_panels(weight, to.shape, to.n_k, to.panels);
+  auto pack = [&](const Real* weight, const Real* bias, const Packed<Real>& to) {
+    pack_panels(kernels.transpose, weight, to.shape, to.n_k, to.panels);
     if (to.bias) pack_bias(bias, to.shape, to.bias);
   };
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -143,13 +151,20 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
   static std::atomic<uint64_t> last_id{0};
   id_ = ++last_id;
   for (const PackedLayer<Real>& p : layers_) n_floats_ += (p.ih.n_k + p.hh.n_k) * p.hh.row();
+  Buffer<char> passing;
   auto pack = [&](const void* weight, const void* scale, const void* bias, Packed<Real>& to) {
     if (type == WeightType::int8) {
       quantized_k_ = std::max(quantized_k_, to.n_k);
       pack_bias(static_cast<const float*>(scale), to.shape, const_cast<float*>(to.compact.scales));
     }
-    pack_compact(weight, type, to.shape, to.n_k, const_cast<void*>(to.compact.panels),
-                 const_cast<int32_t*>(to.compact.offsets));
+    void* panels = const_cast<void*>(to.compact.panels);
+    if (floats_) {
+      passing.resize_discard(to.shape.blocks() * compact_panel_bytes(type, to.shape, to.n_k));
+      panels = passing.data();
+    }
+    pack_compact(weight, type, to.shape, to.n_k, panels, const_cast<int32_t*>(to.compact.sums));
+    if constexpr (std::is_same_v<Real, float>)
+      if (floats_) functions_.widen(panels, to.shape.blocks() * to.n_k, int(to.shape.vectors()), to.panels);
     if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
   };
   const size_t H = s.hidden, G = s.gates() * H;
@@ -174,7 +189,7 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
 
 template <class Real>
 size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
-  if (!functions_.widen || steps < kWideSteps) return 0;
+  if (!compact() || !functions_.widen || steps < kWideSteps) return 0;
   const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
   const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
   const bool bound = rows > kernels.max_rows && steps * rows >= kManyWideRows;  // by arithmetic
@@ -202,25 +217,61 @@ void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t
 template <class Real>
 const Real* Weights<Real>::kept_floats(size_t rows, size_t steps) const {
   if constexpr (std::is_same_v<Real, float>) {
-    if (!functions_.widen || n_floats_ > most_kept(rows, steps) / sizeof(Real)) return nullptr;
+    if (!compact() || !functions_.widen) return nullptr;
+    const size_t most = most_kept(rows, steps);
+    if (n_floats_ > most / sizeof(Real)) return nullptr;
     ThisThread* thread = this_thread();
     if (!thread) return nullptr;
-    if (thread->floats_of == id_) return thread->floats.data();
-    if (std::exchange(thread->compact_before, id_) != id_)
-      return nullptr;  // networks in turn would drive out each other
-    thread->floats_of = 0;
-    thread->floats.resize_discard(n_floats_);
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      const PackedLayer<Real> to = with_floats(i / sizes.directions, i % sizes.directions, thread->floats.data());
-      widen(layers_[i].ih, 0, blocks_, to.ih.panels);
-      widen(layers_[i].hh, 0, blocks_, to.hh.panels);
+    KeptFloats& kept = thread->kept;
+    ++kept.calls;
+    KeptFloats::Slot* slot = kept.find(id_);
+    if (!slot) {
+      slot = kept.make(id_, n_floats_, most);
+      if (!slot) return nullptr;
+      for (size_t i = 0; i < layers_.size(); ++i) {
+        const PackedLayer<Real> to = with_floats(i / sizes.directions, i % sizes.directions, slot->floats.data());
+        widen(layers_[i].ih, 0, blocks_, to.ih.panels);
+        widen(layers_[i].hh, 0, blocks_, to.hh.panels);
+      }
+      slot->network = id_;
     }
-    thread->floats_of = id_;
-    return thread->floats.data();
+    slot->last_call = kept.calls;
+    return slot->floats.data();
   }
   (void)rows;
   (void)steps;
   return nullptr;
+}
+
+// True for small matrices of 16 bits: floats are read as fast as they are then, also by one row, and no product has to
+// widen them. They must not take more memory than two copies of 16 bits, of which one has no padding, but for sizes at
+// which that is no matter.
+template <class Real>
+bool Weights<Real>::better_as_floats() const {
+  const WeightType type = sizes.options.weights;
+  if (type != WeightType::float16 && type != WeightType::bfloat16) return false;
+  size_t whole = 0, padded = 0;
+  each_packed([&](const Packed<Real>& p, bool) {
+    whole += p.shape.total() * p.n_k;
+    padded += p.row() * p.n_k;
+  });
+  const size_t bytes = padded * sizeof(Real), most = type == WeightType::float16 ? l2_bytes() / 4 : kCheapBytes;
+  return bytes <= most && (bytes <= kTinyBytes || 10 * padded <= 12 * whole);
+}
+
+template <class Real>
+void Weights<Real>::unpack(Real* const* to) const {
+  auto copy = [&](const Packed<Real>& p) {
+    if (p.n_k) unpack_panels(kernels.transpose, p.panels, p.shape, p.n_k, 0, p.n_k, 0, p.shape.blocks(), false, *to++);
+  };
+  for (size_t l = 0; l < sizes.layers; ++l) {
+    for (size_t d = 0; d < sizes.directions; ++d) {
+      copy(layer(l, d).ih);
+      copy(layer(l, d).hh);
+      copy(layer(l, d).hr);
+    }
+    copy(highway(l));
+  }
 }
 
 template <class Real>
@@ -243,6 +294,7 @@ void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& s
   (void)work;
   step.w_ih = layer.ih.panels;
   step.w_hh = layer.hh.panels;
+  step.narrow_last = layer.hh.shape.narrow_last();
   kernels.forward(step);
 }
 
@@ -252,6 +304,7 @@ void Weights<Real>::project(const Packed<Real>& matrix, Project<Real>& product, 
     if (!matrix.panels) return quadgate::kernels().compact.project({&product, matrix.compact, functions_, work});
   (void)work;
   product.w_ih = matrix.panels;
+  product.narrow_last = matrix.shape.narrow_last();
   kernels.project(product);
 }
 
@@ -277,7 +330,7 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
     copy(whole.layers_[k].norm.gain_ih, const_cast<Real*>(p.norm.gain_ih), norm_size(sizes));
     scale.resize(p.hh.shape.total() * p.hh.n_k);
     for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? Real(0) : kept;
-    pack_panels(scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
+    pack_panels(kernels.transpose, scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
     for (size_t j = 0; j < p.hh.row() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
   }
 }
@@ -297,7 +350,7 @@ void Weights<Real>::need_back() const {
   each_packed([&](Packed<Real>& p, bool) {
     p.back = at;
     at += size(p);
-    pack_back_panels(p.panels, p.shape, p.n_k, p.back);
+    pack_back_panels(kernels.transpose, p.panels, p.shape, p.n_k, p.back);
   });
   back_panels_.store(made.release(), std::memory_order_release);
 }

@@ -76,22 +76,27 @@ class Weights {
   // weights' type. work: compact_work(step.n_rows) bytes; null where that is 0.
   void forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const;
   void project(const Packed<Real>& matrix, Project<Real>& product, char* work) const;
+  // True if matrices are packed in a compact type. Small ones of 16 bits are packed as floats, their only copy: as many
+  // bytes as two of 16 bits, and as fast as those of a float32 network.
+  bool compact() const { return sizes.compact() && !floats_; }
   // Bytes of a packed weight, and CompactFunctions::rate; as they are without compact weights: sizeof(Real) and 1.
-  double weight_size() const { return sizes.compact() ? compact_weight_size(sizes.options.weights) : sizeof(Real); }
+  double weight_size() const { return compact() ? compact_weight_size(sizes.options.weights) : sizeof(Real); }
   double rate(size_t rows) const {
-    if (!sizes.compact()) return 1;
+    if (!compact()) return 1;
     // Widening a line takes as long as the multiply-adds of one row or two.
     if (functions_.widen) return double(rows) / (double(rows) + (sizes.options.weights == WeightType::float16 ? 2 : 1));
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
-  // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the network that it called
+  // Row-major copies of the matrices that are packed as they are, in the order of each_parameter. to: as many pointers.
+  void unpack(Real* const* to) const;
+  // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the networks that it called
   // last; the caller has its scratch. Null where nothing is gained by them.
   const Real* kept_floats(size_t rows, size_t steps) const;
   // The layer with panels that lie there.
   PackedLayer<Real> with_floats(size_t l, size_t d, const Real* floats) const;
   size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0
   size_t compact_work(size_t n_rows) const {
-    return sizes.compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
+    return compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
   }
   // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for these steps:
   // where reading floats is no slower. 0 if not.
@@ -103,12 +108,13 @@ class Weights {
 
  private:
   Weights(const Sizes& sizes, bool dropping);
+  bool better_as_floats() const;
   size_t most_kept(size_t rows, size_t steps) const;
   template <class F>
   void each_packed(F&& f) const;
 
   CellOptions<Real> cell_options_;
-  bool plain_;
+  bool plain_, floats_ = false;
   CompactFunctions functions_ = {};
   size_t quantized_k_ = 0;
   size_t n_floats_ = 0;  // of kept_floats

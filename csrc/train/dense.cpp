@@ -161,7 +161,7 @@ struct WeightProduct {
       for (size_t k = 0; k < n_tile; ++k)
         std::copy(s.dw + k * line(), s.dw + k * line() + columns, dw + (tile + k) * n_in + first);
     else
-      transpose_matrix(s.dw, line(), dw + first * n_in + tile, n_in, n_tile, columns);
+      kernels.transpose(s.dw, line(), dw + first * n_in + tile, n_in, n_tile, columns, false);
   }
 
  private:
@@ -218,7 +218,7 @@ void Operand<Real>::pack_group(const Real* m, bool transposed, size_t k0, size_t
   const size_t first = block * width_, columns = std::min(line, n_cols_ - first);
   if (transposed) {
     if (columns < line) std::memset(static_cast<void*>(to), 0, (k1 - k0) * line * sizeof(Real));
-    transpose_matrix(m + first * n_k_ + k0, n_k_, to, line, columns, k1 - k0);
+    kernels_for<Real>().transpose(m + first * n_k_ + k0, n_k_, to, line, columns, k1 - k0, false);
     return;
   }
   for (size_t k = k0; k < k1; ++k, to += line) {

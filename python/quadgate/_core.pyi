@@ -52,6 +52,8 @@ class Network:
     def id(self) -> int: ...  # the same for all successors
     @property
     def nbytes(self) -> int: ...  # of the packed weights
+    # Fills float32 arrays if 16-bit weights are packed as float32. None: only the answer.
+    def unpack(self, matrices: list[_Array] | None, /) -> bool: ...
     def successor(self, params: list[_Array], /) -> Network: ...  # the same with other parameters
     def forward(
         self, x: object, state: object, lengths: object, out: object, resets: object, cells: bool, /

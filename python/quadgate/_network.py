@@ -277,8 +277,8 @@ class Network:
         weights : "float16", "bfloat16" or "int8"
             "float16" and "bfloat16": each weight is rounded to the nearest number of that type, to even where two are
             as near, and multiplied in float32. "int8": integers from -127 to 127 with one scale for each row of a
-            matrix; each row of x and of h is quantised the same way at each step, with a scale of its own, and
-            products are summed in integers, exactly.
+            matrix; each row of x and of h is quantised at each step to integers from 0 to 255, with a scale and a
+            zero point of its own, and products are summed in integers, exactly.
 
         Returns
         -------

@@ -171,6 +171,11 @@ class Snapshot:
         """Arrays that are kept."""
         return self._params
 
+    @property
+    def stored(self) -> Mapping[str, Array]:
+        """Arrays as pickles have them."""
+        return self._params
+
     def refuse_training(self, *_: Any) -> None:
         """Raise TypeError where the weights are for inference only."""
 

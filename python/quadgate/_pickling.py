@@ -45,7 +45,7 @@ def network_state(o: Options, snapshot: Snapshot, generator: Any, attributes: di
     state = {
         "format": QUANTIZED_FORMAT if snapshot.weight_type else FORMAT,
         "options": o.arguments(),
-        "params": {name: _params.pack(value) for name, value in snapshot.held.items()},
+        "params": {name: _params.pack(value) for name, value in snapshot.stored.items()},
         "generator": generator,
         "attributes": attributes,
     }

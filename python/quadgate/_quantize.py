@@ -36,15 +36,35 @@ MOST_COLUMNS = 1 << 17  # of a matrix of int8: 32 bits hold a sum of that many p
 
 
 class QuantizedSnapshot(Snapshot):
-    """Parameters of which the matrices are stored in a compact type."""
+    """Parameters of which the matrices are stored in a compact type.
 
-    __slots__ = ("stored",)
+    The core packs small matrices of 16 bits as float32, which are then the only copy.
+    """
+
+    __slots__ = ("_held", "_shapes")
 
     def __init__(self, core: _core.Network, stored: dict[str, Array], weight_type: str) -> None:
         super().__init__(core, {})
         self.weight_type: str = weight_type
-        self.stored = stored
+        self._shapes = {name: value.shape for name, value in stored.items()}
+        self._held = stored
+        if core.unpack(None):
+            self._held = {name: value for name, value in stored.items() if not is_matrix(name)}
         self.forward_tape = self.backward = self.refuse_training
+
+    @property
+    def stored(self) -> dict[str, Array]:
+        """All arrays as files have them."""
+        if len(self._held) == len(self._shapes):
+            return self._held
+        matrices = [np.empty(shape, np.float32) for name, shape in self._shapes.items() if is_matrix(name)]
+        self.core.unpack(matrices)
+        pieces = iter(matrices)
+        to_bits = to_float16 if self.weight_type == "float16" else to_bfloat16
+        return {
+            name: _params.freeze(to_bits(next(pieces), name)) if is_matrix(name) else self._held[name]
+            for name in self._shapes
+        }
 
     @property
     def params(self) -> _params.Params:
@@ -53,7 +73,7 @@ class QuantizedSnapshot(Snapshot):
 
     @property
     def held(self) -> Mapping[str, Array]:
-        return self.stored
+        return self._held
 
     def refuse_training(self, *_: Any) -> NoReturn:
         raise TypeError(

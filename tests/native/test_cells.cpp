@@ -28,14 +28,14 @@ struct Matrix {
   size_t cols;
   std::vector<Real> w;
   Guarded<Real> panels, back;
-  Matrix(PanelShape s, size_t n_k)
+  Matrix(const Kernels<Real>& k, PanelShape s, size_t n_k)
       : shape(s),
         cols(n_k),
         w(uniform<Real>(s.total() * n_k, 0.5)),
         panels(s.blocks() * n_k * s.line()),
         back(s.total() * n_blocks(n_k, s.width) * s.width) {
-    pack_panels(w.data(), s, n_k, panels.data());
-    pack_back_panels(panels.data(), s, n_k, back.data());
+    pack_panels(k.transpose, w.data(), s, n_k, panels.data());
+    pack_back_panels(k.transpose, panels.data(), s, n_k, back.data());
   }
 };
 
@@ -45,7 +45,8 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
   const bool elman = what.options.type == CellType::elman,
              by_extra = what.zoneout_h || what.masks || what.mask_c || what.recurrent;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
-  const Matrix<Real> ih({G, H, W}, I), hh({G, H, W}, R);
+  const bool narrow = sizeof(Real) == 4 && (rows + I + ahead) % 2;
+  const Matrix<Real> ih(k, {G, H, W, narrow}, I), hh(k, {G, H, W, narrow}, R);
   const PanelShape shape = ih.shape;
   const size_t blocks = shape.blocks(), line = shape.line();
   const auto bias = uniform<Real>(G * H);
@@ -77,7 +78,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     }
     if (ahead)
       k.project({ih.panels.data(), p_bias.data(), I, inputs.data(), pre.data() + first * blocks * line, n, blocks, 0,
-                 blocks});
+                 blocks, 4, shape.narrow_last()});
     ForwardStep<Real> step = {};
     step.w_ih = ih.panels.data();
     step.w_hh = hh.panels.data();
@@ -89,6 +90,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     step.n_rows = n;
     step.block_end = blocks / 2;
     step.use_pre = ahead;
+    step.narrow_last = shape.narrow_last();
     step.descending = true;
     step.large_tape = what.large_tape;
     step.options = what.plain ? nullptr : &what.options;
@@ -155,7 +157,7 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
   const bool elman = what.options.type == CellType::elman, keep_any = what.masks || what.mask_c;
   const bool by_extra = keep_any || what.recurrent || rows % 2;
   const size_t W = k.width, G = elman ? 1 : 4, C = elman ? 0 : H;
-  const Matrix<Real> w(what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
+  const Matrix<Real> w(k, what.projection ? PanelShape{1, R, W} : PanelShape{G, H, W}, H);
   const size_t n = w.shape.total(), blocks = PanelShape{G, H, W}.blocks(), stride = (rows + 1) * 4 * W;
   const Guarded<Real> peephole(uniform<Real>(3 * H));
   const auto dg_next = random_rows<Real>(rows, n), dh = random_rows<Real>(rows, H), dy = random_rows<Real>(rows, H),

@@ -42,19 +42,20 @@ struct Sizes {
   size_t rows, n_k, units;
 };
 
-// lines += rows @ panels, by tiles of any size, for all panels; pairs of panels where there is one row.
+// lines = start + rows @ panels, by tiles of any size, for all panels; pairs of panels where there is one row.
 template <class Pack>
 std::vector<float> run(const CompactFunctions& f, const KernelTable& table, const Sizes& n, WeightType type,
                        const std::vector<const void*>& rows, const std::vector<float>& row_scales,
-                       const std::vector<float>& scales, const std::vector<float>& start, Pack&& pack) {
+                       const std::vector<int32_t>& row_zeros, const std::vector<float>& scales,
+                       const std::vector<float>& start, Pack&& pack) {
   const PanelShape shape = {4, n.units, table.f32.width};
   const size_t line = shape.line(), bytes = compact_panel_bytes(type, shape, n.n_k);
   Guarded<char> panels(bytes * shape.blocks());
-  std::vector<int32_t> offsets(shape.blocks() * line);
+  std::vector<int32_t> sums(shape.blocks() * line);
   std::vector<float> packed_scales(shape.blocks() * line);
-  pack(shape, panels.data(), offsets.data());
+  pack(shape, panels.data(), sums.data());
   if (!scales.empty()) pack_bias(scales.data(), shape, packed_scales.data());
-  std::vector<float> lines = start;
+  std::vector<float> lines(start.size());
   Guarded<float> wide(kWideK * line);
   for (size_t p = 0; p < shape.blocks();) {
     CompactProduct s = {};
@@ -62,16 +63,19 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
     s.panels = s.next = panels.data() + p * bytes;
     s.panel_bytes = bytes;
     s.scales = packed_scales.data() + p * line;
-    s.offsets = offsets.data() + p * line;
+    s.sums = sums.data() + p * line;
     s.n_k = n.n_k;
     s.rows = const_cast<const void* const*>(rows.data());
     s.row_scales = row_scales.data();
+    s.row_zeros = row_zeros.data();
+    s.from = start.data() + p * line;
+    s.from_stride = shape.blocks() * line;
     s.lines = lines.data() + p * line;
     s.row_stride = shape.blocks() * line;
     s.n_rows = n.rows;
     s.n_vectors = int(shape.vectors());
     s.wide = wide.data();
-    if (f.begin && n.rows >= kFewestTileRows) f.begin();
+    if (f.begin && n.rows >= kFewestTileRows) f.begin(n.rows);
     f.product(s);
     if (f.end && n.rows >= kFewestTileRows) f.end();
     p += s.n_panels;
@@ -104,8 +108,8 @@ void test_16_bits(const KernelTable& table, WeightType type, const Sizes& n) {
           sum = multiply_add(x[r][k], value_of(weights[(g * n.units + u) * n.n_k + k], type), sum, fused);
       }
   for (const CompactFunctions& f : compact_functions(table, type)) {
-    const auto got = run(f, table, n, type, rows, {}, {}, start, [&](auto& s, void* panels, int32_t* offsets) {
-      pack_compact(weights.data(), type, s, n.n_k, panels, offsets);
+    const auto got = run(f, table, n, type, rows, {}, {}, {}, start, [&](auto& s, void* panels, int32_t* sums) {
+      pack_compact(weights.data(), type, s, n.n_k, panels, sums);
     });
     for (size_t r = 0; r < n.rows; ++r)
       for (size_t g = 0; g < 4; ++g)
@@ -122,32 +126,42 @@ void test_int8(const KernelTable& table, const Sizes& n) {
   const auto scales = uniform<float>(4 * n.units);
   const auto start = uniform<float>(n.rows * shape.blocks() * shape.line());
   kernel_test::Rows<float> x = kernel_test::random_rows<float>(n.rows, n.n_k);
-  for (size_t k = 0; k < n.n_k; ++k) x[0][k] = 0.5f;  // of +127 everywhere
+  std::fill_n(weights.begin(), n.n_k, int8_t(127));
+  for (size_t k = 0; k < n.n_k; ++k) {  // the largest sum that there is, and rows of one sign and of none
+    x[0][k] = 0.5f;
+    if (n.rows > 3) x[1][k] = std::fabs(x[1][k]), x[2][k] = -std::fabs(x[2][k]), x[3][k] = 0;
+  }
   for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
     const size_t row_bytes = compact_row_bytes(n.n_k);
     Guarded<unsigned char> bytes((n.rows + kTileRows - 1) / kTileRows * kTileRows * row_bytes);
     std::vector<const void*> rows;
     std::vector<float> row_scales(n.rows);
+    std::vector<int32_t> row_zeros(n.rows);
     auto want = start;
     for (size_t r = 0; r < n.rows; ++r) {
       rows.push_back(bytes.data() + r * row_bytes);
-      f.quantize_row(x[r].data(), n.n_k, bytes.data() + r * row_bytes, &row_scales[r]);
-      float largest = 0;
-      for (size_t k = 0; k < n.n_k; ++k) largest = std::max(largest, std::fabs(x[r][k]));
-      CHECK(row_scales[r] == largest / 127);
+      f.quantize_row(x[r].data(), n.n_k, bytes.data() + r * row_bytes, &row_scales[r], &row_zeros[r]);
+      float most = 1e-30f, least = 0, half = 127.5f;
+      for (size_t k = 0; k < n.n_k; ++k) most = std::max(most, x[r][k]), least = std::min(least, x[r][k]);
+      if (n.n_k > kFullRangeK) most = std::max(most, -least), least = -most, half = 127;
+      const float range = most / 2 - least / 2, inverse = half / range;
+      CHECK(row_scales[r] == range / half);
+      const int zero = int(-least * inverse + 0.5f);
+      CHECK(row_zeros[r] == zero || row_zeros[r] == zero - 128);
       for (size_t g = 0; g < 4; ++g)
         for (size_t u = 0; u < n.units; ++u) {
           const size_t row = g * n.units + u;
           int64_t sum = 0;
           for (size_t k = 0; k < n.n_k; ++k)
-            sum += int64_t(std::nearbyint(x[r][k] * (127 / largest))) * weights[row * n.n_k + k];
+            sum += std::min(int64_t(std::nearbyint(x[r][k] * inverse)), int64_t(255 - zero)) * weights[row * n.n_k + k];
+          CHECK(sum == int32_t(sum));
           float& line = want[place(shape, r, g, u)];
           line = multiply_add(float(sum), row_scales[r] * scales[row], line, fused);
         }
     }
-    const auto got = run(f, table, n, WeightType::int8, rows, row_scales, scales, start,
-                         [&](auto& s, void* panels, int32_t* offsets) {
-                           pack_compact(weights.data(), WeightType::int8, s, n.n_k, panels, offsets);
+    const auto got = run(f, table, n, WeightType::int8, rows, row_scales, row_zeros, scales, start,
+                         [&](auto& s, void* panels, int32_t* sums) {
+                           pack_compact(weights.data(), WeightType::int8, s, n.n_k, panels, sums);
                          });
     for (size_t r = 0; r < n.rows; ++r)
       for (size_t g = 0; g < 4; ++g)
@@ -165,9 +179,9 @@ void test_every_float16(const KernelTable& table) {
       std::vector<uint16_t> weights(64);
       for (uint32_t i = 0; i < 64; ++i) weights[i] = uint16_t(first + i);
       const std::vector<float> start(shape.blocks() * shape.line());
-      const auto got = run(f, table, {1, 1, 16}, WeightType::float16, {&one}, {}, {}, start,
-                           [&](auto& s, void* panels, int32_t* offsets) {
-                             pack_compact(weights.data(), WeightType::float16, s, 1, panels, offsets);
+      const auto got = run(f, table, {1, 1, 16}, WeightType::float16, {&one}, {}, {}, {}, start,
+                           [&](auto& s, void* panels, int32_t* sums) {
+                             pack_compact(weights.data(), WeightType::float16, s, 1, panels, sums);
                            });
       for (size_t i = 0; i < 64; ++i)
         CHECK(got[place(shape, 0, i / 16, i % 16)] == value_of(weights[i], WeightType::float16));
@@ -182,8 +196,8 @@ void test_tiles_are_released(const KernelTable& table) {
   const std::vector<int8_t> weights(shape.total() * n_k, 1);
   const std::vector<float> ones(shape.blocks() * shape.line(), 1);
   std::vector<char> panels(shape.blocks() * compact_panel_bytes(WeightType::int8, shape, n_k));
-  std::vector<int32_t> offsets(ones.size());
-  pack_compact(weights.data(), WeightType::int8, shape, n_k, panels.data(), offsets.data());
+  std::vector<int32_t> sums(ones.size());
+  pack_compact(weights.data(), WeightType::int8, shape, n_k, panels.data(), sums.data());
   const kernel_test::Rows<float> x = kernel_test::random_rows<float>(rows, n_k);
   std::vector<const float*> x_rows;
   for (const auto& row : x) x_rows.push_back(row.data());
@@ -196,7 +210,7 @@ void test_tiles_are_released(const KernelTable& table) {
   step.n_rows = rows;
   step.n_blocks = step.block_end = shape.blocks();
   for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
-    const CompactMatrix matrix = {panels.data(), panels.size() / shape.blocks(), ones.data(), offsets.data(), n_k};
+    const CompactMatrix matrix = {panels.data(), panels.size() / shape.blocks(), ones.data(), sums.data(), n_k};
     table.compact.project({&step, matrix, f, work.data()});
     if (!f.begin) continue;
     uint32_t low, high;
@@ -223,6 +237,8 @@ int main() {
           test_16_bits(table, WeightType::bfloat16, n);
           test_int8(table, n);
         }
+    for (size_t rows : {1, 4, 5})
+      test_int8(table, {rows, kFullRangeK, 1}), test_int8(table, {rows, kFullRangeK + 3, 1});
   }
   return check::result();
 }

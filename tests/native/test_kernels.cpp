@@ -24,15 +24,16 @@ bool close(Real got, double want, size_t n, double scale = 1) {
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 template <class Real>
-void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidden, bool ahead, bool training) {
+void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidden, bool ahead, bool training,
+                  bool narrow) {
   const size_t W = k.width, blocks = n_blocks(hidden, W);
   const auto w_ih = uniform<Real>(4 * hidden * input, 0.5), w_hh = uniform<Real>(4 * hidden * hidden, 0.5);
   const auto bias = uniform<Real>(4 * hidden);
   std::vector<Real> p_ih(blocks * input * 4 * W), p_hh(blocks * hidden * 4 * W), p_bias(blocks * 4 * W),
       pre(rows * blocks * 4 * W);
-  const PanelShape shape = {4, hidden, W};
-  pack_panels(w_ih.data(), shape, input, p_ih.data());
-  pack_panels(w_hh.data(), shape, hidden, p_hh.data());
+  const PanelShape shape = {4, hidden, W, narrow && sizeof(Real) == 4};
+  pack_panels(k.transpose, w_ih.data(), shape, input, p_ih.data());
+  pack_panels(k.transpose, w_hh.data(), shape, hidden, p_hh.data());
   pack_bias(bias.data(), shape, p_bias.data());
   std::vector<std::vector<Real>> x, h, c, y(rows, std::vector<Real>(hidden)),
       y_copy = y, c_new = y, gates(rows, std::vector<Real>(4 * hidden));
@@ -48,7 +49,9 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
     args.push_back({x[r].data(), h[r].data(), pre.data() + r * blocks * 4 * W, c[r].data(), c_new[r].data(),
                     y[r].data(), training ? y_copy[r].data() : nullptr, training ? gates[r].data() : nullptr});
   }
-  if (ahead) k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, blocks, 0, blocks});
+  if (ahead)
+    k.project({p_ih.data(), p_bias.data(), input, inputs.data(), pre.data(), rows, blocks, 0, blocks, 4,
+               shape.narrow_last()});
   // In two pieces and both orders, as threads and alternating passes over the panels do.
   ForwardStep<Real> step = {};
   step.w_ih = p_ih.data();
@@ -60,6 +63,7 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   step.n_rows = rows;
   step.block_end = blocks / 2;
   step.use_pre = ahead;
+  step.narrow_last = shape.narrow_last();
   step.descending = true;
   step.large_tape = input % 2 == 0;
   k.forward(step);
@@ -94,8 +98,8 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   const auto w = uniform<Real>(4 * hidden * hidden, 0.5), w_in = uniform<Real>(4 * hidden * cols, 0.5);
   std::vector<Real> panels(blocks * hidden * 4 * W), back(4 * hidden * blocks * W);
   const PanelShape shape = {4, hidden, W};
-  pack_panels(w.data(), shape, hidden, panels.data());
-  pack_back_panels(panels.data(), shape, hidden, back.data());
+  pack_panels(k.transpose, w.data(), shape, hidden, panels.data());
+  pack_back_panels(k.transpose, panels.data(), shape, hidden, back.data());
   std::vector<std::vector<Real>> dg_next, dh, dy, gates, c_prev, c, dc, dg(rows, std::vector<Real>(4 * hidden));
   for (size_t r = 0; r < rows; ++r) {
     dg_next.push_back(uniform<Real>(4 * hidden));
@@ -131,8 +135,8 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
 
   // The two plain products, on the same gradients.
   std::vector<Real> in_panels(blocks * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);
-  pack_panels(w_in.data(), shape, cols, in_panels.data());
-  pack_back_panels(in_panels.data(), shape, cols, in_back.data());
+  pack_panels(k.transpose, w_in.data(), shape, cols, in_panels.data());
+  pack_back_panels(k.transpose, in_panels.data(), shape, cols, in_back.data());
   auto dx = std::vector<std::vector<Real>>(rows, std::vector<Real>(cols));
   std::vector<const Real*> from;
   std::vector<Real*> to;
@@ -160,7 +164,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(dw.data(), shape, cols, 0, cols, 0, blocks, true, out.data());
+  unpack_panels(k.transpose, dw.data(), shape, cols, 0, cols, 0, blocks, true, out.data());
   for (size_t m = 0; m < 4 * hidden; ++m)
     for (size_t j = 0; j < cols; ++j) {
       double sum = 1, size = 1;
@@ -180,7 +184,7 @@ void test_table(const Kernels<Real>& k) {
   for (size_t hidden : sizes)
     for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 11, 13}) {
       const size_t input = sizes[i++ % 13];
-      test_forward<Real>(k, rows, input, hidden, i % 2, i % 3);
+      for (bool narrow : {false, true}) test_forward<Real>(k, rows, input, hidden, i % 2, i % 3, narrow);
       test_backward<Real>(k, rows, input, hidden, i % 5 == 0);
     }
 }

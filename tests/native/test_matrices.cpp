@@ -28,8 +28,8 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   const size_t blocks = shape.blocks(), line = shape.line();
   const auto w = uniform<Real>(size * cols, 0.5), bias = uniform<Real>(size);
   const Guarded<Real> panels(blocks * cols * line), back(size * n_blocks(cols, W) * W), p_bias(blocks * line);
-  pack_panels(w.data(), shape, cols, panels.data());
-  pack_back_panels(panels.data(), shape, cols, back.data());
+  pack_panels(k.transpose, w.data(), shape, cols, panels.data());
+  pack_back_panels(k.transpose, panels.data(), shape, cols, back.data());
   pack_bias(bias.data(), shape, p_bias.data());
   const auto x = random_rows<Real>(rows, cols), d = random_rows<Real>(rows, size);
   const auto inputs = pointers(x), gradients = pointers(d);
@@ -82,7 +82,7 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(dw.data(), shape, wide, before, cols, 0, blocks, true, out.data());
+  unpack_panels(k.transpose, dw.data(), shape, wide, before, cols, 0, blocks, true, out.data());
   for (size_t p = 0; p < blocks; ++p)
     for (size_t j = 0; j < wide; ++j)
       for (size_t i = 0; i < line; ++i) {
@@ -221,20 +221,41 @@ void test_sums(const Kernels<Real>& k, size_t rows, size_t begin, size_t end) {
   }
 }
 
+// Rows of exactly the promised sizes, and others farther apart, whose gaps stay as they are.
+template <class Real>
+void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap, bool add) {
+  const size_t from_stride = cols + gap, to_stride = rows + gap;
+  const auto from = uniform<Real>((rows - 1) * from_stride + cols),
+             before = uniform<Real>((cols - 1) * to_stride + rows);
+  const Guarded<Real> a(from.size()), b(before.size());
+  std::copy(from.begin(), from.end(), a.data());
+  std::copy(before.begin(), before.end(), b.data());
+  k.transpose(a.data(), from_stride, b.data(), to_stride, rows, cols, add);
+  for (size_t c = 0; c < cols; ++c)
+    for (size_t r = 0; r < to_stride && c * to_stride + r < before.size(); ++r) {
+      const Real was = before[c * to_stride + r];
+      CHECK(b[c * to_stride + r] == (r >= rows ? was
+                                     : add     ? was + from[r * from_stride + c]
+                                               : from[r * from_stride + c]));
+    }
+}
+
 // Panels and back, and the same weight read through the back panels.
 template <class Real>
-void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
-  const PanelShape shape = {gates, rows, W};
+void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols, bool narrow) {
+  const size_t W = k.width;
+  const PanelShape shape = {gates, rows, W, narrow};
   const size_t total = shape.total(), blocks = shape.blocks(), col_blocks = n_blocks(cols, W),
                groups = n_groups(cols, W);
   const auto w = uniform<Real>(total * cols);
   const Guarded<Real> panels(blocks * cols * shape.line()), back(total * col_blocks * W), out(total * cols);
-  pack_panels(w.data(), shape, cols, panels.data());
-  unpack_panels(panels.data(), shape, cols, 0, cols, 0, blocks, false, out.data());
+  pack_panels(k.transpose, w.data(), shape, cols, panels.data());
+  unpack_panels(k.transpose, panels.data(), shape, cols, 0, cols, 0, blocks, false, out.data());
   CHECK(out.copy() == w);
   double sum = 0, packed_sum = 0;  // all other elements are zero
   for (Real v : w) sum += std::fabs(v);
-  for (Real v : panels.copy()) packed_sum += std::fabs(v);
+  for (size_t p = 0; p < blocks; ++p)
+    for (size_t i = 0; i < cols * shape.line(p); ++i) packed_sum += std::fabs(panels[p * cols * shape.line() + i]);
   CHECK(std::fabs(sum - packed_sum) < 1e-3 * sum);
   const auto bias = uniform<Real>(total);
   const size_t vectors = gates > 1 ? gates : 4;  // gates side by side, or four blocks of rows
@@ -244,12 +265,14 @@ void test_pack(size_t W, size_t gates, size_t rows, size_t cols) {
   pack_bias(static_cast<const Real*>(nullptr), shape, p_zeros.data());
   for (size_t p = 0; p < blocks; ++p)
     for (size_t v = 0; v < vectors; ++v)
-      for (size_t i = 0; i < W; ++i) {
-        const size_t at = (p * vectors + v) * W + i, unit = gates > 1 ? p * W + i : at;
+      for (size_t i = 0; i < shape.step(p); ++i) {
+        const size_t at = p * vectors * W + v * shape.step(p) + i, unit = gates > 1 ? p * W + i : at;
         CHECK(p_bias[at] == (unit < rows ? bias[gates > 1 ? v * rows + unit : unit] : Real(0)));
         CHECK(p_zeros[at] == 0);
       }
-  pack_back_panels(panels.data(), shape, cols, back.data());
+  // Half of the last panel's lanes or less are filled: gates side by side in half as many vectors.
+  CHECK(shape.narrow_last() == (narrow && gates == 4 && 2 * (rows - (blocks - 1) * W) <= W));
+  pack_back_panels(k.transpose, panels.data(), shape, cols, back.data());
   for (size_t g = 0, first = 0, nv; g < groups; ++g, first += nv) {
     nv = col_blocks / groups + (g < col_blocks % groups);
     for (size_t i = 0; i < total; ++i)
@@ -271,7 +294,10 @@ void test_table(const Kernels<Real>& k) {
       test_products<Real>(k, batches[i % 6], size, cols);
       test_direct_gradient<Real>(k, batches[(i + 1) % 6], size, cols);
       test_sums<Real>(k, batches[i % 7], std::min(size, cols) - 1, std::max(size, cols));
-      for (size_t gates : {1, 3, 4}) test_pack<Real>(k.width, gates, size, cols);
+      for (size_t gates : {1, 3, 4})
+        for (bool narrow : {false, true}) test_pack<Real>(k, gates, size, cols, narrow);
+      for (size_t gap : {0, 3})
+        for (bool add : {false, true}) test_transpose<Real>(k, size, cols, gap, add);
       ++i;
     }
   for (size_t rows : {1, 2, 5})
@@ -282,6 +308,7 @@ void test_table(const Kernels<Real>& k) {
           test_projected<Real>(k, rows, R, clip, Real(0.3), false, recurrent);
           test_projected<Real>(k, rows, R, clip, 0, true, recurrent);
         }
+  for (size_t vectors : {3, 4, 5, 9}) test_sums<Real>(k, 3, 1, vectors * k.width + 2);  // several vectors side by side
   test_products<Real>(k, 200, k.width + 1, 3);  // more rows than one chunk of a back product
 }
 

@@ -16,6 +16,7 @@ NETWORKS = [
     lambda: qg.LSTM(5, 9, 2, bidirectional=True, rng=0),
     lambda: qg.LSTM(5, 9, 2, proj_size=4, peephole=True, layer_norm="cell", shortcut="highway", bias=False, rng=0),
     lambda: qg.RNN(5, 9, nonlinearity="relu", rng=0),
+    lambda: qg.LSTM(5, 300, rng=0),  # packed in 16 bits
 ]
 X = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +44,7 @@ def test_type_and_repr(kind):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("float16", 0.55), ("bfloat16", 0.55), ("int8", 0.32)])
-@pytest.mark.parametrize("sizes", [(64, 128), (256, 256), (40, 96), (512, 512)])
+@pytest.mark.parametrize("sizes", [(64, 128), (256, 256), (40, 96), (512, 512), (32, 32), (100, 72), (50, 50)])
 def test_bytes(kind, most, sizes):
     lstm = qg.LSTM(*sizes, rng=0)
     assert lstm.nbytes >= 2 * sum(value.nbytes for value in lstm.params.values())  # the arrays and the packed ones
@@ -64,6 +65,20 @@ def test_bytes_are_there_and_no_others():
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert held < 0.3 * matrices
+
+
+def test_small_networks_of_16_bits_keep_no_second_copy():
+    """Floats that calls read are their only copy of the matrices: nbytes counts it, and 16 bits are made from it."""
+    lstm = qg.LSTM(64, 64, rng=0)
+    matrices = sum(v.nbytes for k, v in lstm.params.items() if k.startswith("weight"))
+    gc.collect()
+    tracemalloc.start()
+    small = lstm.quantize("float16")
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 0.2 * matrices
+    assert matrices < small.nbytes < 1.1 * matrices
 
 
 @every_kind

@@ -28,6 +28,10 @@ ARGUMENTS = {
 # T, B, I, H: one row and many; around the tails of vectors, of groups of four k and of tiles; past L2.
 SHAPES = [(5, 1, 3, 5), (3, 2, 17, 16), (2, 7, 33, 40), (4, 13, 6, 33), (3, 200, 20, 17), (2, 3, 64, 65), (1, 9, 7, 31)]
 LARGE = [(3, 1, 256, 512), (2, 30, 512, 600)]
+# Hidden size of an LSTM whose floats fill half of L2: 16 bits are packed as such then, and the calling thread widens
+# them; smaller networks are packed as floats.
+L2 = qg.cpu_info()["l2"] or 1 << 20
+PACKED_H = int((L2 / 64) ** 0.5) + 1
 
 
 def network(shape, cls=qg.LSTM, **arguments):
@@ -58,9 +62,11 @@ def test_16_bits_are_those_of_the_rounded_weights(shape, kind):
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", ["small", "packed"])
 @pytest.mark.parametrize("name", SINGLE)
-def test_16_bits_with_each_option(name, kind):
-    case = single(name, 17, lengths=True, resets=True)
+def test_16_bits_with_each_option(name, size, kind):
+    hidden = 17 if size == "small" else PACKED_H * (2 if name.startswith("rnn") else 1)
+    case = single(name, hidden, lengths=True, resets=True)
     small, plain, d = model(case).quantize(kind), model(case), data(case)
     plain.load_state_dict(small.params)
     got, want = infer(case, small, d), infer(case, plain, d)
@@ -69,20 +75,25 @@ def test_16_bits_with_each_option(name, kind):
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_16_bits_in_calls_that_follow_each_other(kind):
-    """A thread keeps the floats of the network that it called last, and never takes them for another one's."""
-    plain = [qg.LSTM(9, 17, num_layers=2, bidirectional=True, rng=seed) for seed in range(2)]
+@pytest.mark.parametrize("size", [17, PACKED_H])
+def test_16_bits_in_calls_that_follow_each_other(kind, size):
+    """A thread keeps the floats of the networks that it called last, and never takes them for another one's.
+
+    Of the larger ones L2 holds two: the third gets room once the first was not called for a while.
+    """
+    plain = [qg.LSTM(size, size, rng=seed) for seed in range(3)]
     small = [net.quantize(kind) for net in plain]
     for net, other in zip(plain, small, strict=True):
         net.load_state_dict(other.params)
-    for count, k in enumerate([0, 0, 0, 1, 0, 1, 1, 1, 0, 0]):
-        x = sequence((1 + count % 3, 2 + count % 5, 9))
+    for count, k in enumerate([0, 0, 0, 1, 0, 1, 2, 2, 0] + 14 * [1, 2] + [0, 0, 0, 1, 2]):
+        x = sequence((1 + count % 3, 2 + count % 5, size))
         assert same(small[k](x), plain[k](x))
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_16_bits_in_streams_in_turn(kind):
-    plain = [qg.LSTM(9, 17, num_layers=2, rng=seed) for seed in range(2)]
+@pytest.mark.parametrize("size", [17, PACKED_H])
+def test_16_bits_in_streams_in_turn(kind, size):
+    plain = [qg.LSTM(9, size, rng=seed) for seed in range(2)]
     small = [net.quantize(kind) for net in plain]
     for net, other in zip(plain, small, strict=True):
         net.load_state_dict(other.params)
@@ -111,17 +122,18 @@ def test_float16_holds_its_smallest_numbers():
 
 
 def quantized_rows(x):
-    """Integers and scales of rows, and the most that the core's float32 may differ from x / scale."""
-    scale = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-30) / 127
+    """Integers of rows, 0 for 0, their scales, and the quotients that were rounded: 255 steps from least to most."""
+    scale = (np.maximum(x.max(-1, keepdims=True), 1e-30) - np.minimum(x.min(-1, keepdims=True), 0)) / 255
     return np.rint(x / scale), scale, x / scale
 
 
 def exact_int8(small, x, h, c, *, elman=False):
     """y of every step in float64 from the quantised weights, and a bound on |y - that of the core| for one step.
 
-    The judge quantises rows in float64. The core's quotient x * (127 / max) has three roundings, each at most 2^-24 of
-    127, so where the judge's is within 2e-5 of a half, the integer may be the neighbour: that counts as an error of one
-    scale times the weight. All other errors are float32's: two scales, a product, two additions for each sum.
+    The judge quantises rows in float64. The core's quotient x * (127.5 / (range / 2)) has three roundings, each at most
+    2^-24 of 255, so where the judge's is within 5e-5 of a half, the integer may be the neighbour: that counts as an
+    error of one scale times the weight. Least and most both round away from 0 only if both are halves, but for that
+    error; then the most is one less. All other errors are float32's: two scales, a product, two additions for each sum.
     """
     stored = small._snapshot.stored
     w = {name: stored[f"weight_{name}_l0"].astype(np.float64) for name in ("ih", "hh")}
@@ -130,7 +142,7 @@ def exact_int8(small, x, h, c, *, elman=False):
     size = np.abs(a)
     for name, rows in (("ih", x), ("hh", h)):
         z, t, quotient = quantized_rows(rows)
-        unclear = np.abs(np.abs(quotient - np.floor(quotient)) - 0.5) < 127 * 3 * 2.0**-24
+        unclear = np.abs(np.abs(quotient - np.floor(quotient)) - 0.5) < 255 * 3 * 2.0**-24
         part = t * s[name] * (z @ w[name].T)
         a = a + part
         size = size + np.abs(part)

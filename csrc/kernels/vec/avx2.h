@@ -79,5 +79,17 @@ QG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
   return {_mm256_blendv_pd(no.v, yes.v, _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))};
 }
 
+QG_INLINE void interleave(VF a, VF b, VF& low, VF& high) {
+  const __m256 even = _mm256_unpacklo_ps(a.v, b.v), odd = _mm256_unpackhi_ps(a.v, b.v);
+  low = {_mm256_permute2f128_ps(even, odd, 0x20)};
+  high = {_mm256_permute2f128_ps(even, odd, 0x31)};
+}
+QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
+  const __m256d even = _mm256_unpacklo_pd(a.v, b.v), odd = _mm256_unpackhi_pd(a.v, b.v);
+  low = {_mm256_permute2f128_pd(even, odd, 0x20)};
+  high = {_mm256_permute2f128_pd(even, odd, 0x31)};
+}
+QG_INLINE VF upper_half(VF a) { return {_mm256_permute2f128_ps(a.v, a.v, 0x11)}; }
+QG_INLINE VD upper_half(VD a) { return {_mm256_permute2f128_pd(a.v, a.v, 0x11)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -81,5 +81,19 @@ QG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
   return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
 
+// low = a0 b0 a1 b1 ..., and high the same of the upper halves
+QG_INLINE void interleave(VF a, VF b, VF& low, VF& high) {
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  low = {_mm512_permutex2var_ps(a.v, first, b.v)};
+  high = {_mm512_permutex2var_ps(a.v, second, b.v)};
+}
+QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
+  low = {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b.v)};
+  high = {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b.v)};
+}
+// the upper half of the lanes, moved to the lower; the rest is anything
+QG_INLINE VF upper_half(VF a) { return {_mm512_shuffle_f32x4(a.v, a.v, 0xEE)}; }
+QG_INLINE VD upper_half(VD a) { return {_mm512_shuffle_f64x2(a.v, a.v, 0xEE)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -78,5 +78,15 @@ QG_INLINE VD where_less(VD a, VD b, VD yes, VD no) {
   return {_mm_or_pd(_mm_and_pd(m, yes.v), _mm_andnot_pd(m, no.v))};
 }
 
+QG_INLINE void interleave(VF a, VF b, VF& low, VF& high) {
+  low = {_mm_unpacklo_ps(a.v, b.v)};
+  high = {_mm_unpackhi_ps(a.v, b.v)};
+}
+QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
+  low = {_mm_unpacklo_pd(a.v, b.v)};
+  high = {_mm_unpackhi_pd(a.v, b.v)};
+}
+QG_INLINE VF upper_half(VF a) { return {_mm_movehl_ps(a.v, a.v)}; }
+QG_INLINE VD upper_half(VD a) { return {_mm_unpackhi_pd(a.v, a.v)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

@@ -79,5 +79,15 @@ QG_INLINE VD numbers(const unsigned char* p, VD) {
 QG_INLINE VF where_less(VF a, VF b, VF yes, VF no) { return {vbslq_f32(vcltq_f32(a.v, b.v), yes.v, no.v)}; }
 QG_INLINE VD where_less(VD a, VD b, VD yes, VD no) { return {vbslq_f64(vcltq_f64(a.v, b.v), yes.v, no.v)}; }
 
+QG_INLINE void interleave(VF a, VF b, VF& low, VF& high) {
+  low = {vzip1q_f32(a.v, b.v)};
+  high = {vzip2q_f32(a.v, b.v)};
+}
+QG_INLINE void interleave(VD a, VD b, VD& low, VD& high) {
+  low = {vzip1q_f64(a.v, b.v)};
+  high = {vzip2q_f64(a.v, b.v)};
+}
+QG_INLINE VF upper_half(VF a) { return {vcombine_f32(vget_high_f32(a.v), vget_high_f32(a.v))}; }
+QG_INLINE VD upper_half(VD a) { return {vdupq_laneq_f64(a.v, 1)}; }
 }  // namespace QG_ISA
 }  // namespace quadgate

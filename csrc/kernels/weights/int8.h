@@ -10,31 +10,46 @@
 namespace quadgate {
 namespace QG_ISA {
 
+// The bytes of rows are unsigned, as VNNI takes them; elsewhere they are signed, and 128 less.
+#if (defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)) || (defined(QG_ISA_AVX2) && defined(__AVXVNNI__))
+constexpr bool kUnsigned = true;
+#else
+constexpr bool kUnsigned = false;
+#endif
+
+// store_bytes: a rounded to nearest, plus `zeros`, as the nearest bytes.
 #if defined(QG_ISA_AVX512)
 using Words = __m512i;
 QG_INLINE Words load_words(const void* p) { return _mm512_loadu_si512(p); }
 QG_INLINE Words set_words(int32_t a) { return _mm512_set1_epi32(a); }
 QG_INLINE VF number(Words a) { return {_mm512_cvtepi32_ps(a)}; }
-QG_INLINE void store_bytes(unsigned char* to, VF a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+QG_INLINE Words times(Words a, Words b) { return _mm512_mullo_epi32(a, b); }
+QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
+  const __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(a.v), zeros);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   kUnsigned ? _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, _mm512_setzero_si512()))
+                             : _mm512_cvtsepi32_epi8(whole));
 }
 #elif defined(QG_ISA_AVX2)
 using Words = __m256i;
 QG_INLINE Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 QG_INLINE Words set_words(int32_t a) { return _mm256_set1_epi32(a); }
 QG_INLINE VF number(Words a) { return {_mm256_cvtepi32_ps(a)}; }
-QG_INLINE void store_bytes(unsigned char* to, VF a) {
-  const __m256i whole = _mm256_cvtps_epi32(a.v);
+QG_INLINE Words times(Words a, Words b) { return _mm256_mullo_epi32(a, b); }
+QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
+  const __m256i whole = _mm256_add_epi32(_mm256_cvtps_epi32(a.v), zeros);
   const __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(pairs, pairs));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                   kUnsigned ? _mm_packus_epi16(pairs, pairs) : _mm_packs_epi16(pairs, pairs));
 }
 #elif defined(QG_ISA_NEON)
 using Words = int32x4_t;
 QG_INLINE Words load_words(const void* p) { return vreinterpretq_s32_s8(vld1q_s8(static_cast<const int8_t*>(p))); }
 QG_INLINE Words set_words(int32_t a) { return vdupq_n_s32(a); }
 QG_INLINE VF number(Words a) { return {vcvtq_f32_s32(a)}; }
-QG_INLINE void store_bytes(unsigned char* to, VF a) {
-  const int16x4_t pairs = vqmovn_s32(vcvtnq_s32_f32(a.v));
+QG_INLINE Words times(Words a, Words b) { return vmulq_s32(a, b); }
+QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
+  const int16x4_t pairs = vqmovn_s32(vaddq_s32(vcvtnq_s32_f32(a.v), zeros));
   const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
   const int32_t word = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
   __builtin_memcpy(to, &word, 4);
@@ -44,15 +59,20 @@ using Words = __m128i;
 QG_INLINE Words load_words(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 QG_INLINE Words set_words(int32_t a) { return _mm_set1_epi32(a); }
 QG_INLINE VF number(Words a) { return {_mm_cvtepi32_ps(a)}; }
-QG_INLINE void store_bytes(unsigned char* to, VF a) {
-  const __m128i pairs = _mm_packs_epi32(_mm_cvtps_epi32(a.v), _mm_setzero_si128());
+QG_INLINE Words times(Words a, Words b) {  // the even lanes, then the odd ones; SSE2 has no more
+  const __m128i even = _mm_mul_epu32(a, b), odd = _mm_mul_epu32(_mm_srli_epi64(a, 32), _mm_srli_epi64(b, 32));
+  return _mm_unpacklo_epi32(_mm_shuffle_epi32(even, _MM_SHUFFLE(0, 0, 2, 0)),
+                            _mm_shuffle_epi32(odd, _MM_SHUFFLE(0, 0, 2, 0)));
+}
+QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
+  const __m128i whole = _mm_add_epi32(_mm_cvtps_epi32(a.v), zeros);
+  const __m128i pairs = _mm_packs_epi32(whole, _mm_setzero_si128());
   const int32_t word = _mm_cvtsi128_si32(_mm_packs_epi16(pairs, pairs));
   __builtin_memcpy(to, &word, 4);
 }
 #endif
 
 // Rows of a register tile; one operand of a product, ready for it; and sum + the products of four k in each lane.
-// kUnsigned: the bytes of rows are 128 more than their values, which the sums start from making up for.
 #if (defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)) || (defined(QG_ISA_AVX2) && defined(__AVXVNNI__)) || \
     defined(QG_ISA_NEON)
 using Factor = Words;
@@ -63,21 +83,17 @@ struct Factor {
 };
 #endif
 #if defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)
-constexpr bool kUnsigned = true;
 constexpr int kInt8Rows = 5;  // GCC 12 copies sums from register to register where there are more
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm512_dpbusd_epi32(sum, row, weights); }
 #elif defined(QG_ISA_AVX2) && defined(__AVXVNNI__)
-constexpr bool kUnsigned = true;
 constexpr int kInt8Rows = 3;
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
 #elif defined(QG_ISA_NEON) && defined(__ARM_FEATURE_DOTPROD)
-constexpr bool kUnsigned = false;
 constexpr int kInt8Rows = 6;
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
   return vdotq_s32(sum, vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(weights));
 }
 #elif defined(QG_ISA_NEON)
-constexpr bool kUnsigned = false;
 constexpr int kInt8Rows = 4;
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
   const int8x16_t a = vreinterpretq_s8_s32(row), b = vreinterpretq_s8_s32(weights);
@@ -85,7 +101,6 @@ QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
   return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 }
 #else
-constexpr bool kUnsigned = false;
 #if defined(QG_ISA_AVX512)
 constexpr int kInt8Rows = 4;
 QG_INLINE Factor factor(Words a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8), _mm512_srai_epi16(a, 8)}; }

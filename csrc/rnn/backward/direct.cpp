@@ -69,11 +69,8 @@ class DirectRows {
     const size_t begin = std::max(at, before), end = std::min(at + line_, before + columns);
     if (!matrix || begin >= end) return;
     for (size_t j = 0; j < n_; ++j)
-      put_row(work_ + j * line_ + (begin - at), end - begin, matrix + (first_ + j) * columns + (begin - before));
-  }
-  void put_row(const Real* from, size_t n, Real* to) {
-    if (!pass_.call.add) return void(std::memcpy(to, from, n * sizeof(Real)));
-    for (size_t k = 0; k < n; ++k) to[k] += from[k];
+      put_row(work_ + j * line_ + (begin - at), end - begin, pass_.call.add,
+              matrix + (first_ + j) * columns + (begin - before));
   }
 
   void bias() {
@@ -89,7 +86,7 @@ class DirectRows {
       for (size_t r = 0; r < sums.n_rows; ++r) rows[r] = product_.xh + (row + r) * product_.xh_stride;
       pass_.w.kernels.column_sums(sums);
     }
-    put_row(work_, n_, out_.bias + first_);
+    put_row(work_, n_, pass_.call.add, out_.bias + first_);
   }
 
   const BackwardContext<Real>& pass_;
@@ -102,9 +99,15 @@ class DirectRows {
 }  // namespace
 
 template <class Real>
+void put_row(const Real* from, size_t n, bool add, Real* to) {
+  if (!add) return void(std::memcpy(to, from, n * sizeof(Real)));
+  for (size_t k = 0; k < n; ++k) to[k] += from[k];
+}
+
+template <class Real>
 void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
               const Real* h_mask) {
-  const size_t K = input + pass.n.recurrent, line = pass.n.direct ? pass.n.line : pass.n.xh_stride;
+  const size_t K = input + pass.n.recurrent, line = pass.n.by_rows ? pass.n.line : pass.n.xh_stride;
   for (size_t k = 0; k < K;) {
     const bool in_x = k < input;
     const size_t lane = k % line, n = std::min(line - lane, (in_x ? input : K) - k);
@@ -113,7 +116,7 @@ void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const 
     for (size_t i = 0; h_mask && !in_x && i < n; ++i) to[i] *= h_mask[k - input + i];
     k += n;
     if (k < K) continue;
-    if (pass.n.direct)
+    if (pass.n.by_rows)
       std::memset(static_cast<void*>(to + n), 0, (line - lane - n) * sizeof(Real));
     else
       to[n] = Real(1);
@@ -138,6 +141,7 @@ void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t
 }
 
 #define QG_INSTANTIATE(Real)                                                                                         \
+  template void put_row<Real>(const Real*, size_t, bool, Real*);                                                     \
   template void copy_row<Real>(const BackwardContext<Real>&, size_t, size_t, const Real*, const Real*, const Real*); \
   template void direct_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t);
 QG_INSTANTIATE(float)

@@ -1,15 +1,18 @@
 // The weight gradient of a pass of one block and layer, from its factors straight into the caller's arrays.
 //
-// The factors change roles: the panels are made of [x, h], and numbers of dg pass by. So sums lie in the order of the
-// caller's rows, and need no transposition; each is the same chain over the rows.
+// Sums lie in the order of the caller's rows, as in every gradient by rows.
 #pragma once
 
 #include "rnn/backward/context.h"
 
 namespace quadgate {
 
-// Copies a row's x (input) and h (R) to its place in the block: a row of [x, h, 1]; or, if the pass is direct, panels
-// (n, block_rows, line) of [x, h], whose columns beyond the last are zero. h_mask: multipliers of h, or null.
+// to = from, or to += from, for n elements of a gradient.
+template <class Real>
+void put_row(const Real* from, size_t n, bool add, Real* to);
+
+// Copies a row's x (input) and h (R) to its place in the block: a row of [x, h, 1]; or, if gradients are made by rows,
+// panels (n, block_rows, line) of [x, h], whose columns beyond the last are zero. h_mask: multipliers of h, or null.
 template <class Real>
 void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
               const Real* h_mask);

@@ -163,7 +163,7 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
   row.dh = !continues && pass_.call.dh ? pass_.call.dh + (id_ * B_ + i) * R_ : nullptr;
   row.dy = task_.dy ? task_.dy.at(t, i) : nullptr;
   row.dg = block_.dg + at * pass_.n.dg_stride;
-  row.dg_panel = block_.panels + at * weights_.hh.shape.line();
+  row.dg_panel = block_.panels ? block_.panels + at * weights_.hh.shape.line() : nullptr;
   if (!H_) {  // a cell without c needs h alone
     row.gates = h_at(t, i);
     row.c_prev = row.c = nullptr;

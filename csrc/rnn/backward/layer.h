@@ -1,7 +1,8 @@
 // One layer and direction over a block of steps, backward: the time loop, then the products over all of its rows.
 //
-// The time loop leaves the gates' gradients of the block's rows in two layouts. Plain products use them up: with
-// [x, h, 1] for the weights, with weight_ih for the gradient of the input, which is the dy of the layer below.
+// The time loop leaves the gates' gradients of the block's rows, also in panels unless weights' gradients are made by
+// rows. Plain products use them up: with [x, h, 1] for the weights, with weight_ih for the gradient of the input, which
+// is the dy of the layer below.
 #pragma once
 
 #include "rnn/backward/context.h"

@@ -24,7 +24,6 @@ class BackwardPass {
         blocks_(order, block_rows_wanted()) {
     n_.block_rows = blocks_.most_rows();
     n_.direct = direct();
-    if (n_.direct) n_.xh_stride = ceil_div(n_.n_k - 1, n_.line) * n_.line;
   }
 
   bool run();
@@ -32,6 +31,7 @@ class BackwardPass {
  private:
   BackwardSizes sizes() const;
   size_t block_rows_wanted() const;
+  bool by_rows(const BackwardSizes& n) const;
   bool direct() const;
   void prepare_outputs();
   void carve(Carver& carver);
@@ -89,7 +89,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
   n.width = w_.kernels.width;
   n.n_k = widest + n.recurrent + 1;
-  n.line = w_.layer(0, 0).hh.shape.line();
+  n.line = size_t(kLineVectors) * W;
   n.join_work = s_.joined() || o.dropout > 0 ? join_work(w_) : 0;
   n.norm = o.layer_norm != LayerNorm::none;
   n.projection = o.projection > 0;
@@ -101,6 +101,8 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.trace = call_.dh_norm != nullptr;
   n.zoneout_h = !masks.zoneout_h.empty();
   n.c_new = o.peephole && !masks.zoneout_c.empty();
+  n.by_rows = by_rows(n);
+  if (n.by_rows) n.xh_stride = ceil_div(n.n_k - 1, n.line) * n.line;
   return n;
 }
 
@@ -108,24 +110,29 @@ BackwardSizes BackwardPass<Real>::sizes() const {
 // a block does not show.
 template <class Real>
 size_t BackwardPass<Real>::block_rows_wanted() const {
-  const size_t row_bytes = (n_.xh_stride + 2 * n_.gate_rows) * sizeof(Real);
+  const size_t row_bytes = (n_.xh_stride + (n_.by_rows ? 1 : 2) * n_.gate_rows) * sizeof(Real);
   return std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
 }
 
-// True if all rows are one block of one layer, so that the weight gradient is a single product, and the lanes that
-// direct.h leaves empty cost less than a transposition. It can't be interrupted.
+// True if the lanes that panels of [x, h] leave empty cost less than those of panels of gradients, whose product is
+// also transposed.
+template <class Real>
+bool BackwardPass<Real>::by_rows(const BackwardSizes& n) const {
+  const PackedLayer<Real>& layer = w_.layer(0, 0);
+  if (n.norm || n.highway || layer.hh_scale) return false;
+  const double rows = double(order_.total()), K = double(n.n_k), G = double(n.gate_rows);
+  const double line = multiply_cycles({w_.kernels.width, w_.kernels.max_rows, sizeof(Real)});
+  const double by_rows = rows * line * G * double(ceil_div(n.n_k - 1, n.line));
+  const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
+  return by_rows < in_panels;
+}
+
+// True if all rows are one block of one layer, so that the weight gradient is a single product. It can't be
+// interrupted.
 template <class Real>
 bool BackwardPass<Real>::direct() const {
-  const PackedLayer<Real>& layer = w_.layer(0, 0);
-  if (blocks_.count() != 1 || s_.states() != 1 || n_.norm || n_.projection || n_.peephole || n_.zoneout_h ||
-      layer.hh_scale)
-    return false;
-  const double rows = double(n_.block_rows), K = double(n_.n_k), G = double(n_.gate_rows);
-  const double line = multiply_cycles({w_.kernels.width, w_.kernels.max_rows, sizeof(Real)});
-  const double bias = kLatency * G / double(w_.kernels.width);  // a chain of additions
-  const double directly = rows * (line * G * double(ceil_div(n_.n_k - 1, n_.line)) + bias);
-  const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
-  return directly < 0.97 * in_panels && product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
+  return n_.by_rows && blocks_.count() == 1 && s_.states() == 1 && !n_.projection && !n_.peephole && !n_.zoneout_h &&
+         product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
 }
 
 template <class Real>
@@ -203,9 +210,9 @@ void BackwardPass<Real>::clear() {
   auto zero = [](Real* at, size_t n) { std::memset(static_cast<void*>(at), 0, n * sizeof(Real)); };
   zero(scratch_.zeros, std::max(n_.gate_rows, n_.recurrent));
   // Panels without gates end in vectors that no row has, which are multiplied all the same.
-  if (s_.gates() == 1) zero(block_->panels, n_.block_rows * n_.panel);
+  if (s_.gates() == 1 && !n_.by_rows) zero(block_->panels, n_.block_rows * n_.panel);
   if (n_.projection) zero(block_->dz_panels, n_.block_rows * n_.hr_panel);
-  for (size_t id = 0; id < s_.states() && !n_.direct; ++id) scratch_.states[id].clear();
+  for (size_t id = 0; id < s_.states(); ++id) scratch_.states[id].clear(blocks_.count() > 0);
   for (size_t l = 0; l < s_.layers; ++l) scratch_.highways[l].clear();
 }
 

@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#include "rnn/backward/column_sums.h"
+#include "rnn/backward/direct.h"
+
 namespace quadgate {
 namespace {
 
@@ -84,10 +87,12 @@ WeightGradient<Real> gradient_with(const BackwardContext<Real>& pass, size_t n_r
 
 // A share of the columns of `rows`, a slab at a time.
 template <class Real>
-void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
+void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, GradientStart start,
+                 const GradientProduct<Real>& p) {
   const Kernels<Real>& kernels = pass.w.kernels;
   const size_t m = kernels.max_rows, tiles = ceil_div(p.n_k, m), slab = slab_tiles(m);
   WeightGradient<Real> g = gradient_with(pass, n_rows, p);
+  g.start = start;
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = share.begin(tiles), end = share.end(tiles); t < end; t += slab) {
     g.tile_begin = t;
@@ -100,113 +105,6 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
     if (!go) return;
   }
 }
-
-// Sums over a block's rows that are no matrix product; split over columns, in whole vectors.
-template <class Real>
-class ColumnSumsOfBlock {
- public:
-  ColumnSumsOfBlock(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task)
-      : share_(share),
-        pass_(pass),
-        task_(task),
-        id_(pass.state(task.l, task.d)),
-        reverse_(pass.sizes.reverse(task.d)) {}
-
-  void run() {
-    for (size_t s = task_.s1; s-- > task_.s0;)
-      for (size_t r = 0; r < pass_.order.active_rows(s); ++r) {
-        rows_[count_++] = {pass_.blocks.row_in_block(task_.s1, s, r), s, r};
-        if (count_ == kRows) add_all();
-      }
-    if (count_) add_all();
-    share_.worked(kColumnSumFlops * double(task_.n_rows * pass_.n.gate_rows * (share_.last - share_.first)) /
-                  double(share_.of));
-  }
-
- private:
-  struct Row {
-    size_t at, s, r;  // in the block; step; of the order
-  };
-
-  // All sums over the rows collected so far.
-  void add_all() {
-    const BackwardBlockScratch<Real>& block = pass_.block;
-    const BackwardStateScratch<Real>& sums = pass_.all.states[id_];
-    const size_t H = pass_.sizes.hidden, G = pass_.n.gate_rows;
-    if (pass_.n.norm) {
-      const Real* normal = pass_.tape.normal[id_].data();
-      auto da = [&](const Row& row) { return block.da + row.at * G; };
-      auto dw = [&](const Row& row) { return block.dw_c + row.at * H; };
-      add(sums.bias, G, da);
-      add(sums.norm_ih, G, da, [&](const Row& row) { return normal + dense(row) * 2 * G; });
-      add(sums.norm_hh, G, da, [&](const Row& row) { return normal + dense(row) * 2 * G + G; });
-      add(sums.norm_c, H, dw, [&](const Row& row) { return block.normal_c + row.at * H; });
-      add(sums.norm_c + H, H, dw);
-    }
-    if (sums.peephole) {
-      const Real* d = pass_.n.norm ? block.da : block.dg;
-      const size_t stride = pass_.n.norm ? G : pass_.n.dg_stride;
-      auto before = [&](const Row& row) { return c_prev(row); };
-      auto after = [&](const Row& row) { return c_new(row); };
-      add(
-          sums.peephole, H, [&](const Row& row) { return d + row.at * stride; }, before);
-      add(
-          sums.peephole + H, H, [&](const Row& row) { return d + row.at * stride + H; }, before);
-      add(
-          sums.peephole + 2 * H, H, [&](const Row& row) { return d + row.at * stride + 3 * H; }, after);
-    }
-    count_ = 0;
-  }
-
-  // out += sum of a, or of a * b.
-  template <class A>
-  void add(Real* out, size_t columns, A&& a) {
-    sum(out, columns, a, nullptr);
-  }
-  template <class A, class B>
-  void add(Real* out, size_t columns, A&& a, B&& b) {
-    for (size_t i = 0; i < count_; ++i) right_[i] = b(rows_[i]);
-    sum(out, columns, a, right_);
-  }
-  template <class A>
-  void sum(Real* out, size_t columns, A&& a, const Real* const* right) {
-    const size_t W = pass_.w.kernels.width, vectors = n_blocks(columns, W);
-    ColumnSums<Real> sums = {};
-    sums.a = left_;
-    sums.b = right;
-    sums.out = out;
-    sums.n_rows = count_;
-    sums.begin = share_.begin(vectors) * W;
-    sums.end = std::min(columns, share_.end(vectors) * W);
-    if (sums.begin >= sums.end) return;
-    for (size_t i = 0; i < count_; ++i) left_[i] = a(rows_[i]);
-    pass_.w.kernels.column_sums(sums);
-  }
-
-  size_t time(const Row& row) const { return pass_.order.time(row.r, row.s, reverse_); }
-  size_t dense(const Row& row) const { return time(row) * pass_.order.batch() + pass_.order.index(row.r); }
-  const Real* c_prev(const Row& row) const {
-    if (pass_.is_reset(row.r, row.s, reverse_)) return pass_.all.zeros;
-    const size_t H = pass_.sizes.hidden, B = pass_.order.batch(), i = pass_.order.index(row.r), t = time(row);
-    if (row.s == 0) return pass_.tape.c0.data() + (id_ * B + i) * H;
-    return pass_.tape.c[id_].data() + ((reverse_ ? t + 1 : t - 1) * B + i) * H;
-  }
-  const Real* c_new(const Row& row) const {
-    const size_t H = pass_.sizes.hidden;
-    return pass_.block.c_new ? pass_.block.c_new + row.at * H : pass_.tape.c[id_].data() + dense(row) * H;
-  }
-
-  // Each thread needs pointers of its own, and few enough rows at a time for them to lie on the stack.
-  static constexpr size_t kRows = 128;
-  const Team& share_;
-  const BackwardContext<Real>& pass_;
-  const BackwardTask<Real>& task_;
-  const size_t id_;
-  const bool reverse_;
-  size_t count_ = 0;
-  Row rows_[kRows];
-  const Real *left_[kRows], *right_[kRows];
-};
 
 }  // namespace
 
@@ -239,16 +137,24 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
   const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
   const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   const size_t I = sums.input, K = sums.n_k, R = pass.n.recurrent, H = pass.n.hidden, stride = pass.n.xh_stride;
-  if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
-    add_product<Real>(share, pass, task.n_rows, {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
-    add_product<Real>(share, pass, task.n_rows,
+  const PanelShape gates = layer.hh.shape.wide();
+  const bool first = task.s1 == pass.order.steps();  // the first block has the last steps
+  const GradientStart start = first ? GradientStart::from_zero : GradientStart::from_dw;
+  if (pass.n.by_rows) {  // the factors change roles; the bias is a sum
+    const PanelShape columns = {1, K - 1, pass.n.width};
+    add_product<Real>(share, pass, task.n_rows, start,
+                      {block.dg, pass.n.dg_stride, pass.n.gate_rows, block.xh, columns, sums.dw, pass.n.gate_rows});
+  } else if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
+    add_product<Real>(share, pass, task.n_rows, start,
+                      {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, start,
                       {block.xh + I, stride, R, block.panels, layer.hh.shape, sums.dw + I * layer.hh.shape.line(), K});
   } else {
-    add_product<Real>(share, pass, task.n_rows, {block.xh, stride, K, block.panels, layer.hh.shape, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, start, {block.xh, stride, K, block.panels, gates, sums.dw, K});
   }
   if (block.m)
-    add_product<Real>(share, pass, task.n_rows, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
-  if (pass.n.norm || layer.peephole) ColumnSumsOfBlock<Real>(share, pass, task).run();
+    add_product<Real>(share, pass, task.n_rows, start, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
+  if (pass.n.norm || pass.n.by_rows || layer.peephole) column_sums(share, pass, task);
 }
 
 template <class Real>
@@ -285,7 +191,7 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
   const size_t O = pass.n.output;
   return all.share(n_rows, [&](const Team& share) {
     add_product<Real>(
-        share, pass, n_rows,
+        share, pass, n_rows, GradientStart::from_dw,
         {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, gate.shape, pass.all.highways[l].dw, O + 1});
     const size_t first = share.begin(n_rows), end = share.end(n_rows);
     BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first,
@@ -336,6 +242,18 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   });
 }
 
+// Columns [first, first + n_cols) of a gradient that was made by rows, for a share of its rows.
+template <class Real>
+void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardStateScratch<Real>& sums,
+                 size_t first, size_t n_cols, Real* out) {
+  const size_t G = pass.n.gate_rows, line = pass.n.line;
+  for (size_t j = share.begin(G); j < share.end(G); ++j)
+    for (size_t k = first, n; k < first + n_cols; k += n) {
+      n = std::min(line - k % line, first + n_cols - k);
+      put_row(sums.dw + (k / line * G + j) * line + k % line, n, pass.call.add, out + j * n_cols + (k - first));
+    }
+}
+
 // A share of each of the sums.
 template <class Real>
 void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
@@ -343,7 +261,8 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output;
   const bool add = pass.call.add;
   auto unpack = [&](Real* packed, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols, Real* out) {
-    unpack_panels(packed, shape, n_k, first, n_cols, share.begin(shape.blocks()), share.end(shape.blocks()), add, out);
+    unpack_panels(pass.w.kernels.transpose, packed, shape, n_k, first, n_cols, share.begin(shape.blocks()),
+                  share.end(shape.blocks()), add, out);
   };
   auto copy = [&](const Real* sums, size_t n, Real* out) {
     for (size_t u = share.begin(n); u < share.end(n); ++u) out[u] = add ? out[u] + sums[u] : sums[u];
@@ -352,13 +271,18 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
     const LayerParameters<Real*>& g = pass.call.gradients[id];
     const BackwardStateScratch<Real>& sums = pass.all.states[id];
     const PackedLayer<Real>& layer = pass.w.layer(id / sizes.directions, id % sizes.directions);
-    const PanelShape& shape = layer.hh.shape;
+    const PanelShape shape = layer.hh.shape.wide();
     const size_t I = sums.input, K = sums.n_k, line = shape.line();
     if (layer.hh_scale)  // dropped weights have no gradient, the others were scaled
       for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
         for (size_t u = 0; u < R * line; ++u) sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
-    unpack(sums.dw, shape, K, 0, I, g.weight_ih);
-    unpack(sums.dw, shape, K, I, R, g.weight_hh);
+    if (pass.n.by_rows) {
+      unpack_rows(share, pass, sums, 0, I, g.weight_ih);
+      unpack_rows(share, pass, sums, I, R, g.weight_hh);
+    } else {
+      unpack(sums.dw, shape, K, 0, I, g.weight_ih);
+      unpack(sums.dw, shape, K, I, R, g.weight_hh);
+    }
     if (g.bias && sums.bias)
       copy(sums.bias, pass.n.gate_rows, g.bias);
     else if (g.bias)

@@ -25,12 +25,13 @@ struct BackwardSizes {
   size_t panel, hr_panel, highway_panel;    // elements of one row in panels: of the gates, a projection, a highway
   size_t block_rows;                        // of the largest block
   size_t n_k, line;                         // columns of [x, h, 1] of the widest layer; elements of a line of panels
-  size_t xh_stride;                         // of [x, h, 1], in elements; where `direct`, of [x, h] in panels
+  size_t xh_stride;                         // of [x, h, 1], in elements; where `by_rows`, of [x, h] in panels
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
   size_t width;                              // of a vector
   bool norm, projection, highway, peephole;  // options
-  bool direct;                               // the weight gradient goes to the caller's arrays as it is made
+  bool by_rows;                              // the weight gradient is made in the order of the weights' rows
+  bool direct;                               // and goes to the caller's arrays as it is made
   bool two_passes;                           // Sizes::two_passes
   bool extra;                                // rows have a BackwardExtra
   bool trace;                                // the norms of dh and dc are wanted
@@ -81,8 +82,8 @@ struct BackwardBlockScratch {
   const Real** sources = from.take<const Real*>(std::max(n_rows, n.batch));
   Real** targets = from.take<Real*>(std::max(n_rows, n.batch));
   Real* dg = from.take<Real>(n_rows * n.dg_stride);  // (rows, dg_stride): gradients of the pre-activations
-  Real* panels = from.take<Real>(n_rows * n.panel);  // (n_blocks, rows, G, W): the same
-  Real* xh = from.take<Real>(n_rows * n.xh_stride);  // (rows, xh_stride): see copy_row
+  Real* panels = from.take_if<Real>(!n.by_rows, n_rows* n.panel);  // (n_blocks, rows, G, W): the same
+  Real* xh = from.take<Real>(n_rows * n.xh_stride);                // (rows, xh_stride): see copy_row
   // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of w; N(c).
   Real* dg_ih = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
   Real* ih_panels = from.take_if<Real>(n.norm, n_rows* n.panel);
@@ -105,23 +106,32 @@ template <class Real>
 struct BackwardStateScratch {
   Carver& from;
   const BackwardSizes& n;
-  size_t input;                          // columns of x
-  size_t n_k = input + n.recurrent + 1;  // columns of [x, h, 1]
+  size_t input;                                                           // columns of x
+  size_t n_k = input + n.recurrent + 1;                                   // columns of [x, h, 1]
+  size_t row = n.by_rows ? (n_k - 1 + n.line - 1) / n.line * n.line : 0;  // of [x, h] in panels
 
+  size_t start = from.used();
   Real* dg_carry = from.take<Real>(n.batch * n.gate_rows);  // (B, G*H): dg of the step after the block
 
-  // Zero at first, all in one piece.
+  // Zero at first.
   size_t begin = from.used();
-  Real* dw = from.take<Real>(n_k * n.panel);                              // (n_blocks, n_k, G, W)
-  Real* dw_hr = from.take_if<Real>(n.projection, n.hidden* n.hr_panel);   // the same of R rows, H columns
   Real* h_carry = from.take_if<Real>(n.zoneout_h, n.batch* n.recurrent);  // (B,R): dh that zoneout passes on
-  Real* bias = from.take_if<Real>(n.norm, n.gate_rows);                   // in the layout of the parameters
+  Real* bias = from.take_if<Real>(n.norm || n.by_rows, n.gate_rows);      // in the layout of the parameters
   Real* norm_ih = from.take_if<Real>(n.norm, n.gate_rows);
   Real* norm_hh = from.take_if<Real>(n.norm, n.gate_rows);
   Real* norm_c = from.take_if<Real>(n.norm, 2 * n.hidden);
   Real* peephole = from.take_if<Real>(n.peephole, 3 * n.hidden);
-  size_t bytes = from.used() - begin;
-  void clear() const { std::memset(static_cast<void*>(dw), 0, bytes); }
+  size_t zeros = from.used() - begin;
+
+  // Zero at first if there is no block; else the first block's products begin with zero.
+  // dw: (n_blocks, n_k, G, W); by rows (panels of [x, h], G*H, line). dw_hr: like the former, of R rows, H columns.
+  Real* dw = from.take_if<Real>(!n.direct, n.by_rows ? row* n.gate_rows : n_k* n.panel);
+  Real* dw_hr = from.take_if<Real>(n.projection, n.hidden* n.hr_panel);
+  size_t all = from.used() - begin;
+
+  void clear(bool any_block) const {
+    std::memset(reinterpret_cast<char*>(dg_carry) + (begin - start), 0, any_block ? zeros : all);
+  }
 };
 
 // The same for a layer's highway; null where the layer has none.

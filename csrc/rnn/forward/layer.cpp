@@ -34,6 +34,7 @@ class ForwardLayer {
   void set_row(size_t i);
   void set_extra(size_t i, size_t b, size_t dense);
   void set_shared();
+  void keep_inputs(size_t s0, size_t s1);
   bool project_inputs(size_t s0, size_t s1);
   void apply_resets(size_t s);
   size_t steps_per_call(size_t s, size_t end) const;
@@ -87,9 +88,11 @@ bool ForwardLayer<Real>::run() {
   for (size_t s = task_.s0; go && s < task_.s1 && (n_ = active_rows(s)) > 0; s += n_steps) {
     if (s == projected) {
       projected = std::min(task_.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
+      keep_inputs(s, projected);
       if (!project_inputs(s, projected)) return false;
     }
     n_steps = steps_per_call(s, std::min(task_.s1, projected));
+    if (!step_.use_pre) keep_inputs(s, s + n_steps);
     step_.n_rows = n_;
     step_.n_more = n_steps - 1;
     step_.descending = !ascending;
@@ -231,6 +234,15 @@ void ForwardLayer<Real>::set_shared() {
     Real* first = shared_.masked[1] + i * R_;
     for (size_t u = 0; u < R_; ++u) first[u] = h[u] * mask[u];
   }
+}
+
+// Copies x of steps [s0, s1), which the products read next: from cache then.
+template <class Real>
+void ForwardLayer<Real>::keep_inputs(size_t s0, size_t s1) {
+  for (size_t s = s0; task_.keep && s < s1; ++s)
+    for (size_t i = 0; i < active_rows(s); ++i)
+      std::memcpy(task_.keep.at(time(i, s), index(i)), task_.in.at(time(i, s), index(i)),
+                  step_.input_size * sizeof(Real));
 }
 
 // The input products of steps [s0, s1), in the order in which the time loop takes the rows.

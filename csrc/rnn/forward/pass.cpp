@@ -19,7 +19,7 @@ ForwardSizes ForwardPass<Real>::sizes() const {
   n.taped = s_.taped();
   n.panel = w_.layer(0, 0).hh.row();
   n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
-  n.compact = s_.compact();
+  n.compact = w_.compact();
   for (size_t l = 0; l < s_.layers; ++l) n.wide = std::max(n.wide, w_.wide_elements(l, call_.batch, call_.steps));
   n.compact_k = w_.quantized_k();
   n.width = W;
@@ -38,12 +38,16 @@ ForwardSizes ForwardPass<Real>::sizes() const {
 template <class Real>
 bool ForwardPass<Real>::run() {
   prepare_outputs();
-  if (order_.steps() == 0 || order_.batch() == 0) return true;
+  if (order_.steps() == 0 || order_.batch() == 0) {
+    keep_inputs();
+    return true;
+  }
   const Work work = work_of(w_, order_.steps(), order_.batch(), false);
   plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
   threads_ = plan_.threads();
+  keep_inputs();
   chunk_ = chunk_steps();
   link_ = link_steps();
 
@@ -74,12 +78,23 @@ void ForwardPass<Real>::prepare_outputs() {
   if (call_.tape) {
     copy_or_zero(call_.h0, n_h, call_.tape->h0.data());
     copy_or_zero(call_.c0, n_c, call_.tape->c0.data());
-    for (size_t t = 0; t < call_.steps; ++t)
-      for (size_t b = 0; b < call_.batch; ++b)
-        std::memcpy(call_.tape->x.data() + (t * call_.batch + b) * s_.input, call_.x.at(t, b), s_.input * sizeof(Real));
   }
   zero_padding(order_, call_.steps, call_.y, s_.output());
   if (call_.cells) zero_padding(order_, call_.steps, call_.cells, s_.directions * s_.cell());
+}
+
+// The tape's x. Threads with rows of their own copy these as they read them; not the padding behind short rows, and not
+// rows that several threads share.
+template <class Real>
+void ForwardPass<Real>::keep_inputs() {
+  if (!call_.tape) return;
+  const Plane<Real> to = {call_.tape->x.data(), call_.batch * s_.input, s_.input, 0};
+  if (plan_.units == 1 && !order_.ragged()) {
+    kept_ = to;
+    return;
+  }
+  for (size_t t = 0; t < call_.steps; ++t)
+    for (size_t b = 0; b < call_.batch; ++b) std::memcpy(to.at(t, b), call_.x.at(t, b), s_.input * sizeof(Real));
 }
 
 // With a tape, the layers wrote c there.

@@ -1,0 +1,71 @@
+// Room for widened weights, which a thread shares out among the networks that it calls.
+#include "check.h"
+#include "parallel/this_thread.h"
+
+using quadgate::KeptFloats;
+
+namespace {
+
+constexpr size_t kFloats = 100, kRoom = 2 * kFloats * sizeof(float);
+
+// A call of a network with kFloats: true if it has its floats, or gets room for them.
+bool call(KeptFloats& kept, uint64_t network) {
+  ++kept.calls;
+  KeptFloats::Slot* slot = kept.find(network);
+  if (!slot) {
+    slot = kept.make(network, kFloats, kRoom);
+    if (!slot) return false;
+    CHECK(slot->network == 0);
+    slot->network = network;
+    std::fill(slot->floats.begin(), slot->floats.end(), float(network));
+  }
+  slot->last_call = kept.calls;
+  CHECK(slot->floats.size() == kFloats);
+  CHECK(slot->floats[0] == float(network) && slot->floats[kFloats - 1] == float(network));
+  return true;
+}
+
+size_t bytes(const KeptFloats& kept) {
+  size_t sum = 0;
+  for (const auto& slot : kept.slots) sum += slot.floats.size() * sizeof(float);
+  return sum;
+}
+
+void test_second_call() {
+  KeptFloats kept;
+  CHECK(!call(kept, 1));
+  CHECK(call(kept, 1));
+  CHECK(call(kept, 1));
+  for (uint64_t network = 10; network < 10 + KeptFloats::kSlots; ++network) CHECK(!call(kept, network));
+  CHECK(!call(kept, 9));   // none of these was called twice among the last ones
+  CHECK(!call(kept, 10));  // forgotten
+  CHECK(call(kept, 9));
+}
+
+// Three networks in turn, where two have room: these keep it, and no call makes floats in vain.
+void test_turns() {
+  KeptFloats kept;
+  for (int round = 0; round < 50; ++round)
+    for (uint64_t network = 1; network <= 3; ++network) CHECK(call(kept, network) == (round > 0 && network < 3));
+  CHECK(bytes(kept) <= kRoom);
+}
+
+void test_room_of_networks_no_longer_called() {
+  KeptFloats kept;
+  for (uint64_t network : {1, 2, 3}) call(kept, network), call(kept, network);
+  int calls = 0;
+  while (!call(kept, 3)) CHECK(++calls < 100);
+  CHECK(calls > KeptFloats::kSlots);
+  CHECK(kept.find(1) == nullptr && kept.find(2) != nullptr);  // the one that waited longest
+  CHECK(bytes(kept) <= kRoom);
+  CHECK(!kept.make(4, kFloats * 3, kRoom) && !kept.make(4, kFloats * 3, kRoom));  // never as much as this
+}
+
+}  // namespace
+
+int main() {
+  test_second_call();
+  test_turns();
+  test_room_of_networks_no_longer_called();
+  return check::result();
+}
