@@ -49,13 +49,16 @@ PY
   done | sort -s -k1,1V | awk '!seen[$1]++ { print $2 }'
 }
 
-# compiler TARGET: set CXX to zig for that machine and libc, and to gcc for the kernels. Those call no library but
-# memcpy's kind, so gcc's objects may be linked with zig's. By zig, one row took 1.35 to 1.5 times as long.
+# compiler TARGET: set CXX to zig for that machine and libc, and to gcc for the kernels. Those call memcpy, memset and
+# sqrt, and no other library, so gcc's objects may be linked with zig's. By zig, one row took 1.35 to 1.5 times as long.
 compiler() {
   local arch=${1%-*} libc=${1#*-}
   local kernels=$arch-linux-gnu-g++ zig=$arch-linux-$libc
   command -v "$kernels" >/dev/null || { echo "install $kernels first" >&2; exit 1; }
-  [ "$libc" = musl ] || zig=$zig.2.17
+  case $libc in
+    gnu) zig=$zig.2.17 ;;
+    musl) zig="$zig -dynamic" ;;  # or zig compiles the whole libc for CMake's first test
+  esac
   {
     printf '#!/bin/sh\ncase "$*" in *csrc/kernels/isa/*.cpp*) exec "%s" "$@" ;; esac\n' "$kernels"
     printf 'exec "%s" -m ziglang c++ -target %s "$@"\n' "$tools/bin/python" "$zig"
