@@ -74,12 +74,13 @@ libcxx() {
 }
 
 # build_wheel PYTHON TARGET SOURCE TO: one wheel, with auditwheel's tag. The build folder is that of the Python before:
-# ninja keeps the core, which is the same for all, and compiles the bindings. CMake's answers of that time are removed.
+# ninja keeps the core, which is the same for all, and compiles the bindings. CMake's answers of that time are removed,
+# and the note by which scikit-build-core sees another environment and would remove the objects too.
 build_wheel() {
   local python=$1 target=$2 source=$3 to=$4 suffix
   local arch=${2%-*} libc=${2#*-}
   mkdir -p "$to/raw"
-  rm -f "$source/build/$target/CMakeCache.txt"
+  rm -f "$source/build/$target/CMakeCache.txt" "$source/build/$target/.skbuild-info.json"
   suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("SOABI").rsplit("-", 3)[0])')
   # Interprocedural optimisation is set, so that pybind11 does not try it: zig would build a second libc++ for that.
   (compiler "$target"
