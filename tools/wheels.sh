@@ -85,9 +85,10 @@ build_wheel() {
   # Interprocedural optimisation is set, so that pybind11 does not try it: zig would build a second libc++ for that.
   (compiler "$target"
    export QUADGATE_ARCH=$arch _PYTHON_HOST_PLATFORM=linux-$arch SETUPTOOLS_EXT_SUFFIX=.$suffix-$arch-linux-$libc.so
-   cd "$source" && "$python" -m pip wheel -q --no-deps --no-build-isolation -C "build-dir=build/$target" \
-     -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF -C "cmake.define.QUADGATE_LIBCXX=$(libcxx)" \
-     -C "cmake.define.CMAKE_TOOLCHAIN_FILE=$source/tools/cross.cmake" -w "$to/raw" .)
+   cd "$source" && "$python" -m pip wheel -q --no-deps --no-build-isolation --config-settings "build-dir=build/$target" \
+     --config-settings cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
+     --config-settings "cmake.define.QUADGATE_LIBCXX=$(libcxx)" \
+     --config-settings "cmake.define.CMAKE_TOOLCHAIN_FILE=$source/tools/cross.cmake" -w "$to/raw" .)
   # By name, auditwheel takes only the platforms of this machine. It knows musl by Alpine's name for it; to musl's loader
   # libc.so is the same.
   PATH="$tools/bin:$PATH" auditwheel repair --plat auto --exclude libc.so -w "$to" "$to"/raw/*.whl \
