@@ -4,7 +4,7 @@
 # Builds manylinux2014 and musllinux wheels with zig, which brings the libc's symbols and links libc++ statically, and
 # with gcc for the kernels; auditwheel checks the result. Every wheel is built twice, from an unpacked sdist in two
 # folders, and must be equal byte for byte. It is installed in a fresh environment, checks itself, and runs the fast
-# tests of tests/face. OUT (dist/) gets the wheels, the sdist and SHA256SUMS. Zig's first run takes four minutes more
+# tests of tests/face. OUT (dist/) gets the wheels, the sdist and SHA256SUMS. Zig's first run takes some minutes
 # for each target: it builds libc++.
 #
 #   PYTHONS   interpreters to build for; by default CPython 3.10 to 3.14 and free-threaded ones on the PATH and in
@@ -13,8 +13,13 @@
 #             machine with gnu. Another machine needs g++-aarch64-linux-gnu, and qemu-user to try the wheels
 #   TRY_WITH  interpreters of other targets, one a line: "aarch64-musl 3.13 qemu-aarch64 -L ROOT ROOT/usr/bin/python3"
 #   MAX_MB    largest size of a wheel, 1.2: zig's libc++, which it brings along, makes it 1.15; gcc's wheel has 0.98
-#   TOOLS     environment with zig and auditwheel, build/wheel-tools; kept, since zig's cache in it is
+#   TOOLS     environment with zig and auditwheel, build/wheel-tools; kept, since zig's cache is in it
 #
+# Tried on 2026-11-27, on Debian 12: x86_64-gnu for CPython 3.10 to 3.13, with all fast tests of tests/face for 3.11 and
+# a third of them for the others; x86_64-musl for 3.13, in a CPython built with musl-gcc under musl 1.2.5 (under 1.2.3
+# NumPy crashes); aarch64-gnu for 3.11 under qemu. Not tried: aarch64-musl, other Pythons for ARM and musl,
+# free-threaded Python and 3.14, for want of time or of an interpreter.
+# .github/workflows/wheels.yml is for these and macOS. Windows is not built at all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$(realpath -m "${1:-dist}")
@@ -85,12 +90,13 @@ build_wheel() {
   # Interprocedural optimisation is set, so that pybind11 does not try it: zig would build a second libc++ for that.
   (compiler "$target"
    export QUADGATE_ARCH=$arch _PYTHON_HOST_PLATFORM=linux-$arch SETUPTOOLS_EXT_SUFFIX=.$suffix-$arch-linux-$libc.so
-   cd "$source" && "$python" -m pip wheel -q --no-deps --no-build-isolation --config-settings "build-dir=build/$target" \
+   cd "$source" && "$python" -m pip wheel -q --no-deps --no-build-isolation \
+     --config-settings "build-dir=build/$target" \
      --config-settings cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
      --config-settings "cmake.define.QUADGATE_LIBCXX=$(libcxx)" \
      --config-settings "cmake.define.CMAKE_TOOLCHAIN_FILE=$source/tools/cross.cmake" -w "$to/raw" .)
-  # By name, auditwheel takes only the platforms of this machine. It knows musl by Alpine's name for it; to musl's loader
-  # libc.so is the same.
+  # By name, auditwheel takes only the platforms of this machine. It knows musl by Alpine's name for it; to musl's
+  # loader libc.so is the same.
   PATH="$tools/bin:$PATH" auditwheel repair --plat auto --exclude libc.so -w "$to" "$to"/raw/*.whl \
     >"$work/repair" 2>&1 ||
     { cat "$work/repair" >&2; exit 1; }
