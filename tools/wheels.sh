@@ -12,7 +12,7 @@
 #   TARGETS   machines and libc to build for, of x86_64-gnu, aarch64-gnu, x86_64-musl, aarch64-musl; by default this
 #             machine with gnu. Another machine needs g++-aarch64-linux-gnu, and qemu-user to try the wheels
 #   TRY_WITH  interpreters of other targets, one a line: "aarch64-musl 3.13 qemu-aarch64 -L ROOT ROOT/usr/bin/python3"
-#   MAX_MB    largest size of a wheel, 1.2: zig's libc++, which it brings along, makes it 1.15; gcc's wheel has 0.98
+#   MAX_MB    largest size of a wheel, 1.2: zig's libc++, which it brings along, makes it 1.17; gcc's wheel has 1.0
 #   TOOLS     environment with zig and auditwheel, build/wheel-tools; kept, since zig's cache is in it
 #
 # Tried on 2026-11-27, on Debian 12: x86_64-gnu for CPython 3.10 to 3.13, with all fast tests of tests/face for 3.11 and
