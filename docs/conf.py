@@ -57,11 +57,14 @@ PATTERN = re.compile(r"^([\w-]+\*)\n", re.M)
 def prepare(_app, _page, source):
     """Turn links to other files of the repository into their names, and drop patterns that no page matches.
 
-    Only the pages of docs are on the site. Sphinx has no name for its warning about an empty pattern.
+    Only the pages of docs are on the site, and the programs, for download. Sphinx has no name for its warning about an
+    empty pattern.
     """
 
     def replace(link):
         path = link.group(2)
+        if path.startswith("examples/") and path.endswith(".py"):
+            return f"{{download}}`{link.group(1)} <../{path}>`"
         # A link to nothing stays, and Sphinx reports it.
         return f"`{path}`" if (ROOT / path).exists() else link.group(0)
 
