@@ -215,7 +215,7 @@ template <int NV, class Real, class Storage>
 QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descending) {
   constexpr size_t W = Vec<Real>::kWidth;
   const size_t n_panels = s.block_end - s.block_begin, all = (s.hidden_size + W - 1) / W;
-  const bool narrow = s.narrow_last && s.block_end == all;
+  const bool narrow = s.narrow_last && s.block_end == all && n_panels > 0;
   if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
   const Parts tiles(s.n_rows, kMaxRows);
   for (size_t i = 0; i < n_panels; ++i) {

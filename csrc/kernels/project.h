@@ -46,7 +46,7 @@ QG_OUTLINE void project_narrow_tile(const Project<Real>& s, size_t row, int n_ro
 
 template <int NV, class Real, class Storage>
 QG_INLINE void project_line(const Project<Real, Storage>& s) {
-  const bool narrow = s.narrow_last && s.block_end == s.n_blocks;
+  const bool narrow = s.narrow_last && s.block_end == s.n_blocks && s.block_begin < s.block_end;
   const size_t whole_end = s.block_end - narrow;
   const Parts tiles(s.n_rows, kMaxRows);
   size_t panel = s.block_begin;

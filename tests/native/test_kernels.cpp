@@ -71,6 +71,8 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   step.block_end = blocks;
   step.descending = false;
   k.forward(step);
+  step.block_begin = blocks;  // nothing
+  k.forward(step);
   for (size_t r = 0; r < rows; ++r)
     for (size_t u = 0; u < hidden; ++u) {
       double a[4];
