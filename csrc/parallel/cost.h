@@ -33,7 +33,6 @@ constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be in
 constexpr double kPollFlops = 2e6;  // between two readings of the clock: 10 us at full speed, a few ms at the slowest
 constexpr double kInterruptFlops = 1e8;   // if done before the first reading, signals are checked at once
 constexpr double kDirectFlops = 5e9;      // of a weight gradient that need not be interruptible: 30 ms at full speed
-constexpr double kLatency = 4;            // of an addition and of a multiply-add
 constexpr double kTransposeCycles = 0.5;  // of an element of a gradient that is moved from panels to its array
 constexpr double kSliceFlops = 4e9;       // the most between two checks for a stop
 

@@ -15,7 +15,8 @@ template <class Real>
 void back_product(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* const* sources,
                   Real* const* targets, size_t n, size_t begin, size_t end, Real* work);
 
-// Adds a block's part of the gradients of one layer and direction, for a share of the columns of [x, h, 1].
+// Adds a block's part of the gradients of one layer and direction, for a share of the columns of [x, h, 1], or, by
+// rows, of the weights' rows.
 template <class Real>
 void weight_gradients(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
 
