@@ -8,17 +8,13 @@
 // Packed forward weights ("panels"):   [n_blocks][k][G][W]    the gates side by side for each k; i, f, g, o of an LSTM
 // Packed bias:                          [n_blocks][G][W]
 // A matrix without gates (G = 1: Elman's, a projection, a highway's gate) has kRowBlocks blocks of its rows side by
-// side
-//   instead: [ceil(rows / (kRowBlocks W))][k][kRowBlocks][W], so that results lie in the order of the rows. A line is
-//   what one k of one panel takes: G * row_blocks(G) vectors.
-// The last panel of a float matrix with gates may be narrow: where at most half of its lanes would be filled, a line
-// has half
-//   the vectors, and gates begin at half vectors. So do its bias and its sums of a product ahead, whose next panel
-//   begins where it would behind a whole one.
+// side instead: [ceil(rows / (kRowBlocks W))][k][kRowBlocks][W], so that results lie in the order of the rows. A line
+// is what one k of one panel takes: G * row_blocks(G) vectors. The last panel of a float matrix with gates may be
+// narrow: where at most half of its lanes would be filled, a line has half the vectors, and gates begin at half
+// vectors. So do its bias and its sums of a product ahead. What follows begins where it would behind a whole panel.
 // Packed backward weights ("back panels"): the blocks of output columns in the fewest groups of at most kGroupBlocks,
-// as
-//   even as can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of the
-//   G gates, nv being the group's number of blocks.
+// as even as can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of
+// the G gates, nv being the group's number of blocks.
 //
 // Order of summation, the same for every tile shape, so that results do not depend on batch size or threads:
 //   forward      ((bias + sum over I, in order) + sum over R, in order), one chain
