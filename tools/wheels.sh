@@ -17,8 +17,8 @@
 #
 # Tried on 2026-11-27, on Debian 12: x86_64-gnu for CPython 3.10 to 3.13, with all fast tests of tests/face for 3.11 and
 # a third of them for the others; x86_64-musl for 3.13, in a CPython built with musl-gcc under musl 1.2.5 (under 1.2.3
-# NumPy crashes); aarch64-gnu for 3.11 under qemu. Not tried: aarch64-musl, other Pythons for ARM and musl,
-# free-threaded Python and 3.14, for want of time or of an interpreter.
+# NumPy crashes); aarch64-gnu for 3.10 to 3.13, of which 3.11 ran, under qemu. Not tried: aarch64-musl, other Pythons for
+# musl, free-threaded Python and 3.14, for want of time or of an interpreter.
 # .github/workflows/wheels.yml is for these and macOS. Windows is not built at all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -135,6 +135,8 @@ debian_python() {
     return 0
   for deb in "$root"/cache/archives/*.deb; do dpkg -x "$deb" "$root"; done
   [ -e "$root/lib" ] || ln -s usr/lib "$root/lib"
+  # To apt, a name that is no package is a pattern, and "python3.10" matches others.
+  [ -x "$root/usr/bin/python$1" ] || return 0
   echo "qemu-aarch64 -L $root $root/usr/bin/python$1"
 }
 
