@@ -355,6 +355,41 @@ void Weights<Real>::need_back() const {
   back_panels_.store(made.release(), std::memory_order_release);
 }
 
+// Two calls may both do this at once.
+template <class Real>
+bool Weights<Real>::zero_for_zero_h(size_t rows) const {
+  constexpr size_t kManyRows = 4;  // for which a product with one more row is little, even if weights are new each time
+  const Finite known = finite_hh_.load(std::memory_order_relaxed);
+  if (known == Finite::yes || known == Finite::no) return known == Finite::yes;
+  if (compact() || (known == Finite::unasked && rows < kManyRows)) {
+    finite_hh_.store(Finite::unknown, std::memory_order_relaxed);
+    return false;
+  }
+  const bool finite = products_with_zeros_are_zero();
+  finite_hh_.store(finite ? Finite::yes : Finite::no, std::memory_order_relaxed);
+  return finite;
+}
+
+template <class Real>
+bool Weights<Real>::products_with_zeros_are_zero() const {
+  const std::vector<Real> zeros(sizes.recurrent());
+  Buffer<Real> sums(layers_[0].hh.row());
+  for (const PackedLayer<Real>& one : layers_) {
+    const Real* x = zeros.data();
+    Project<Real> product = {};
+    product.input_size = zeros.size();
+    product.x = &x;
+    product.pre = sums.data();
+    product.n_rows = 1;
+    product.n_blocks = product.block_end = one.hh.shape.blocks();
+    product.n_vectors = int(one.hh.shape.vectors());
+    std::fill(sums.begin(), sums.end(), Real(0));  // a narrow panel fills half of its part
+    project(one.hh, product, nullptr);
+    if (std::any_of(sums.begin(), sums.end(), [](Real sum) { return sum != 0; })) return false;
+  }
+  return true;
+}
+
 template class Weights<float>;
 template class Weights<double>;
 

@@ -105,11 +105,15 @@ class Weights {
   void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
+  // True if the product of each weight_hh with zeros is known to be zero, so that a step whose h is zero can do without
+  // it: no weight is infinite or NaN. Finds out where that pays for so many rows.
+  bool zero_for_zero_h(size_t rows) const;
 
  private:
   Weights(const Sizes& sizes, bool dropping);
   bool better_as_floats() const;
   size_t most_kept(size_t rows, size_t steps) const;
+  bool products_with_zeros_are_zero() const;
   template <class F>
   void each_packed(F&& f) const;
 
@@ -125,6 +129,8 @@ class Weights {
   mutable std::vector<Packed<Real>> highways_;
   mutable ForkLock making_back_;
   mutable std::atomic<const Buffer<Real>*> back_panels_{nullptr};  // set once they and all pointers to them are ready
+  enum class Finite : unsigned char { unasked, unknown, yes, no };
+  mutable std::atomic<Finite> finite_hh_{Finite::unasked};
 };
 
 // A call in numbers, for its plan.

@@ -91,7 +91,9 @@ bool ForwardLayer<Real>::run() {
       keep_inputs(s, projected);
       if (!project_inputs(s, projected)) return false;
     }
-    n_steps = steps_per_call(s, std::min(task_.s1, projected));
+    const bool without_h = pass_.no_first_h && s == 0;
+    n_steps = without_h ? 1 : steps_per_call(s, std::min(task_.s1, projected));
+    step_.recurrent_size = without_h ? 0 : R_;
     if (!step_.use_pre) keep_inputs(s, s + n_steps);
     step_.n_rows = n_;
     step_.n_more = n_steps - 1;

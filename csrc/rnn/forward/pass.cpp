@@ -51,6 +51,7 @@ bool ForwardPass<Real>::run() {
   chunk_ = chunk_steps();
   link_ = link_steps();
 
+  context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
   ScratchLease memory;
   if (memory.of_thread()) context_.floats = w_.kept_floats(order_.batch(), order_.steps());
   memory.carve([this](Carver& carver) { carve(carver); });
