@@ -116,6 +116,7 @@ void Tape<Real>::fill(const Real* x, const Real* y, const Real* gates, const Rea
   std::copy(y, y + rows * H, this->y[0].data());
   std::copy(gates, gates + rows * 4 * H, this->gates[0].data());
   std::copy(c, c + rows * H, this->c[0].data());
+  zero_h0 = !h0_from;
   copy_or_zero(h0_from, batch * H, h0.data());
   copy_or_zero(c0_from, batch * H, c0.data());
 }

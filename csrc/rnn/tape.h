@@ -77,6 +77,7 @@ struct Tape : TapeBuffers<Real> {
   Masks masks;
   std::vector<Buffer<Real>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
   Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H)
+  bool zero_h0 = false;              // there was none
   // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
   Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps, size_t batch,
        const int64_t* lengths, const unsigned char* resets, Masks masks);

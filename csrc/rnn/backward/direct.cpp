@@ -1,6 +1,8 @@
 #include "rnn/backward/direct.h"
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "cpu/caches.h"
 
@@ -17,14 +19,14 @@ class DirectRows {
         first_(first),
         n_(n),
         I_(pass.sizes.input),
-        R_(pass.n.recurrent),
+        R_(pass.n.h_columns),
+        n_rows_(n_rows),
         line_(pass.n.line),
         work_(work) {
     product_.xh = pass.block.dg + first;
     product_.xh_stride = pass.n.dg_stride;
     product_.n_k = n;
     product_.panel_stride = pass.n.block_rows * line_;
-    product_.n_rows = n_rows;
     product_.dw_stride = line_;
     product_.n_vectors = int(line_ / pass.w.kernels.width);
     product_.tile_end = ceil_div(n, pass.w.kernels.max_rows);
@@ -34,11 +36,16 @@ class DirectRows {
   void run() {
     const size_t in_x = I_ / line_, from_h = ceil_div(I_, line_), in_h = (I_ + R_) / line_,
                  all = ceil_div(I_ + R_, line_);
+    product_.n_rows = n_rows_;
     whole_panels(0, in_x, out_.weight_ih, I_, 0);
     if (in_x < from_h) split_panel(in_x);
+    if (from_h < all) product_.n_rows -= rows_without_h(pass_, n_rows_, first_, first_ + n_, work_);
     if (from_h < in_h) whole_panels(from_h, in_h, out_.weight_hh, R_, I_);
     if (std::max(from_h, in_h) < all) split_panel(all - 1);
-    if (out_.bias) bias();
+    if (!out_.bias && R_) return;
+    sum_rows();
+    if (out_.bias) put_row(work_, n_, pass_.call.add, out_.bias + first_);
+    if (!R_) zero_h();
   }
 
  private:
@@ -73,7 +80,8 @@ class DirectRows {
               matrix + (first_ + j) * columns + (begin - before));
   }
 
-  void bias() {
+  // The sums of dg, in `work`.
+  void sum_rows() {
     constexpr size_t kRows = 128;
     const Real* rows[kRows];
     ColumnSums<Real> sums = {};
@@ -81,17 +89,22 @@ class DirectRows {
     sums.out = work_;
     sums.end = n_;
     std::fill_n(work_, n_, Real(0));
-    for (size_t row = 0; row < product_.n_rows; row += kRows) {
-      sums.n_rows = std::min(kRows, product_.n_rows - row);
+    for (size_t row = 0; row < n_rows_; row += kRows) {
+      sums.n_rows = std::min(kRows, n_rows_ - row);
       for (size_t r = 0; r < sums.n_rows; ++r) rows[r] = product_.xh + (row + r) * product_.xh_stride;
       pass_.w.kernels.column_sums(sums);
     }
-    put_row(work_, n_, pass_.call.add, out_.bias + first_);
+  }
+
+  // The gradient of weight_hh where h is zero.
+  void zero_h() {
+    const size_t R = pass_.n.recurrent;
+    for (size_t j = 0; j < n_; ++j) put_zero_product(work_[j], R, pass_.call.add, out_.weight_hh + (first_ + j) * R);
   }
 
   const BackwardContext<Real>& pass_;
   const LayerParameters<Real*>& out_;
-  const size_t first_, n_, I_, R_, line_;
+  const size_t first_, n_, I_, R_, n_rows_, line_;
   Real* const work_;
   WeightGradient<Real> product_ = {};
 };
@@ -105,9 +118,40 @@ void put_row(const Real* from, size_t n, bool add, Real* to) {
 }
 
 template <class Real>
+void put_zero_product(Real sum, size_t n, bool add, Real* to) {
+  if (std::isfinite(sum)) {
+    if (!add) std::memset(static_cast<void*>(to), 0, n * sizeof(Real));
+    return;
+  }
+  for (size_t k = 0; k < n; ++k) to[k] = std::numeric_limits<Real>::quiet_NaN();
+}
+
+template <class Real>
+size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t begin, size_t end, Real* work) {
+  const size_t n = pass.order.active_rows(0);
+  if (!pass.tape.zero_h0) return 0;
+  constexpr size_t kRows = 64, kColumns = 64;
+  const Real* rows[kRows];
+  ColumnSums<Real> sums = {};
+  sums.a = rows;
+  sums.out = work;
+  for (; begin < end; begin += sums.end) {
+    sums.end = std::min(kColumns, end - begin);
+    std::fill_n(work, sums.end, Real(0));
+    for (size_t row = n_rows - n; row < n_rows; row += sums.n_rows) {
+      sums.n_rows = std::min(kRows, n_rows - row);
+      for (size_t r = 0; r < sums.n_rows; ++r) rows[r] = pass.block.dg + (row + r) * pass.n.dg_stride + begin;
+      pass.w.kernels.column_sums(sums);
+    }
+    if (!std::all_of(work, work + sums.end, [](Real sum) { return std::isfinite(sum); })) return 0;
+  }
+  return n;
+}
+
+template <class Real>
 void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
               const Real* h_mask) {
-  const size_t K = input + pass.n.recurrent, line = pass.n.by_rows ? pass.n.line : pass.n.xh_stride;
+  const size_t K = input + pass.n.h_columns, line = pass.n.by_rows ? pass.n.line : pass.n.xh_stride;
   for (size_t k = 0; k < K;) {
     const bool in_x = k < input;
     const size_t lane = k % line, n = std::min(line - lane, (in_x ? input : K) - k);
@@ -142,6 +186,8 @@ void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t
 
 #define QG_INSTANTIATE(Real)                                                                                         \
   template void put_row<Real>(const Real*, size_t, bool, Real*);                                                     \
+  template void put_zero_product<Real>(Real, size_t, bool, Real*);                                                   \
+  template size_t rows_without_h<Real>(const BackwardContext<Real>&, size_t, size_t, size_t, Real*);                 \
   template void copy_row<Real>(const BackwardContext<Real>&, size_t, size_t, const Real*, const Real*, const Real*); \
   template void direct_gradients<Real>(const Team&, const BackwardContext<Real>&, size_t);
 QG_INSTANTIATE(float)

@@ -77,6 +77,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.hidden = s_.hidden;
   n.recurrent = s_.recurrent();
   n.output = s_.output();
+  n.h_columns = tape_.zero_h0 && order_.steps() == 1 && o.layer_norm == LayerNorm::none ? 0 : n.recurrent;
   n.gate_rows = s_.gates() * s_.hidden;
   n.panel = w_.layer(0, 0).hh.row();
   n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
@@ -84,11 +85,11 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   // An odd number of cache lines: the elements of a column do not fall into one set.
   const size_t line = 64 / sizeof(Real);
   auto odd_lines = [=](size_t elements) { return (ceil_div(elements, line) | 1) * line; };
-  n.xh_stride = odd_lines(widest + n.recurrent + 1);
+  n.xh_stride = odd_lines(widest + n.h_columns + 1);
   n.dg_stride = odd_lines(n.gate_rows);
   n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
   n.width = w_.kernels.width;
-  n.n_k = widest + n.recurrent + 1;
+  n.n_k = widest + n.h_columns + 1;
   n.line = size_t(kLineVectors) * W;
   n.join_work = s_.joined() || o.dropout > 0 ? join_work(w_) : 0;
   n.norm = o.layer_norm != LayerNorm::none;

@@ -106,6 +106,27 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
   }
 }
 
+// The factors change roles. Panels of h alone do without the rows of a first step that has none.
+template <class Real>
+void gradients_by_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task,
+                       GradientStart start) {
+  const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
+  const size_t G = pass.n.gate_rows, line = pass.n.line, K = sums.n_k - 1;
+  const Parts tiles(G, pass.w.kernels.max_rows);
+  size_t of_x = ceil_div(sums.input, line) * line, without = 0;  // columns in panels of x; rows without h
+  if (task.s0 == 0 && of_x < K)
+    without = rows_without_h(pass, task.n_rows, tiles.begin(share.begin(tiles.count)),
+                             tiles.begin(share.end(tiles.count)), pass.all.threads[share.rank].product_work);
+  if (without == 0) of_x = K;
+  const PanelShape x_columns = {1, of_x, pass.n.width}, h_columns = {1, K - of_x, pass.n.width};
+  const Real* of_h = pass.block.xh + of_x / line * pass.panel_stride(x_columns);
+  add_product<Real>(share, pass, task.n_rows, start,
+                    {pass.block.dg, pass.n.dg_stride, G, pass.block.xh, x_columns, sums.dw, G});
+  if (without && without < task.n_rows)
+    add_product<Real>(share, pass, task.n_rows - without, start,
+                      {pass.block.dg, pass.n.dg_stride, G, of_h, h_columns, sums.dw + of_x * G, G});
+}
+
 }  // namespace
 
 template <class Real>
@@ -140,10 +161,8 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
   const PanelShape gates = layer.hh.shape.wide();
   const bool first = task.s1 == pass.order.steps();  // the first block has the last steps
   const GradientStart start = first ? GradientStart::from_zero : GradientStart::from_dw;
-  if (pass.n.by_rows) {  // the factors change roles; the bias is a sum
-    const PanelShape columns = {1, K - 1, pass.n.width};
-    add_product<Real>(share, pass, task.n_rows, start,
-                      {block.dg, pass.n.dg_stride, pass.n.gate_rows, block.xh, columns, sums.dw, pass.n.gate_rows});
+  if (pass.n.by_rows) {  // the bias is a sum
+    gradients_by_rows(share, pass, task, start);
   } else if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
     add_product<Real>(share, pass, task.n_rows, start,
                       {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
@@ -254,11 +273,27 @@ void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const Bac
     }
 }
 
+// The gradient of weight_hh where h is zero, for a share of its rows.
+template <class Real>
+void zero_gradient(const Team& share, const BackwardContext<Real>& pass, const BackwardStateScratch<Real>& sums,
+                   const PanelShape& shape, Real* out) {
+  const size_t R = pass.n.recurrent, W = shape.width;
+  auto put = [&](Real sum, size_t j) { put_zero_product(sum, R, pass.call.add, out + j * R); };
+  if (pass.n.by_rows) {
+    for (size_t j = share.begin(pass.n.gate_rows); j < share.end(pass.n.gate_rows); ++j) put(sums.bias[j], j);
+    return;
+  }
+  for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
+    for (size_t v = 0; v < shape.vectors(); ++v)
+      for (size_t i = 0; i < shape.lanes(p, v); ++i)
+        put(sums.dw[((p + 1) * sums.n_k - 1) * shape.line() + v * W + i], shape.row(p, v) + i);
+}
+
 // A share of each of the sums.
 template <class Real>
 void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
-  const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output;
+  const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output, h_columns = pass.n.h_columns;
   const bool add = pass.call.add;
   auto unpack = [&](Real* packed, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols, Real* out) {
     unpack_panels(pass.w.kernels.transpose, packed, shape, n_k, first, n_cols, share.begin(shape.blocks()),
@@ -275,18 +310,20 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
     const size_t I = sums.input, K = sums.n_k, line = shape.line();
     if (layer.hh_scale)  // dropped weights have no gradient, the others were scaled
       for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
-        for (size_t u = 0; u < R * line; ++u) sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
+        for (size_t u = 0; u < h_columns * line; ++u)
+          sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
     if (pass.n.by_rows) {
       unpack_rows(share, pass, sums, 0, I, g.weight_ih);
-      unpack_rows(share, pass, sums, I, R, g.weight_hh);
+      unpack_rows(share, pass, sums, I, h_columns, g.weight_hh);
     } else {
       unpack(sums.dw, shape, K, 0, I, g.weight_ih);
-      unpack(sums.dw, shape, K, I, R, g.weight_hh);
+      unpack(sums.dw, shape, K, I, h_columns, g.weight_hh);
     }
+    if (!h_columns) zero_gradient(share, pass, sums, shape, g.weight_hh);
     if (g.bias && sums.bias)
       copy(sums.bias, pass.n.gate_rows, g.bias);
     else if (g.bias)
-      unpack(sums.dw, shape, K, I + R, 1, g.bias);
+      unpack(sums.dw, shape, K, I + h_columns, 1, g.bias);
     if (sums.dw_hr) unpack(sums.dw_hr, layer.hr.shape, H, 0, H, g.weight_hr);
     if (sums.peephole) copy(sums.peephole, 3 * H, g.peephole);
     if (!pass.n.norm) continue;

@@ -24,6 +24,7 @@ struct BackwardSizes {
   size_t gate_rows, dg_stride;              // G*H; elements between rows of a block's dg
   size_t panel, hr_panel, highway_panel;    // elements of one row in panels: of the gates, a projection, a highway
   size_t block_rows;                        // of the largest block
+  size_t h_columns;                         // R; 0 where all rows of h are zero, as in a single step without a state
   size_t n_k, line;                         // columns of [x, h, 1] of the widest layer; elements of a line of panels
   size_t xh_stride;                         // of [x, h, 1], in elements; where `by_rows`, of [x, h] in panels
   size_t norm_work;
@@ -107,7 +108,7 @@ struct BackwardStateScratch {
   Carver& from;
   const BackwardSizes& n;
   size_t input;                                                           // columns of x
-  size_t n_k = input + n.recurrent + 1;                                   // columns of [x, h, 1]
+  size_t n_k = input + n.h_columns + 1;                                   // columns of [x, h, 1]
   size_t row = n.by_rows ? (n_k - 1 + n.line - 1) / n.line * n.line : 0;  // of [x, h] in panels
 
   size_t start = from.used();

@@ -77,6 +77,7 @@ void ForwardPass<Real>::prepare_outputs() {
   copy_or_zero(call_.h0, n_h, call_.h);
   copy_or_zero(call_.c0, n_c, call_.c);
   if (call_.tape) {
+    call_.tape->zero_h0 = !call_.h0;
     copy_or_zero(call_.h0, n_h, call_.tape->h0.data());
     copy_or_zero(call_.c0, n_c, call_.tape->c0.data());
   }
