@@ -248,10 +248,10 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
       for (size_t r = first; r < end; ++r) {
         const size_t i = pass.order.index(r);
         Real* dh0 = targets[r];
-        for (size_t u = u0; u < u1; ++u) {
-          if (!pass.tape.h_mask.empty()) dh0[u] *= pass.tape.h_mask[id][i * R + u];
-          if (state.h_carry) dh0[u] += state.h_carry[i * R + u];
-        }
+        if (!pass.tape.h_mask.empty())
+          for (size_t u = u0; u < u1; ++u) dh0[u] *= pass.tape.h_mask[id][i * R + u];
+        if (state.h_carry)
+          for (size_t u = u0; u < u1; ++u) dh0[u] += state.h_carry[i * R + u];
         if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
         std::fill(dh0 + u0, dh0 + u1, Real(0));
         const size_t c = of_columns.begin(H);
