@@ -28,7 +28,6 @@ class DirectRows {
     product_.n_k = n;
     product_.panel_stride = pass.n.block_rows * line_;
     product_.dw_stride = line_;
-    product_.n_vectors = int(line_ / pass.w.kernels.width);
     product_.tile_end = ceil_div(n, pass.w.kernels.max_rows);
   }
 
@@ -49,7 +48,8 @@ class DirectRows {
   }
 
  private:
-  void multiply(size_t panel, size_t end, Real* dw, size_t dw_line, GradientStart start) {
+  void multiply(size_t panel, size_t end, size_t line, Real* dw, size_t dw_line, GradientStart start) {
+    product_.n_vectors = int(line / pass_.n.width);
     product_.dg_panels = pass_.block.xh + panel * product_.panel_stride;
     product_.block_end = end - panel;
     product_.dw = dw;
@@ -61,22 +61,23 @@ class DirectRows {
   // Panels [begin, end) of the matrix whose column 0 is column `before` of [x, h].
   void whole_panels(size_t begin, size_t end, Real* matrix, size_t columns, size_t before) {
     if (matrix && begin < end)
-      multiply(begin, end, matrix + first_ * columns + (begin * line_ - before), columns,
+      multiply(begin, end, line_, matrix + first_ * columns + (begin * line_ - before), columns,
                pass_.call.add ? GradientStart::add : GradientStart::from_zero);
   }
 
   void split_panel(size_t panel) {
-    multiply(panel, panel + 1, work_, line_, GradientStart::from_zero);
-    put(panel * line_, out_.weight_ih, 0, I_);
-    put(panel * line_, out_.weight_hh, I_, R_);
+    const size_t line = column_line(pass_.n, I_ + R_, panel);
+    multiply(panel, panel + 1, line, work_, line, GradientStart::from_zero);
+    put(panel * line_, line, out_.weight_ih, 0, I_);
+    put(panel * line_, line, out_.weight_hh, I_, R_);
   }
 
   // The columns of `work`, which begins with column `at` of [x, h], that are those of a matrix.
-  void put(size_t at, Real* matrix, size_t before, size_t columns) {
-    const size_t begin = std::max(at, before), end = std::min(at + line_, before + columns);
+  void put(size_t at, size_t line, Real* matrix, size_t before, size_t columns) {
+    const size_t begin = std::max(at, before), end = std::min(at + line, before + columns);
     if (!matrix || begin >= end) return;
     for (size_t j = 0; j < n_; ++j)
-      put_row(work_ + j * line_ + (begin - at), end - begin, pass_.call.add,
+      put_row(work_ + j * line + (begin - at), end - begin, pass_.call.add,
               matrix + (first_ + j) * columns + (begin - before));
   }
 
@@ -151,11 +152,12 @@ size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t b
 template <class Real>
 void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
               const Real* h_mask) {
-  const size_t K = input + pass.n.h_columns, line = pass.n.by_rows ? pass.n.line : pass.n.xh_stride;
+  const size_t K = input + pass.n.h_columns, whole = pass.n.by_rows ? pass.n.line : pass.n.xh_stride;
   for (size_t k = 0; k < K;) {
     const bool in_x = k < input;
-    const size_t lane = k % line, n = std::min(line - lane, (in_x ? input : K) - k);
-    Real* to = pass.block.xh + (k / line * pass.n.block_rows + at) * line + lane;
+    const size_t lane = k % whole, line = pass.n.by_rows ? column_line(pass.n, K, k / whole) : whole;
+    const size_t n = std::min(line - lane, (in_x ? input : K) - k);
+    Real* to = pass.block.xh + k / whole * pass.n.block_rows * whole + at * line + lane;
     std::memcpy(to, in_x ? x + k : h + (k - input), n * sizeof(Real));
     for (size_t i = 0; h_mask && !in_x && i < n; ++i) to[i] *= h_mask[k - input + i];
     k += n;

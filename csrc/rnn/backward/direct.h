@@ -22,6 +22,13 @@ void put_zero_product(Real sum, size_t n, bool add, Real* to);
 template <class Real>
 size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t begin, size_t end, Real* work);
 
+// Elements of a line of a panel of [x, h], which has so many columns: the last panel has no more vectors than it needs,
+// but two.
+inline size_t column_line(const BackwardSizes& n, size_t columns, size_t panel) {
+  const size_t rest = columns - panel * n.line;
+  return rest >= n.line ? n.line : std::max<size_t>(2, ceil_div(rest, n.width)) * n.width;
+}
+
 // Copies a row's x (input) and h (h_columns) to its place in the block: a row of [x, h, 1]; or, if gradients are made
 // by rows, panels (n, block_rows, line) of [x, h], whose columns beyond the last are zero. h_mask: multipliers of h, or
 // null.

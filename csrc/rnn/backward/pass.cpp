@@ -123,7 +123,7 @@ bool BackwardPass<Real>::by_rows(const BackwardSizes& n) const {
   if (n.norm || n.highway || layer.hh_scale) return false;
   const double rows = double(order_.total()), K = double(n.n_k), G = double(n.gate_rows);
   const double line = multiply_cycles({w_.kernels.width, w_.kernels.max_rows, sizeof(Real)});
-  const double by_rows = rows * line * G * double(ceil_div(n.n_k - 1, n.line));
+  const double by_rows = rows * line * G * std::max(0.5, double(ceil_div(n.n_k - 1, n.width)) / double(kLineVectors));
   const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
   return by_rows < in_panels;
 }

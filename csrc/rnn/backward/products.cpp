@@ -113,18 +113,27 @@ void gradients_by_rows(const Team& share, const BackwardContext<Real>& pass, con
   const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
   const size_t G = pass.n.gate_rows, line = pass.n.line, K = sums.n_k - 1;
   const Parts tiles(G, pass.w.kernels.max_rows);
-  size_t of_x = ceil_div(sums.input, line) * line, without = 0;  // columns in panels of x; rows without h
-  if (task.s0 == 0 && of_x < K)
-    without = rows_without_h(pass, task.n_rows, tiles.begin(share.begin(tiles.count)),
-                             tiles.begin(share.end(tiles.count)), pass.all.threads[share.rank].product_work);
-  if (without == 0) of_x = K;
-  const PanelShape x_columns = {1, of_x, pass.n.width}, h_columns = {1, K - of_x, pass.n.width};
-  const Real* of_h = pass.block.xh + of_x / line * pass.panel_stride(x_columns);
-  add_product<Real>(share, pass, task.n_rows, start,
-                    {pass.block.dg, pass.n.dg_stride, G, pass.block.xh, x_columns, sums.dw, G});
-  if (without && without < task.n_rows)
-    add_product<Real>(share, pass, task.n_rows - without, start,
-                      {pass.block.dg, pass.n.dg_stride, G, of_h, h_columns, sums.dw + of_x * G, G});
+  const size_t panels = ceil_div(K, line), of_x = ceil_div(sums.input, line);
+  const size_t without =
+      task.s0 == 0 && of_x < panels
+          ? rows_without_h(pass, task.n_rows, tiles.begin(share.begin(tiles.count)),
+                           tiles.begin(share.end(tiles.count)), pass.all.threads[share.rank].product_work)
+          : 0;
+  auto add = [&](size_t begin, size_t end) {
+    const size_t n_rows = task.n_rows - (begin < of_x ? 0 : without), W = pass.n.width;
+    if (begin >= end || n_rows == 0) return;
+    const size_t vectors = column_line(pass.n, K, begin) / W;
+    const PanelShape shape =
+        vectors < kLineVectors ? PanelShape{vectors, W, W} : PanelShape{1, (end - begin) * line, W};
+    add_product<Real>(share, pass, n_rows, start,
+                      {pass.block.dg, pass.n.dg_stride, G, pass.block.xh + begin * pass.n.block_rows * line, shape,
+                       sums.dw + begin * G * line, G});
+  };
+  const size_t whole = column_line(pass.n, K, panels - 1) < line ? panels - 1 : panels;
+  const size_t middle = without ? std::min(of_x, whole) : whole;
+  add(0, middle);
+  add(middle, whole);
+  add(whole, panels);
 }
 
 }  // namespace
@@ -269,7 +278,8 @@ void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const Bac
   for (size_t j = share.begin(G); j < share.end(G); ++j)
     for (size_t k = first, n; k < first + n_cols; k += n) {
       n = std::min(line - k % line, first + n_cols - k);
-      put_row(sums.dw + (k / line * G + j) * line + k % line, n, pass.call.add, out + j * n_cols + (k - first));
+      put_row(sums.dw + k / line * G * line + j * column_line(pass.n, sums.n_k - 1, k / line) + k % line, n,
+              pass.call.add, out + j * n_cols + (k - first));
     }
 }
 
