@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "rnn/backward/direct.h"
+#include "rnn/backward/columns.h"
 #include "rnn/backward/products.h"
 
 namespace quadgate {

@@ -103,7 +103,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.zoneout_h = !masks.zoneout_h.empty();
   n.c_new = o.peephole && !masks.zoneout_c.empty();
   n.by_rows = by_rows(n);
-  if (n.by_rows) n.xh_stride = ceil_div(n.n_k - 1, n.line) * n.line;
+  if (n.by_rows) n.xh_stride = n.columns(widest).row() + n.columns(n.h_columns).row();
   return n;
 }
 
@@ -123,7 +123,8 @@ bool BackwardPass<Real>::by_rows(const BackwardSizes& n) const {
   if (n.norm || n.highway || layer.hh_scale) return false;
   const double rows = double(order_.total()), K = double(n.n_k), G = double(n.gate_rows);
   const double line = multiply_cycles({w_.kernels.width, w_.kernels.max_rows, sizeof(Real)});
-  const double by_rows = rows * line * G * std::max(0.5, double(ceil_div(n.n_k - 1, n.width)) / double(kLineVectors));
+  const double vectors = double(n.columns(n.n_k - 1 - n.h_columns).vectors() + n.columns(n.h_columns).vectors());
+  const double by_rows = rows * line * G * vectors / double(kLineVectors);
   const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
   return by_rows < in_panels;
 }

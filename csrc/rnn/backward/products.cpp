@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "rnn/backward/column_sums.h"
-#include "rnn/backward/direct.h"
+#include "rnn/backward/columns.h"
 
 namespace quadgate {
 namespace {
@@ -106,34 +106,35 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
   }
 }
 
-// The factors change roles. Panels of h alone do without the rows of a first step that has none.
+// The factors change roles: dg with the columns of x or of h.
+template <class Real>
+void add_columns(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, GradientStart start,
+                 const Columns& columns, const Real* panels, Real* dw) {
+  const size_t G = pass.n.gate_rows, W = pass.n.width, whole = columns.whole() * columns.line;
+  auto add = [&](const PanelShape& shape, size_t first) {
+    add_product<Real>(
+        share, pass, n_rows, start,
+        {pass.block.dg, pass.n.dg_stride, G, panels + first * pass.n.block_rows, shape, dw + first * G, G});
+  };
+  if (whole) add({1, whole, W}, 0);
+  const size_t vectors = columns.line_of(columns.whole()) / W;
+  if (whole < columns.n) add({vectors < kLineVectors ? vectors : 1, W, W}, whole);
+}
+
+// The product with h does without the rows of a first step that has none.
 template <class Real>
 void gradients_by_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task,
                        GradientStart start) {
   const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
-  const size_t G = pass.n.gate_rows, line = pass.n.line, K = sums.n_k - 1;
-  const Parts tiles(G, pass.w.kernels.max_rows);
-  const size_t panels = ceil_div(K, line), of_x = ceil_div(sums.input, line);
-  const size_t without =
-      task.s0 == 0 && of_x < panels
-          ? rows_without_h(pass, task.n_rows, tiles.begin(share.begin(tiles.count)),
-                           tiles.begin(share.end(tiles.count)), pass.all.threads[share.rank].product_work)
-          : 0;
-  auto add = [&](size_t begin, size_t end) {
-    const size_t n_rows = task.n_rows - (begin < of_x ? 0 : without), W = pass.n.width;
-    if (begin >= end || n_rows == 0) return;
-    const size_t vectors = column_line(pass.n, K, begin) / W;
-    const PanelShape shape =
-        vectors < kLineVectors ? PanelShape{vectors, W, W} : PanelShape{1, (end - begin) * line, W};
-    add_product<Real>(share, pass, n_rows, start,
-                      {pass.block.dg, pass.n.dg_stride, G, pass.block.xh + begin * pass.n.block_rows * line, shape,
-                       sums.dw + begin * G * line, G});
-  };
-  const size_t whole = column_line(pass.n, K, panels - 1) < line ? panels - 1 : panels;
-  const size_t middle = without ? std::min(of_x, whole) : whole;
-  add(0, middle);
-  add(middle, whole);
-  add(whole, panels);
+  const Columns of_x = pass.n.columns(sums.input), of_h = pass.n.columns(pass.n.h_columns);
+  add_columns(share, pass, task.n_rows, start, of_x, pass.block.xh, sums.dw);
+  const Parts tiles(pass.n.gate_rows, pass.w.kernels.max_rows);
+  size_t n_rows = of_h.n ? task.n_rows : 0;
+  if (n_rows && task.s0 == 0)
+    n_rows -= rows_without_h(pass, n_rows, tiles.begin(share.begin(tiles.count)), tiles.begin(share.end(tiles.count)),
+                             pass.all.threads[share.rank].product_work);
+  if (n_rows)
+    add_columns(share, pass, n_rows, start, of_h, h_panels(pass, sums.input), sums.dw + of_x.row() * pass.n.gate_rows);
 }
 
 }  // namespace
@@ -270,16 +271,15 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   });
 }
 
-// Columns [first, first + n_cols) of a gradient that was made by rows, for a share of its rows.
+// A gradient that was made by rows, for a share of its rows.
 template <class Real>
-void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardStateScratch<Real>& sums,
-                 size_t first, size_t n_cols, Real* out) {
-  const size_t G = pass.n.gate_rows, line = pass.n.line;
+void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const Columns& columns, const Real* dw,
+                 Real* out) {
+  const size_t G = pass.n.gate_rows;
   for (size_t j = share.begin(G); j < share.end(G); ++j)
-    for (size_t k = first, n; k < first + n_cols; k += n) {
-      n = std::min(line - k % line, first + n_cols - k);
-      put_row(sums.dw + k / line * G * line + j * column_line(pass.n, sums.n_k - 1, k / line) + k % line, n,
-              pass.call.add, out + j * n_cols + (k - first));
+    for (size_t p = 0; p < columns.panels(); ++p) {
+      const size_t k = p * columns.line, line = columns.line_of(p);
+      put_row(dw + k * G + j * line, std::min(line, columns.n - k), pass.call.add, out + j * columns.n + k);
     }
 }
 
@@ -323,8 +323,10 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
         for (size_t u = 0; u < h_columns * line; ++u)
           sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
     if (pass.n.by_rows) {
-      unpack_rows(share, pass, sums, 0, I, g.weight_ih);
-      unpack_rows(share, pass, sums, I, h_columns, g.weight_hh);
+      const Columns of_x = pass.n.columns(I);
+      unpack_rows(share, pass, of_x, sums.dw, g.weight_ih);
+      if (h_columns)
+        unpack_rows(share, pass, pass.n.columns(h_columns), sums.dw + of_x.row() * pass.n.gate_rows, g.weight_hh);
     } else {
       unpack(sums.dw, shape, K, 0, I, g.weight_ih);
       unpack(sums.dw, shape, K, I, h_columns, g.weight_hh);

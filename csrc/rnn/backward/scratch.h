@@ -18,6 +18,19 @@ namespace quadgate {
 // Rows of a weight that a direct gradient (direct.h) makes at a time.
 constexpr size_t kDirectRows = 96;
 
+// n columns of x or of h in panels of `line`, vectors being `width` wide. The last panel's lines have no more vectors
+// than they need, but two.
+struct Columns {
+  size_t n, line, width;
+  size_t whole() const { return n / line; }
+  size_t panels() const { return (n + line - 1) / line; }
+  size_t line_of(size_t panel) const {
+    return panel < whole() ? line : std::max<size_t>(2, (n % line + width - 1) / width) * width;
+  }
+  size_t row() const { return panels() * line; }  // elements of memory for a row
+  size_t vectors() const { return (n % line ? line_of(whole()) : 0) / width + whole() * (line / width); }
+};
+
 // The sizes that this memory depends on.
 struct BackwardSizes {
   size_t batch, hidden, recurrent, output;  // B, H, R, O
@@ -26,7 +39,7 @@ struct BackwardSizes {
   size_t block_rows;                        // of the largest block
   size_t h_columns;                         // R; 0 where all rows of h are zero, as in a single step without a state
   size_t n_k, line;                         // columns of [x, h, 1] of the widest layer; elements of a line of panels
-  size_t xh_stride;                         // of [x, h, 1], in elements; where `by_rows`, of [x, h] in panels
+  size_t xh_stride;                         // of [x, h, 1], in elements; where `by_rows`, of x and h in panels
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
   size_t width;                              // of a vector
@@ -37,6 +50,8 @@ struct BackwardSizes {
   bool extra;                                // rows have a BackwardExtra
   bool trace;                                // the norms of dh and dc are wanted
   bool zoneout_h, c_new;                     // zoneout of h by masks; peepholes need c before zoneout
+
+  Columns columns(size_t n) const { return {n, line, width}; }
 };
 
 // Of one thread and one step: what kernels are told about its rows.
@@ -107,9 +122,9 @@ template <class Real>
 struct BackwardStateScratch {
   Carver& from;
   const BackwardSizes& n;
-  size_t input;                                                           // columns of x
-  size_t n_k = input + n.h_columns + 1;                                   // columns of [x, h, 1]
-  size_t row = n.by_rows ? (n_k - 1 + n.line - 1) / n.line * n.line : 0;  // of [x, h] in panels
+  size_t input;                                                        // columns of x
+  size_t n_k = input + n.h_columns + 1;                                // columns of [x, h, 1]
+  size_t row = n.columns(input).row() + n.columns(n.h_columns).row();  // of x and of h in panels
 
   size_t start = from.used();
   Real* dg_carry = from.take<Real>(n.batch * n.gate_rows);  // (B, G*H): dg of the step after the block
@@ -125,7 +140,7 @@ struct BackwardStateScratch {
   size_t zeros = from.used() - begin;
 
   // Zero at first if there is no block; else the first block's products begin with zero.
-  // dw: (n_blocks, n_k, G, W); by rows (panels of [x, h], G*H, line). dw_hr: like the former, of R rows, H columns.
+  // dw: (n_blocks, n_k, G, W); by rows (panels of x and of h, G*H, line). dw_hr: like the former, of R rows, H columns.
   Real* dw = from.take_if<Real>(!n.direct, n.by_rows ? row* n.gate_rows : n_k* n.panel);
   Real* dw_hr = from.take_if<Real>(n.projection, n.hidden* n.hr_panel);
   size_t all = from.used() - begin;

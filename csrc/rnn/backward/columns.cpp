@@ -1,0 +1,87 @@
+#include "rnn/backward/columns.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace quadgate {
+namespace {
+
+// Copies a row to panels of block_rows rows; lanes behind its end become zero.
+template <class Real>
+void copy_to_panels(const Columns& columns, const Real* from, const Real* mask, size_t block_rows, size_t at,
+                    Real* panels) {
+  for (size_t p = 0; p < columns.panels(); ++p) {
+    const size_t k = p * columns.line, line = columns.line_of(p), n = std::min(line, columns.n - k);
+    Real* to = panels + k * block_rows + at * line;
+    std::memcpy(to, from + k, n * sizeof(Real));
+    for (size_t i = 0; mask && i < n; ++i) to[i] *= mask[k + i];
+    if (n < line) std::memset(static_cast<void*>(to + n), 0, (line - n) * sizeof(Real));
+  }
+}
+
+}  // namespace
+
+template <class Real>
+void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
+              const Real* h_mask) {
+  const BackwardSizes& n = pass.n;
+  const Real* none = nullptr;
+  if (n.by_rows) {
+    copy_to_panels(n.columns(input), x, none, n.block_rows, at, pass.block.xh);
+    copy_to_panels(n.columns(n.h_columns), h, h_mask, n.block_rows, at, h_panels(pass, input));
+    return;
+  }
+  Real *to = pass.block.xh + at * n.xh_stride, *to_h = to + input;
+  std::memcpy(to, x, input * sizeof(Real));
+  std::memcpy(to_h, h, n.h_columns * sizeof(Real));
+  for (size_t i = 0; h_mask && i < n.h_columns; ++i) to_h[i] *= h_mask[i];
+  to_h[n.h_columns] = Real(1);
+}
+
+template <class Real>
+size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t begin, size_t end, Real* work) {
+  const size_t n = pass.order.active_rows(0);
+  if (!pass.tape.zero_h0) return 0;
+  constexpr size_t kRows = 64, kColumns = 64;
+  const Real* rows[kRows];
+  ColumnSums<Real> sums = {};
+  sums.a = rows;
+  sums.out = work;
+  for (; begin < end; begin += sums.end) {
+    sums.end = std::min(kColumns, end - begin);
+    std::fill_n(work, sums.end, Real(0));
+    for (size_t row = n_rows - n; row < n_rows; row += sums.n_rows) {
+      sums.n_rows = std::min(kRows, n_rows - row);
+      for (size_t r = 0; r < sums.n_rows; ++r) rows[r] = pass.block.dg + (row + r) * pass.n.dg_stride + begin;
+      pass.w.kernels.column_sums(sums);
+    }
+    if (!std::all_of(work, work + sums.end, [](Real sum) { return std::isfinite(sum); })) return 0;
+  }
+  return n;
+}
+
+template <class Real>
+void put_row(const Real* from, size_t n, bool add, Real* to) {
+  if (!add) return void(std::memcpy(to, from, n * sizeof(Real)));
+  for (size_t k = 0; k < n; ++k) to[k] += from[k];
+}
+
+template <class Real>
+void put_zero_product(Real sum, size_t n, bool add, Real* to) {
+  if (!std::isfinite(sum))
+    std::fill_n(to, n, std::numeric_limits<Real>::quiet_NaN());
+  else if (!add)
+    std::memset(static_cast<void*>(to), 0, n * sizeof(Real));
+}
+
+#define QG_INSTANTIATE(Real)                                                                                         \
+  template void copy_row<Real>(const BackwardContext<Real>&, size_t, size_t, const Real*, const Real*, const Real*); \
+  template size_t rows_without_h<Real>(const BackwardContext<Real>&, size_t, size_t, size_t, Real*);                 \
+  template void put_row<Real>(const Real*, size_t, bool, Real*);                                                     \
+  template void put_zero_product<Real>(Real, size_t, bool, Real*);
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
+
+}  // namespace quadgate

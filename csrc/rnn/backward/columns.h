@@ -1,0 +1,38 @@
+// Gradients of weights in the order of the weights' rows: dw[j] = sum over rows of dg[row][j] * [x, h][row].
+//
+// The columns of x, and those of h, lie in panels. Neighbouring rows of a panel are adjacent: they are the lines that
+// products read.
+#pragma once
+
+#include "rnn/backward/context.h"
+
+namespace quadgate {
+
+// The panels of a block's h, behind those of x, which has `input` columns.
+template <class Real>
+Real* h_panels(const BackwardContext<Real>& pass, size_t input) {
+  return pass.block.xh + pass.n.block_rows * pass.n.columns(input).row();
+}
+
+// Copies a row's x (input) and h (h_columns) to its place in the block: to panels, or to a row of [x, h, 1] where
+// gradients are not made by rows. h_mask: multipliers of h, or null.
+template <class Real>
+void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
+              const Real* h_mask);
+
+// How many rows at the end of a block that begins with the first step may be left out of products of dg with h: those
+// of that step if it had no h and their dg is finite in columns [begin, end). work: a thread's product_work or
+// panel_dw.
+template <class Real>
+size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t begin, size_t end, Real* work);
+
+// to = from, or to += from, for n elements of a gradient.
+template <class Real>
+void put_row(const Real* from, size_t n, bool add, Real* to);
+
+// The same for a row of the gradient of weight_hh where all rows of h are zero: zeros, but NaN where the sum of its dg
+// is infinite or NaN.
+template <class Real>
+void put_zero_product(Real sum, size_t n, bool add, Real* to);
+
+}  // namespace quadgate
