@@ -1,8 +1,22 @@
 #include "rnn/tape.h"
 
+#include <cstring>
+
+#include "parallel/cost.h"
 #include "rnn/rows.h"
 
 namespace quadgate {
+
+namespace {
+
+// A spare buffer that is far too large would waste memory and make nbytes misleading.
+template <class Real>
+void fit_buffer(Buffer<Real>& buffer, size_t n) {
+  if (buffer.capacity() > 2 * n) buffer = Buffer<Real>();
+  buffer.resize_discard(n);
+}
+
+}  // namespace
 
 template <class Real>
 Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps_,
@@ -25,17 +39,11 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
   if (resets_) resets.assign(resets_, resets_ + rows);
   h0.resize_discard(checked_mul(s.states(), batch, R));
   c0.resize_discard(checked_mul(s.states(), batch, s.cell()));
-  // A spare buffer that is far too large would waste memory and make nbytes misleading.
-  auto fit = [&](Buffer<Real>& b, size_t columns) {
-    const size_t n = checked_mul(rows, columns);
-    if (b.capacity() > 2 * n) b = Buffer<Real>();
-    b.resize_discard(n);
-  };
+  auto fit = [&](Buffer<Real>& b, size_t columns) { fit_buffer(b, checked_mul(rows, columns)); };
   auto fit_all = [&](std::vector<Buffer<Real>>& list, size_t n, size_t columns) {
     list.resize(n);
     for (Buffer<Real>& b : list) fit(b, columns);
   };
-  fit(this->x, s.input);
   fit_all(this->y, s.layers, s.raw());
   fit_all(this->gates, s.states(), s.taped());
   fit_all(this->c, s.states(), s.cell());
@@ -59,6 +67,59 @@ template <class Real>
 Tape<Real>::~Tape() {
   std::swap(*shell_, *static_cast<TapeBuffers<Real>*>(this));
   spare_->give(std::move(shell_));
+}
+
+template <class Real>
+void Tape<Real>::begin(const Real* h0_from, const Real* c0_from) {
+  const Sizes& s = weights->sizes;
+  const size_t rows = s.states() * batch;
+  copy_or_zero(h0_from, rows * s.recurrent(), h0.data());
+  copy_or_zero(c0_from, rows * s.cell(), c0.data());
+  zero_h0 = !h0_from;
+  by_rows = gradients_by_rows();
+  // What lies behind a layer reads its input, too.
+  x_in_panels = by_rows && !ragged && s.forward_only() && !s.joined();
+  fit_buffer(this->x, checked_mul(steps * batch, x_in_panels ? x_columns().row() : s.input));
+}
+
+// True if the lanes that panels of x and h leave empty cost less than those of panels of gradients, whose product is
+// also transposed.
+template <class Real>
+bool Tape<Real>::gradients_by_rows() const {
+  const Sizes& s = weights->sizes;
+  const PackedLayer<Real>& layer = weights->layer(0, 0);
+  if (s.options.layer_norm != LayerNorm::none || s.options.shortcut == Shortcut::highway || layer.hh_scale)
+    return false;
+  const size_t widest = std::max(s.input, s.input_of(s.layers - 1)), of_h = h_columns();
+  Columns columns = x_columns();
+  const size_t total = RowOrder(steps, batch, ragged ? lengths.data() : nullptr).total();
+  const Kernels<Real>& kernels = weights->kernels;
+  const double line = multiply_cycles({kernels.width, kernels.max_rows, sizeof(Real)}), rows = double(total);
+  const double K = double(widest + of_h + 1), G = double(s.gates() * s.hidden);
+  columns.n = widest;
+  size_t vectors = columns.vectors();
+  columns.n = of_h;
+  vectors += columns.vectors();
+  const double by_rows = rows * line * G * double(vectors) / double(kLineVectors);
+  const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
+  return by_rows < in_panels;
+}
+
+template <class Real>
+size_t Tape<Real>::h_columns() const {
+  size_t most = steps;
+  if (ragged) most = batch ? size_t(*std::max_element(lengths.begin(), lengths.end())) : 0;
+  const bool none = zero_h0 && most == 1 && weights->sizes.options.layer_norm == LayerNorm::none;
+  return none ? 0 : weights->sizes.recurrent();
+}
+
+template <class Real>
+void Tape<Real>::keep_x(size_t t, size_t b, const Real* from) {
+  const size_t I = weights->sizes.input;
+  if (x_in_panels)
+    copy_to_panels<Real>({x_columns(), this->x.data(), steps * batch, (steps - 1 - t) * batch}, from, nullptr, b);
+  else
+    std::memcpy(this->x.data() + (t * batch + b) * I, from, I * sizeof(Real));
 }
 
 template <class Real>
@@ -111,14 +172,12 @@ void Tape<Real>::read_cells(size_t state, Real* to) const {
 template <class Real>
 void Tape<Real>::fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0_from,
                       const Real* c0_from) {
-  const size_t rows = steps * batch, H = weights->sizes.hidden;
-  std::copy(x, x + rows * weights->sizes.input, this->x.data());
+  const size_t rows = steps * batch, H = weights->sizes.hidden, I = weights->sizes.input;
+  begin(h0_from, c0_from);
+  for (size_t i = 0; i < rows; ++i) keep_x(i / batch, i % batch, x + i * I);
   std::copy(y, y + rows * H, this->y[0].data());
   std::copy(gates, gates + rows * 4 * H, this->gates[0].data());
   std::copy(c, c + rows * H, this->c[0].data());
-  zero_h0 = !h0_from;
-  copy_or_zero(h0_from, batch * H, h0.data());
-  copy_or_zero(c0_from, batch * H, c0.data());
 }
 
 template struct Tape<float>;

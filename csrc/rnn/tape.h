@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory/buffer.h"
+#include "rnn/columns.h"
 #include "rnn/weights.h"
 
 namespace quadgate {
@@ -15,7 +16,7 @@ namespace quadgate {
 // The large buffers of a tape. Contents of steps past a row's length are undefined.
 template <class Real>
 struct TapeBuffers {
-  Buffer<Real> x;                // (T,B,I)
+  Buffer<Real> x;                // (T,B,I), or panels: see Tape::x_in_panels
   std::vector<Buffer<Real>> y;   // per layer (T,B,D*R): h of every step
   std::vector<Buffer<Real>> in;  // per layer (T,B,input_of): its input, where that is not x or the y below; else empty
   std::vector<Buffer<Real>> transform;  // per layer (T,B,O): a highway's gate, activated; else empty
@@ -78,12 +79,24 @@ struct Tape : TapeBuffers<Real> {
   std::vector<Buffer<Real>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
   Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H)
   bool zero_h0 = false;              // there was none
+  bool by_rows = false;              // gradients of weights are to be made by rows, see backward/columns.h
+  bool x_in_panels = false;          // of T*B rows, those of later steps first, as their products take them
   // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
   Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps, size_t batch,
        const int64_t* lengths, const unsigned char* resets, Masks masks);
   Tape(const Tape&) = delete;
   ~Tape();
   size_t bytes() const;
+
+  // Before anything is recorded: chooses how gradients will be made, and the layout of x. h0: (L*D,B,R), or null for
+  // zeros.
+  void begin(const Real* h0, const Real* c0);
+  // Records the input of a step of a row of the batch. For steps and rows of their own, threads may call it together.
+  void keep_x(size_t t, size_t b, const Real* from);
+  // The panels of x where it lies in them, from the rows of step t on.
+  ColumnPanels<const Real> x_panels(size_t t) const {
+    return {x_columns(), this->x.data(), steps * batch, (steps - 1 - t) * batch};
+  }
 
   // A state's gates and cells as they were computed, zeros past a row's length: (T,B,4,H) and (T,B,H) out.
   void read_gates(size_t state, Real* to) const;
@@ -93,13 +106,19 @@ struct Tape : TapeBuffers<Real> {
   // (T,B,4,H), (T,B,H); h0 and c0 (B,H), or null for zeros.
   void fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0, const Real* c0);
 
-  // Input of a layer: (T,B,input_of(l)).
+  size_t h_columns() const;  // R; 0 where all rows of h are zero, as in a single step without a state
+  // Input of a layer: (T,B,input_of(l)); not of the first where x lies in panels.
   const Real* input(size_t l) const {
     return l == 0 ? this->x.data() : this->in[l].size() ? this->in[l].data() : this->y[l - 1].data();
   }
 
  private:
   std::shared_ptr<SpareTape<Real>> spare_;
+  bool gradients_by_rows() const;
+  Columns x_columns() const {
+    const size_t W = weights->kernels.width;
+    return {weights->sizes.input, kLineVectors * W, W};
+  }
   typename SpareTape<Real>::Owned shell_;  // for the buffers on their way back: no allocation then
 };
 

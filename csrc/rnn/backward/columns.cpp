@@ -5,33 +5,17 @@
 #include <limits>
 
 namespace quadgate {
-namespace {
-
-// Copies a row to panels of block_rows rows; lanes behind its end become zero.
-template <class Real>
-void copy_to_panels(const Columns& columns, const Real* from, const Real* mask, size_t block_rows, size_t at,
-                    Real* panels) {
-  for (size_t p = 0; p < columns.panels(); ++p) {
-    const size_t k = p * columns.line, line = columns.line_of(p), n = std::min(line, columns.n - k);
-    Real* to = panels + k * block_rows + at * line;
-    std::memcpy(to, from + k, n * sizeof(Real));
-    for (size_t i = 0; mask && i < n; ++i) to[i] *= mask[k + i];
-    if (n < line) std::memset(static_cast<void*>(to + n), 0, (line - n) * sizeof(Real));
-  }
-}
-
-}  // namespace
 
 template <class Real>
-void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
+void copy_row(const BackwardContext<Real>& pass, size_t l, size_t at, const Real* x, const Real* h,
               const Real* h_mask) {
   const BackwardSizes& n = pass.n;
-  const Real* none = nullptr;
   if (n.by_rows) {
-    copy_to_panels(n.columns(input), x, none, n.block_rows, at, pass.block.xh);
-    copy_to_panels(n.columns(n.h_columns), h, h_mask, n.block_rows, at, h_panels(pass, input));
+    if (!n.x_on_tape || l > 0) copy_to_panels<Real>(block_x_panels(pass, l), x, nullptr, at);
+    copy_to_panels(h_panels(pass), h, h_mask, at);
     return;
   }
+  const size_t input = pass.sizes.input_of(l);
   Real *to = pass.block.xh + at * n.xh_stride, *to_h = to + input;
   std::memcpy(to, x, input * sizeof(Real));
   std::memcpy(to_h, h, n.h_columns * sizeof(Real));

@@ -8,17 +8,25 @@
 
 namespace quadgate {
 
-// The panels of a block's h, behind those of x, which has `input` columns.
+// The panels of x of layer l, and of its h, in a block that ends with step s1.
 template <class Real>
-Real* h_panels(const BackwardContext<Real>& pass, size_t input) {
-  return pass.block.xh + pass.n.block_rows * pass.n.columns(input).row();
+ColumnPanels<Real> block_x_panels(const BackwardContext<Real>& pass, size_t l) {
+  return {pass.n.columns(pass.sizes.input_of(l)), pass.block.xh, pass.n.block_rows, 0};
+}
+template <class Real>
+ColumnPanels<const Real> x_panels(const BackwardContext<Real>& pass, size_t l, size_t s1) {
+  if (pass.n.x_on_tape && l == 0) return pass.tape.x_panels(s1 - 1);
+  return block_x_panels(pass, l);
+}
+template <class Real>
+ColumnPanels<Real> h_panels(const BackwardContext<Real>& pass) {
+  return {pass.n.columns(pass.n.h_columns), pass.block.xh + pass.n.block_rows * pass.n.x_row, pass.n.block_rows, 0};
 }
 
-// Copies a row's x (input) and h (h_columns) to its place in the block: to panels, or to a row of [x, h, 1] where
-// gradients are not made by rows. h_mask: multipliers of h, or null.
+// Copies a row's x (input_of(l)) and h (h_columns) to its place in the block: to panels, except x that lies in the
+// tape's; or to a row of [x, h, 1] where gradients are not made by rows. h_mask: multipliers of h, or null.
 template <class Real>
-void copy_row(const BackwardContext<Real>& pass, size_t input, size_t at, const Real* x, const Real* h,
-              const Real* h_mask);
+void copy_row(const BackwardContext<Real>& pass, size_t l, size_t at, const Real* x, const Real* h, const Real* h_mask);
 
 // How many rows at the end of a block that begins with the first step may be left out of products of dg with h: those
 // of that step if it had no h and their dg is finite in columns [begin, end). work: a thread's product_work or

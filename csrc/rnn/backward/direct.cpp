@@ -19,11 +19,10 @@ class DirectRows {
   }
 
   void run() {
-    const size_t I = pass_.sizes.input, R = pass_.n.h_columns;
-    matrix(pass_.n.columns(I), pass_.block.xh, n_rows_, out_.weight_ih);
+    const size_t R = pass_.n.h_columns;
+    matrix(x_panels(pass_, 0, pass_.order.steps()), n_rows_, out_.weight_ih);
     if (R)
-      matrix(pass_.n.columns(R), h_panels(pass_, I),
-             n_rows_ - rows_without_h(pass_, n_rows_, first_, first_ + n_, work_), out_.weight_hh);
+      matrix(h_panels(pass_), n_rows_ - rows_without_h(pass_, n_rows_, first_, first_ + n_, work_), out_.weight_hh);
     if (!out_.bias && R) return;
     sum_rows();
     if (out_.bias) put_row(work_, n_, pass_.call.add, out_.bias + first_);
@@ -32,17 +31,18 @@ class DirectRows {
 
  private:
   // Whole panels write to the matrix; the last goes through memory where it is not whole.
-  void matrix(const Columns& columns, const Real* panels, size_t n_rows, Real* out) {
+  void matrix(const ColumnPanels<const Real>& panels, size_t n_rows, Real* out) {
     if (!out) return;
+    const Columns& columns = panels.columns;
     const size_t whole = columns.whole(), last = whole * columns.line, rest = columns.n - last;
-    product_.dg_panels = panels;
+    product_.dg_panels = panels.panel(0);
     product_.n_rows = n_rows;
-    product_.panel_stride = pass_.n.block_rows * columns.line;
+    product_.panel_stride = panels.rows * columns.line;
     out += first_ * columns.n;
     if (whole)
       multiply(whole, columns.line, out, columns.n, pass_.call.add ? GradientStart::add : GradientStart::from_zero);
     if (!rest) return;
-    product_.dg_panels = panels + whole * product_.panel_stride;
+    product_.dg_panels = panels.panel(whole);
     const size_t line = columns.line_of(whole);
     multiply(1, line, work_, line, GradientStart::from_zero);
     for (size_t j = 0; j < n_; ++j) put_row(work_ + j * line, rest, pass_.call.add, out + j * columns.n + last);
@@ -93,7 +93,7 @@ template <class Real>
 void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows) {
   // A few rows of the weights at a time, so that they are written from end to end, unless [x, h] would come from beyond
   // L2 for each of them.
-  const bool near = n_rows * pass.n.xh_stride * sizeof(Real) < l2_bytes() / 2;
+  const bool near = n_rows * pass.n.n_k * sizeof(Real) < l2_bytes() / 2;
   const size_t m = pass.w.kernels.max_rows, slab = std::max<size_t>(1, (near ? kDirectRows / 4 : kDirectRows) / m);
   const Parts tiles(pass.n.gate_rows, m);
   all.share(tiles.count, [&](const Team& share) {

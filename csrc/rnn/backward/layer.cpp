@@ -209,7 +209,7 @@ void BackwardLayer<Real>::copy_operands(size_t s, size_t r) {
                   : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
                                                  : h_at(previous(t), i);
   const Real* mask = tape.h_mask.empty() ? nullptr : tape.h_mask[id_].data() + i * R_;
-  copy_row(pass_, state_.input, at, x, h, mask);
+  copy_row(pass_, task_.l, at, x, h, mask);
   if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, H * sizeof(Real));
 }
 

@@ -31,7 +31,6 @@ class BackwardPass {
  private:
   BackwardSizes sizes() const;
   size_t block_rows_wanted() const;
-  bool by_rows(const BackwardSizes& n) const;
   bool direct() const;
   void prepare_outputs();
   void carve(Carver& carver);
@@ -77,7 +76,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.hidden = s_.hidden;
   n.recurrent = s_.recurrent();
   n.output = s_.output();
-  n.h_columns = tape_.zero_h0 && order_.steps() == 1 && o.layer_norm == LayerNorm::none ? 0 : n.recurrent;
+  n.h_columns = tape_.h_columns();
   n.gate_rows = s_.gates() * s_.hidden;
   n.panel = w_.layer(0, 0).hh.row();
   n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
@@ -102,8 +101,12 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.trace = call_.dh_norm != nullptr;
   n.zoneout_h = !masks.zoneout_h.empty();
   n.c_new = o.peephole && !masks.zoneout_c.empty();
-  n.by_rows = by_rows(n);
-  if (n.by_rows) n.xh_stride = n.columns(widest).row() + n.columns(n.h_columns).row();
+  n.by_rows = tape_.by_rows;
+  n.x_on_tape = tape_.x_in_panels;
+  if (!n.by_rows) return n;
+  const size_t from = n.x_on_tape ? 1 : 0;  // the first layer whose x is copied to the block
+  for (size_t l = from; l < s_.layers; ++l) n.x_row = std::max(n.x_row, n.columns(s_.input_of(l)).row());
+  n.xh_stride = n.x_row + n.columns(n.h_columns).row();
   return n;
 }
 
@@ -111,22 +114,8 @@ BackwardSizes BackwardPass<Real>::sizes() const {
 // a block does not show.
 template <class Real>
 size_t BackwardPass<Real>::block_rows_wanted() const {
-  const size_t row_bytes = (n_.xh_stride + (n_.by_rows ? 1 : 2) * n_.gate_rows) * sizeof(Real);
+  const size_t row_bytes = (n_.n_k + (n_.by_rows ? 1 : 2) * n_.gate_rows) * sizeof(Real);
   return std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
-}
-
-// True if the lanes that panels of [x, h] leave empty cost less than those of panels of gradients, whose product is
-// also transposed.
-template <class Real>
-bool BackwardPass<Real>::by_rows(const BackwardSizes& n) const {
-  const PackedLayer<Real>& layer = w_.layer(0, 0);
-  if (n.norm || n.highway || layer.hh_scale) return false;
-  const double rows = double(order_.total()), K = double(n.n_k), G = double(n.gate_rows);
-  const double line = multiply_cycles({w_.kernels.width, w_.kernels.max_rows, sizeof(Real)});
-  const double vectors = double(n.columns(n.n_k - 1 - n.h_columns).vectors() + n.columns(n.h_columns).vectors());
-  const double by_rows = rows * line * G * vectors / double(kLineVectors);
-  const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
-  return by_rows < in_panels;
 }
 
 // True if all rows are one block of one layer, so that the weight gradient is a single product. It can't be

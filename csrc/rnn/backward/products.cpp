@@ -61,6 +61,7 @@ struct GradientProduct {
   const Real* rows;  // (n_rows, n_k), `stride` apart
   size_t stride, n_k;
   const Real* panels;  // the gradient's, of `shape`
+  size_t panel_rows;   // of which each panel has so many
   const PanelShape& shape;
   Real* dw;  // (n_blocks, dw_k, V, W); the product is added from its column 0 on
   size_t dw_k;
@@ -71,13 +72,13 @@ size_t slab_tiles(size_t max_rows) { return std::max<size_t>(1, 96 / max_rows); 
 
 // Complete but for the tiles and blocks.
 template <class Real>
-WeightGradient<Real> gradient_with(const BackwardContext<Real>& pass, size_t n_rows, const GradientProduct<Real>& p) {
+WeightGradient<Real> gradient_with(size_t n_rows, const GradientProduct<Real>& p) {
   WeightGradient<Real> g = {};
   g.xh = p.rows;
   g.xh_stride = p.stride;
   g.n_k = p.n_k;
   g.dg_panels = p.panels;
-  g.panel_stride = pass.panel_stride(p.shape);
+  g.panel_stride = p.panel_rows * p.shape.line();
   g.n_rows = n_rows;
   g.dw = p.dw;
   g.dw_stride = p.dw_k * p.shape.line();
@@ -91,7 +92,7 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
                  const GradientProduct<Real>& p) {
   const Kernels<Real>& kernels = pass.w.kernels;
   const size_t m = kernels.max_rows, tiles = ceil_div(p.n_k, m), slab = slab_tiles(m);
-  WeightGradient<Real> g = gradient_with(pass, n_rows, p);
+  WeightGradient<Real> g = gradient_with(n_rows, p);
   g.start = start;
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = share.begin(tiles), end = share.end(tiles); t < end; t += slab) {
@@ -109,12 +110,13 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
 // The factors change roles: dg with the columns of x or of h.
 template <class Real>
 void add_columns(const Team& share, const BackwardContext<Real>& pass, size_t n_rows, GradientStart start,
-                 const Columns& columns, const Real* panels, Real* dw) {
+                 const ColumnPanels<const Real>& panels, Real* dw) {
+  const Columns& columns = panels.columns;
   const size_t G = pass.n.gate_rows, W = pass.n.width, whole = columns.whole() * columns.line;
   auto add = [&](const PanelShape& shape, size_t first) {
-    add_product<Real>(
-        share, pass, n_rows, start,
-        {pass.block.dg, pass.n.dg_stride, G, panels + first * pass.n.block_rows, shape, dw + first * G, G});
+    add_product<Real>(share, pass, n_rows, start,
+                      {pass.block.dg, pass.n.dg_stride, G, panels.panel(first / columns.line), panels.rows, shape,
+                       dw + first * G, G});
   };
   if (whole) add({1, whole, W}, 0);
   const size_t vectors = columns.line_of(columns.whole()) / W;
@@ -125,16 +127,15 @@ void add_columns(const Team& share, const BackwardContext<Real>& pass, size_t n_
 template <class Real>
 void gradients_by_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task,
                        GradientStart start) {
-  const BackwardStateScratch<Real>& sums = pass.all.states[pass.state(task.l, task.d)];
-  const Columns of_x = pass.n.columns(sums.input), of_h = pass.n.columns(pass.n.h_columns);
-  add_columns(share, pass, task.n_rows, start, of_x, pass.block.xh, sums.dw);
+  Real* dw = pass.all.states[pass.state(task.l, task.d)].dw;
+  const ColumnPanels<const Real> x = x_panels(pass, task.l, task.s1);
+  add_columns(share, pass, task.n_rows, start, x, dw);
   const Parts tiles(pass.n.gate_rows, pass.w.kernels.max_rows);
-  size_t n_rows = of_h.n ? task.n_rows : 0;
+  size_t n_rows = pass.n.h_columns ? task.n_rows : 0;
   if (n_rows && task.s0 == 0)
     n_rows -= rows_without_h(pass, n_rows, tiles.begin(share.begin(tiles.count)), tiles.begin(share.end(tiles.count)),
                              pass.all.threads[share.rank].product_work);
-  if (n_rows)
-    add_columns(share, pass, n_rows, start, of_h, h_panels(pass, sums.input), sums.dw + of_x.row() * pass.n.gate_rows);
+  if (n_rows) add_columns<Real>(share, pass, n_rows, start, h_panels(pass), dw + x.columns.row() * pass.n.gate_rows);
 }
 
 }  // namespace
@@ -175,14 +176,17 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
     gradients_by_rows(share, pass, task, start);
   } else if (pass.n.norm) {  // two products, of which each has a gradient of its own; the bias is a sum
     add_product<Real>(share, pass, task.n_rows, start,
-                      {block.xh, stride, I, block.ih_panels, layer.ih.shape, sums.dw, K});
+                      {block.xh, stride, I, block.ih_panels, pass.n.block_rows, layer.ih.shape, sums.dw, K});
     add_product<Real>(share, pass, task.n_rows, start,
-                      {block.xh + I, stride, R, block.panels, layer.hh.shape, sums.dw + I * layer.hh.shape.line(), K});
+                      {block.xh + I, stride, R, block.panels, pass.n.block_rows, layer.hh.shape,
+                       sums.dw + I * layer.hh.shape.line(), K});
   } else {
-    add_product<Real>(share, pass, task.n_rows, start, {block.xh, stride, K, block.panels, gates, sums.dw, K});
+    add_product<Real>(share, pass, task.n_rows, start,
+                      {block.xh, stride, K, block.panels, pass.n.block_rows, gates, sums.dw, K});
   }
   if (block.m)
-    add_product<Real>(share, pass, task.n_rows, start, {block.m, H, H, block.dz_panels, layer.hr.shape, sums.dw_hr, H});
+    add_product<Real>(share, pass, task.n_rows, start,
+                      {block.m, H, H, block.dz_panels, pass.n.block_rows, layer.hr.shape, sums.dw_hr, H});
   if (pass.n.norm || pass.n.by_rows || layer.peephole) column_sums(share, pass, task);
 }
 
@@ -219,9 +223,9 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
   const Packed<Real>& gate = pass.w.highway(l);
   const size_t O = pass.n.output;
   return all.share(n_rows, [&](const Team& share) {
-    add_product<Real>(
-        share, pass, n_rows, GradientStart::from_dw,
-        {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, gate.shape, pass.all.highways[l].dw, O + 1});
+    add_product<Real>(share, pass, n_rows, GradientStart::from_dw,
+                      {block.xh, pass.n.xh_stride, O + 1, block.gate_panels, pass.n.block_rows, gate.shape,
+                       pass.all.highways[l].dw, O + 1});
     const size_t first = share.begin(n_rows), end = share.end(n_rows);
     BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first,
                                              pass.all.threads[share.rank].product_work);

@@ -11,25 +11,13 @@
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
+#include "rnn/columns.h"
 #include "rnn/rows.h"
 
 namespace quadgate {
 
 // Rows of a weight that a direct gradient (direct.h) makes at a time.
 constexpr size_t kDirectRows = 96;
-
-// n columns of x or of h in panels of `line`, vectors being `width` wide. The last panel's lines have no more vectors
-// than they need, but two.
-struct Columns {
-  size_t n, line, width;
-  size_t whole() const { return n / line; }
-  size_t panels() const { return (n + line - 1) / line; }
-  size_t line_of(size_t panel) const {
-    return panel < whole() ? line : std::max<size_t>(2, (n % line + width - 1) / width) * width;
-  }
-  size_t row() const { return panels() * line; }  // elements of memory for a row
-  size_t vectors() const { return (n % line ? line_of(whole()) : 0) / width + whole() * (line / width); }
-};
 
 // The sizes that this memory depends on.
 struct BackwardSizes {
@@ -39,12 +27,13 @@ struct BackwardSizes {
   size_t block_rows;                        // of the largest block
   size_t h_columns;                         // R; 0 where all rows of h are zero, as in a single step without a state
   size_t n_k, line;                         // columns of [x, h, 1] of the widest layer; elements of a line of panels
-  size_t xh_stride;                         // of [x, h, 1], in elements; where `by_rows`, of x and h in panels
+  size_t xh_stride, x_row;                  // of [x, h, 1], in elements; where `by_rows`, of x and h in panels, of x
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
   size_t width;                              // of a vector
   bool norm, projection, highway, peephole;  // options
   bool by_rows;                              // the weight gradient is made in the order of the weights' rows
+  bool x_on_tape;                            // and x of the first layer lies in panels there
   bool direct;                               // and goes to the caller's arrays as it is made
   bool two_passes;                           // Sizes::two_passes
   bool extra;                                // rows have a BackwardExtra

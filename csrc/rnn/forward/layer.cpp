@@ -238,13 +238,12 @@ void ForwardLayer<Real>::set_shared() {
   }
 }
 
-// Copies x of steps [s0, s1), which the products read next: from cache then.
+// Gives x of steps [s0, s1) to the tape before the products read it: from cache then.
 template <class Real>
 void ForwardLayer<Real>::keep_inputs(size_t s0, size_t s1) {
-  for (size_t s = s0; task_.keep && s < s1; ++s)
+  for (size_t s = s0; task_.keep_x && s < s1; ++s)
     for (size_t i = 0; i < active_rows(s); ++i)
-      std::memcpy(task_.keep.at(time(i, s), index(i)), task_.in.at(time(i, s), index(i)),
-                  step_.input_size * sizeof(Real));
+      pass_.call.tape->keep_x(time(i, s), index(i), task_.in.at(time(i, s), index(i)));
 }
 
 // The input products of steps [s0, s1), in the order in which the time loop takes the rows.

@@ -11,7 +11,7 @@ template <class Real>
 struct ForwardTask {
   size_t l, d, s0, s1, row0, row1;
   Plane<const Real> in;
-  Plane<Real> keep;                          // `in` is copied to it; null: nowhere
+  bool keep_x;                               // give `in` to the tape
   Plane<Real> out, copy;                     // (R): h goes to both; `copy` may be null
   Plane<Real> cells;                         // (H): c of every step; null: only the last is kept
   Real *h, *c;                               // (B,R), (B,H): the state before s0, replaced by that after the last step

@@ -76,11 +76,7 @@ void ForwardPass<Real>::prepare_outputs() {
   const size_t rows = s_.states() * order_.batch(), n_h = rows * s_.recurrent(), n_c = rows * s_.cell();
   copy_or_zero(call_.h0, n_h, call_.h);
   copy_or_zero(call_.c0, n_c, call_.c);
-  if (call_.tape) {
-    call_.tape->zero_h0 = !call_.h0;
-    copy_or_zero(call_.h0, n_h, call_.tape->h0.data());
-    copy_or_zero(call_.c0, n_c, call_.tape->c0.data());
-  }
+  if (call_.tape) call_.tape->begin(call_.h0, call_.c0);
   zero_padding(order_, call_.steps, call_.y, s_.output());
   if (call_.cells) zero_padding(order_, call_.steps, call_.cells, s_.directions * s_.cell());
 }
@@ -90,13 +86,12 @@ void ForwardPass<Real>::prepare_outputs() {
 template <class Real>
 void ForwardPass<Real>::keep_inputs() {
   if (!call_.tape) return;
-  const Plane<Real> to = {call_.tape->x.data(), call_.batch * s_.input, s_.input, 0};
   if (plan_.units == 1 && !order_.ragged()) {
-    kept_ = to;
+    layers_keep_x_ = true;
     return;
   }
   for (size_t t = 0; t < call_.steps; ++t)
-    for (size_t b = 0; b < call_.batch; ++b) std::memcpy(to.at(t, b), call_.x.at(t, b), s_.input * sizeof(Real));
+    for (size_t b = 0; b < call_.batch; ++b) call_.tape->keep_x(t, b, call_.x.at(t, b));
 }
 
 // With a tape, the layers wrote c there.

@@ -77,7 +77,7 @@ class ForwardPass {
   size_t link_ = 0;   // steps that a thread does of a layer before another may go on
   ForwardThreadScratch<Real>* thread_scratch_ = nullptr;  // by rank
   ForwardTeamScratch<Real>* team_scratch_ = nullptr;      // by team, of plan_.units neighbouring threads
-  Plane<Real> kept_;                                      // copy of x that the layers make; null: none
+  bool layers_keep_x_ = false;                            // for the tape
   Plane<Real>* between_ = nullptr;  // outputs of lower layers, which are the next one's inputs; two for each
   Plane<Real>* raw_ = nullptr;      // outputs of the layers that are joined before they are given on
   // Of all threads, and of the teams that share units if there are several; none for a single thread.

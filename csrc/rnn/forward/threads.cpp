@@ -181,7 +181,7 @@ bool ForwardPass<Real>::layer(const Team& team, const Place& at, size_t l, size_
   task.row0 = at.row0;
   task.row1 = at.row1;
   task.in = input_of(l, chunk);
-  if (l == 0 && d == 0) task.keep = kept_;
+  task.keep_x = layers_keep_x_ && l == 0 && d == 0;
   task.out = raw_of(l, chunk);
   task.out.base += d * R;
   if (call_.tape && last && !joins_behind(l)) {
