@@ -51,7 +51,7 @@ def parse(text: str, mode: str = "inference", layers: int = 1, directions: int =
 def candidates(mode: str) -> list[Shape]:
     """Return all shapes of the grid in a mode, of at most MAX_FLOPS a call."""
     every = (parse(",".join(map(str, sizes)), mode) for sizes in product(STEPS, BATCHES, WIDTHS, WIDTHS))
-    return [shape for shape in every if shape.flops <= MAX_FLOPS]
+    return [shape for shape in every if shape.all_flops <= MAX_FLOPS]
 
 
 def draw(count: int, seed: int) -> list[Shape]:

@@ -92,8 +92,7 @@ def bandwidth_share(result: Result, ceilings: Run) -> float | None:
     shape, who = result.shape, ours(result) or best_peer(result)
     if shape.B != 1 or shape.mode == "training" or who is None:
         return None
-    recurrent = 4 * 4 * shape.H * shape.H * shape.directions * shape.layers
-    held = 4 * shape.weights if shape.T == 1 else recurrent
+    held = shape.weight_reads if shape.T == 1 else 4 * shape.recurrent_weights
     return 1e-9 * shape.weight_reads / result.median(who) / read_bandwidth(ceilings, held, result.threads)
 
 
@@ -101,7 +100,7 @@ def floor(result: Result, ceilings: Run) -> float:
     """Return a lower bound in seconds for any program: its multiply-adds at the FMA peak, or its reads of weights.
 
     With many steps, the input product can cover all of them at once; only the recurrent product must read its weights
-    in every step. Latencies, activations and the overhead of a call are not included.
+    in every step but a first one without a state. Latencies, activations and the overhead of a call are not included.
     """
     s, peak = result.shape, 1e9 * fma_peak(ceilings, result.threads)
 
@@ -109,11 +108,11 @@ def floor(result: Result, ceilings: Run) -> float:
         return max(flops / peak, 1e-9 * held / read_bandwidth(ceilings, held, result.threads))
 
     if s.T == 1:
-        return seconds(s.flops, 4 * s.weights)
-    passes = 2 if s.mode == "training" else 1  # recurrent ones: forward, and backward
-    step = passes * s.layers * s.directions * seconds(8 * s.B * s.H * s.H, 16 * s.H * s.H)
-    rest = s.flops - passes * s.T * s.layers * s.directions * 8 * s.B * s.H * s.H
-    return s.T * step + rest / peak
+        return seconds(s.flops, 4 * s.weights if s.mode == "training" else s.weight_reads)
+    steps = s.recurrent_steps + (s.T if s.mode == "training" else 0)  # forward, and backward
+    states = s.layers * s.directions
+    recurrent = steps * states * seconds(2 * s.B * s.recurrent_weights / states, 4 * s.recurrent_weights / states)
+    return recurrent + (s.flops - 2 * steps * s.B * s.recurrent_weights) / peak
 
 
 def _table(rows: list[Result], ceilings: Run) -> list[str]:

@@ -44,9 +44,28 @@ class Shape:
         return sum(self.directions * 4 * self.H * (width + self.H) for width in self.widths)
 
     @property
-    def flops(self) -> int:
-        """Operations of the matrix products; a training step has three times those of its forward pass."""
+    def recurrent_weights(self) -> int:
+        """Number of weights of h."""
+        return self.layers * self.directions * 4 * self.H * self.H
+
+    @property
+    def recurrent_steps(self) -> int:
+        """Number of forward steps whose h is not known to be zero: all of a stream's, else all but the first."""
+        return self.T if self.mode == "stream" else self.T - 1
+
+    @property
+    def all_flops(self) -> int:
+        """Operations of all matrix products; a training step has three times those of its forward pass."""
         return 2 * self.T * self.B * self.weights * (3 if self.mode == "training" else 1)
+
+    @property
+    def flops(self) -> int:
+        """Operations of the products that a result depends on: of weights with an h of zeros there is none.
+
+        A training step has two of these: in its forward pass, and in the gradient of the weights.
+        """
+        zeros = 2 * (self.T - self.recurrent_steps) * self.B * self.recurrent_weights
+        return self.all_flops - zeros * (2 if self.mode == "training" else 1)
 
     @property
     def batched(self) -> bool:
@@ -55,12 +74,11 @@ class Shape:
 
     @property
     def weight_reads(self) -> int:
-        """Bytes of float32 weights that a pass at batch 1 cannot help reading, each step's recurrence anew.
+        """Bytes of float32 weights that a forward pass at batch 1 cannot help reading, each step's recurrence anew.
 
         The weights of the input are counted once: their product can be taken over many steps at a time.
         """
-        recurrent = 4 * self.H * self.H * self.directions * self.layers
-        return 4 * (self.T * recurrent + (self.weights - recurrent))
+        return 4 * (self.recurrent_steps * self.recurrent_weights + (self.weights - self.recurrent_weights))
 
     @property
     def label(self) -> str:
