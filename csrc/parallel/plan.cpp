@@ -66,14 +66,16 @@ Plan choose_plan(const Work& w, size_t max_threads) {
       best = plan;
     }
   };
+  // Splits that meet rarely come first: another must be better by far.
   const size_t most_directions = w.backward ? 1 : w.directions;
   for (size_t d = 1; d <= most_directions; ++d)
-    for (size_t n = 1; n * d <= max_threads; ++n) {
-      consider({n, d, 1, 1});
+    for (size_t n = 1; n * d <= max_threads; ++n) consider({n, d, 1, 1});
+  for (size_t d = 1; d <= most_directions; ++d)
+    for (size_t n = 2; n * d <= max_threads; ++n) {
       consider({1, d, n, 1});
       // Of the grids only those of nearly all threads, since each costs an estimate.
       const size_t rows = std::min(w.rows, max_threads / (n * d));
-      if (n > 1 && rows > 1) consider({rows, d, n, 1});
+      if (rows > 1) consider({rows, d, n, 1});
     }
   if (!w.backward && w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)

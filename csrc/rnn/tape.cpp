@@ -93,8 +93,7 @@ bool Tape<Real>::gradients_by_rows() const {
   const size_t widest = std::max(s.input, s.input_of(s.layers - 1)), of_h = h_columns();
   Columns columns = x_columns();
   const size_t total = RowOrder(steps, batch, ragged ? lengths.data() : nullptr).total();
-  const Kernels<Real>& kernels = weights->kernels;
-  const double line = multiply_cycles({kernels.width, kernels.max_rows, sizeof(Real)}), rows = double(total);
+  const double line = multiply_cycles(weights->kernel_sizes()), rows = double(total);
   const double K = double(widest + of_h + 1), G = double(s.gates() * s.hidden);
   columns.n = widest;
   size_t vectors = columns.vectors();

@@ -9,6 +9,7 @@
 #include "kernels/table.h"
 #include "memory/buffer.h"
 #include "memory/packing.h"
+#include "parallel/cost.h"
 #include "parallel/fork.h"
 #include "parallel/plan.h"
 #include "rnn/model.h"
@@ -57,6 +58,7 @@ class Weights {
   const Kernels<Real>& kernels;
   const Sizes sizes;
   size_t blocks() const { return blocks_; }  // of a layer's panels
+  KernelSizes kernel_sizes() const { return {kernels.width, kernels.max_rows, sizeof(Real)}; }
   const PackedLayer<Real>& layer(size_t l, size_t d) const { return layers_[l * sizes.directions + d]; }
   const Packed<Real>& highway(size_t l) const { return highways_[l]; }
   const CellOptions<Real>* cell_options() const { return plain_ ? nullptr : &cell_options_; }  // null: the plain cell

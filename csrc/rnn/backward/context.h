@@ -34,6 +34,12 @@ class StepBlocks {
   size_t most_steps() const { return most_steps_; }
   // Rows of all steps in [s0, s1).
   size_t rows(size_t s0, size_t s1) const { return before_[s0] + order_.active_rows(s0) - before_[s1 - 1]; }
+  // The step of a row of a block that ends with step s1.
+  size_t step_of(size_t s1, size_t row) const {
+    size_t s = s1 - 1;
+    while (before_[s] - before_[s1 - 1] + order_.active_rows(s) <= row) --s;
+    return s;
+  }
   // The place of step s of row r (of the order) in a block that ends with step s1.
   size_t row_in_block(size_t s1, size_t s, size_t r) const { return before_[s] - before_[s1 - 1] + r; }
 

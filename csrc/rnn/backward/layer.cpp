@@ -115,7 +115,8 @@ size_t BackwardLayer<Real>::link_steps() const {
 // The products over the block's rows, which do not depend on each other.
 template <class Real>
 bool BackwardLayer<Real>::products() {
-  const ProductCut cut(task_.n_rows, task_.dx ? n_groups(state_.input, pass_.n.width) : 0, all_.size);
+  const ProductCut cut(task_.n_rows, task_.dx ? n_groups(state_.input, pass_.n.width) : 1, pass_.n.gate_rows,
+                       pass_.w.kernel_sizes(), task_.dx ? all_.size : 1);
   return all_.share(cut.parts, [&](const Team& share) {
     if (!pass_.n.direct) weight_gradients(share, pass_, task_);
     if (task_.dx && share.go()) input_gradient(share, cut, pass_, task_);

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "cpu/throughput.h"
 #include "rnn/backward/column_sums.h"
 #include "rnn/backward/columns.h"
 
@@ -24,36 +25,34 @@ BackProduct<Real> product_with(const Packed<Real>& p, const Real* const* sources
   return product;
 }
 
-// All groups of a product. False once the call is to stop.
+// Groups [first, last) of a product. False once the call is to stop.
 template <class Real>
-bool whole_product(const Team& share, const Kernels<Real>& kernels, const Packed<Real>& p, BackProduct<Real>& product) {
+bool run_product(const Team& share, const Kernels<Real>& kernels, const Packed<Real>& p, size_t first, size_t last,
+                 BackProduct<Real>& product) {
   const double flops = product_flops(product.n_rows, kGroupBlocks * kernels.width, p.shape.total());
-  return sliced(share.whole(), n_groups(p.n_k, kernels.width), flops, [&](size_t begin, size_t end) {
-    product.group_begin = begin;
-    product.group_end = end;
+  return sliced(share.whole(), last - first, flops, [&](size_t begin, size_t end) {
+    product.group_begin = first + begin;
+    product.group_end = first + end;
     kernels.back_product(product);
   });
 }
 
-// The part of a product that is a thread's share.
-template <class Real>
-bool run_product(const Team& share, const ProductCut& cut, const Kernels<Real>& kernels, const Packed<Real>& p,
-                 BackProduct<Real>& product) {
-  if (!cut.columns) return whole_product(share, kernels, p, product);
-  product.group_begin = share.begin(cut.parts);
-  product.group_end = share.end(cut.parts);
-  kernels.back_product(product);
-  share.worked(product_flops(product.n_rows, kGroupBlocks * kernels.width * (product.group_end - product.group_begin),
-                             p.shape.total()));
-  return share.go();
-}
-
-// Pointers to few rows, for a thread's own use.
-template <class Real>
-struct Operands {
+// Groups [first, last) of the product of a range of rows. operands(row, source, target) sets a row's pointers. A thread
+// has pointers of its own, and so few rows at a time that these lie on the stack.
+template <class Real, class F>
+bool product_of_rows(const Team& share, const BackwardContext<Real>& pass, const Packed<Real>& p, bool add, size_t row,
+                     size_t row_end, size_t first, size_t last, F&& operands) {
   const Real* sources[kChunkRows];
   Real* targets[kChunkRows];
-};
+  for (size_t n; row < row_end; row += n) {
+    n = std::min(kChunkRows, row_end - row);
+    for (size_t i = 0; i < n; ++i) operands(row + i, sources[i], targets[i]);
+    BackProduct<Real> product = product_with(p, sources, targets, n, pass.all.threads[share.rank].product_work);
+    product.add = add;
+    if (!run_product(share, pass.w.kernels, p, first, last, product)) return false;
+  }
+  return true;
+}
 
 // A block's rows as the factors of a weight gradient.
 template <class Real>
@@ -140,6 +139,26 @@ void gradients_by_rows(const Team& share, const BackwardContext<Real>& pass, con
 
 }  // namespace
 
+ProductCut::ProductCut(size_t n_rows, size_t n_groups, size_t gate_rows, const KernelSizes& kernels, size_t threads)
+    : rows(n_rows), groups(n_groups), row_parts(n_rows), column_parts(1) {
+  const double bytes = double(gate_rows * kernels.element_size), line = double(kGroupBlocks * kernels.width);
+  double best = 0;
+  for (size_t columns = 1; columns <= std::min(groups, threads); ++columns) {
+    const size_t of_rows = std::max<size_t>(1, std::min(rows, threads / columns)), n = ceil_div(rows, of_rows);
+    const double g = double(ceil_div(groups, columns)), part = g * line * bytes;
+    const double multiply = double(n * gate_rows) * g * multiply_cycles(kernels);
+    const double near = double(ceil_div(n, kernels.max_rows)) * part / (kL2InTiles * core_throughput().l2);
+    const double cycles =
+        overlapped(std::max(multiply, near), read_cycles(part, threads)) + read_cycles(double(n) * bytes, threads);
+    if (columns > 1 && cycles > 0.9 * best) continue;
+    best = cycles;
+    column_parts = columns;
+    // More parts than threads, so that one whose core is shared can do less.
+    row_parts = columns == 1 ? rows : std::min(rows, of_rows * (of_rows > 1 ? Team::kItems : 1));
+  }
+  parts = row_parts * column_parts;
+}
+
 template <class Real>
 bool cell_gradients(const Team& team, const Weights<Real>& w, BackwardStep<Real>& step) {
   const size_t W = w.kernels.width, groups = n_groups(step.hidden_size, W);
@@ -195,26 +214,19 @@ void input_gradient(const Team& share, const ProductCut& cut, const BackwardCont
                     const BackwardTask<Real>& task) {
   const BackwardBlockScratch<Real>& block = pass.block;
   const size_t G = pass.n.norm ? pass.n.gate_rows : pass.n.dg_stride;
-  const size_t first = cut.columns ? 0 : share.begin(task.n_rows),
-               end = cut.columns ? task.n_rows : share.end(task.n_rows);
   const bool reverse = pass.sizes.reverse(task.d);
   const Real* dg = pass.n.norm ? block.dg_ih : block.dg;
-  Operands<Real> few;
-  const Real** sources = cut.columns ? few.sources : block.sources;
-  Real** targets = cut.columns ? few.targets : block.targets;
-  for (size_t s = task.s0; s < task.s1; ++s)
-    for (size_t r = 0; r < pass.order.active_rows(s); ++r) {
-      const size_t at = pass.blocks.row_in_block(task.s1, s, r);
-      if (at < first || at >= end) continue;
-      sources[at] = dg + at * G;
-      targets[at] = task.dx.at(pass.order.time(r, s, reverse), pass.order.index(r));
-    }
-  if (first == end) return;
   const Packed<Real>& ih = pass.w.layer(task.l, task.d).ih;
-  BackProduct<Real> product =
-      product_with(ih, sources + first, targets + first, end - first, pass.all.threads[share.rank].product_work);
-  product.add = task.add_dx;
-  run_product(share, cut, pass.w.kernels, ih, product);
+  cut.each(share, [&](size_t row, size_t row_end, size_t first, size_t last) {
+    size_t s = pass.blocks.step_of(task.s1, row);
+    return product_of_rows(share, pass, ih, task.add_dx, row, row_end, first, last,
+                           [&](size_t at, const Real*& source, Real*& target) {
+                             if (at >= pass.blocks.rows(s, task.s1)) --s;  // rows of earlier steps come later
+                             const size_t r = at - pass.blocks.row_in_block(task.s1, s, 0);
+                             source = dg + at * G;
+                             target = task.dx.at(pass.order.time(r, s, reverse), pass.order.index(r));
+                           });
+  });
 }
 
 template <class Real>
@@ -230,48 +242,44 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
     BackProduct<Real> product = product_with(gate, block.sources + first, block.targets + first, end - first,
                                              pass.all.threads[share.rank].product_work);
     product.add = true;
-    whole_product(share, pass.w.kernels, gate, product);
+    run_product(share, pass.w.kernels, gate, 0, n_groups(gate.n_k, pass.n.width), product);
   });
 }
 
 template <class Real>
 bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
-  const BackwardBlockScratch<Real>& block = pass.block;
-  const size_t H = sizes.cell(), R = pass.n.recurrent, G = pass.n.gate_rows, B = pass.order.batch();
-  const size_t n = pass.order.active_rows(0);
-  const size_t W = pass.w.kernels.width, groups = n_groups(R, W);
-  const ProductCut cut(n, groups, all.size);
-  return all.share(cut.parts, [&](const Team& share) {
-    const Team of_rows = cut.columns ? share.whole() : share, of_columns = cut.columns ? share : share.whole();
-    const size_t first = of_rows.begin(n), end = of_rows.end(n);
-    const size_t u0 = group_column(of_columns.begin(groups), R, W), u1 = group_column(of_columns.end(groups), R, W);
-    Operands<Real> few;
-    const Real** sources = cut.columns ? few.sources : block.sources;
-    Real** targets = cut.columns ? few.targets : block.targets;
-    for (size_t id = 0; id < sizes.states(); ++id) {
-      const BackwardStateScratch<Real>& state = pass.all.states[id];
-      for (size_t r = first; r < end; ++r) {
-        sources[r] = state.dg_carry + r * G;
-        targets[r] = pass.call.dh0 + (id * B + pass.order.index(r)) * R;
-      }
-      const Packed<Real>& hh = pass.w.layer(id / sizes.directions, id % sizes.directions).hh;
-      BackProduct<Real> product =
-          product_with(hh, sources + first, targets + first, end - first, pass.all.threads[share.rank].product_work);
-      if (!run_product(share, cut, pass.w.kernels, hh, product)) return;
-      for (size_t r = first; r < end; ++r) {
-        const size_t i = pass.order.index(r);
-        Real* dh0 = targets[r];
-        if (!pass.tape.h_mask.empty())
-          for (size_t u = u0; u < u1; ++u) dh0[u] *= pass.tape.h_mask[id][i * R + u];
-        if (state.h_carry)
-          for (size_t u = u0; u < u1; ++u) dh0[u] += state.h_carry[i * R + u];
-        if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
-        std::fill(dh0 + u0, dh0 + u1, Real(0));
-        const size_t c = of_columns.begin(H);
-        std::fill_n(pass.call.dc0 + (id * B + i) * H + c, of_columns.end(H) - c, Real(0));
-      }
+  const size_t H = sizes.cell(), R = pass.n.recurrent, G = pass.n.gate_rows, B = pass.order.batch(), W = pass.n.width;
+  const ProductCut cut(pass.order.active_rows(0), n_groups(R, W), G, pass.w.kernel_sizes(), all.size);
+  auto of_state = [&](const Team& share, size_t id, size_t row, size_t row_end, size_t first, size_t last) {
+    const BackwardStateScratch<Real>& state = pass.all.states[id];
+    const Packed<Real>& hh = pass.w.layer(id / sizes.directions, id % sizes.directions).hh;
+    auto dh0_of = [&](size_t r) { return pass.call.dh0 + (id * B + pass.order.index(r)) * R; };
+    auto operands = [&](size_t r, const Real*& source, Real*& target) {
+      source = state.dg_carry + r * G;
+      target = dh0_of(r);
+    };
+    if (!product_of_rows(share, pass, hh, false, row, row_end, first, last, operands)) return false;
+    const size_t u0 = group_column(first, R, W), u1 = group_column(last, R, W);
+    for (size_t r = row; r < row_end; ++r) {
+      const size_t i = pass.order.index(r);
+      Real* dh0 = dh0_of(r);
+      if (!pass.tape.h_mask.empty())
+        for (size_t u = u0; u < u1; ++u) dh0[u] *= pass.tape.h_mask[id][i * R + u];
+      if (state.h_carry)
+        for (size_t u = u0; u < u1; ++u) dh0[u] += state.h_carry[i * R + u];
+      if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
+      std::fill(dh0 + u0, dh0 + u1, Real(0));
+      if (first == 0) std::fill_n(pass.call.dc0 + (id * B + i) * H, H, Real(0));
     }
+    return true;
+  };
+  return all.share(cut.parts, [&](const Team& share) {
+    cut.each(share, [&](size_t row, size_t row_end, size_t first, size_t last) {
+      for (size_t id = 0; id < sizes.states(); ++id)
+        if (!of_state(share, id, row, row_end, first, last)) return false;
+      return true;
+    });
   });
 }
 

@@ -20,18 +20,28 @@ void back_product(const Team& team, const Weights<Real>& w, const Packed<Real>& 
 template <class Real>
 void weight_gradients(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
 
-// The cut of n rows times a matrix of so many groups, for `threads`. Few rows are bound by reading the matrix, so that
-// each thread takes some of its columns; more rows are cut themselves.
+// The cut of n rows times a matrix of so many groups of columns, for `threads`: into rows, and columns, too, where
+// threads would wait for the matrix if each read all of it. The parts of a column are neighbours.
 struct ProductCut {
-  bool columns;
-  size_t parts;
-  ProductCut(size_t n_rows, size_t groups, size_t threads)
-      : columns(threads > 1 && n_rows > 0 && n_rows < kFewRows * threads && n_rows <= kChunkRows && groups >= threads),
-        parts(columns ? groups : n_rows) {}
-  static constexpr size_t kFewRows = 16;
+  size_t rows, groups, row_parts, column_parts, parts;
+  // gate_rows: k of the product.
+  ProductCut(size_t rows, size_t groups, size_t gate_rows, const KernelSizes& kernels, size_t threads);
+
+  // f(row_begin, row_end, group_begin, group_end) for the pieces of a share; false once f was.
+  template <class F>
+  bool each(const Team& share, F&& f) const {
+    for (size_t part = share.begin(parts), end = share.end(parts), stop; part < end; part = stop) {
+      const size_t column = part / row_parts, first = column * row_parts;
+      stop = std::min(end, first + row_parts);
+      if (!f(rows * (part - first) / row_parts, rows * (stop - first) / row_parts, groups * column / column_parts,
+             groups * (column + 1) / column_parts))
+        return false;
+    }
+    return true;
+  }
 };
 
-// dx of a block, for a share of its rows or of its columns.
+// dx of a block, for a share.
 template <class Real>
 void input_gradient(const Team& share, const ProductCut& cut, const BackwardContext<Real>& pass,
                     const BackwardTask<Real>& task);

@@ -21,7 +21,7 @@ bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t ste
   product.rows = rows;
   product.steps = steps;
   product.n_blocks = w.blocks();
-  product.kernels = {w.kernels.width, w.kernels.max_rows, sizeof(Real)};
+  product.kernels = w.kernel_sizes();
   // 16-bit weights have their products as floats wherever more than a few rows make this matter.
   const bool int8 = w.sizes.options.weights == WeightType::int8;
   // Products in tiles take less time than sums of many rows on their way through memory.
