@@ -38,16 +38,13 @@ ForwardSizes ForwardPass<Real>::sizes() const {
 template <class Real>
 bool ForwardPass<Real>::run() {
   prepare_outputs();
-  if (order_.steps() == 0 || order_.batch() == 0) {
-    keep_inputs();
-    return true;
-  }
+  if (order_.steps() == 0 || order_.batch() == 0) return true;
   const Work work = work_of(w_, order_.steps(), order_.batch(), false);
   plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
   threads_ = plan_.threads();
-  keep_inputs();
+  layers_keep_x_ = call_.tape && plan_.units == 1 && !order_.ragged();
   chunk_ = chunk_steps();
   link_ = link_steps();
 
@@ -79,19 +76,6 @@ void ForwardPass<Real>::prepare_outputs() {
   if (call_.tape) call_.tape->begin(call_.h0, call_.c0);
   zero_padding(order_, call_.steps, call_.y, s_.output());
   if (call_.cells) zero_padding(order_, call_.steps, call_.cells, s_.directions * s_.cell());
-}
-
-// The tape's x. Threads with rows of their own copy these as they read them; not the padding behind short rows, and not
-// rows that several threads share.
-template <class Real>
-void ForwardPass<Real>::keep_inputs() {
-  if (!call_.tape) return;
-  if (plan_.units == 1 && !order_.ragged()) {
-    layers_keep_x_ = true;
-    return;
-  }
-  for (size_t t = 0; t < call_.steps; ++t)
-    for (size_t b = 0; b < call_.batch; ++b) call_.tape->keep_x(t, b, call_.x.at(t, b));
 }
 
 // With a tape, the layers wrote c there.

@@ -41,7 +41,7 @@ class ForwardPass {
 
   ForwardSizes sizes() const;
   void prepare_outputs();
-  void keep_inputs();
+  bool keep_inputs(const Team& all);
   void finish_outputs();
   size_t chunk_steps() const;
   void carve(Carver& carver);

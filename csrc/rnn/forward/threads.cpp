@@ -22,6 +22,7 @@ void ForwardPass<Real>::thread(size_t rank) {
   all.progress = &progress;
   all.control = &control_;
   all.caller = rank == 0;
+  if (!keep_inputs(all)) return;
   if (plan_.units > 1)
     units(all);
   else if (s_.directions == 2)
@@ -30,6 +31,19 @@ void ForwardPass<Real>::thread(size_t rank) {
     pipeline(all);
   else
     one_direction(all);
+}
+
+// The tape's x. Threads with rows of their own copy these as they read them; not the padding behind short rows, and not
+// rows that several threads share.
+template <class Real>
+bool ForwardPass<Real>::keep_inputs(const Team& all) {
+  if (!call_.tape || layers_keep_x_) return true;
+  return all.ranges(call_.steps * call_.batch, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const size_t t = i / call_.batch, b = i % call_.batch;
+      call_.tape->keep_x(t, b, call_.x.at(t, b));
+    }
+  });
 }
 
 // Parts of the rows. A chunk of steps goes through all layers before the next, so that their outputs stay in cache and
