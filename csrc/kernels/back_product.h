@@ -14,50 +14,59 @@ namespace {
 // gates takes them one after the other; sums are the same.
 constexpr int kGatesAbreast = 4;
 
-// The sums of MR rows over the gates from `gate` on, NP of them side by side; those of later gates are added to what
-// the earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is.
+// Bytes of a panel of all gates up to which it stays in L2 while the tiles of rows pass by, one after the other.
+constexpr size_t kSmallPanel = size_t(1) << 17;
+
+// The sums of MR rows over the gates [gate, end), NP of them side by side; those of later gates are added to what the
+// earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is.
 template <class Real, int NP, int MR, int NV>
-QG_OUTLINE void back_tile(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, int gate, const Real* panel,
-                          Slice ahead, size_t gate_rows) {
+QG_OUTLINE void back_tile(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, int gate, int end,
+                          const Real* panel, Slice ahead, size_t gate_rows) {
   constexpr size_t W = Vec<Real>::kWidth;
-  Vec<Real> a[NP][MR][NV];
-  const Real* from[MR];
-  for (int r = 0; r < MR; ++r) {
-    from[r] = dg[r] + gate * gate_rows;
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = zero<Real>();
-  }
-  multiply(a, from, gate_rows, 1, panel + gate * gate_rows * NV * W, gate_rows * NV * W, gate_rows, ahead);
-  for (int r = 0; r < MR; ++r)
-    for (int v = 0; v < NV; ++v) {
-      Vec<Real> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
-      for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
-      store(sums[r][v], sum);
+#pragma GCC unroll 1
+  for (; gate < end; gate += NP) {
+    Vec<Real> a[NP][MR][NV];
+    const Real* from[MR];
+    for (int r = 0; r < MR; ++r) {
+      from[r] = dg[r] + gate * gate_rows;
+      for (int p = 0; p < NP; ++p)
+        for (int v = 0; v < NV; ++v) a[p][r][v] = zero<Real>();
     }
+    multiply(a, from, gate_rows, 1, panel + gate * gate_rows * NV * W, gate_rows * NV * W, gate_rows, ahead);
+    ahead.begin += ahead.bytes_per_k * gate_rows;
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < NV; ++v) {
+        Vec<Real> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
+        for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
+        store(sums[r][v], sum);
+      }
+  }
 }
 
-// sums[r][v] = dg[r] @ a group's back panel, for at most kChunkRows rows. Gate by gate for all rows, so that a gate's
-// share of the panel stays in L2 meanwhile. `next` is the panel that follows this one, or null.
+// sums[r][v] = dg[r] @ a group's back panel, for at most kChunkRows rows. Of a large panel gate by gate for all rows,
+// so that a gate's share of it stays in L2 meanwhile. `next` is the panel that follows this one, or null.
 template <class Real, int NV>
 QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, size_t n_rows, const Real* panel,
                           const Real* next, int gates, size_t gate_rows) {
   constexpr size_t W = Vec<Real>::kWidth;
   if constexpr (NV <= kMaxRows)
     if (n_rows == 1 && gates == kGatesAbreast)
-      return back_tile<Real, kGatesAbreast, 1, NV>(sums, dg, 0, panel, {}, gate_rows);
+      return back_tile<Real, kGatesAbreast, 1, NV>(sums, dg, 0, gates, panel, {}, gate_rows);
   if constexpr (2 * NV <= kMaxRows)
     if (n_rows == 2 && gates == kGatesAbreast)
-      return back_tile<Real, kGatesAbreast, 2, NV>(sums, dg, 0, panel, {}, gate_rows);
+      return back_tile<Real, kGatesAbreast, 2, NV>(sums, dg, 0, gates, panel, {}, gate_rows);
   const Parts tiles(n_rows, kMaxRows);
+  const size_t gate_size = gate_rows * NV * W;
+  const int step = gates * gate_size * sizeof(Real) <= kSmallPanel ? gates : 1;
 #pragma GCC unroll 1
-  for (int gate = 0; gate < gates; ++gate) {
-    const Real* share = panel + gate * gate_rows * NV * W;
-    const Ahead<Real> ahead = {share, gate + 1 < gates ? share + gate_rows * NV * W : next, tiles.count};
+  for (int gate = 0; gate < gates; gate += step) {
+    const Ahead<Real> ahead = {panel + gate * gate_size, gate + step < gates ? panel + (gate + step) * gate_size : next,
+                               tiles.count};
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            back_tile<Real, 1, decltype(mr)::value, NV>(sums + tiles.begin(t), dg + tiles.begin(t), gate, panel,
-                                                        ahead.slice(t, gate_rows, NV), gate_rows);
+            back_tile<Real, 1, decltype(mr)::value, NV>(sums + tiles.begin(t), dg + tiles.begin(t), gate, gate + step,
+                                                        panel, ahead.slice(t, step * gate_rows, NV), gate_rows);
           });
   }
 }
