@@ -78,6 +78,14 @@ def test_against_the_reference(options, dtype):
 
 
 @every_dtype
+@pytest.mark.parametrize("layers", [1, 2])
+def test_many_blocks_of_rows_against_the_reference(layers, dtype):
+    """More than 1024 rows are several blocks; of one layer or more, with x in panels on the tape."""
+    check(plain(5, 300, 130, 8, layers, state=False, dtype=dtype))
+    check(plain(5, 300, 48, 16, layers, dtype=dtype))
+
+
+@every_dtype
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 6}], ids=str)
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_weights_that_are_not_finite(bad, options, dtype):
