@@ -1,6 +1,7 @@
 // The columns of many rows of x or of h in panels: the operand of a product over these rows.
 //
-// Panel p holds its columns of all rows, which are `line_of(p)` elements each and adjacent.
+// A panel holds some neighbouring columns of all rows. Its part of one row is a line; lines of neighbouring rows are
+// adjacent. Panels lie one behind the other, the last with shorter lines.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 
 namespace quadgate {
 
-// n columns of x or of h in panels of `line`, vectors being `width` wide. The last panel's lines have no more vectors
-// than they need, but two.
+// n columns in panels of `line` columns each, vectors being `width` wide. A line of the last panel has as few vectors
+// as it needs, but at least two: kernels are compiled for lines of two vectors or more.
 struct Columns {
   size_t n, line, width;
   size_t whole() const { return n / line; }
@@ -17,11 +18,11 @@ struct Columns {
   size_t line_of(size_t panel) const {
     return panel < whole() ? line : std::max<size_t>(2, (n % line + width - 1) / width) * width;
   }
-  size_t row() const { return panels() * line; }  // elements of memory for a row
-  size_t vectors() const { return (n % line ? line_of(whole()) : 0) / width + whole() * (line / width); }
+  size_t row() const { return whole() * line + (n % line ? line_of(whole()) : 0); }  // elements of memory for a row
+  size_t vectors() const { return row() / width; }
 };
 
-// Rows from `first` on of panels of so many rows.
+// The rows from `first` on, in panels of `rows` rows.
 template <class Real>
 struct ColumnPanels {
   Columns columns;

@@ -78,7 +78,7 @@ template <class Real>
 void copy_or_zero(const Real* from, size_t n, Real* to) {
   if (from)
     std::copy(from, from + n, to);
-  else
+  else if (n)  // `to` may be null without elements, as c of Elman's cell
     std::memset(static_cast<void*>(to), 0, n * sizeof(Real));  // std::fill would go element by element
 }
 

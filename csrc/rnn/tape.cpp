@@ -77,7 +77,7 @@ void Tape<Real>::begin(const Real* h0_from, const Real* c0_from) {
   copy_or_zero(c0_from, rows * s.cell(), c0.data());
   zero_h0 = !h0_from;
   by_rows = gradients_by_rows();
-  // What lies behind a layer reads its input, too.
+  // Merges and shortcuts read the input row by row, and so do layers that run in another order than that of time.
   x_in_panels = by_rows && !ragged && s.forward_only() && !s.joined();
   fit_buffer(this->x, checked_mul(steps * batch, x_in_panels ? x_columns().row() : s.input));
 }
@@ -99,9 +99,9 @@ bool Tape<Real>::gradients_by_rows() const {
   size_t vectors = columns.vectors();
   columns.n = of_h;
   vectors += columns.vectors();
-  const double by_rows = rows * line * G * double(vectors) / double(kLineVectors);
-  const double in_panels = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
-  return by_rows < in_panels;
+  const double of_columns = rows * line * G * double(vectors) / double(kLineVectors);
+  const double of_gradients = rows * line * K * double(layer.hh.shape.blocks()) + kTransposeCycles * K * G;
+  return of_columns < of_gradients;
 }
 
 template <class Real>

@@ -78,7 +78,7 @@ struct Tape : TapeBuffers<Real> {
   Masks masks;
   std::vector<Buffer<Real>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
   Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H)
-  bool zero_h0 = false;              // there was none
+  bool zero_h0 = false;              // the call had no h0
   bool by_rows = false;              // gradients of weights are to be made by rows, see backward/columns.h
   bool x_in_panels = false;          // of T*B rows, those of later steps first, as their products take them
   // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
@@ -88,10 +88,10 @@ struct Tape : TapeBuffers<Real> {
   ~Tape();
   size_t bytes() const;
 
-  // Before anything is recorded: chooses how gradients will be made, and the layout of x. h0: (L*D,B,R), or null for
-  // zeros.
+  // Records the initial state; chooses how gradients will be made, and hence the layout of x. To be called before
+  // anything else is recorded. h0: (L*D,B,R), c0: (L*D,B,H), or null for zeros.
   void begin(const Real* h0, const Real* c0);
-  // Records the input of a step of a row of the batch. For steps and rows of their own, threads may call it together.
+  // Records the input of a step of a row of the batch. Threads may call it at once for different steps or rows.
   void keep_x(size_t t, size_t b, const Real* from);
   // The panels of x where it lies in them, from the rows of step t on.
   ColumnPanels<const Real> x_panels(size_t t) const {

@@ -355,10 +355,12 @@ void Weights<Real>::need_back() const {
   back_panels_.store(made.release(), std::memory_order_release);
 }
 
-// Two calls may both do this at once.
+// Calls in several threads may both do the work, or one may forget that another did; neither changes a result.
 template <class Real>
 bool Weights<Real>::zero_for_zero_h(size_t rows) const {
-  constexpr size_t kManyRows = 4;  // for which a product with one more row is little, even if weights are new each time
+  // The check costs as much as one more row: little for a call of so many rows, even if every call has new weights. A
+  // call of fewer rows leaves it to the next one with these weights.
+  constexpr size_t kManyRows = 4;
   const Finite known = finite_hh_.load(std::memory_order_relaxed);
   if (known == Finite::yes || known == Finite::no) return known == Finite::yes;
   if (compact() || (known == Finite::unasked && rows < kManyRows)) {

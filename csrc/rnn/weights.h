@@ -107,8 +107,8 @@ class Weights {
   void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
-  // True if the product of each weight_hh with zeros is known to be zero, so that a step whose h is zero can do without
-  // it: no weight is infinite or NaN. Finds out where that pays for so many rows.
+  // True if every weight_hh is known to be finite: its product with an h of zeros is zero then, and a step may leave it
+  // out. Checks that if it is not known yet and a call of so many rows gains by it.
   bool zero_for_zero_h(size_t rows) const;
 
  private:

@@ -123,6 +123,18 @@ def test_a_tape_is_at_most_6_H_numbers_a_step_and_row_and_the_inputs(layers, bid
     assert tape.nbytes >= 50 * 4 * 5 * hidden * cells * d.x.itemsize  # i, f, g, o and c at least
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("inputs", [1, 20, 65, 130])
+def test_a_tape_keeps_x_in_little_more_than_its_columns(inputs, dtype):
+    """Without lengths, x may lie in panels: whole vectors of at most 64 bytes, and one more."""
+    lstm = qg.LSTM(inputs, 33, dtype=dtype, rng=0)
+    tape = lstm.forward(np.zeros((50, 4, inputs), dtype))[-1]
+    lanes = 64 // np.dtype(dtype).itemsize
+    columns = (-(-inputs // lanes) + 1) * lanes
+    once = 2 * 4 * 33  # the initial state
+    assert tape.nbytes <= (50 * 4 * (6 * 33 + columns) + once) * np.dtype(dtype).itemsize
+
+
 def test_the_size_of_a_tape_follows_the_steps():
     lstm = qg.LSTM(20, 64, rng=0)
     sizes = [lstm.forward(np.zeros((steps, 2, 20), np.float32))[2].nbytes for steps in (100, 200, 300)]

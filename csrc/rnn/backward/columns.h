@@ -28,9 +28,9 @@ ColumnPanels<Real> h_panels(const BackwardContext<Real>& pass) {
 template <class Real>
 void copy_row(const BackwardContext<Real>& pass, size_t l, size_t at, const Real* x, const Real* h, const Real* h_mask);
 
-// How many rows at the end of a block that begins with the first step may be left out of products of dg with h: those
-// of that step if it had no h and their dg is finite in columns [begin, end). work: a thread's product_work or
-// panel_dw.
+// Returns the number of rows at the end of a block that products of dg with h may leave out. The block begins with the
+// first step; its rows count if the call had no h0 and their dg is finite in columns [begin, end). work: a thread's
+// product_work or panel_dw.
 template <class Real>
 size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t begin, size_t end, Real* work);
 
@@ -38,8 +38,8 @@ size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t b
 template <class Real>
 void put_row(const Real* from, size_t n, bool add, Real* to);
 
-// The same for a row of the gradient of weight_hh where all rows of h are zero: zeros, but NaN where the sum of its dg
-// is infinite or NaN.
+// The same for a row of the gradient of weight_hh where all rows of h are zero. sum: of its column of dg. Adds zeros,
+// or NaN if the sum is infinite or NaN.
 template <class Real>
 void put_zero_product(Real sum, size_t n, bool add, Real* to);
 
