@@ -116,21 +116,28 @@ template <int NV, int NP, int MR, class Real, class Storage>
 QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
                             size_t n_tiles) {
   constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  const size_t I = s.input_size, R = s.recurrent_size;
   Vec<Real> a[NP][MR][NV];
-  const Real *x[MR], *h[MR];
+  const ForwardRow<Real>* rows = s.rows + first;
   for (int r = 0; r < MR; ++r) {
-    const ForwardRow<Real>& row = s.rows[first + r];
-    const Real* from = s.use_pre ? row.pre : s.bias;
+    const Real* from = s.use_pre ? rows[r].pre : s.bias;
     for (int p = 0; p < NP; ++p)
       for (int v = 0; v < NV; ++v) a[p][r][v] = load(from + ((panel + p) * NV + v) * W);
-    x[r] = row.x;
-    h[r] = row.h;
   }
-  const Ahead<Real, Storage> ih = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles};
-  const Ahead<Real, Storage> hh = {s.w_hh + panel * R * line, s.w_hh + next * R * line, n_tiles};
-  if (!s.use_pre) multiply(a, x, 0, 1, ih.panel, I * line, I, ih.slice(tile, I, NV));
-  multiply(a, h, 0, 1, hh.panel, R * line, R, hh.slice(tile, R, NV));
+  auto add = [&](bool h) __attribute__((always_inline)) {
+    const size_t n_k = h ? s.recurrent_size : s.input_size;
+    const Storage* w = h ? s.w_hh : s.w_ih;
+    const Real* from[MR];
+    for (int r = 0; r < MR; ++r) from[r] = h ? rows[r].h : rows[r].x;
+    const Ahead<Real, Storage> ahead = {w + panel * n_k * line, w + next * n_k * line, n_tiles};
+    multiply(a, from, 0, 1, ahead.panel, n_k * line, n_k, ahead.slice(tile, n_k, NV));
+  };
+  if constexpr (MR == 1) {
+    if (!s.use_pre) add(false);
+    add(true);
+  } else {  // one loop for both, which is compiled once: a single row's step would notice
+#pragma GCC unroll 1
+    for (int h = s.use_pre; h < 2; ++h) add(h);
+  }
   finish_tile(s, first, panel, a);
 }
 

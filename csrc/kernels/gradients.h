@@ -45,8 +45,10 @@ QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
 
 template <class Real>
 void weight_gradient(const WeightGradient<Real>& s) {
-  if (s.n_vectors == 2) return weight_gradient_line<2>(s);
-  if (s.n_vectors == 3) return weight_gradient_line<3>(s);
+  if constexpr (least_vectors<Real>() < kLineVectors) {
+    if (s.n_vectors == 2) return weight_gradient_line<2>(s);
+    if (s.n_vectors == 3) return weight_gradient_line<3>(s);
+  }
   with_line(
       s.n_vectors, [&](auto nv) __attribute__((always_inline)) { weight_gradient_line<decltype(nv)::value>(s); });
 }

@@ -42,6 +42,13 @@ static constexpr int row_blocks(int n_gates) { return n_gates == 1 ? kRowBlocks 
 // the number from the cell or from their arguments.
 constexpr int kLineVectors = 4;
 
+// The fewest vectors in a line of the last panel of x or h, in a product of gradients: of doubles, which few train
+// with, all of them, and no code for fewer.
+template <class Real>
+static constexpr int least_vectors() {
+  return sizeof(Real) == sizeof(float) ? 2 : kLineVectors;
+}
+
 // `total` things in the fewest parts of at most `largest`, as even as can be, the larger ones first. Register tiles of
 // 5 and 5 rows run at full speed, of 6 and 4 nearly so, of 6 and 1 not.
 struct Parts {

@@ -10,13 +10,13 @@
 namespace quadgate {
 
 // n columns in panels of `line` columns each, vectors being `width` wide. A line of the last panel has as few vectors
-// as it needs, but at least two: kernels are compiled for lines of two vectors or more.
+// as it needs, but at least `least`: kernels are compiled for no fewer.
 struct Columns {
-  size_t n, line, width;
+  size_t n, line, width, least;
   size_t whole() const { return n / line; }
   size_t panels() const { return (n + line - 1) / line; }
   size_t line_of(size_t panel) const {
-    return panel < whole() ? line : std::max<size_t>(2, (n % line + width - 1) / width) * width;
+    return panel < whole() ? line : std::max(least, (n % line + width - 1) / width) * width;
   }
   size_t row() const { return whole() * line + (n % line ? line_of(whole()) : 0); }  // elements of memory for a row
   size_t vectors() const { return row() / width; }

@@ -117,7 +117,7 @@ struct Tape : TapeBuffers<Real> {
   bool gradients_by_rows() const;
   Columns x_columns() const {
     const size_t W = weights->kernels.width;
-    return {weights->sizes.input, kLineVectors * W, W};
+    return {weights->sizes.input, kLineVectors * W, W, least_vectors<Real>()};
   }
   typename SpareTape<Real>::Owned shell_;  // for the buffers on their way back: no allocation then
 };

@@ -124,6 +124,20 @@ def test_gradients_that_are_not_finite(bad, options, dtype):
             both_ways(case, net, d)
 
 
+@every_dtype
+@pytest.mark.parametrize("layers", [1, 2])
+def test_finite_gradients_whose_sum_overflows(layers, dtype):
+    """The bias's gradient becomes infinite; that of weight_hh, a sum of products with zero, stays zero."""
+    for inputs, hidden in ((16, 8), (40, 63), (5, 40)):
+        case = plain(1, 300, inputs, hidden, layers, state=False, dtype=dtype)
+        net, d = model(case), data(case)
+        d.x[...], d.dy[...] = 1, np.finfo(dtype).max
+        got = run(case, net, d)
+        assert np.isinf(got[f"bias_l{layers - 1}"]).any()
+        assert not got[f"weight_hh_l{layers - 1}"].any()
+        both_ways(case, net, d)
+
+
 def widened(net: Any, inputs: int, hidden: int) -> Any:
     """The same network with more inputs and hidden units, whose weights are zero."""
     wide = qg.LSTM(inputs, hidden, dtype=net.dtype)

@@ -1,6 +1,7 @@
 #include "rnn/backward/column_sums.h"
 
 #include "parallel/cost.h"
+#include "rnn/backward/columns.h"
 
 namespace quadgate {
 namespace {
@@ -22,6 +23,7 @@ class ColumnSumsOfBlock {
         if (count_ == kRows) add_all();
       }
     if (count_) add_all();
+    if (!pass_.n.h_columns) multiply_zeros();
     share_.worked(kColumnSumFlops * double(task_.n_rows * pass_.n.gate_rows * (share_.last - share_.first)) /
                   double(share_.of));
   }
@@ -46,7 +48,8 @@ class ColumnSumsOfBlock {
       add(sums.norm_c, H, dw, [&](const Row& row) { return block.normal_c + row.at * H; });
       add(sums.norm_c + H, H, dw);
     }
-    if (pass_.n.by_rows) add(sums.bias, G, [&](const Row& row) { return block.dg + row.at * pass_.n.dg_stride; });
+    if (pass_.n.by_rows || !pass_.n.h_columns)
+      add(sums.bias, G, [&](const Row& row) { return block.dg + row.at * pass_.n.dg_stride; });
     if (sums.peephole) {
       const Real* d = pass_.n.norm ? block.da : block.dg;
       const size_t stride = pass_.n.norm ? G : pass_.n.dg_stride;
@@ -60,6 +63,14 @@ class ColumnSumsOfBlock {
           sums.peephole + 2 * H, H, [&](const Row& row) { return d + row.at * stride + 3 * H; }, after);
     }
     count_ = 0;
+  }
+
+  // The gradient of weight_hh where all h are zero: a number for each row.
+  void multiply_zeros() {
+    const BackwardStateScratch<Real>& sums = pass_.all.states[id_];
+    const size_t G = pass_.n.gate_rows, stride = pass_.n.dg_stride, W = pass_.w.kernels.width, vectors = n_blocks(G, W);
+    for (size_t j = share_.begin(vectors) * W; j < std::min(G, share_.end(vectors) * W); ++j)
+      sums.zero_h[j] = zero_product(sums.bias[j], pass_.block.dg + j, stride, task_.n_rows);
   }
 
   // out += sum of a, or of a * b.

@@ -52,8 +52,15 @@ void put_row(const Real* from, size_t n, bool add, Real* to) {
 }
 
 template <class Real>
-void put_zero_product(Real sum, size_t n, bool add, Real* to) {
-  if (!std::isfinite(sum))
+Real zero_product(Real sum, const Real* dg, size_t stride, size_t n_rows) {
+  Real product = 0;
+  for (size_t row = 0; !std::isfinite(sum) && row < n_rows; ++row) product += dg[row * stride] * Real(0);
+  return product;
+}
+
+template <class Real>
+void put_zero_product(Real product, size_t n, bool add, Real* to) {
+  if (std::isnan(product))
     std::fill_n(to, n, std::numeric_limits<Real>::quiet_NaN());
   else if (!add)
     std::memset(static_cast<void*>(to), 0, n * sizeof(Real));
@@ -63,6 +70,7 @@ void put_zero_product(Real sum, size_t n, bool add, Real* to) {
   template void copy_row<Real>(const BackwardContext<Real>&, size_t, size_t, const Real*, const Real*, const Real*); \
   template size_t rows_without_h<Real>(const BackwardContext<Real>&, size_t, size_t, size_t, Real*);                 \
   template void put_row<Real>(const Real*, size_t, bool, Real*);                                                     \
+  template Real zero_product<Real>(Real, const Real*, size_t, size_t);                                               \
   template void put_zero_product<Real>(Real, size_t, bool, Real*);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

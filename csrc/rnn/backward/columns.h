@@ -38,9 +38,13 @@ size_t rows_without_h(const BackwardContext<Real>& pass, size_t n_rows, size_t b
 template <class Real>
 void put_row(const Real* from, size_t n, bool add, Real* to);
 
-// The same for a row of the gradient of weight_hh where all rows of h are zero. sum: of its column of dg. Adds zeros,
-// or NaN if the sum is infinite or NaN.
+// The product of a column of dg with zeros: 0, or NaN if an element is infinite or NaN. sum: of the column, which need
+// not be read again if that is finite; finite elements may overflow in it.
 template <class Real>
-void put_zero_product(Real sum, size_t n, bool add, Real* to);
+Real zero_product(Real sum, const Real* dg, size_t stride, size_t n_rows);
+
+// The same as put_row for a row of the gradient of weight_hh where all rows of h are zero. product: its zero_product.
+template <class Real>
+void put_zero_product(Real product, size_t n, bool add, Real* to);
 
 }  // namespace quadgate

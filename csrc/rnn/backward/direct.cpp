@@ -77,7 +77,10 @@ class DirectRows {
   // The gradient of weight_hh where h is zero.
   void zero_h() {
     const size_t R = pass_.n.recurrent;
-    for (size_t j = 0; j < n_; ++j) put_zero_product(work_[j], R, pass_.call.add, out_.weight_hh + (first_ + j) * R);
+    for (size_t j = 0; j < n_; ++j) {
+      const Real product = zero_product(work_[j], product_.xh + j, product_.xh_stride, n_rows_);
+      put_zero_product(product, R, pass_.call.add, out_.weight_hh + (first_ + j) * R);
+    }
   }
 
   const BackwardContext<Real>& pass_;

@@ -90,6 +90,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.width = w_.kernels.width;
   n.n_k = widest + n.h_columns + 1;
   n.line = size_t(kLineVectors) * W;
+  n.least = least_vectors<Real>();
   n.join_work = s_.joined() || o.dropout > 0 ? join_work(w_) : 0;
   n.norm = o.layer_norm != LayerNorm::none;
   n.projection = o.projection > 0;

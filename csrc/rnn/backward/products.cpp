@@ -206,7 +206,7 @@ void weight_gradients(const Team& share, const BackwardContext<Real>& pass, cons
   if (block.m)
     add_product<Real>(share, pass, task.n_rows, start,
                       {block.m, H, H, block.dz_panels, pass.n.block_rows, layer.hr.shape, sums.dw_hr, H});
-  if (pass.n.norm || pass.n.by_rows || layer.peephole) column_sums(share, pass, task);
+  if (pass.n.norm || pass.n.by_rows || layer.peephole || !pass.n.h_columns) column_sums(share, pass, task);
 }
 
 template <class Real>
@@ -298,17 +298,10 @@ void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const Col
 // The gradient of weight_hh where h is zero, for a share of its rows.
 template <class Real>
 void zero_gradient(const Team& share, const BackwardContext<Real>& pass, const BackwardStateScratch<Real>& sums,
-                   const PanelShape& shape, Real* out) {
-  const size_t R = pass.n.recurrent, W = shape.width;
-  auto put = [&](Real sum, size_t j) { put_zero_product(sum, R, pass.call.add, out + j * R); };
-  if (pass.n.by_rows) {
-    for (size_t j = share.begin(pass.n.gate_rows); j < share.end(pass.n.gate_rows); ++j) put(sums.bias[j], j);
-    return;
-  }
-  for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
-    for (size_t v = 0; v < shape.vectors(); ++v)
-      for (size_t i = 0; i < shape.lanes(p, v); ++i)
-        put(sums.dw[((p + 1) * sums.n_k - 1) * shape.line() + v * W + i], shape.row(p, v) + i);
+                   Real* out) {
+  const size_t R = pass.n.recurrent;
+  for (size_t j = share.begin(pass.n.gate_rows); j < share.end(pass.n.gate_rows); ++j)
+    put_zero_product(sums.zero_h[j], R, pass.call.add, out + j * R);
 }
 
 // A share of each of the sums.
@@ -343,7 +336,7 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
       unpack(sums.dw, shape, K, 0, I, g.weight_ih);
       unpack(sums.dw, shape, K, I, h_columns, g.weight_hh);
     }
-    if (!h_columns) zero_gradient(share, pass, sums, shape, g.weight_hh);
+    if (!h_columns) zero_gradient(share, pass, sums, g.weight_hh);
     if (g.bias && sums.bias)
       copy(sums.bias, pass.n.gate_rows, g.bias);
     else if (g.bias)

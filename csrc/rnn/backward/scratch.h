@@ -30,7 +30,7 @@ struct BackwardSizes {
   size_t xh_stride, x_row;                  // of [x, h, 1], in elements; where `by_rows`, of x and h in panels, of x
   size_t norm_work;
   size_t join_work;                          // 0 where nothing lies between layers
-  size_t width;                              // of a vector
+  size_t width, least;                       // of a vector; as in Columns
   bool norm, projection, highway, peephole;  // options
   bool by_rows;                              // the weight gradient is made in the order of the weights' rows
   bool x_on_tape;                            // and x of the first layer lies in panels there
@@ -40,7 +40,7 @@ struct BackwardSizes {
   bool trace;                                // the norms of dh and dc are wanted
   bool zoneout_h, c_new;                     // zoneout of h by masks; peepholes need c before zoneout
 
-  Columns columns(size_t n) const { return {n, line, width}; }
+  Columns columns(size_t n) const { return {n, line, width, least}; }
 };
 
 // Of one thread and one step: what kernels are told about its rows.
@@ -121,7 +121,8 @@ struct BackwardStateScratch {
   // Zero at first.
   size_t begin = from.used();
   Real* h_carry = from.take_if<Real>(n.zoneout_h, n.batch* n.recurrent);  // (B,R): dh that zoneout passes on
-  Real* bias = from.take_if<Real>(n.norm || n.by_rows, n.gate_rows);      // in the layout of the parameters
+  Real* bias = from.take_if<Real>(n.norm || n.by_rows || !n.h_columns, n.gate_rows);  // in the layout of the parameters
+  Real* zero_h = from.take_if<Real>(!n.h_columns, n.gate_rows);  // each row's product of dg with zeros
   Real* norm_ih = from.take_if<Real>(n.norm, n.gate_rows);
   Real* norm_hh = from.take_if<Real>(n.norm, n.gate_rows);
   Real* norm_c = from.take_if<Real>(n.norm, 2 * n.hidden);
