@@ -81,6 +81,7 @@ QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows,
                              size_t begin, size_t end, bool descending, bool absent, Real* work, Row&& row,
                              Prefetch&& prefetch, Finish&& finish) {
   constexpr size_t W = Vec<Real>::kWidth;
+  alignas(64) static constexpr Real kZeros[W] = {};
   const Parts groups((n_cols + W - 1) / W, kGroupBlocks), chunks(n_rows, kChunkRows);
   for (size_t i = 0; i < end - begin; ++i) {
     const size_t group = descending ? end - 1 - i : begin + i, block = groups.begin(group);
@@ -88,24 +89,25 @@ QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows,
     const Real* next = i + 1 == end - begin
                            ? nullptr
                            : w_back + groups.begin(descending ? group - 1 : group + 1) * gates * gate_rows * W;
-    with_constant<kGroupBlocks>(
-        groups.size(group), [&](auto nv) __attribute__((always_inline)) {
-          constexpr int NV = decltype(nv)::value;
-          auto* const sums = reinterpret_cast<Real(*)[NV][W]>(work);
-          alignas(64) static constexpr Real kZeros[W] = {};
-          const Real* dg[kChunkRows];
-          for (size_t c = 0; c < chunks.count; ++c) {
-            const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
-            for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
-            for (size_t r = 0; r < n; ++r) prefetch(first + r, block, NV);
-            if (!absent)
-              back_sums<Real, NV>(sums, dg, n, panel, c + 1 == chunks.count ? next : panel, int(gates), gate_rows);
+    const int n_vectors = groups.size(group);
+    const Real* dg[kChunkRows];
+    for (size_t c = 0; c < chunks.count; ++c) {
+      const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
+      for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
+      for (size_t r = 0; r < n; ++r) prefetch(first + r, block, n_vectors);
+      if (!absent)
+        with_constant<kGroupBlocks>(
+            n_vectors, [&](auto nv) __attribute__((always_inline)) {
+              constexpr int NV = decltype(nv)::value;
+              back_sums<Real, NV>(reinterpret_cast<Real(*)[NV][W]>(work), dg, n, panel,
+                                  c + 1 == chunks.count ? next : panel, int(gates), gate_rows);
+            });
+      const Real* sums = work;
+#pragma GCC unroll 1  // finish is compiled once
+      for (size_t r = 0; r < n; ++r)
 #pragma GCC unroll 1
-            for (size_t r = 0; r < n; ++r)
-#pragma GCC unroll 1
-              for (int v = 0; v < NV; ++v) finish(first + r, block + v, absent ? kZeros : sums[r][v]);
-          }
-        });
+        for (int v = 0; v < n_vectors; ++v, sums += W) finish(first + r, block + v, absent ? kZeros : sums);
+    }
   }
 }
 
