@@ -9,7 +9,8 @@ namespace quadgate {
 namespace {
 
 constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
-constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core
+constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core;
+constexpr double kLongStep = 1e5;     // of a grid of rows and units, in cycles, from which on 5 % will do
 constexpr double kChunks = 16;        // about so many chunks go through a pipeline of layers
 
 // The pieces that a split over units cuts: blocks, or backward groups of them.
@@ -61,7 +62,8 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     if (plan.threads() > max_threads || plan.rows > w.rows || plan.units > unit_pieces(w) || plan.layers > w.layers)
       return;
     const double cycles = estimate(w, plan);
-    if (cycles < (plan.units > best.units ? kUnits : kWorthwhile) * best_cycles) {
+    const bool long_step = plan.rows > 1 && cycles > kLongStep * double(w.steps * w.layers);
+    if (cycles < (plan.units > best.units && !long_step ? kUnits : kWorthwhile) * best_cycles) {
       best_cycles = cycles;
       best = plan;
     }
