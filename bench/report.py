@@ -21,7 +21,7 @@ TITLES = {
     "openvino": "OpenVINO",
 }
 ABOUT = {
-    "inference": "Inference: a whole sequence, one call, without an initial state (quadgate leaves out its product with zeros).",
+    "inference": "Inference: a whole sequence in one call, from a zero state, which quadgate does not multiply.",
     "training": "Training step: forward, and backward from a given dy to the gradients of x and of all parameters.",
     "stream": "Stream: one step with carried state, by `stream.step(x, out=y)` and by `lstm(x, state)`.",
 }
