@@ -183,12 +183,12 @@ def backward(
     dx, dh0, dc0, params = result
     if m is not None:
         dx = m.input_gradients(dx, dh0, dc0, *own)
+    if type(out) is NamedGrads:
+        return dx, dh0, dc0, out
     named = NamedGrads(zip(names, params if into is None else into, strict=True))
     if into is None:
         whole: Any = params[0].base  # the core made views of one vector
         named.flat = whole
-    elif isinstance(out, NamedGrads) and hasattr(out, "flat"):
-        named.flat = out.flat
     return dx, dh0, dc0, named
 
 
@@ -212,7 +212,7 @@ def _all_none(dstate: Any) -> bool:
 
 
 def _targets(out: object, names: Mapping[str, Shape]) -> list[Array]:
-    if not isinstance(out, Mapping):
+    if not isinstance(out, (dict, Mapping)):  # dict alone is found fast
         raise TypeError(f"out must be a mapping from names to arrays, got {type(out).__name__}")
     if out.keys() != names.keys():
         raise ValueError(f"out must have the names {', '.join(names)}, got {', '.join(map(str, out))}")

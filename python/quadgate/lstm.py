@@ -346,7 +346,7 @@ class LSTM(Network):
             False to leave out the gradient of x: `LSTMGrads.x` is None then.
         out : mapping from every parameter's name to an array of its shape and the network's type, optional
             Filled with the gradients of the parameters, instead of new arrays. They must be writable and share no
-            memory with each other or with the other arguments.
+            memory with each other or with the other arguments. ``params`` of an earlier call is returned as it is.
         accumulate : bool
             True to add to the contents of ``out``, rather than to overwrite them.
 
@@ -359,7 +359,7 @@ class LSTM(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value, or there is no gradient to start from.
         """
-        return LSTMGrads(*_run.backward(self, tape, dy, dstate, dcells, input_grad, out, accumulate))
+        return LSTMGrads._make(_run.backward(self, tape, dy, dstate, dcells, input_grad, out, accumulate))
 
     def stream(self, batch_size: int = 1) -> Stream[LSTM]:
         """Return a `Stream` over this network: its state kept inside, zeros at first, one step or chunk at a time.

@@ -1,5 +1,7 @@
 #include "rnn/backward/direct.h"
 
+#include <cmath>
+
 #include "cpu/caches.h"
 #include "rnn/backward/columns.h"
 
@@ -77,10 +79,12 @@ class DirectRows {
   // The gradient of weight_hh where h is zero.
   void zero_h() {
     const size_t R = pass_.n.recurrent;
-    for (size_t j = 0; j < n_; ++j) {
-      const Real product = zero_product(work_[j], product_.xh + j, product_.xh_stride, n_rows_);
-      put_zero_product(product, R, pass_.call.add, out_.weight_hh + (first_ + j) * R);
-    }
+    Real* out = out_.weight_hh + first_ * R;
+    if (std::all_of(work_, work_ + n_, [](Real sum) { return std::isfinite(sum); }))
+      return put_zero_product(Real(0), n_ * R, pass_.call.add, out);
+    for (size_t j = 0; j < n_; ++j)
+      put_zero_product(zero_product(work_[j], product_.xh + j, product_.xh_stride, n_rows_), R, pass_.call.add,
+                       out + j * R);
   }
 
   const BackwardContext<Real>& pass_;
