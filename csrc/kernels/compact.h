@@ -35,6 +35,7 @@ struct CompactRows {
         stride(compact_row_bytes(n_k)) {
     if (f.quantize_row) bytes = pieces.take<unsigned char>((n_rows + kTileRows - 1) / kTileRows * kTileRows * stride);
   }
+  QG_INLINE QuantizedRows all() const { return {bytes, scales, zeros}; }
   QG_INLINE void set(const CompactFunctions& f, size_t r, const float* row, size_t n_k) {
     rows[r] = row;
     if (!f.quantize_row) return;
@@ -130,8 +131,16 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   }
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
   float* lines = pieces.take<float>((most + 1) * line);
-  float* wide = pieces.take<float>(kWideK * line);
+  float* wide = pieces.take<float>(s.n_rows > 1 ? kSumLines * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
+  if constexpr (Cell::kPlain) {
+    if (n.functions.step && !s.options && !s.extra && s.n_rows >= kFewestTileRows && n.hh.n_k >= kFewestTileK &&
+        n.hh.n_k <= kMostTileK && n.ih.n_k <= kMostTileK) {
+      const CompactMatrix matrices[2] = {n.ih, n.hh};
+      const QuantizedRows rows[2] = {x.all(), h.all()};
+      return n.functions.step({&s, matrices, rows, pre_stride, wide, descending});
+    }
+  }
   const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
