@@ -228,7 +228,8 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
   if (whole < n) store_bytes(to + whole, rest * factor, zeros);
 }
 
-constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate, nullptr};
+constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr,   nullptr,
+                                    nullptr,      kInt8Rate,    kInt8Rate, nullptr};
 
 }  // namespace
 }  // namespace QG_ISA

@@ -92,8 +92,8 @@ struct CompactFunctions {
   // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
   // an estimate, for plans only.
   double rate, tile_rate;
-  // Between `begin` and `end`, a step with any width of x and kFewestTileK to kMostTileK columns of h, whose panels lie
-  // behind those of x. Null where there is nothing better than `product` and the cell in turn.
+  // A step with kFewestTileK to kMostTileK columns of h, between `begin` and `end`. Its panels lie behind those of x,
+  // of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
   void (*step)(const CompactStep&);
 };
 

@@ -90,8 +90,8 @@ QG_INLINE void take_rest(TileWork& w) {
   w.weights = f.panel + (f.groups < kTileSide ? 0 : f.groups - kTileSide) * kPanelLine + w.half * 128;
 }
 
-// Tiles 0 to 3 hold sums, 4 rows, 5 the second block's rows or weights, 6 and 7 weights. 7 is loaded late and free until
-// then.
+// Tiles 0 to 3 hold sums, 4 rows, 5 the second block's rows or weights, 6 and 7 weights. 7 is loaded late and free
+// until then.
 QG_INLINE void load_tiles(const TileWork& w) {
   const size_t row_bytes = w.factors->row_bytes;
   _tile_loadd(4, w.rows, row_bytes);
@@ -210,7 +210,8 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
     for (size_t v = 0; v < kTileVectors; ++v) {
       const Words sum = load_words(s.sums + r * kLineSums + v * W);
       const VF whole = number(_mm512_dpwssd_epi32(sum, minus_zero, halves[v]));
-      store(s.lines + r * s.row_stride + v * W, fma(whole, scale * scales[v], load(s.from + r * s.from_stride + v * W)));
+      store(s.lines + r * s.row_stride + v * W,
+            fma(whole, scale * scales[v], load(s.from + r * s.from_stride + v * W)));
     }
   }
 }
