@@ -2,6 +2,7 @@
 // between the product, which knows the weights' type, and the cell, which is compiled once for all types.
 #pragma once
 
+#include "kernels/compact_cell.h"
 #include "kernels/compact_product.h"
 #include "kernels/forward.h"
 
@@ -97,19 +98,20 @@ QG_INLINE void finish_panels(const ForwardStep<float>& s, float* lines, size_t f
   auto* sums = reinterpret_cast<Line*>(lines);
   const ForwardRow<float>* rows = s.rows + first;
   if constexpr (Cell::kPlain) {
-    const CellOptions<float>* const plain = nullptr;
-    const OutputExtra<float>* const none = nullptr;
     if (!s.options && !s.extra) {
-      if (n_panels == 1) return finish_rows<Cell>(s, rows, sums, n_rows, panel, plain, none);
-      VF state[2], a[2][Cell::kVectors];
+      constexpr size_t o = Cell::kOutputGate;
+      if (n_panels == 2) {
+        VF state[2];
 #pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p) {
-        for (size_t v = 0; v < Cell::kVectors; ++v) a[p][v] = load(sums[p][v]);
-        state[p] = Cell::forward_state(s, rows[0], a[p], panel + p, plain, none);
+        for (int p = 0; p < 2; ++p) state[p] = CompactCell::state(s, rows[0], sums[p][0], panel + p);
+#pragma GCC unroll 2
+        for (int p = 0; p < 2; ++p) CompactCell::output(s, rows[0], load(sums[p][o]), state[p], panel + p);
+        return;
       }
-#pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p)
-        Cell::forward_output(s, rows[0], a[p][Cell::kOutputGate], state[p], panel + p, plain, none);
+#pragma GCC unroll 1
+      for (size_t r = 0; r < n_rows; ++r) store(sums[r][0], CompactCell::state(s, rows[r], sums[r][0], panel));
+#pragma GCC unroll 1
+      for (size_t r = 0; r < n_rows; ++r) CompactCell::output(s, rows[r], load(sums[r][o]), load(sums[r][0]), panel);
       return;
     }
   }

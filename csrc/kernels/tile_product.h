@@ -82,18 +82,21 @@ constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide
 
 QG_INLINE size_t tiles_of(const TileFactors& f) { return (f.groups + kTileSide - 1) / kTileSide; }
 
-// Moves on to the tile of the rest where the next one is it.
-QG_INLINE void take_rest(TileWork& w) {
-  const TileFactors& f = *w.factors;
-  if (w.left != 1 || f.groups % kTileSide == 0) return;
-  w.rows = f.rows + w.first * f.row_bytes + f.row_bytes - kTileK;
-  w.weights = f.panel + (f.groups < kTileSide ? 0 : f.groups - kTileSide) * kPanelLine + w.half * 128;
+QG_INLINE void begin_turn(TileWork& w) {
+  w.rows = w.factors->rows + w.first * w.factors->row_bytes;
+  w.weights = w.factors->panel + w.half * 128;
+  w.left = tiles_of(*w.factors);
 }
 
-// Tiles 0 to 3 hold sums, 4 rows, 5 the second block's rows or weights, 6 and 7 weights. 7 is loaded late and free
-// until then.
-QG_INLINE void load_tiles(const TileWork& w) {
-  const size_t row_bytes = w.factors->row_bytes;
+// Tiles 0 to 3 hold sums, 4 rows, 5 the second block's rows or weights, 6 and 7 weights; 7 is loaded late. The last
+// operands may be those of the rest.
+QG_INLINE void load_tiles(TileWork& w) {
+  const TileFactors& f = *w.factors;
+  const size_t row_bytes = f.row_bytes;
+  if (w.left == 1 && f.groups % kTileSide) {
+    w.rows = f.rows + (w.first + 1) * row_bytes - kTileK;
+    w.weights = f.panel + (f.groups < kTileSide ? 0 : f.groups - kTileSide) * kPanelLine + w.half * 128;
+  }
   _tile_loadd(4, w.rows, row_bytes);
   _tile_loadd(6, w.weights, kPanelLine);
   if (w.pair)
@@ -107,15 +110,6 @@ QG_INLINE void zero_sums() {
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-}
-
-QG_INLINE void begin_turn(TileWork& w) {
-  const TileFactors& f = *w.factors;
-  w.rows = f.rows + w.first * f.row_bytes;
-  w.weights = f.panel + w.half * 128;
-  w.left = tiles_of(f);
-  take_rest(w);
-  load_tiles(w);
 }
 
 // One part of the work: products of loaded tiles, then the load of the next ones, so that they have time to arrive; or
@@ -147,17 +141,17 @@ QG_INLINE void begin_turn(TileWork& w) {
   }
   w.rows += kTileK;
   w.weights += kTileSide * kPanelLine;
-  if (--w.left) {
-    take_rest(w);
-    return load_tiles(w);
+  const bool last = --w.left == 0;
+  if (last) {
+    if (--w.turns == 0) return;
+    w.half = w.pair && !w.half;
+    w.next_sums = w.half ? w.sums + 32 : w.sums + kUnitRows * kLineSums - (w.pair ? 32 : 0);
+    if (!w.half) ++w.factors;
+    begin_turn(w);
   }
-  w.next_left = 0;
-  if (--w.turns == 0) return;
-  w.half = w.pair && !w.half;
-  w.next_sums = w.half ? w.sums + 32 : w.sums + kUnitRows * kLineSums - (w.pair ? 32 : 0);
-  if (!w.half) ++w.factors;
-  begin_turn(w);
-  w.next_left = w.left;
+  load_tiles(w);
+  if (!last) return;
+  w.next_left = w.left;  // the sums come first
   w.left = 0;
 }
 
@@ -172,8 +166,10 @@ QG_INLINE void begin_unit(TileWork& w, const TileFactors* factors, size_t n_prod
   w.sums = sums;
   w.parts = 0;
   for (size_t i = 0; i < n_products; ++i) w.parts += (tiles_of(factors[i]) + 1) << w.pair;
+  w.next_left = 0;
   zero_sums();
   begin_turn(w);
+  load_tiles(w);
 }
 
 // A sum of weights is less than 2^22, so that two numbers of 16 bits make it up, low + 128 high, with which one

@@ -2,7 +2,7 @@
 // blocks of rows, are computed in vectors, the tiles sum the products of the next.
 #pragma once
 
-#include "cells/lstm.h"
+#include "kernels/compact_cell.h"
 #include "kernels/tile_product.h"
 
 namespace quadgate {
@@ -27,11 +27,8 @@ struct TilePace {
 constexpr size_t kRowsAtOnce = 8, kManyK = 400;
 
 [[maybe_unused]] void tile_step(const CompactStep& n) {
-  using Cell = Lstm<float>;
   constexpr size_t W = VF::kWidth, line = kTileVectors * W;
   const ForwardStep<float>& s = *n.step;
-  const CellOptions<float>* const plain = nullptr;
-  const OutputExtra<float>* const none = nullptr;
   const size_t n_blocks = s.block_end - s.block_begin, skipped = s.use_pre ? 1 : 0, n_products = 2 - skipped;
   auto* sums = reinterpret_cast<int32_t*>(n.work);
   TileFactors factors[2];
@@ -52,21 +49,21 @@ constexpr size_t kRowsAtOnce = 8, kManyK = 400;
   // Of many rows with few k the cells' memory is not in L1, and tiles wait for their stores.
   const bool in_turn = s.n_rows <= kUnitRows || n.matrices[1].n_k + (s.use_pre ? 0 : n.matrices[0].n_k) >= kManyK;
   constexpr size_t buffer = 2 * kUnitRows * kLineSums;
-  TileUnit unit = {0, 0};
-  begin(unit, sums);
-  for (size_t i = 0; i < work.parts; ++i) next_tile(work);
-  for (size_t parity = 0; unit.done < n_blocks; parity ^= 1) {
-    const size_t panel = panel_of(unit), n_rows = rows_of(unit);
-    TileUnit next = {unit.done, unit.row + kUnitRows};
+  bool any = false;  // unit is one; otherwise its first is the next
+  size_t parity = 0;
+  for (TileUnit unit = {0, 0}, next = {0, 0};; unit = next, parity ^= 1, any = true) {
+    if (any) next.row += kUnitRows;
     if (next.row >= s.n_rows) next = {unit.done + 1, 0};
-    const size_t slots = (n_rows + kRowsAtOnce - 1) / kRowsAtOnce;
-    TilePace pace = {work, 0, n_products + 2 * slots};
-    if (next.done < n_blocks) {
-      begin(next, sums + (parity ^ 1) * buffer);
-      if (in_turn) pace.parts = work.parts;
+    const bool more = next.done < n_blocks;
+    if (more) begin(next, sums + parity * buffer);
+    if (!any) {
+      for (size_t i = 0; i < work.parts; ++i) next_tile(work);
+      continue;
     }
+    const size_t panel = panel_of(unit), n_rows = rows_of(unit), slots = (n_rows + kRowsAtOnce - 1) / kRowsAtOnce;
+    TilePace pace = {work, more && in_turn ? work.parts : 0, n_products + 2 * slots};
     const ForwardRow<float>* rows = s.rows + unit.row;
-    int32_t* at = sums + parity * buffer;
+    int32_t* at = sums + (parity ^ 1) * buffer;
     auto* lines = reinterpret_cast<float*>(at);
     TileSums of = {};
     of.from = (s.use_pre ? rows[0].pre : s.bias) + panel * line;
@@ -84,15 +81,13 @@ constexpr size_t kRowsAtOnce = 8, kManyK = 400;
       of.from_stride = kLineSums;
       pace.slot();
     }
-    for (size_t i = 0; !in_turn && next.done < n_blocks && i < work.parts; ++i) next_tile(work);
+    for (size_t i = 0; more && !in_turn && i < work.parts; ++i) next_tile(work);
     for (size_t first = 0; first < n_rows; first += kRowsAtOnce, pace.slot()) {
       const size_t end = n_rows - first < kRowsAtOnce ? n_rows : first + kRowsAtOnce;
 #pragma GCC unroll 1
       for (size_t r = first; r < end; ++r) {
         float* kept = lines + r * kLineSums;
-        VF a[kTileVectors];
-        for (size_t v = 0; v < kTileVectors; ++v) a[v] = load(kept + v * W);
-        store(kept, Cell::forward_state(s, rows[r], a, panel, plain, none));
+        store(kept, CompactCell::state(s, rows[r], kept, panel));
       }
     }
     for (size_t first = 0; first < n_rows; first += kRowsAtOnce, pace.slot()) {
@@ -100,10 +95,10 @@ constexpr size_t kRowsAtOnce = 8, kManyK = 400;
 #pragma GCC unroll 1
       for (size_t r = first; r < end; ++r) {
         const float* kept = lines + r * kLineSums;
-        Cell::forward_output(s, rows[r], load(kept + Cell::kOutputGate * W), load(kept), panel, plain, none);
+        CompactCell::output(s, rows[r], load(kept + Lstm<float>::kOutputGate * W), load(kept), panel);
       }
     }
-    unit = next;
+    if (!more) return;
   }
 }
 
