@@ -99,19 +99,15 @@ QG_INLINE void finish_panels(const ForwardStep<float>& s, float* lines, size_t f
   const ForwardRow<float>* rows = s.rows + first;
   if constexpr (Cell::kPlain) {
     if (!s.options && !s.extra) {
-      constexpr size_t o = Cell::kOutputGate;
-      if (n_panels == 2) {
-        VF state[2];
-#pragma GCC unroll 2
-        for (int p = 0; p < 2; ++p) state[p] = CompactCell::state(s, rows[0], sums[p][0], panel + p);
-#pragma GCC unroll 2
-        for (int p = 0; p < 2; ++p) CompactCell::output(s, rows[0], load(sums[p][o]), state[p], panel + p);
-        return;
-      }
+      // Either rows of one panel or panels of one row.
+      const size_t n = n_rows * n_panels, next_row = n_panels == 1, next_panel = n_panels - 1;
 #pragma GCC unroll 1
-      for (size_t r = 0; r < n_rows; ++r) store(sums[r][0], CompactCell::state(s, rows[r], sums[r][0], panel));
+      for (size_t i = 0; i < n; ++i)
+        store(sums[i][0], CompactCell::state(s, rows[i * next_row], sums[i][0], panel + i * next_panel));
 #pragma GCC unroll 1
-      for (size_t r = 0; r < n_rows; ++r) CompactCell::output(s, rows[r], load(sums[r][o]), load(sums[r][0]), panel);
+      for (size_t i = 0; i < n; ++i)
+        CompactCell::output(s, rows[i * next_row], load(sums[i][Cell::kOutputGate]), load(sums[i][0]),
+                            panel + i * next_panel);
       return;
     }
   }
