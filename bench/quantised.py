@@ -60,7 +60,8 @@ def parse(text: str) -> list[Shape]:
         sizes = [steps, rows, hidden if width == "H" else width, hidden]
         if not all(size.isdecimal() and int(size) > 0 for size in sizes):
             raise ValueError(message)
-        shape = Shape(",".join(sizes), *map(int, sizes))
+        T, B, I, H = map(int, sizes)  # noqa: E741 - the project's words for them
+        shape = Shape(",".join(sizes), T, B, I, H)
         if shape not in shapes:
             shapes.append(shape)
     return shapes
