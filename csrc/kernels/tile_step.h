@@ -46,7 +46,7 @@ constexpr size_t kRowsAtOnce = 8, kManyK = 400;
     }
     begin_unit(work, factors + skipped, n_products, u.row, rows_of(u), to);
   };
-  // Of many rows with few k the cells' memory is not in L1, and tiles wait for their stores.
+  // With many rows and few k parts of the tiles' work take longer among the cells than all of it before them.
   const bool in_turn = s.n_rows <= kUnitRows || n.matrices[1].n_k + (s.use_pre ? 0 : n.matrices[0].n_k) >= kManyK;
   constexpr size_t buffer = 2 * kUnitRows * kLineSums;
   bool any = false;  // unit is one; otherwise its first is the next
