@@ -17,7 +17,7 @@ from pathlib import Path
 import judge
 import numpy as np
 from peers.base import Array, make_arrays
-from peers.client import PEERS, Client, PeerError
+from peers.client import PEERS, QUANTISED, Client, PeerError
 from shapes import Shape
 
 SAMPLE_SECONDS = 0.004  # one sample lasts at least this long, or one call
@@ -114,9 +114,10 @@ class Runner:
         np.savez(path, **arrays)  # type: ignore[arg-type]
         wanted = judge.expected(shape, arrays)
         results = {n: Result(shape, n) for n in threads}
+        modes = {**PEERS, **dict.fromkeys(QUANTISED, ("inference",))}
         calls: dict[tuple[str, int], tuple[int, int]] = {}
         for n in threads:
-            for peer in [p for p in self.peers if shape.mode in PEERS[p]]:
+            for peer in [p for p in self.peers if shape.mode in modes[p]]:
                 client = self._client(peer, n)
                 if client is not None:
                     with awake(client):

@@ -11,12 +11,13 @@ import grid
 import judge
 import numpy as np
 import pytest
+import quantised
 import uses
 import whole_job
 from ceilings import fma_peak, read_bandwidth
 from measure import Result
 from peers.base import make_arrays
-from peers.client import PEERS, Client, PeerError
+from peers.client import PEERS, QUANTISED, Client, PeerError
 from readme import rewrite
 from report import below_one, floor, geometric_mean, markdown, plot, ratio, ratio_spread
 from shapes import MODES, Shape, choose
@@ -58,6 +59,51 @@ def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
     with client:
         judge.check(shape, judge.expected(shape, arrays), client.setup(shape, tmp_path / "arrays.npz"))
         assert client.time(2) > 0
+
+
+@pytest.mark.parametrize("peer", QUANTISED)
+def test_quantised_peer_is_right(peer: str, tmp_path: Path) -> None:
+    """Outputs of the networks of fewer bits are those of the reference but for the rounding of weights, x and h.
+
+    Each is an integer with 127 steps to the largest number, of weights 1/sqrt(H) and of x and h together 4, so that a
+    gate's argument is off by a half step of each term at most, and y by less than that.
+    """
+    shape = Shape("small", 2, 3, 4, 70)
+    arrays = make_arrays(shape)
+    np.savez(tmp_path / "arrays.npz", **arrays)  # type: ignore[arg-type]
+    try:
+        client = Client(peer, 1)
+    except PeerError as error:
+        if not peer.startswith("quadgate") and "NotFoundError" in str(error):  # module or package
+            pytest.skip(f"{peer} is not installed")
+        raise
+    wanted = judge.expected(shape, arrays)
+    largest = max(1, float(np.abs(arrays["x"]).max()))
+    bound = (shape.I + shape.H) * shape.H**-0.5 * largest / 127
+    with client:
+        error = quantised.QuantisedRunner._check(client, shape, tmp_path / "arrays.npz", wanted)
+        assert 0 < error < bound
+        assert client.time(2) > 0
+
+
+def test_quantised_shapes_and_table() -> None:
+    """Places with several numbers make all combinations; the ratio is that to the fastest program that is not ours."""
+    assert [s.label for s in quantised.parse("10/100,1,H,8/16")] == [
+        "10,1,8,8",
+        "10,1,16,16",
+        "100,1,8,8",
+        "100,1,16,16",
+    ]
+    for wrong in ("1,2,3", "1,2,3,4,5", "1,0,3,4", "1,2,3,H", "1,2,/,4"):
+        with pytest.raises(ValueError, match="four positive integers"):
+            quantised.parse(wrong)
+    samples = {"quadgate_int8": [1e-6] * 3, "quadgate_float16": [0.5e-6] * 3, "onednn_int8": [1.3e-6] * 3}
+    samples["onnxruntime_int8"] = [4e-6] * 3
+    result = Result(Shape("2,3,4,5", 2, 3, 4, 5), 1, samples, dict.fromkeys(samples, 0.01))
+    text = quantised.table([result])
+    assert "| 2,3,4,5 | 1 | 1.00 [1.00, 1.00] (1.0e-02) | 0.500 [0.500, 0.500] (1.0e-02) |" in text
+    assert text.splitlines()[2].endswith("| 1.30 [1.30, 1.30] (oneDNN) |")
+    assert text.endswith("geometric mean 1.30, least 1.30")
 
 
 def test_check_finds_an_error() -> None:

@@ -25,7 +25,7 @@ while read -r header; do
   extra=()
   case $header in
     csrc/kernels/vec/avx512.h) isa=avx512 extra=(-mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma) ;;
-    csrc/kernels/tile_product.h)
+    csrc/kernels/tile_product.h | csrc/kernels/tile_step.h)
       isa=avx512 extra=(-mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma -mamx-tile -mamx-int8) ;;
     csrc/kernels/vec/avx2.h) isa=avx2 extra=(-mavx2 -mfma) ;;
     csrc/kernels/vec/baseline.h) isa=baseline ;;

@@ -23,6 +23,8 @@ PEERS: dict[str, tuple[str, ...]] = {
     "onednn": ("inference", "training", "stream"),
     "openvino": ("inference", "stream"),
 }
+# Those of bench/quantised.py, of one layer and direction.
+QUANTISED = ("quadgate_int8", "quadgate_float16", "onnxruntime_int8", "onednn_int8")
 OURS = ("quadgate", "quadgate_step")
 
 

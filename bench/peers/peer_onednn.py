@@ -25,19 +25,19 @@ def _installed(package: str, ending: str) -> Path:
     raise RuntimeError(f"{package} has no {ending}")
 
 
-def load() -> ModuleType:
-    """Build the module if necessary, and import it."""
+def load(name: str = "_onednn") -> ModuleType:
+    """Build a module of this folder if necessary, and import it."""
     libraries = _installed("onednn-cpu-gomp", "libdnnl.so")
     headers = _installed("onednn-devel-cpu-gomp", "oneapi/dnnl/dnnl.hpp").parents[1]
     includes = [f"-I{headers}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     flags = [*includes, "-fPIC", "-shared", "-fvisibility=hidden", "-fopenmp"]
     flags += [f"-L{libraries}", "-ldnnl", f"-Wl,-rpath,{libraries}"]
-    path = build(Path(__file__).with_name("onednn_module.cpp"), "_onednn" + extension_suffix(), flags)
-    spec = importlib.util.spec_from_file_location("_onednn", path)
+    path = build(Path(__file__).with_name(f"{name[1:]}_module.cpp"), name + extension_suffix(), flags)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["_onednn"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -27,7 +27,7 @@ class QuadgatePeer:
 
     def setup(self, shape: Shape, threads: int, arrays: Arrays) -> dict[str, Array]:
         qg.set_num_threads(threads)
-        self.lstm = network(shape, arrays)
+        self.lstm = self.network(shape, arrays)
         self.x = np.array(arrays["x"])
         self.run: Callable[[], object]
         if shape.mode == "training":
@@ -47,6 +47,9 @@ class QuadgatePeer:
         for _ in range(STREAM_STEPS):
             y = self._carry()
         return {"y": y, "h": self.state[0], "c": self.state[1]}
+
+    def network(self, shape: Shape, arrays: Arrays) -> qg.LSTM:
+        return network(shape, arrays)
 
     def _carry(self) -> Array:
         y, self.state = self.lstm(self.x, self.state)

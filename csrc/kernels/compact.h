@@ -2,6 +2,7 @@
 // between the product, which knows the weights' type, and the cell, which is compiled once for all types.
 #pragma once
 
+#include "kernels/compact_cell.h"
 #include "kernels/compact_product.h"
 #include "kernels/forward.h"
 
@@ -35,6 +36,7 @@ struct CompactRows {
         stride(compact_row_bytes(n_k)) {
     if (f.quantize_row) bytes = pieces.take<unsigned char>((n_rows + kTileRows - 1) / kTileRows * kTileRows * stride);
   }
+  QG_INLINE QuantizedRows all() const { return {bytes, scales, zeros}; }
   QG_INLINE void set(const CompactFunctions& f, size_t r, const float* row, size_t n_k) {
     rows[r] = row;
     if (!f.quantize_row) return;
@@ -96,19 +98,16 @@ QG_INLINE void finish_panels(const ForwardStep<float>& s, float* lines, size_t f
   auto* sums = reinterpret_cast<Line*>(lines);
   const ForwardRow<float>* rows = s.rows + first;
   if constexpr (Cell::kPlain) {
-    const CellOptions<float>* const plain = nullptr;
-    const OutputExtra<float>* const none = nullptr;
     if (!s.options && !s.extra) {
-      if (n_panels == 1) return finish_rows<Cell>(s, rows, sums, n_rows, panel, plain, none);
-      VF state[2], a[2][Cell::kVectors];
-#pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p) {
-        for (size_t v = 0; v < Cell::kVectors; ++v) a[p][v] = load(sums[p][v]);
-        state[p] = Cell::forward_state(s, rows[0], a[p], panel + p, plain, none);
-      }
-#pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p)
-        Cell::forward_output(s, rows[0], a[p][Cell::kOutputGate], state[p], panel + p, plain, none);
+      // Either rows of one panel or panels of one row.
+      const size_t n = n_rows * n_panels, next_row = n_panels == 1, next_panel = n_panels - 1;
+#pragma GCC unroll 1
+      for (size_t i = 0; i < n; ++i)
+        store(sums[i][0], CompactCell::state(s, rows[i * next_row], sums[i][0], panel + i * next_panel));
+#pragma GCC unroll 1
+      for (size_t i = 0; i < n; ++i)
+        CompactCell::output(s, rows[i * next_row], load(sums[i][Cell::kOutputGate]), load(sums[i][0]),
+                            panel + i * next_panel);
       return;
     }
   }
@@ -130,8 +129,16 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   }
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
   float* lines = pieces.take<float>((most + 1) * line);
-  float* wide = pieces.take<float>(kWideK * line);
+  float* wide = pieces.take<float>(s.n_rows > 1 ? kSumLines * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
+  if constexpr (Cell::kPlain) {
+    if (n.functions.step && !s.options && !s.extra && s.n_rows >= kFewestTileRows && n.hh.n_k >= kFewestTileK &&
+        n.hh.n_k <= kMostTileK && n.ih.n_k <= kMostTileK) {
+      const CompactMatrix matrices[2] = {n.ih, n.hh};
+      const QuantizedRows rows[2] = {x.all(), h.all()};
+      return n.functions.step({&s, matrices, rows, pre_stride, wide, descending});
+    }
+  }
   const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;

@@ -191,15 +191,6 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
       s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_int8<decltype(nv)::value>(s); });
 }
 
-// The largest of all lanes.
-QG_INLINE float largest_of(VF a) {
-  float t[VF::kWidth];
-  store(t, a);
-  for (int half = VF::kWidth / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) t[i] = t[i] < t[i + half] ? t[i + half] : t[i];
-  return t[0];
-}
-
 // z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
 // get a t that is no denormal.
 [[maybe_unused]] void quantize_row(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero_point) {
@@ -220,7 +211,8 @@ QG_INLINE float largest_of(VF a) {
   if (i < whole) take(load(from + i), 0);
   const VF rest = whole < n ? load_n(from + whole, int(n - whole)) : zero<float>();
   take(rest, 1);
-  float above = largest_of(max(most[0], most[1])), below = largest_of(zero<float>() - min(least[0], least[1]));
+  float above, below;
+  largest_of(max(most[0], most[1]), zero<float>() - min(least[0], least[1]), above, below);
   float half_steps = 127.5f;
   if (n > kFullRangeK) {
     above = below = above < below ? below : above;
@@ -236,7 +228,8 @@ QG_INLINE float largest_of(VF a) {
   if (whole < n) store_bytes(to + whole, rest * factor, zeros);
 }
 
-constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate};
+constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr,   nullptr,
+                                    nullptr,      kInt8Rate,    kInt8Rate, nullptr};
 
 }  // namespace
 }  // namespace QG_ISA

@@ -50,11 +50,32 @@ struct CompactProduct {
 constexpr size_t kWideK = 64;
 // Rows of a tile of AMX, and rows and columns from which on a product may use it, between `begin` and `end`.
 constexpr size_t kTileRows = 16, kFewestTileRows = 6, kFewestTileK = 61;
+// Columns up to which a product may: 22 bits hold the sum of so many weights.
+constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
+// Lines of a step's sums: of two products, of two blocks of rows, twice.
+constexpr size_t kSumLines = 2 * 2 * 2 * kTileRows;
 // Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
 // of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
 constexpr size_t kFullRangeK = size_t(1) << 16;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
+
+// Rows of a product after quantize_row, one behind the other.
+struct QuantizedRows {
+  const unsigned char* bytes;
+  const float* scales;
+  const int32_t* zeros;
+};
+
+// One step of the plain LSTM cell, for panels [block_begin, block_end).
+struct CompactStep {
+  const ForwardStep<float>* step;
+  const CompactMatrix* matrices;  // of x, which is not read where `pre` is used, and of h
+  const QuantizedRows* rows;      // the same
+  size_t pre_stride;              // from a row's `pre` to the next
+  float* work;                    // kSumLines lines
+  bool descending;
+};
 
 // The functions of one compact type; of some types a machine has better ones than its instruction set's.
 struct CompactFunctions {
@@ -71,6 +92,9 @@ struct CompactFunctions {
   // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
   // an estimate, for plans only.
   double rate, tile_rate;
+  // A step with kFewestTileK to kMostTileK columns of h, between `begin` and `end`. Its panels lie behind those of x,
+  // of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
+  void (*step)(const CompactStep&);
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.
@@ -84,7 +108,7 @@ static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size
   const size_t line = kLineVectors * width * sizeof(float), group = n_rows < kGroupRows ? n_rows : kGroupRows;
   const size_t readable = (n_rows + kTileRows - 1) / kTileRows * kTileRows;
   return 2 * compact_round_up(n_rows * sizeof(void*)) + 4 * compact_round_up(n_rows * sizeof(float)) +
-         2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? kWideK : 0) * line;
+         2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? kSumLines : 0) * line;
 }
 
 // A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's. The `pre` of

@@ -222,6 +222,69 @@ void test_tiles_are_released(const KernelTable& table) {
 #endif
 }
 
+// A matrix of int8 in panels, which lie at `panels`.
+struct Int8 {
+  std::vector<int32_t> sums;
+  std::vector<float> scales;
+  CompactMatrix matrix;
+  Int8(const PanelShape& shape, size_t n_k, char* panels)
+      : sums(shape.blocks() * shape.line()), scales(uniform<float>(sums.size())) {
+    std::vector<int8_t> weights(shape.total() * n_k);
+    for (int8_t& q : weights) q = int8_t(int(engine()() % 255) - 127);
+    for (float& s : scales) s *= 0.002f;
+    pack_compact(weights.data(), WeightType::int8, shape, n_k, panels, sums.data());
+    matrix = {panels, compact_panel_bytes(WeightType::int8, shape, n_k), scales.data(), sums.data(), n_k};
+  }
+};
+
+// Two steps of the plain cell by all functions of int8: the same bits as by the instruction set's own product, one
+// panel after the other, and the cell.
+void test_steps(const KernelTable& table, size_t n_rows, size_t n_x, size_t n_h, size_t units, bool ahead) {
+  const PanelShape shape = {4, units, table.f32.width};
+  const size_t row = shape.blocks() * shape.line();
+  Guarded<char> panels(shape.blocks() * (compact_panel_bytes(WeightType::int8, shape, n_x) +
+                                         compact_panel_bytes(WeightType::int8, shape, n_h)));
+  const Int8 ih(shape, n_x, panels.data());
+  const Int8 hh(shape, n_h, panels.data() + shape.blocks() * ih.matrix.panel_bytes);
+  const auto bias = uniform<float>(row), pre = uniform<float>(2 * n_rows * row), c0 = uniform<float>(n_rows * units);
+  const auto x = uniform<float>(2 * n_rows * n_x);
+  const auto h = uniform<float>(n_rows * n_h);
+  std::vector<float> first;
+  for (size_t f = 0; f <= compact_functions(table, WeightType::int8).size(); ++f) {
+    // First as the table has it, which knows no better way.
+    const auto all = compact_functions(table, WeightType::int8);
+    const CompactFunctions& functions = f ? all[f - 1] : all.back();
+    std::vector<float> c = c0, y(2 * n_rows * n_h);
+    std::vector<ForwardRow<float>> rows(n_rows);
+    for (size_t r = 0; r < n_rows; ++r) {
+      rows[r] = {};
+      rows[r].x = x.data() + r * n_x;
+      rows[r].h = h.data() + r * n_h;
+      rows[r].pre = ahead ? pre.data() + r * row : nullptr;
+      rows[r].c_prev = rows[r].c = c.data() + r * units;
+      rows[r].y = y.data() + r * n_h;
+    }
+    Guarded<char> work(compact_work_bytes(n_rows, std::max(n_x, n_h), table.f32.width));
+    ForwardStep<float> step = {};
+    step.hidden_size = units;
+    step.bias = bias.data();
+    step.input_size = n_x;
+    step.recurrent_size = n_h;
+    step.rows = rows.data();
+    step.n_rows = n_rows;
+    step.block_end = shape.blocks();
+    step.use_pre = ahead;
+    step.n_more = 1;
+    step.next.x = ptrdiff_t(n_rows * n_x);
+    step.next.pre = ahead ? ptrdiff_t(n_rows * row) : 0;
+    step.next.y = ptrdiff_t(n_rows * n_h);
+    table.compact.forward({&step, ih.matrix, hh.matrix, functions, work.data()});
+    y.insert(y.end(), c.begin(), c.end());
+    if (f == 0) first = y;
+    CHECK(std::memcmp(first.data(), y.data(), y.size() * sizeof(float)) == 0);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -229,6 +292,11 @@ int main() {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
     test_tiles_are_released(table);
+    for (size_t rows : {1, 5, 6, 9, 16, 17, 31, 32, 33, 41, 70})
+      for (size_t n_x : {1, 6, 60, 64, 70, 130})
+        for (size_t units : {61, 64, 100}) test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0);
+    test_steps(table, 70, 300, 130, 130, false);
+    test_steps(table, 70, 3, 420, 420, true);
     for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 19, 32, 33, 49})
       for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 130})
         for (size_t units : {1, 5, 16, 33}) {

@@ -5,14 +5,14 @@
 #endif
 #define QG_ISA avx512_amx
 #define QG_ISA_AVX512
-#include "kernels/tile_product.h"
+#include "kernels/tile_step.h"
 
 namespace quadgate {
 namespace QG_ISA {
 
 extern const CompactFunctions int8;
-const CompactFunctions int8 = {tile_product, quantize_row_for_tiles, nullptr, begin_tiles, end_tiles,
-                               kInt8Rate,    4 * kInt8Rate};
+const CompactFunctions int8 = {tile_product, quantize_row_for_tiles, nullptr,  begin_tiles, end_tiles,
+                               kInt8Rate,    4 * kInt8Rate,          tile_step};
 
 }  // namespace QG_ISA
 }  // namespace quadgate

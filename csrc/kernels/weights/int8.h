@@ -30,6 +30,15 @@ QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
                    kUnsigned ? _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, _mm512_setzero_si512()))
                              : _mm512_cvtsepi32_epi8(whole));
 }
+// The largest lanes of a and of b.
+QG_INLINE void largest_of(VF a, VF b, float& of_a, float& of_b) {
+  VF t = max(VF{_mm512_shuffle_f32x4(a.v, b.v, 0x44)}, VF{_mm512_shuffle_f32x4(a.v, b.v, 0xee)});
+  t = max(t, VF{_mm512_shuffle_f32x4(t.v, t.v, 0xb1)});
+  t = max(t, VF{_mm512_permute_ps(t.v, 0x4e)});
+  t = max(t, VF{_mm512_permute_ps(t.v, 0xb1)});
+  of_a = _mm512_cvtss_f32(t.v);
+  of_b = _mm_cvtss_f32(_mm512_extractf32x4_ps(t.v, 2));
+}
 #elif defined(QG_ISA_AVX2)
 using Words = __m256i;
 QG_INLINE Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -69,6 +78,19 @@ QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
   const __m128i pairs = _mm_packs_epi32(whole, _mm_setzero_si128());
   const int32_t word = _mm_cvtsi128_si32(_mm_packs_epi16(pairs, pairs));
   __builtin_memcpy(to, &word, 4);
+}
+#endif
+
+#if !defined(QG_ISA_AVX512)
+QG_INLINE void largest_of(VF a, VF b, float& of_a, float& of_b) {
+  float t[2][VF::kWidth];
+  store(t[0], a);
+  store(t[1], b);
+  for (auto& lanes : t)
+    for (int half = VF::kWidth / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] = lanes[i] < lanes[i + half] ? lanes[i + half] : lanes[i];
+  of_a = t[0][0];
+  of_b = t[1][0];
 }
 #endif
 

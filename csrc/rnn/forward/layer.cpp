@@ -273,7 +273,7 @@ void ForwardLayer<Real>::apply_resets(size_t s) {
 template <class Real>
 size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
   if (!plain_ || team_.size > 1 || pass_.n.resets) return 1;
-  const double flops = product_flops(n_, pass_.n.panel, R_ + (step_.use_pre ? 0 : step_.input_size));
+  const double flops = product_flops(n_, pass_.n.panel, R_ + (step_.use_pre ? 0 : step_.input_size)) / w_.rate(n_);
   const size_t most = std::min(end - s, size_t(1 + kKernelCallFlops / (flops + 1)));
   if (!pass_.order.ragged()) return most;
   size_t n = 1;

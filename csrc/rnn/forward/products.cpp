@@ -5,7 +5,7 @@ namespace quadgate {
 namespace {
 
 // Rows from which on, and rate (CompactFunctions) of a product for which, input products join each step's.
-constexpr size_t kTiledRows = 24;
+constexpr size_t kTiledRows = 12;
 constexpr double kTiledRate = 5;
 
 }  // namespace
