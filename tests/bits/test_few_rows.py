@@ -1,4 +1,4 @@
-"""Few rows with large weights: threads share the columns of backward's products, and results keep their bits."""
+"""Few rows with large weights: threads share rows and columns of backward's products, and results keep their bits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (1, 7), (3, 5)])
+@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (1, 7), (3, 5), (1, 40), (2, 120)])
 def test_threads(name, steps, rows):
-    """One, two and four threads, with rows that start again."""
+    """One to sixteen threads, with rows that start again."""
     rng = np.random.default_rng(0)
     lstm = qg.LSTM(310, 300, rng=0, **OPTIONS[name])
     x = rng.normal(size=(steps, rows, 310)).astype(np.float32)
@@ -28,7 +28,7 @@ def test_threads(name, steps, rows):
     before = qg.get_num_threads()
     results = []
     try:
-        for threads in (1, 2, 4):
+        for threads in (1, 2, 4, 7, 16):
             qg.set_num_threads(threads)
             y, _, tape = lstm.forward(x, resets=resets, rng=3)
             grads = lstm.backward(tape, y)
