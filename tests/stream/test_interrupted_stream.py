@@ -44,8 +44,8 @@ def test_all_or_nothing(kind, call):
     before = state_of(stream)
     work()
     after = state_of(stream)
-    stream.state = start
-    total = run_until(0, work)
+    # A collection of garbage, or a first use, may add its own bytecodes to a run.
+    total = min(run_until(0, work) for _ in range(3))
     # Each bytecode of the last 300, where the state is put in place, and each seventh before them.
     seen = set()
     for n in [*range(1, max(1, total - 300), 7), *range(max(1, total - 300), total + 1)]:
