@@ -8,11 +8,12 @@
 
 namespace quadgate {
 
-// The panels of x of layer l, and of its h, in a block that ends with step s1.
+// A block's panels of x of layer l, where that does not lie on the tape.
 template <class Real>
 ColumnPanels<Real> block_x_panels(const BackwardContext<Real>& pass, size_t l) {
   return {pass.n.columns(pass.sizes.input_of(l)), pass.block.xh, pass.n.block_rows, 0};
 }
+// The panels of x of layer l, and those of h, for a block that ends with step s1.
 template <class Real>
 ColumnPanels<const Real> x_panels(const BackwardContext<Real>& pass, size_t l, size_t s1) {
   if (pass.n.x_on_tape && l == 0) return pass.tape.x_panels(s1 - 1);

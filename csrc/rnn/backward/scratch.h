@@ -83,9 +83,6 @@ struct BackwardBlockScratch {
   const BackwardSizes& n;
   size_t n_rows = n.block_rows;
 
-  // Operands of products and their results; by row of the batch for the initial state.
-  const Real** sources = from.take<const Real*>(std::max(n_rows, n.batch));
-  Real** targets = from.take<Real*>(std::max(n_rows, n.batch));
   Real* dg = from.take<Real>(n_rows * n.dg_stride);  // (rows, dg_stride): gradients of the pre-activations
   Real* panels = from.take_if<Real>(!n.by_rows, n_rows* n.panel);  // (n_blocks, rows, G, W): the same
   Real* xh = from.take<Real>(n_rows * n.xh_stride);                // (rows, xh_stride): see copy_row
@@ -103,6 +100,9 @@ struct BackwardBlockScratch {
   // Highway: gradients of its gate's argument, in rows and in panels.
   Real* d_gate = from.take_if<Real>(n.highway, n_rows* n.output);
   Real* gate_panels = from.take_if<Real>(n.highway, n_rows* n.highway_panel);
+  // The operands of its product, and where the results go.
+  const Real** sources = from.take_if<const Real*>(n.highway, n_rows);
+  Real** targets = from.take_if<Real*>(n.highway, n_rows);
 };
 
 // Of the whole pass, for one layer and direction: values that a block passes to the one before it, and sums over all
