@@ -119,6 +119,7 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
   call.c = data_of<Real>(c);
   // Read before the GIL is released: another thread could give the array another shape.
   std::vector<size_t> x_shape;
+  x_shape.reserve(3);
   if (a.training)
     for (int i = 0; i < x.ndim(); ++i) x_shape.push_back(x.shape(i));
   bool done;
@@ -129,7 +130,7 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
       const bool dropping = !masks.weight.empty();
       if (dropping) weights = std::make_shared<const Weights<Real>>(*weights, masks.weight, s.options.weight_drop);
       tape = std::make_unique<Tape<Real>>(weights, net.family().spare<Real>(), steps, batch, call.lengths, call.resets,
-                                          masks);
+                                          std::move(masks));
       tape->own_weights = dropping;
     }
     call.tape = tape.get();

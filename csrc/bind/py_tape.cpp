@@ -13,6 +13,10 @@ namespace {
 template <class Real>
 class Apart {
  public:
+  Apart() {  // room for those of a small network at once
+    read_.reserve(4);
+    written_.reserve(8);
+  }
   void reads(const View<Real>& v) { read_.push_back(v); }
   // False where v shares memory with any array so far.
   bool writes(const View<Real>& v) {
@@ -27,14 +31,27 @@ class Apart {
   std::vector<View<Real>> read_, written_;
 };
 
-// Destinations of the parameters' gradients: the arrays of `into`, or views of one new vector; false where one does not
-// fit.
+// The value of a key in a dict, which other threads may change; empty if there is none.
+py::object item_of(py::handle dict, PyObject* key) {
+  PyObject* item = nullptr;
+#if PY_VERSION_HEX >= 0x030D0000
+  if (PyDict_GetItemRef(dict.ptr(), key, &item) < 0) throw PythonError();
+#else
+  item = PyDict_GetItemWithError(dict.ptr(), key);
+  if (!item && PyErr_Occurred()) throw PythonError();
+  Py_XINCREF(item);
+#endif
+  return py::reinterpret_steal<py::object>(item);
+}
+
+// Destinations of the parameters' gradients: the arrays of `into`, a dict with the keys of `names`, or views of one new
+// vector; false where one does not fit. Sets `arrays` to a list of them in the order of `names`, which keeps them alive
+// whatever becomes of the dict, with a new vector at its end.
 template <class Real>
-bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::object& arrays,
+bool gradient_targets(const Sizes& s, py::handle into, py::handle names, Apart<Real>& apart, py::object& arrays,
                       std::vector<LayerParameters<Real*>>& layers, std::vector<HighwayParameters<Real*>>& highways) {
   const bool given = !into.is_none();
-  if (given && !PyList_CheckExact(into.ptr())) return false;
-  arrays = owned(PyList_New(0));
+  if (given && (!PyDict_Check(into.ptr()) || PyDict_GET_SIZE(into.ptr()) != PyDict_GET_SIZE(names.ptr()))) return false;
   layers.resize(s.states());
   highways.resize(s.layers);
   py::object flat;
@@ -43,17 +60,22 @@ bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::o
     size_t total = 0;
     each_parameter<Real*>(s, layers.data(), highways.data(),
                           [&](Real*&, size_t rows, size_t cols, int) { total += rows * cols; });
-    const Py_intptr_t shape[1] = {Py_intptr_t(total)};
-    flat = new_array<Real>(1, shape);
+    flat = new_vector<Real>(total);
   }
-  Py_ssize_t i = 0;
+  arrays = owned(PyList_New(0));
+  Py_ssize_t at = 0;
+  PyObject* name = nullptr;
   bool ok = true;
   each_parameter<Real*>(s, layers.data(), highways.data(), [&](Real*& slot, size_t rows, size_t cols, int axes) {
     if (!ok) return;
     const Py_intptr_t shape[2] = {Py_intptr_t(rows), Py_intptr_t(cols)};
-    ok = !given || i < PyList_GET_SIZE(into.ptr());
+    py::object g;
+    if (!given)
+      g = new_view<Real>(flat, offset, axes, shape);
+    else if (PyDict_Next(names.ptr(), &at, &name, nullptr))
+      g = item_of(into, name);
+    ok = bool(g);
     if (!ok) return;
-    py::object g = given ? borrowed(PyList_GET_ITEM(into.ptr(), i++)) : new_view<Real>(flat, offset, axes, shape);
     offset += rows * cols;
     const View<Real> v(g);
     ok = v && v.contiguous() && v.writable() && (axes == 1 ? v.has_shape(rows) : v.has_shape(rows, cols)) &&
@@ -62,11 +84,12 @@ bool gradient_targets(const Sizes& s, py::handle into, Apart<Real>& apart, py::o
     slot = v.data();
     if (PyList_Append(arrays.ptr(), g.ptr()) != 0) throw PythonError();
   });
-  return ok && (!given || i == PyList_GET_SIZE(into.ptr()));
+  if (!given && PyList_Append(arrays.ptr(), flat.ptr()) != 0) throw PythonError();
+  return ok && (!given || !PyDict_Next(names.ptr(), &at, &name, nullptr));
 }
 
 struct BackwardArguments {
-  py::handle dy, dstate, into, dcells, norms;
+  py::handle dy, dstate, into, names, dcells, norms;
   bool input_grad, accumulate;
 };
 
@@ -110,7 +133,7 @@ py::object backward_as(const Network& net, const PyTape& kept, const BackwardArg
   std::vector<LayerParameters<Real*>> layers;
   std::vector<HighwayParameters<Real*>> highways;
   py::object gradients;
-  if (!gradient_targets(s, a.into, apart, gradients, layers, highways)) return none();
+  if (!gradient_targets(s, a.into, a.names, apart, gradients, layers, highways)) return none();
   call.gradients = layers.data();
   call.d_highways = highways.data();
   call.add = a.accumulate;
@@ -196,12 +219,13 @@ py::object x_shape(const PyTape& tape) {
 }  // namespace
 
 py::object backward(Network& net, py::handle tape, py::handle dy, py::handle dstate, py::handle input_grad,
-                    py::handle into, py::handle accumulate, py::handle dcells, py::handle norms) {
+                    py::handle into, py::handle names, py::handle accumulate, py::handle dcells, py::handle norms) {
   if (!Object<PyTape>::is(tape)) throw py::type_error("tape must be a Tape");
+  if (!PyDict_CheckExact(names.ptr())) throw py::type_error("names must be a dict");
   if (!PyBool_Check(input_grad.ptr()) || !PyBool_Check(accumulate.ptr())) return none();
   const PyTape& kept = Object<PyTape>::value(tape.ptr());
   if (kept.network != net.family().id) throw py::value_error("this tape was recorded by another network");
-  const BackwardArguments a = {dy, dstate, into, dcells, norms, is_true(input_grad), is_true(accumulate)};
+  const BackwardArguments a = {dy, dstate, into, names, dcells, norms, is_true(input_grad), is_true(accumulate)};
   return net.is_double() ? backward_as<double>(net, kept, a) : backward_as<float>(net, kept, a);
 }
 

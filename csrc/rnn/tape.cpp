@@ -29,7 +29,7 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
       spare_(std::move(spare)),
       shell_(spare_->take()) {
   if (shell_)
-    std::swap(*shell_, *static_cast<TapeBuffers<Real>*>(this));
+    this->swap(*shell_);
   else
     shell_ = std::make_unique<TapeBuffers<Real>>();
   const Sizes& s = weights->sizes;
@@ -65,7 +65,7 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
 
 template <class Real>
 Tape<Real>::~Tape() {
-  std::swap(*shell_, *static_cast<TapeBuffers<Real>*>(this));
+  this->swap(*shell_);
   spare_->give(std::move(shell_));
 }
 

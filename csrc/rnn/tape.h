@@ -1,6 +1,7 @@
 // The tape of a training forward: all that its backward needs.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -30,9 +31,17 @@ struct TapeBuffers {
   template <class F>
   void each(F&& f) {
     f(x);
-    for (auto* list : {&y, &in, &transform, &gates, &c, &m, &normal, &inverse})
+    for (auto* list : lists())
       for (Buffer<Real>& b : *list) f(b);
   }
+  void swap(TapeBuffers& other) noexcept {
+    x.swap(other.x);
+    const auto mine = lists(), theirs = other.lists();
+    for (size_t i = 0; i < mine.size(); ++i) mine[i]->swap(*theirs[i]);
+  }
+
+ private:
+  std::array<std::vector<Buffer<Real>>*, 8> lists() { return {&y, &in, &transform, &gates, &c, &m, &normal, &inverse}; }
 };
 
 // One set of buffers that a network keeps from a tape that is gone for its next one, until it is used for inference:

@@ -74,12 +74,13 @@ class Network:
         dy: object,
         dstate: object,
         input_grad: bool,
-        into: list[Any] | None,
+        into: dict[str, Any] | None,
+        names: dict[str, Any],  # of the parameters in the core's order; values are not read
         accumulate: bool,
         dcells: object,
         norms: tuple[_Array, _Array] | None,
         /,
-    ) -> tuple[_Array | None, _Array, _Array, list[_Array]] | None: ...
+    ) -> tuple[_Array | None, _Array, _Array, list[_Array]] | None: ...  # without `into` their vector comes last
     def make_tape(self, x: _Array, state: _State, y: _Array, gates: _Array, c: _Array, /) -> Tape | None: ...
 
 @final

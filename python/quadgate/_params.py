@@ -65,6 +65,14 @@ def _count(o: Options, width: int) -> int:
     return o.directions * sum(math.prod(shape) for shape in _own(o, width).values())
 
 
+def empty_vector(n: int, dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialised vector that begins at a cache line, as the core makes those of gradients."""
+    line = 64 // dtype.itemsize
+    whole = np.empty(n + line - 1, dtype)
+    skipped = -_address(whole) % 64 // dtype.itemsize
+    return whole[skipped : skipped + n]
+
+
 def freeze(value: Array) -> Array:
     """Return a copy that cannot be made writable: its memory belongs to an immutable bytes object."""
     return np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape)

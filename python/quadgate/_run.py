@@ -153,20 +153,17 @@ def backward(
     alone: str | None = None,
 ) -> tuple[Array | None, Array, Array, NamedGrads]:
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
-    net._snapshot.refuse_training()
     if type(tape) is not Tape:
+        net._snapshot.refuse_training()
         raise TypeError(f"tape must be the last result of forward, got {type(tape).__name__}")
     if dy is None and dcells is None and _all_none(dstate):
         given = f"dy or {alone}" if alone else "dy, dstate or dcells"
         raise ValueError(f"backward needs a gradient to start from: {given} must not be None")
-    names = net._shapes
-    into = None
-    accumulate = _check.flag(accumulate, "accumulate")
-    if out is not None:
-        into = _targets(out, names)
-    elif accumulate:
-        raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
-    core, trace, m = tape._core, tape._trace, tape._masking
+    if accumulate is not False:
+        accumulate = _check.flag(accumulate, "accumulate")
+        if accumulate and out is None:
+            raise ValueError("accumulate=True needs out: the arrays that the gradients are added to")
+    names, core, trace, m = net._shapes, tape._core, tape._trace, tape._masking
     own: Any = None
     if m is not None:
         dy, dstate, dcells = _masked_gradients(net, tape, m, dy, dstate, dcells, alone)
@@ -175,9 +172,11 @@ def backward(
         dstate = dstate if alone is None or dstate is None else dstate[0]
     norms = None if trace is None else _norms(net, core)
     plain = dstate if alone is None or dstate is None else (dstate, None)
-    result = net._snapshot.backward(core, dy, plain, input_grad, into, accumulate, dcells, norms)
+    into: Any = out
+    result = net._snapshot.backward(core, dy, plain, input_grad, into, names, accumulate, dcells, norms)
     if result is None:
-        result = _backward_converted(net, core, dy, dstate, dcells, input_grad, into, accumulate, norms, alone)
+        targets = None if out is None else _targets(out, names)
+        result = _backward_converted(net, core, dy, dstate, dcells, input_grad, targets, accumulate, norms, alone)
     if trace is not None and norms is not None:
         trace.dh_norm, trace.dc_norm = norms if m is None else map(m.steps, norms)
     dx, dh0, dc0, params = result
@@ -185,10 +184,10 @@ def backward(
         dx = m.input_gradients(dx, dh0, dc0, *own)
     if type(out) is NamedGrads:
         return dx, dh0, dc0, out
-    named = NamedGrads(zip(names, params if into is None else into, strict=True))
-    if into is None:
-        whole: Any = params[0].base  # the core made views of one vector
-        named.flat = whole
+    flat = params.pop() if out is None else None
+    named = NamedGrads(zip(names, params, strict=True))
+    if flat is not None:
+        named.flat = flat
     return dx, dh0, dc0, named
 
 
@@ -211,12 +210,12 @@ def _all_none(dstate: Any) -> bool:
     return dstate is None or (isinstance(dstate, (tuple, list)) and len(dstate) == 2 and dstate[0] is dstate[1] is None)
 
 
-def _targets(out: object, names: Mapping[str, Shape]) -> list[Array]:
-    if not isinstance(out, (dict, Mapping)):  # dict alone is found fast
+def _targets(out: object, names: Mapping[str, Shape]) -> dict[str, Array]:
+    if not isinstance(out, Mapping):
         raise TypeError(f"out must be a mapping from names to arrays, got {type(out).__name__}")
     if out.keys() != names.keys():
         raise ValueError(f"out must have the names {', '.join(names)}, got {', '.join(map(str, out))}")
-    return [out[name] for name in names]
+    return {name: out[name] for name in names}
 
 
 def _backward_converted(
@@ -226,7 +225,7 @@ def _backward_converted(
     dstate: object,
     dcells: object,
     input_grad: bool,
-    into: list[Array] | None,
+    into: dict[str, Array] | None,
     accumulate: bool,
     norms: tuple[Array, Array] | None,
     alone: str | None,
@@ -239,23 +238,25 @@ def _backward_converted(
     parts = _read_state(dstate, "dstate", shapes, alone)
     read |= parts
     read["dcells"] = None if dcells is None else _check.shaped(dcells, "dcells", _cells_shape(net, x_shape))
-    copies, targets = None, []
+    copies = None
     if into is not None:
         others = dict(read)
-        for (name, shape), value in zip(net._shapes.items(), into, strict=True):
-            targets.append(_check.buffer(value, f"out[{name!r}]", shape, dtype))
-            _check.apart(targets[-1], f"out[{name!r}]", others)
-            others[f"out[{name!r}]"] = targets[-1]
+        for name, value in into.items():
+            into[name] = target = _check.buffer(value, f"out[{name!r}]", net._shapes[name], dtype)
+            _check.apart(target, f"out[{name!r}]", others)
+            others[f"out[{name!r}]"] = target
         # The core writes plain copies, since the targets may have any layout.
-        copies = [np.array(target, order="C") for target in targets]
+        copies = {name: np.array(target, order="C") for name, target in into.items()}
     dy_, dcells_ = (None if a is None else _check.plain(a, dtype) for a in (read["dy"], read["dcells"]))
     dstate_ = tuple(None if a is None else _check.plain(a, dtype) for a in parts.values())
     dstate_ = (*dstate_, None, None)[:2]
-    given = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, accumulate, dcells_, norms)
-    result: tuple[Array | None, Array, Array, list[Array]] = _check.computed(given)
-    for target, value in zip(targets, copies or [], strict=True):
-        target[...] = value
-    return result
+    given = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, net._shapes, accumulate, dcells_, norms)
+    dx, dh0, dc0, params = _check.computed(given)
+    if into is None or copies is None:
+        return dx, dh0, dc0, params
+    for name, target in into.items():
+        target[...] = copies[name]
+    return dx, dh0, dc0, list(into.values())
 
 
 def _arguments(

@@ -359,7 +359,8 @@ class LSTM(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value, or there is no gradient to start from.
         """
-        return LSTMGrads._make(_run.backward(self, tape, dy, dstate, dcells, input_grad, out, accumulate))
+        result = _run.backward(self, tape, dy, dstate, dcells, input_grad, out, accumulate)
+        return tuple.__new__(LSTMGrads, result)  # _make takes longer
 
     def stream(self, batch_size: int = 1) -> Stream[LSTM]:
         """Return a `Stream` over this network: its state kept inside, zeros at first, one step or chunk at a time.

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import quadgate as qg
-from quadgate._params import Params
+from quadgate._params import Params, empty_vector
 
 NETS = {
     "plain": lambda: qg.LSTM(3, 4, rng=0),
@@ -90,10 +90,36 @@ def test_gradients_into_those_of_before(make):
     again = gradients(net, out=first.params, accumulate=True)
     assert again.params is first.params
     assert np.array_equal(again.params.flat, once + once)
+    gradients(net, out=first.params, accumulate=np.True_)
+    assert np.array_equal(again.params.flat, once + once + once)
     apart = gradients(net, out={name: np.empty_like(value) for name, value in once_by_name(net, once).items()})
     assert np.array_equal(joined(apart.params), once)
     with pytest.raises(AttributeError, match="arrays of the caller's"):
         _ = apart.params.flat
+
+
+@nets
+def test_the_order_of_names_in_out_is_free(make):
+    net = make()
+    wanted = gradients(net).params
+    out = {name: np.empty_like(wanted[name]) for name in reversed(wanted)}
+    named = gradients(net, out=out).params
+    assert list(named) == list(wanted)
+    assert all(named[name] is out[name] for name in out)
+    assert all(np.array_equal(value, wanted[name]) for name, value in named.items())
+    out["another"] = out.pop(next(iter(out)))
+    with pytest.raises(ValueError, match="must have the names"):
+        gradients(net, out=out)
+
+
+@nets
+def test_vectors_of_gradients_begin_at_cache_lines(make):
+    net = make()
+    kept = [gradients(net).params.flat for _ in range(5)]
+    kept += [empty_vector(n, net.dtype) for n in (0, 1, 15, 16, 17, 100_000)]
+    assert [flat.ctypes.data % 64 for flat in kept if flat.size] == [0] * 10
+    assert [flat.size for flat in kept[5:]] == [0, 1, 15, 16, 17, 100_000]
+    assert all(flat.flags.writeable and flat.dtype == net.dtype for flat in kept)
 
 
 def once_by_name(net, flat):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import _params
 from .._results import NamedGrads
 from . import _metrics
 from ._batch import Batch, bounds
@@ -114,7 +115,7 @@ def _part(
     ends: list[States | None],
 ) -> tuple[NamedGrads, Array]:
     """Go forward and back with a batch, or with some rows of one; append its final states to `ends`."""
-    flat = np.empty(model.num_parameters, model.dtype)
+    flat = _params.empty_vector(model.num_parameters, model.dtype)
     grads = NamedGrads.of_flat(flat, model._shapes)
     sums = np.zeros((1 + len(metrics), 2))
     states = initial(model, start, batch, rows)
