@@ -61,6 +61,17 @@ def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
         assert client.time(2) > 0
 
 
+def test_a_plain_product_stands_beside_calls() -> None:
+    """Each round gives the operations a second of a call and of torch's product."""
+    pytest.importorskip("torch")
+    import matmul
+
+    for mode in ("inference", "training"):
+        found = matmul.rates(grid.parse("2,3,4,5", mode), (8, 4, 4), 1, 3)
+        assert len(found) == 3
+        assert all(ours > 0 and plain > 0 for ours, plain in found)
+
+
 @pytest.mark.parametrize("peer", QUANTISED)
 def test_quantised_peer_is_right(peer: str, tmp_path: Path) -> None:
     """Outputs of the networks of fewer bits are those of the reference but for the rounding of weights, x and h.
