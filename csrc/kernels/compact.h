@@ -48,7 +48,7 @@ struct CompactRows {
 // lines = from + rows [first, first + n_rows) @ n_panels panels from `panel` on.
 QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, const CompactRows& rows, size_t first,
                            size_t n_rows, size_t panel, size_t n_panels, size_t next, int n_vectors, const float* from,
-                           size_t from_stride, float* lines, size_t row_stride, float* wide) {
+                           size_t from_stride, float* lines, size_t row_stride, bool far, float* wide) {
   const char* panels = static_cast<const char*>(m.panels);
   const size_t line = n_vectors * size_t(VF::kWidth);
   CompactProduct s;
@@ -68,6 +68,7 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
   s.n_rows = n_rows;
   s.n_panels = n_panels;
   s.n_vectors = n_vectors;
+  s.far = far;
   s.wide = wide;
   f.product(s);
 }
@@ -140,6 +141,8 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
     }
   }
   const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
+  const size_t panels = (s.hidden_size + Cell::kRowBlocks * VF::kWidth - 1) / (Cell::kRowBlocks * VF::kWidth);
+  const bool far = panels * (n.hh.panel_bytes + (s.use_pre ? 0 : n.ih.panel_bytes)) > kFarBytes;
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
     for (size_t done = 0; done < n_blocks;) {
@@ -154,9 +157,10 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
         from_stride = pre_stride;
       } else {
         add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, s.bias + panel * line, 0, lines,
-                    line, wide);
+                    line, far, wide);
       }
-      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line, wide);
+      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line, far,
+                  wide);
       finish_panels<Cell>(s, lines, first, n_rows, panel, n_panels);
     }
   }
@@ -194,7 +198,7 @@ void compact_project(const CompactProject& n) {
       for (size_t r = 0; r < n_rows && !s.bias; ++r)
         for (size_t i = 0; i < n_panels * line; i += VF::kWidth) store(lines + r * row + i, zero<float>());
       add_product(n.functions, n.matrix, x, first, n_rows, panel, n_panels, next, s.n_vectors,
-                  s.bias ? s.bias + panel * line : lines, s.bias ? 0 : row, lines, row, wide);
+                  s.bias ? s.bias + panel * line : lines, s.bias ? 0 : row, lines, row, false, wide);
       panel += n_panels;
     }
   }

@@ -31,6 +31,31 @@ QG_INLINE void compact_tile(const CompactProduct& s, const Storage* w, size_t fi
       for (int v = 0; v < NV; ++v) store(s.lines + (row + r) * s.row_stride + (p * NV + v) * W, a[p][r][v]);
 }
 
+// One row with two panels that may come from memory. Both are prefetched two kilobytes ahead, since the instructions
+// that widen weights leave fewer reads in flight: a tenth to a quarter less time from there.
+template <class Storage, int NV>
+QG_OUTLINE void far_tile(const CompactProduct& s) {
+  constexpr size_t W = VF::kWidth, line = NV * W, kAheadBytes = 2048;
+  const size_t w_stride = s.panel_bytes / sizeof(Storage);
+  const auto* w = static_cast<const Storage*>(s.panels);
+  const float* const rows[1] = {static_cast<const float*>(s.rows[0])};
+  VF a[2][1][NV];
+  for (int p = 0; p < 2; ++p)
+    for (int v = 0; v < NV; ++v) a[p][0][v] = load(s.from + (p * NV + v) * W);
+#pragma GCC unroll 2
+  for (size_t k = 0; k < s.n_k; ++k, w += line) {
+    const char* ahead = reinterpret_cast<const char*>(w) + kAheadBytes;
+#pragma GCC unroll 4
+    for (size_t b = 0; b < line * sizeof(Storage); b += 64) {
+      __builtin_prefetch(ahead + b, 0, 2);
+      __builtin_prefetch(ahead + s.panel_bytes + b, 0, 2);
+    }
+    multiply_line(a, rows, 0, k, w, w_stride);
+  }
+  for (int p = 0; p < 2; ++p)
+    for (int v = 0; v < NV; ++v) store(s.lines + (p * NV + v) * W, a[p][0][v]);
+}
+
 // All rows with one panel or a part of it. next: the weights to prefetch meanwhile.
 template <class Storage, int NV, class Next>
 QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, const Next* next) {
@@ -100,7 +125,10 @@ template <class Storage, int NV>
 QG_INLINE void product_of_floats(const CompactProduct& s) {
   constexpr size_t line = NV * VF::kWidth;
   const auto* w = static_cast<const Storage*>(s.panels);
-  if (s.n_panels == 2) return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
+  if (s.n_panels == 2) {
+    if (s.far) return far_tile<Storage, NV>(s);
+    return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
+  }
   if (s.n_rows <= size_t(kMaxRows))
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   if (s.n_rows <= 2 * size_t(kMaxRows))
