@@ -16,6 +16,9 @@ constexpr int kGatesAbreast = 4;
 
 // Bytes of a panel of all gates up to which it stays in L2 while the tiles of rows pass by, one after the other.
 constexpr size_t kSmallPanel = size_t(1) << 17;
+// A few rows at a time go through all panels where those stay in L2 meanwhile, being no more than so many bytes, and
+// where more than so many groups make long rows.
+constexpr size_t kFewRows = 24, kNearPanels = size_t(1) << 20, kFewGroups = 4;
 
 // The sums of MR rows over the gates [gate, end), NP of them side by side; those of later gates are added to what the
 // earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is.
@@ -76,38 +79,42 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
 // The sums of a chunk of rows lie in `work`. `gate_rows` rows for each gate; row(r) gives the (gates * gate_rows)
 // operand; if `absent`, there is none and the sums are zero. prefetch(row, block, n) is called for every row and its n
 // blocks before the product whose sums they get.
+// A panel goes through all chunks of rows, one panel after the other. Few small panels go through one chunk after the
+// other, so that long rows are written from end to end: memory beyond L2 takes them faster.
 template <class Real, class Row, class Prefetch, class Finish>
 QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows, size_t n_cols, size_t n_rows,
                              size_t begin, size_t end, bool descending, bool absent, Real* work, Row&& row,
                              Prefetch&& prefetch, Finish&& finish) {
   constexpr size_t W = Vec<Real>::kWidth;
   alignas(64) static constexpr Real kZeros[W] = {};
-  const Parts groups((n_cols + W - 1) / W, kGroupBlocks), chunks(n_rows, kChunkRows);
-  for (size_t i = 0; i < end - begin; ++i) {
+  const size_t n_groups = end - begin, panel_bytes = gates * gate_rows * kGroupBlocks * W * sizeof(Real);
+  const bool by_rows = n_groups > kFewGroups && panel_bytes <= kSmallPanel && n_groups * panel_bytes <= kNearPanels;
+  const Parts groups((n_cols + W - 1) / W, kGroupBlocks), chunks(n_rows, by_rows ? kFewRows : kChunkRows);
+  auto panel_of = [&](size_t i) {
+    return w_back + groups.begin(descending ? end - 1 - i : begin + i) * gates * gate_rows * W;
+  };
+  for (size_t at = 0; at < n_groups * chunks.count; ++at) {
+    const size_t i = by_rows ? at % n_groups : at / chunks.count, c = by_rows ? at / n_groups : at % chunks.count;
     const size_t group = descending ? end - 1 - i : begin + i, block = groups.begin(group);
-    const Real* panel = w_back + block * gates * gate_rows * W;
-    const Real* next = i + 1 == end - begin
-                           ? nullptr
-                           : w_back + groups.begin(descending ? group - 1 : group + 1) * gates * gate_rows * W;
+    const bool stays = !by_rows && c + 1 < chunks.count;
+    const Real* next = stays ? panel_of(i) : i + 1 < n_groups ? panel_of(i + 1) : nullptr;
+    const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
     const int n_vectors = groups.size(group);
     const Real* dg[kChunkRows];
-    for (size_t c = 0; c < chunks.count; ++c) {
-      const size_t first = chunks.begin(c), n = size_t(chunks.size(c));
-      for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
-      for (size_t r = 0; r < n; ++r) prefetch(first + r, block, n_vectors);
-      if (!absent)
-        with_constant<kGroupBlocks>(
-            n_vectors, [&](auto nv) __attribute__((always_inline)) {
-              constexpr int NV = decltype(nv)::value;
-              back_sums<Real, NV>(reinterpret_cast<Real(*)[NV][W]>(work), dg, n, panel,
-                                  c + 1 == chunks.count ? next : panel, int(gates), gate_rows);
-            });
-      const Real* sums = work;
+    for (size_t r = 0; r < n; ++r) dg[r] = row(first + r);
+    for (size_t r = 0; r < n; ++r) prefetch(first + r, block, n_vectors);
+    if (!absent)
+      with_constant<kGroupBlocks>(
+          n_vectors, [&](auto nv) __attribute__((always_inline)) {
+            constexpr int NV = decltype(nv)::value;
+            back_sums<Real, NV>(reinterpret_cast<Real(*)[NV][W]>(work), dg, n, panel_of(i), next, int(gates),
+                                gate_rows);
+          });
+    const Real* sums = work;
 #pragma GCC unroll 1  // finish is compiled once
-      for (size_t r = 0; r < n; ++r)
+    for (size_t r = 0; r < n; ++r)
 #pragma GCC unroll 1
-        for (int v = 0; v < n_vectors; ++v, sums += W) finish(first + r, block + v, absent ? kZeros : sums);
-    }
+      for (int v = 0; v < n_vectors; ++v, sums += W) finish(first + r, block + v, absent ? kZeros : sums);
   }
 }
 

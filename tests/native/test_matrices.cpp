@@ -310,6 +310,7 @@ void test_table(const Kernels<Real>& k) {
         }
   for (size_t vectors : {3, 4, 5, 9}) test_sums<Real>(k, 3, 1, vectors * k.width + 2);  // several vectors side by side
   test_products<Real>(k, 200, k.width + 1, 3);  // more rows than one chunk of a back product
+  for (size_t rows : {1, 24, 50}) test_products<Real>(k, rows, 3, 44 * k.width + 3);  // long rows, a few at a time
 }
 
 }  // namespace
