@@ -1,6 +1,7 @@
 #include "parallel/plan.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/layouts.h"
 #include "parallel/cost.h"
@@ -11,6 +12,7 @@ namespace {
 constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core;
 constexpr double kLongStep = 1e5;     // of a grid of rows and units, in cycles, from which on 5 % will do
+constexpr double kShortLoop = 30000;  // through a time loop of so many cycles helpers can wait without falling asleep
 constexpr double kChunks = 16;        // about so many chunks go through a pipeline of layers
 
 // The pieces that a split over units cuts: blocks, or backward groups of them.
@@ -30,6 +32,43 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
   const double cycles = overlapped(multiply, read) + double(blocks * rows) * kCellCycles + kStepCycles;
   // Backward: the same for dh, and the products for the weights and the input, which run at full speed.
   return w.backward ? cycles + 2 * multiply : cycles;
+}
+
+// A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products,
+// with what these read. For comparison of plans with and without helpers; infinite where helpers would fall asleep.
+double cycles_with_helpers(const Work& w, const Plan& plan) {
+  const size_t blocks = ceil_div(w.hidden, w.width), rows = ceil_div(w.rows, plan.rows);
+  const double line = double(kLineVectors * w.width * w.element_size);
+  Work forward = w;
+  forward.backward = false;
+  const double loop = double(w.steps) * step_cycles(forward, 0, rows, blocks, plan.rows);
+  if (plan.helpers && loop > kShortLoop) return std::numeric_limits<double>::infinity();
+  double cycles = 0;
+  for (size_t l = 0; l < w.layers; ++l) {
+    const double columns = double(2 * (l == 0 ? w.input : w.output) + w.recurrent);  // of dx and of both gradients
+    const double multiply =
+        double(w.steps * w.rows * blocks) * columns * multiply_cycles({w.width, w.max_rows, w.element_size});
+    const double products = overlapped(multiply, read_cycles(columns * double(blocks) * line, plan.threads()));
+    cycles += double(w.directions) *
+              (loop + products / double(plan.threads()) + (plan.helpers ? phase_cycles(plan.threads()) : 0));
+  }
+  if (plan.helpers) cycles += kPerThreadCycles * double(plan.helpers) + (plan.rows == 1 ? kStartCycles : 0);
+  return cycles;
+}
+
+// Helpers for a plan whose threads have one row each.
+Plan with_helpers(const Work& w, const Plan& plan, size_t max_threads) {
+  Plan best = plan;
+  double best_cycles = kUnits * cycles_with_helpers(w, plan);
+  for (size_t n = plan.threads() + 1; n <= max_threads; ++n) {
+    Plan more = plan;
+    more.helpers = n - plan.threads();
+    const double cycles = cycles_with_helpers(w, more);
+    if (cycles >= best_cycles) continue;
+    best_cycles = cycles;
+    best = more;
+  }
+  return best;
 }
 
 }  // namespace
@@ -79,7 +118,8 @@ Plan choose_plan(const Work& w, size_t max_threads) {
       const size_t rows = std::min(w.rows, max_threads / (n * d));
       if (rows > 1) consider({rows, d, n, 1});
     }
-  if (!w.backward && w.chunks)
+  if (w.backward) return best.rows == w.rows && best.units == 1 ? with_helpers(w, best, max_threads) : best;
+  if (w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)
       for (size_t r = 1; r * n <= max_threads; ++r) consider({r, 1, 1, n});
   return best;

@@ -20,10 +20,11 @@ struct Work {
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
 // directions and layers meet once a layer or a chunk of steps; units meet at every step, in teams of one part of the
-// rows and one direction.
+// rows and one direction. In a backward pass there may be helpers beside them, which have no rows of their own and
+// share the products over all rows and steps only.
 struct Plan {
-  size_t rows = 1, directions = 1, units = 1, layers = 1;
-  size_t threads() const { return rows * directions * units * layers; }
+  size_t rows = 1, directions = 1, units = 1, layers = 1, helpers = 0;
+  size_t threads() const { return rows * directions * units * layers + helpers; }
 };
 
 // The fastest plan of at most `max_threads` threads; fewer threads if more would not pay. A backward pass is split

@@ -23,15 +23,15 @@ using namespace network_cases;
 
 namespace {
 
-enum class Split { rows, units, directions, layers, grid };
-constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers", "rows and units"};
+enum class Split { rows, units, directions, layers, grid, helpers };
+constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers", "rows and units", "helpers"};
 constexpr int kThreads = 4;  // enough for two of the splits at a time
 constexpr int kGridThreads = 8;
 
 // Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
-  int units_of_rows, backward_rows, backward_units, backward_units_of_rows;
+  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows;
 } seen = {};
 
 template <class Real>
@@ -223,9 +223,11 @@ bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
                           : split == Split::directions ? f.directions > 1
                           : split == Split::layers     ? f.layers > 1
                                                        : f.rows > 1 && f.units > 1);
-    backward = backward || (split == Split::units  ? b.units > 1
-                            : split == Split::rows ? b.rows > 1
-                                                   : split != Split::grid || (b.rows > 1 && b.units > 1));
+    forward = forward || split == Split::helpers;  // which a backward pass alone has
+    backward = backward || (split == Split::helpers ? b.helpers > 0
+                            : split == Split::units ? b.units > 1
+                            : split == Split::rows  ? b.rows > 1
+                                                    : split != Split::grid || (b.rows > 1 && b.units > 1));
   }
   return forward && backward;
 }
@@ -238,6 +240,7 @@ void count(const Plan& f, const Plan& b) {
   seen.rows_of_layers += f.rows > 1 && f.layers > 1;
   seen.backward_rows += b.rows > 1, seen.backward_units += b.units > 1;
   seen.units_of_rows += f.units > 1 && f.rows > 1, seen.backward_units_of_rows += b.units > 1 && b.rows > 1;
+  seen.helpers += b.helpers > 0, seen.helpers_of_rows += b.helpers > 0 && b.rows > 1;
 }
 
 // Runs a network of this shape with every number of threads from `fewest` on.
@@ -273,12 +276,14 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
                         : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
                         : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
                         : split == Split::grid       ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
+                        : split == Split::helpers    ? Shapes{{1, 3}, {1 + number / 3 % 2}, {1, 3, 8}}
                                                      : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
   for (size_t blocks : shapes.blocks) {
     Options o = what.options;
     const size_t H = blocks * (sizeof(Real) == 4 ? kernels().f32.width : kernels().f64.width) + 3;
     if (o.projection) o.projection = H - H / 4;
-    const Network<Real> net({5 + number % 4, H, what.layers, what.directions, what.bias, o});
+    const size_t input = split == Split::helpers ? 3000 : 5 + number % 4;  // much for helpers to do
+    const Network<Real> net({input, H, what.layers, what.directions, what.bias, o});
     for (size_t batch : shapes.batches)
       for (size_t steps : shapes.steps) {
         if (long_one && split == Split::rows) steps = 1200 / batch;
@@ -332,16 +337,17 @@ int main() {
     if (what.directions == 2) either(Split::directions, false);
     if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
     if (number % 6 == 1) either(Split::grid, false);
+    if (number % 3 == 2) either(Split::helpers, false);
     if (number % 4 == 0) test_concurrent<float>(what);
     if (what.long_one) either(what.directions == 2 ? Split::rows : Split::units, true);
   }
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
               seen.units, seen.directions, seen.layers, seen.rows_of_directions, seen.units_of_directions);
-  std::printf("rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d\n",
+  std::printf("rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d, helpers %d and %d\n",
               seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
-              seen.backward_units_of_rows);
+              seen.backward_units_of_rows, seen.helpers, seen.helpers_of_rows);
   CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
   CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
-  CHECK(seen.units_of_rows && seen.backward_units_of_rows);
+  CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
   return check::result();
 }
