@@ -159,7 +159,7 @@ void float_product(const CompactProduct& s) {
 
 template <int NP, int MR, int NV>
 QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
-  constexpr size_t W = VF::kWidth, line = NV * W * kInt8Group;
+  constexpr size_t W = VF::kWidth;
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   Words a[NP][MR][NV];
   const unsigned char* rows[MR];
@@ -170,24 +170,29 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
       for (int v = 0; v < NV; ++v) a[p][r][v] = times(load_words(s.sums + (p * NV + v) * W), minus_zero);
   }
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
+  size_t k = 0;
+  while (k < groups) {
+    const size_t end = groups - k < size_t(kInt8Tile) ? groups : k + kInt8Tile, vector = (end - k) * W * kInt8Group;
 #pragma GCC unroll 2
-  for (size_t k = 0; k < groups; ++k, w += line, next += ahead.bytes_per_k) {
-    if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
-    Factor x[MR];
+    for (; k < end; ++k, w += W * kInt8Group, next += ahead.bytes_per_k) {
+      if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
+      Factor x[MR];
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) {
-      int32_t four;
-      __builtin_memcpy(&four, rows[r] + k * kInt8Group, sizeof four);
-      x[r] = factor(set_words(four));
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        const Factor weights = factor(load_words(w + p * s.panel_bytes + v * W * kInt8Group));
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
+      for (int r = 0; r < MR; ++r) {
+        int32_t four;
+        __builtin_memcpy(&four, rows[r] + k * kInt8Group, sizeof four);
+        x[r] = factor(set_words(four));
       }
+#pragma GCC unroll 4
+      for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+          const Factor weights = factor(load_words(w + p * s.panel_bytes + v * vector));
+#pragma GCC unroll 8
+          for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
+        }
+    }
+    w += (NV - 1) * vector;
   }
   for (int r = 0; r < MR; ++r) {
     const VF row_scale = set1(s.row_scales[row + r]);

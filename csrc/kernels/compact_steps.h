@@ -2,7 +2,8 @@
 //
 // Panels of a compact type have the order of kernels/layouts.h, but
 //   bfloat16   the elements of vectors 2 j and 2 j + 1 of a line alternate: [n_blocks][k][V / 2][W][2]
-//   int8       four k side by side, the last ones zero: [n_blocks][ceil(k / 4)][V][W][4]
+//   int8       four k side by side, the last ones zero, and 16 such groups of a vector, of which the last may have
+//              fewer: [n_blocks][ceil(k / 64)][V][16][W][4]
 //
 // Int8: a row of the product is quantised, too, to 8 bits with one scale and one zero point. With q the weights,
 // integers from -127 to 127, z the row, integers from 0 to 255 of which z0 stands for 0, and s and t their scales, a
@@ -53,11 +54,11 @@ constexpr size_t kFarBytes = size_t(12) << 20;
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;
 // Rows of a tile of AMX, and rows and columns from which on a product may use it, between `begin` and `end`.
-constexpr size_t kTileRows = 16, kFewestTileRows = 6, kFewestTileK = 61;
+constexpr size_t kTileRows = 16, kFewestTileRows = 4, kFewestTileK = 61;
 // Columns up to which a product may: 22 bits hold the sum of so many weights.
 constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
-// Lines of a step's sums: of two products, of two blocks of rows, twice.
-constexpr size_t kSumLines = 2 * 2 * 2 * kTileRows;
+// Lines of a step's sums: of two products, of two blocks of rows, four times.
+constexpr size_t kSumLines = 4 * 2 * 2 * kTileRows;
 // Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
 // of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
 constexpr size_t kFullRangeK = size_t(1) << 16;

@@ -18,7 +18,8 @@ extern const CompactFunctions int8;  // for products that are too small for tile
 namespace QG_ISA {
 namespace {
 
-constexpr size_t kTileSide = 16, kTileK = 64, kTileVectors = 4, kPanelLine = kTileVectors * 64;
+constexpr size_t kTileSide = 16, kTileK = 64, kTileBytes = kTileSide * kTileK, kTileVectors = 4;
+static_assert(kTileSide == size_t(kInt8Tile), "tiles of weights lie in one piece");
 
 struct TileConfig {
   unsigned char palette, start_row, zeros[14];
@@ -26,14 +27,18 @@ struct TileConfig {
   unsigned char rows[16];
 };
 
-// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 5 to 7 weights. Tiles of fewer rows take less time, and read no
-// others: up to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
+// Tiles 0 and 1 hold sums, 2 and 3 rows of bytes, 4 weights. Tiles of fewer rows take less time, and read no others: up
+// to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
+//
+// A tile register is worth more the fewer are in use. While another thread runs on the same core, both share the few that
+// there are behind the names of eight: with all eight in use a load and a product took 70 cycles instead of 16, one after
+// the other. So each is zeroed, which frees it, as soon as it has been read for the last time.
 [[maybe_unused]] void begin_tiles(size_t n_rows) {
-  alignas(64) TileConfig config = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+  alignas(64) TileConfig config = {1, 0, {}, {64, 64, 64, 64, 64}, {16, 16, 16, 16, 16}};
   if (n_rows <= kTileSide) {
-    for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<unsigned char>(n_rows);
+    for (int tile = 0; tile < 4; ++tile) config.rows[tile] = static_cast<unsigned char>(n_rows);
   } else if (n_rows < 2 * kTileSide) {
-    config.rows[2] = config.rows[3] = config.rows[5] = static_cast<unsigned char>(n_rows - kTileSide);
+    config.rows[1] = config.rows[3] = static_cast<unsigned char>(n_rows - kTileSide);
   }
   __asm__ volatile("" : : "r"(&config) : "memory");  // GCC 12 takes the instruction to read 8 bytes of it
   _tile_loadconfig(&config);
@@ -52,124 +57,72 @@ struct TileConfig {
   _mm512_storeu_si512(to + compact_round_up(n), _mm512_maskz_loadu_epi8(used, less ? to : to + whole - kTileK));
 }
 
-// One operand pair of tile products: a block of rows or two, and a panel.
+// The operands of tile products: rows from `first` on, and a panel.
 struct TileFactors {
   const char* rows;  // those of quantize_row_for_tiles
   size_t row_bytes;
   const char* panel;
   size_t groups;  // of four k
-  TileFactors() = default;
-  QG_INLINE TileFactors(const void* all_rows, const void* of_panel, size_t n_k)
-      : rows(static_cast<const char*>(all_rows)),
+  QG_INLINE TileFactors(const void* all_rows, size_t first, const void* of_panel, size_t n_k)
+      : rows(static_cast<const char*>(all_rows) + first * compact_row_bytes(n_k)),
         row_bytes(compact_row_bytes(n_k)),
         panel(static_cast<const char*>(of_panel)),
         groups((n_k + kInt8Group - 1) / kInt8Group) {}
 };
 
-// Sums of a unit: one panel and up to two blocks of rows, with one or two products that stay apart. They come tile of k
-// by tile of k, so that the caller can do other work in between: tiles and vectors have units of their own.
-struct TileWork {
-  const TileFactors* factors;
-  size_t first, left, turns;  // the first row; tiles of this turn and turns that are left
-  size_t parts;               // calls of next_tile until all is done
-  size_t next_left;           // of the next turn, while sums wait to be stored
-  int32_t *sums, *next_sums;  // (products, rows, V, W) of the unit; products are kUnitRows apart
-  const char *rows, *weights;
-  bool pair;  // two blocks of rows with two vectors at a time, otherwise one block with four
-  bool half;  // of the vectors of a product of a pair
-};
-constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide;
+// Rows whose sums are made together; numbers and bytes of a row's sums with one panel.
+constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide, kLineBytes = 4 * kLineSums;
 
-QG_INLINE size_t tiles_of(const TileFactors& f) { return (f.groups + kTileSide - 1) / kTileSide; }
-
-QG_INLINE void begin_turn(TileWork& w) {
-  w.rows = w.factors->rows + w.first * w.factors->row_bytes;
-  w.weights = w.factors->panel + w.half * 128;
-  w.left = tiles_of(*w.factors);
-}
-
-// Tiles 0 to 3 hold sums, 4 rows, 5 the second block's rows or weights, 6 and 7 weights; 7 is loaded late. The last
-// operands may be those of the rest.
-QG_INLINE void load_tiles(TileWork& w) {
-  const TileFactors& f = *w.factors;
-  const size_t row_bytes = f.row_bytes;
-  if (w.left == 1 && f.groups % kTileSide) {
-    w.rows = f.rows + (w.first + 1) * row_bytes - kTileK;
-    w.weights = f.panel + (f.groups < kTileSide ? 0 : f.groups - kTileSide) * kPanelLine + w.half * 128;
-  }
-  _tile_loadd(4, w.rows, row_bytes);
-  _tile_loadd(6, w.weights, kPanelLine);
-  if (w.pair)
-    _tile_loadd(5, w.rows + kTileSide * row_bytes, row_bytes);
-  else
-    _tile_loadd(5, w.weights + 128, kPanelLine);
-}
-
-QG_INLINE void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
-
-// One part of the work: products of loaded tiles, then the load of the next ones, so that they have time to arrive; or
-// the store of sums, which takes as long as the last products, apart from these. Tiles 0 and 1 are the sums of the
-// first block, 2 and 3 of the second; or all of them of one block.
-[[maybe_unused]] QG_OUTLINE void next_tile(TileWork& w) {
-  if (w.left == 0) {
-    const size_t other = w.pair ? kTileSide * kLineSums : 32;
-    _tile_stored(0, w.sums, kPanelLine);
-    _tile_stored(1, w.sums + 16, kPanelLine);
-    _tile_stored(2, w.sums + other, kPanelLine);
-    _tile_stored(3, w.sums + other + 16, kPanelLine);
-    zero_sums();
-    w.sums = w.next_sums;
-    w.left = w.next_left;
-    return;
-  }
-  _tile_loadd(7, w.weights + 64, kPanelLine);
-  _tile_dpbusd(0, 4, 6);
-  if (w.pair) {
-    _tile_dpbusd(2, 5, 6);
-    _tile_dpbusd(1, 4, 7);
-    _tile_dpbusd(3, 5, 7);
+// One tile of k: two vectors of a block of rows, which lie `vector` bytes apart, or one vector of two blocks.
+template <bool kPair>
+QG_INLINE void two_products(const char* rows, size_t row_bytes, const char* weights, size_t vector) {
+  _tile_loadd(4, weights, kTileK);
+  _tile_loadd(2, rows, row_bytes);
+  _tile_dpbusd(0, 2, 4);
+  if (kPair) {
+    _tile_zero(2);
+    _tile_loadd(3, rows + kTileSide * row_bytes, row_bytes);
+    _tile_dpbusd(1, 3, 4);
+    _tile_zero(3);
   } else {
-    _tile_dpbusd(2, 4, 5);
-    _tile_loadd(6, w.weights + 192, kPanelLine);
-    _tile_dpbusd(1, 4, 7);
-    _tile_dpbusd(3, 4, 6);
+    _tile_zero(4);
+    _tile_loadd(4, weights + vector, kTileK);
+    _tile_dpbusd(1, 2, 4);
+    _tile_zero(2);
   }
-  w.rows += kTileK;
-  w.weights += kTileSide * kPanelLine;
-  const bool last = --w.left == 0;
-  if (last) {
-    if (--w.turns == 0) return;
-    w.half = w.pair && !w.half;
-    w.next_sums = w.half ? w.sums + 32 : w.sums + kUnitRows * kLineSums - (w.pair ? 32 : 0);
-    if (!w.half) ++w.factors;
-    begin_turn(w);
-  }
-  load_tiles(w);
-  if (!last) return;
-  w.next_left = w.left;  // the sums come first
-  w.left = 0;
+  _tile_zero(4);
 }
 
-// Begins the sums of n rows with n_products panels.
-QG_INLINE void begin_unit(TileWork& w, const TileFactors* factors, size_t n_products, size_t first, size_t n,
-                          int32_t* sums) {
-  w.factors = factors;
-  w.first = first;
-  w.pair = n > kTileSide;
-  w.half = false;
-  w.turns = w.pair ? 2 * n_products : n_products;
-  w.sums = sums;
-  w.parts = 0;
-  for (size_t i = 0; i < n_products; ++i) w.parts += (tiles_of(factors[i]) + 1) << w.pair;
-  w.next_left = 0;
-  zero_sums();
-  begin_turn(w);
-  load_tiles(w);
+template <bool kPair>
+QG_INLINE void sum_blocks(const TileFactors& f, int32_t* sums) {
+  const size_t whole = f.groups / kTileSide, rest = f.groups % kTileSide;
+  constexpr size_t second = kPair ? kTileSide * kLineSums : kTileSide;
+#pragma GCC unroll 1
+  for (size_t v = 0; v < kTileVectors; v += kPair ? 1 : 2, sums += kPair ? kTileSide : 2 * kTileSide) {
+    const char *rows = f.rows, *weights = f.panel + v * kTileBytes;
+#pragma GCC unroll 1
+    for (size_t t = 0; t < whole; ++t, rows += kTileK, weights += kTileVectors * kTileBytes)
+      two_products<kPair>(rows, f.row_bytes, weights, kTileBytes);
+    if (rest) {
+      // The last tile has fewer groups. It is read from the groups before them on, by which the row has zeros; a row of
+      // less than a tile is read past.
+      const size_t vector = rest * kTileK, before = whole ? kTileBytes - vector : 0;
+      two_products<kPair>(f.rows + f.row_bytes - kTileK, f.row_bytes,
+                          f.panel + whole * kTileVectors * kTileBytes + v * vector - before, vector);
+    }
+    _tile_stored(0, sums, kLineBytes);
+    _tile_zero(0);
+    _tile_stored(1, sums + second, kLineBytes);
+    _tile_zero(1);
+  }
+}
+
+// sums (n, V, W): n rows, up to kUnitRows, times a panel.
+[[maybe_unused]] QG_OUTLINE void sum_rows(const TileFactors& f, size_t n, int32_t* sums) {
+  if (n > kTileSide)
+    sum_blocks<true>(f, sums);
+  else
+    sum_blocks<false>(f, sums);
 }
 
 // A sum of weights is less than 2^22, so that two numbers of 16 bits make it up, low + 128 high, with which one
@@ -216,12 +169,9 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
   if (s.n_rows < kFewestTileRows || s.n_k < kFewestTileK || s.n_k > kMostTileK || s.n_vectors != int(kTileVectors))
     return avx512_vnni::int8.product(s);
   auto* sums = reinterpret_cast<int32_t*>(s.wide);
-  const TileFactors factors(s.rows[0], s.panels, s.n_k);
-  TileWork work;
   for (size_t first = 0; first < s.n_rows; first += kUnitRows) {
     const size_t rest = s.n_rows - first, n = rest < kUnitRows ? rest : kUnitRows;
-    begin_unit(work, &factors, 1, first, n, sums);
-    for (size_t i = 0; i < work.parts; ++i) next_tile(work);
+    sum_rows({s.rows[0], first, s.panels, s.n_k}, n, sums);
     const TileSums of = {sums,
                          s.scales,
                          s.sums,
