@@ -57,8 +57,8 @@ constexpr size_t kWideK = 64;
 constexpr size_t kTileRows = 16, kFewestTileRows = 4, kFewestTileK = 61;
 // Columns up to which a product may: 22 bits hold the sum of so many weights.
 constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
-// Lines of a step's sums: of two products, of two blocks of rows, four times.
-constexpr size_t kSumLines = 4 * 2 * 2 * kTileRows;
+// Lines of a step's sums: of two products, of two blocks of rows, twice.
+constexpr size_t kSumLines = 2 * 2 * 2 * kTileRows;
 // Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
 // of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
 constexpr size_t kFullRangeK = size_t(1) << 16;

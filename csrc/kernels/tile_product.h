@@ -27,18 +27,18 @@ struct TileConfig {
   unsigned char rows[16];
 };
 
-// Tiles 0 and 1 hold sums, 2 and 3 rows of bytes, 4 weights. Tiles of fewer rows take less time, and read no others: up
-// to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
+// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 6 and 7 weights. Tiles of fewer rows take less time, and read no others:
+// up to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
 //
-// A tile register is worth more the fewer are in use. While another thread runs on the same core, both share the few that
-// there are behind the names of eight: with all eight in use a load and a product took 70 cycles instead of 16, one after
-// the other. So each is zeroed, which frees it, as soon as it has been read for the last time.
+// A register is zeroed as soon as it has been read for the last time. While another thread runs on the same core, both
+// share the few registers that stand behind the names of eight, and zeroing frees one: with all eight in use a load and
+// a product took 70 cycles instead of 16, one after the other.
 [[maybe_unused]] void begin_tiles(size_t n_rows) {
-  alignas(64) TileConfig config = {1, 0, {}, {64, 64, 64, 64, 64}, {16, 16, 16, 16, 16}};
+  alignas(64) TileConfig config = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
   if (n_rows <= kTileSide) {
-    for (int tile = 0; tile < 4; ++tile) config.rows[tile] = static_cast<unsigned char>(n_rows);
+    for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<unsigned char>(n_rows);
   } else if (n_rows < 2 * kTileSide) {
-    config.rows[1] = config.rows[3] = static_cast<unsigned char>(n_rows - kTileSide);
+    config.rows[2] = config.rows[3] = config.rows[5] = static_cast<unsigned char>(n_rows - kTileSide);
   }
   __asm__ volatile("" : : "r"(&config) : "memory");  // GCC 12 takes the instruction to read 8 bytes of it
   _tile_loadconfig(&config);
@@ -63,6 +63,7 @@ struct TileFactors {
   size_t row_bytes;
   const char* panel;
   size_t groups;  // of four k
+  TileFactors() = default;
   QG_INLINE TileFactors(const void* all_rows, size_t first, const void* of_panel, size_t n_k)
       : rows(static_cast<const char*>(all_rows) + first * compact_row_bytes(n_k)),
         row_bytes(compact_row_bytes(n_k)),
@@ -73,56 +74,106 @@ struct TileFactors {
 // Rows whose sums are made together; numbers and bytes of a row's sums with one panel.
 constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide, kLineBytes = 4 * kLineSums;
 
-// One tile of k: two vectors of a block of rows, which lie `vector` bytes apart, or one vector of two blocks.
-template <bool kPair>
-QG_INLINE void two_products(const char* rows, size_t row_bytes, const char* weights, size_t vector) {
-  _tile_loadd(4, weights, kTileK);
-  _tile_loadd(2, rows, row_bytes);
-  _tile_dpbusd(0, 2, 4);
-  if (kPair) {
-    _tile_zero(2);
-    _tile_loadd(3, rows + kTileSide * row_bytes, row_bytes);
-    _tile_dpbusd(1, 3, 4);
-    _tile_zero(3);
-  } else {
-    _tile_zero(4);
-    _tile_loadd(4, weights + vector, kTileK);
-    _tile_dpbusd(1, 2, 4);
-    _tile_zero(2);
-  }
-  _tile_zero(4);
+QG_INLINE size_t tiles_of(const TileFactors& f) { return (f.groups + kTileSide - 1) / kTileSide; }
+
+// The operands of one tile of k, for vector v and those behind it.
+struct TilePlace {
+  const char *rows, *weights;
+  size_t vector;  // bytes from a vector's weights to the next
+};
+QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
+  const size_t rest = f.groups - tile * kTileSide;
+  const char* panel = f.panel + tile * kTileVectors * kTileBytes;
+  if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileBytes};
+  // The last tile has fewer groups. It is read from the groups before them on, by which the row has zeros; a row of less
+  // than a tile is read past.
+  const size_t vector = rest * kTileK;
+  return {f.rows + f.row_bytes - kTileK, panel + v * vector - (tile ? kTileBytes - vector : 0), vector};
 }
 
-template <bool kPair>
-QG_INLINE void sum_blocks(const TileFactors& f, int32_t* sums) {
-  const size_t whole = f.groups / kTileSide, rest = f.groups % kTileSide;
-  constexpr size_t second = kPair ? kTileSide * kLineSums : kTileSide;
+QG_INLINE void add_two_vectors(const TilePlace& p, size_t row_bytes) {
+  _tile_loadd(6, p.weights, kTileK);
+  _tile_loadd(4, p.rows, row_bytes);
+  _tile_dpbusd(0, 4, 6);
+  _tile_zero(6);
+  _tile_loadd(6, p.weights + p.vector, kTileK);
+  _tile_dpbusd(1, 4, 6);
+  _tile_zero(4);
+  _tile_zero(6);
+}
+
+// sums (n, V, W) of a block of rows with a panel, two vectors at a time.
+[[maybe_unused]] QG_OUTLINE void sum_block(const TileFactors& f, int32_t* sums) {
+  const size_t whole = f.groups / kTileSide;
 #pragma GCC unroll 1
-  for (size_t v = 0; v < kTileVectors; v += kPair ? 1 : 2, sums += kPair ? kTileSide : 2 * kTileSide) {
-    const char *rows = f.rows, *weights = f.panel + v * kTileBytes;
+  for (size_t v = 0; v < kTileVectors; v += 2, sums += 2 * kTileSide) {
+    TilePlace p = {f.rows, f.panel + v * kTileBytes, kTileBytes};
 #pragma GCC unroll 1
-    for (size_t t = 0; t < whole; ++t, rows += kTileK, weights += kTileVectors * kTileBytes)
-      two_products<kPair>(rows, f.row_bytes, weights, kTileBytes);
-    if (rest) {
-      // The last tile has fewer groups. It is read from the groups before them on, by which the row has zeros; a row of
-      // less than a tile is read past.
-      const size_t vector = rest * kTileK, before = whole ? kTileBytes - vector : 0;
-      two_products<kPair>(f.rows + f.row_bytes - kTileK, f.row_bytes,
-                          f.panel + whole * kTileVectors * kTileBytes + v * vector - before, vector);
-    }
+    for (size_t tile = 0; tile < whole; ++tile, p.rows += kTileK, p.weights += kTileVectors * kTileBytes)
+      add_two_vectors(p, f.row_bytes);
+    if (f.groups % kTileSide) add_two_vectors(tile_place(f, whole, v), f.row_bytes);
     _tile_stored(0, sums, kLineBytes);
     _tile_zero(0);
-    _tile_stored(1, sums + second, kLineBytes);
+    _tile_stored(1, sums + kTileSide, kLineBytes);
     _tile_zero(1);
   }
 }
 
-// sums (n, V, W): n rows, up to kUnitRows, times a panel.
-[[maybe_unused]] QG_OUTLINE void sum_rows(const TileFactors& f, size_t n, int32_t* sums) {
-  if (n > kTileSide)
-    sum_blocks<true>(f, sums);
-  else
-    sum_blocks<false>(f, sums);
+// Sums of two blocks of rows with a panel, of one or two products that stay apart. They come tile of k by tile of k, so
+// that the caller can do other work in between: tiles and vectors have units of their own.
+struct TileWork {
+  const TileFactors* factors;
+  size_t tile, n_tiles;  // the next one of these factors
+  size_t vector;         // the first of two
+  size_t turns;          // over all k that are left
+  size_t parts;          // calls of next_tile until all is done
+  int32_t* sums;         // (products, rows, V, W), products kUnitRows apart; those of the turn
+};
+
+// One part of the work: products of a tile of k; or the store of sums, which takes as long as the last products, apart
+// from these. Tiles 0 and 1 are the sums of the first block, 2 and 3 of the second.
+[[maybe_unused]] QG_OUTLINE void next_tile(TileWork& w) {
+  if (w.tile < w.n_tiles) {
+    const TileFactors& f = *w.factors;
+    const TilePlace p = tile_place(f, w.tile++, w.vector);
+    _tile_loadd(4, p.rows, f.row_bytes);
+    _tile_loadd(6, p.weights, kTileK);
+    _tile_loadd(5, p.rows + kTileSide * f.row_bytes, f.row_bytes);
+    _tile_dpbusd(0, 4, 6);
+    _tile_dpbusd(2, 5, 6);
+    _tile_zero(6);
+    _tile_loadd(7, p.weights + p.vector, kTileK);
+    _tile_dpbusd(1, 4, 7);
+    _tile_zero(4);
+    _tile_dpbusd(3, 5, 7);
+    _tile_zero(5);
+    _tile_zero(7);
+    return;
+  }
+  _tile_stored(0, w.sums, kLineBytes);
+  _tile_zero(0);
+  _tile_stored(1, w.sums + kTileSide, kLineBytes);
+  _tile_zero(1);
+  _tile_stored(2, w.sums + kTileSide * kLineSums, kLineBytes);
+  _tile_zero(2);
+  _tile_stored(3, w.sums + kTileSide * kLineSums + kTileSide, kLineBytes);
+  _tile_zero(3);
+  if (--w.turns == 0) return;
+  w.tile = 0;
+  w.sums += 2 * kTileSide;
+  w.vector ^= 2;
+  if (w.vector) return;
+  w.sums += (kUnitRows - 1) * kLineSums;
+  w.n_tiles = tiles_of(*++w.factors);
+}
+
+QG_INLINE void begin_blocks(TileWork& w, const TileFactors* factors, size_t n_products, int32_t* sums) {
+  w.factors = factors;
+  w.tile = w.vector = w.parts = 0;
+  w.n_tiles = tiles_of(*factors);
+  w.turns = 2 * n_products;
+  w.sums = sums;
+  for (size_t i = 0; i < n_products; ++i) w.parts += 2 * (tiles_of(factors[i]) + 1);
 }
 
 // A sum of weights is less than 2^22, so that two numbers of 16 bits make it up, low + 128 high, with which one
@@ -171,7 +222,14 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
   auto* sums = reinterpret_cast<int32_t*>(s.wide);
   for (size_t first = 0; first < s.n_rows; first += kUnitRows) {
     const size_t rest = s.n_rows - first, n = rest < kUnitRows ? rest : kUnitRows;
-    sum_rows({s.rows[0], first, s.panels, s.n_k}, n, sums);
+    const TileFactors factors(s.rows[0], first, s.panels, s.n_k);
+    if (n > kTileSide) {
+      TileWork work;
+      begin_blocks(work, &factors, 1, sums);
+      for (size_t i = 0; i < work.parts; ++i) next_tile(work);
+    } else {
+      sum_block(factors, sums);
+    }
     const TileSums of = {sums,
                          s.scales,
                          s.sums,
