@@ -170,11 +170,11 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
       for (int v = 0; v < NV; ++v) a[p][r][v] = times(load_words(s.sums + (p * NV + v) * W), minus_zero);
   }
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
-  size_t k = 0;
-  while (k < groups) {
-    const size_t end = groups - k < size_t(kInt8Tile) ? groups : k + kInt8Tile, vector = (end - k) * W * kInt8Group;
+  constexpr size_t most = kInt8Tile, group = W * kInt8Group;
+  // Products of `n` groups, whose vectors lie that far apart.
+  auto take = [&](size_t k, size_t n) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-    for (; k < end; ++k, w += W * kInt8Group, next += ahead.bytes_per_k) {
+    for (const size_t end = k + n; k < end; ++k, w += group, next += ahead.bytes_per_k) {
       if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
       Factor x[MR];
 #pragma GCC unroll 8
@@ -187,13 +187,17 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
       for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
-          const Factor weights = factor(load_words(w + p * s.panel_bytes + v * vector));
+          const Factor weights = factor(load_words(w + p * s.panel_bytes + v * n * group));
 #pragma GCC unroll 8
           for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
         }
     }
-    w += (NV - 1) * vector;
-  }
+    w += (NV - 1) * n * group;
+  };
+  size_t k = 0;
+  if constexpr (MR == 1)  // addresses of a base and a constant: operands of their instructions at no cost
+    for (; k + most <= groups; k += most) take(k, most);
+  for (; k < groups; k += most) take(k, groups - k < most ? groups - k : most);
   for (int r = 0; r < MR; ++r) {
     const VF row_scale = set1(s.row_scales[row + r]);
     for (int p = 0; p < NP; ++p)
@@ -224,9 +228,12 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
       s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_int8<decltype(nv)::value>(s); });
 }
 
-// z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
-// get a t that is no denormal.
-[[maybe_unused]] void quantize_row(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero_point) {
+// The least and the largest of a row's n elements and 0, without signs, and NaN if one of them is not finite.
+struct RowRange {
+  float below, above, finite;
+};
+
+QG_INLINE RowRange range_of(const float* from, size_t n) {
   constexpr size_t W = VF::kWidth;
   const size_t whole = n / W * W;
   VF least[2] = {zero<float>(), zero<float>()}, most[2] = {set1(1e-30f), zero<float>()},
@@ -242,27 +249,54 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
     take(load(from + i + W), 1);
   }
   if (i < whole) take(load(from + i), 0);
-  const VF rest = whole < n ? load_n(from + whole, int(n - whole)) : zero<float>();
-  take(rest, 1);
-  float above, below;
-  largest_of(max(most[0], most[1]), zero<float>() - min(least[0], least[1]), above, below);
-  float half_steps = 127.5f;
-  if (n > kFullRangeK) {
-    above = below = above < below ? below : above;
-    half_steps = 127;
-  }
-  const float half_range = above * 0.5f + below * 0.5f, inverse = half_steps / half_range;
-  *scale = half_range / half_steps + sum_of(finite[0] + finite[1]);
-  const float at = below * inverse;  // NaN in a row with infinity, whose scale is NaN
-  *zero_point = (at < 256 ? int32_t(at + 0.5f) : 0) - (kUnsigned ? 0 : 128);
-  const Words zeros = set_words(*zero_point);
-  const VF factor = set1(inverse);
-  for (i = 0; i < whole; i += W) store_bytes(to + i, load(from + i) * factor, zeros);
-  if (whole < n) store_bytes(to + whole, rest * factor, zeros);
+  if (whole < n) take(load_n(from + whole, int(n - whole)), 1);
+  RowRange range;
+  largest_of(max(most[0], most[1]), zero<float>() - min(least[0], least[1]), range.above, range.below);
+  range.finite = sum_of(finite[0] + finite[1]);
+  return range;
 }
 
-constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr,   nullptr,
-                                    nullptr,      kInt8Rate,    kInt8Rate, nullptr};
+// z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
+// get a t that is no denormal. Several rows at a time, so that none waits for the divisions of another.
+[[maybe_unused]] void quantize_rows(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
+                                    int32_t* zero_points) {
+  constexpr size_t W = VF::kWidth, kAtOnce = 8;
+  const size_t whole = n / W * W;
+  for (size_t first = 0; first < n_rows; first += kAtOnce) {
+    const size_t count = n_rows - first < kAtOnce ? n_rows - first : kAtOnce;
+    float inverses[kAtOnce];
+    for (size_t r = 0; r < count; ++r) {
+      RowRange range = range_of(static_cast<const float*>(rows[first + r]), n);
+      float half_steps = 127.5f;
+      if (n > kFullRangeK) {
+        range.above = range.below = range.above < range.below ? range.below : range.above;
+        half_steps = 127;
+      }
+      const float half_range = range.above * 0.5f + range.below * 0.5f, inverse = half_steps / half_range;
+      scales[first + r] = half_range / half_steps + range.finite;
+      const float at = range.below * inverse;  // NaN in a row with infinity, whose scale is NaN
+      zero_points[first + r] = (at < 256 ? int32_t(at + 0.5f) : 0) - (kUnsigned ? 0 : 128);
+      inverses[r] = inverse;
+    }
+    for (size_t r = 0; r < count; ++r, bytes += compact_row_bytes(n)) {
+      const auto* from = static_cast<const float*>(rows[first + r]);
+      const Words zeros = set_words(zero_points[first + r]);
+      const VF factor = set1(inverses[r]);
+      size_t i = 0;
+#if defined(QG_ISA_AVX512)
+      for (; i + 4 * W <= whole; i += 4 * W)
+        store_bytes(bytes + i, load(from + i) * factor, load(from + i + W) * factor, load(from + i + 2 * W) * factor,
+                    load(from + i + 3 * W) * factor, zeros);
+#endif
+      for (; i < whole; i += W) store_bytes(bytes + i, load(from + i) * factor, zeros);
+      if (whole < n) store_bytes(bytes + whole, load_n(from + whole, int(n - whole)) * factor, zeros);
+      rows[first + r] = bytes;
+    }
+  }
+}
+
+constexpr CompactFunctions kInt8 = {int8_product, quantize_rows, nullptr,   nullptr,
+                                    nullptr,      kInt8Rate,     kInt8Rate, nullptr};
 
 }  // namespace
 }  // namespace QG_ISA

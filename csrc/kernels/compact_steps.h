@@ -35,7 +35,7 @@ struct CompactProduct {
   const float* scales;  // as in CompactMatrix, from the first panel on
   const int32_t* sums;
   size_t n_k;
-  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_row, which are
+  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_rows, which are
                             // compact_row_bytes(n_k) apart and can be read for a whole number of kTileRows rows
   const float* row_scales;  // (n_rows); of int8
   const int32_t* row_zeros;
@@ -65,7 +65,7 @@ constexpr size_t kFullRangeK = size_t(1) << 16;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
 
-// Rows of a product after quantize_row, one behind the other.
+// Rows of a product after quantize_rows, one behind the other.
 struct QuantizedRows {
   const unsigned char* bytes;
   const float* scales;
@@ -85,9 +85,11 @@ struct CompactStep {
 // The functions of one compact type; of some types a machine has better ones than its instruction set's.
 struct CompactFunctions {
   void (*product)(const CompactProduct&);
-  // n floats to n bytes (and more, up to compact_row_bytes(n)), their scale, which is NaN if one is not finite, and the
-  // number in place of 0. Bytes may be signed, then both are less by 128. Null: rows are not quantised.
-  void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero);
+  // n floats of each row to n bytes (and more, up to compact_row_bytes(n), which is what they are apart), their scale,
+  // which is NaN if one is not finite, and the number in place of 0. Bytes may be signed, then both are less by 128.
+  // `rows` point to floats, then to the bytes. Null: rows are not quantised.
+  void (*quantize_rows)(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
+                        int32_t* zeros);
   // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
   void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
   // Before products of a group of so many rows, kFewestTileRows or more, and after them: between these calls a thread

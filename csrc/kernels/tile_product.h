@@ -27,8 +27,8 @@ struct TileConfig {
   unsigned char rows[16];
 };
 
-// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 6 and 7 weights. Tiles of fewer rows take less time, and read no others:
-// up to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
+// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 6 and 7 weights. Tiles of fewer rows take less time, and read no
+// others: up to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
 //
 // A register is zeroed as soon as it has been read for the last time. While another thread runs on the same core, both
 // share the few registers that stand behind the names of eight, and zeroing frees one: with all eight in use a load and
@@ -47,19 +47,21 @@ struct TileConfig {
 
 // The k's behind the last whole tile, and zeros before them: this block stands behind the row, and is multiplied with
 // the last tile's worth of weights. In a row of less than a tile zeros come behind them, since weights begin there.
-[[maybe_unused]] void quantize_row_for_tiles(const float* from, size_t n, unsigned char* to, float* scale,
-                                             int32_t* zero) {
-  avx512_vnni::int8.quantize_row(from, n, to, scale, zero);
+[[maybe_unused]] void quantize_rows_for_tiles(const void** rows, size_t n_rows, size_t n, unsigned char* bytes,
+                                              float* scales, int32_t* zeros) {
+  avx512_vnni::int8.quantize_rows(rows, n_rows, n, bytes, scales, zeros);
   const size_t whole = (n + kInt8Group - 1) / kInt8Group * kInt8Group, rest = whole % kTileK;
   if (rest == 0) return;
   const bool less = whole < kTileK;
   const __mmask64 used = less ? ~(~uint64_t(0) << rest) : ~uint64_t(0) << (kTileK - rest);
-  _mm512_storeu_si512(to + compact_round_up(n), _mm512_maskz_loadu_epi8(used, less ? to : to + whole - kTileK));
+  for (size_t r = 0; r < n_rows; ++r, bytes += compact_row_bytes(n))
+    _mm512_storeu_si512(bytes + compact_round_up(n),
+                        _mm512_maskz_loadu_epi8(used, less ? bytes : bytes + whole - kTileK));
 }
 
 // The operands of tile products: rows from `first` on, and a panel.
 struct TileFactors {
-  const char* rows;  // those of quantize_row_for_tiles
+  const char* rows;  // those of quantize_rows_for_tiles
   size_t row_bytes;
   const char* panel;
   size_t groups;  // of four k
@@ -85,8 +87,8 @@ QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
   const size_t rest = f.groups - tile * kTileSide;
   const char* panel = f.panel + tile * kTileVectors * kTileBytes;
   if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileBytes};
-  // The last tile has fewer groups. It is read from the groups before them on, by which the row has zeros; a row of less
-  // than a tile is read past.
+  // The last tile has fewer groups. It is read from the groups before them on, by which the row has zeros; a row of
+  // less than a tile is read past.
   const size_t vector = rest * kTileK;
   return {f.rows + f.row_bytes - kTileK, panel + v * vector - (tile ? kTileBytes - vector : 0), vector};
 }

@@ -1,9 +1,9 @@
 // A step of the plain LSTM cell with int8 weights in AMX's tiles: a unit, a panel and up to two blocks of rows, after
 // the other.
 //
-// For some 200 cycles after an instruction for tiles the core has one unit for multiply-adds of 64 bytes instead of two.
-// So tiles and cells of one block of rows alternate, while cells of two blocks, which take longer than their tiles, have
-// these in between.
+// For some 200 cycles after an instruction for tiles the core has one unit for multiply-adds of 64 bytes instead of
+// two. So tiles and cells of one block of rows alternate, while cells of two blocks, which take longer than their
+// tiles, have these in between.
 #pragma once
 
 #include "kernels/compact_cell.h"
