@@ -93,32 +93,55 @@ QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
   return {f.rows + f.row_bytes - kTileK, panel + v * vector - (tile ? kTileBytes - vector : 0), vector};
 }
 
-QG_INLINE void add_two_vectors(const TilePlace& p, size_t row_bytes) {
+// Adds the products of a tile of k to tiles 0 and 1: two vectors of one block of rows, or one of two blocks.
+template <bool kPair>
+QG_INLINE void add_two_products(const TilePlace& p, size_t row_bytes) {
   _tile_loadd(6, p.weights, kTileK);
   _tile_loadd(4, p.rows, row_bytes);
   _tile_dpbusd(0, 4, 6);
-  _tile_zero(6);
-  _tile_loadd(6, p.weights + p.vector, kTileK);
-  _tile_dpbusd(1, 4, 6);
-  _tile_zero(4);
+  if (kPair) {
+    _tile_zero(4);
+    _tile_loadd(5, p.rows + kTileSide * row_bytes, row_bytes);
+    _tile_dpbusd(2, 5, 6);
+    _tile_zero(5);
+  } else {
+    _tile_zero(6);
+    _tile_loadd(6, p.weights + p.vector, kTileK);
+    _tile_dpbusd(1, 4, 6);
+    _tile_zero(4);
+  }
   _tile_zero(6);
 }
 
-// sums (n, V, W) of a block of rows with a panel, two vectors at a time.
-[[maybe_unused]] QG_OUTLINE void sum_block(const TileFactors& f, int32_t* sums) {
+template <bool kPair>
+QG_INLINE void sum_of_unit(const TileFactors& f, int32_t* sums) {
+  constexpr size_t step = kPair ? 1 : 2;
   const size_t whole = f.groups / kTileSide;
 #pragma GCC unroll 1
-  for (size_t v = 0; v < kTileVectors; v += 2, sums += 2 * kTileSide) {
+  for (size_t v = 0; v < kTileVectors; v += step, sums += step * kTileSide) {
     TilePlace p = {f.rows, f.panel + v * kTileBytes, kTileBytes};
 #pragma GCC unroll 1
     for (size_t tile = 0; tile < whole; ++tile, p.rows += kTileK, p.weights += kTileVectors * kTileBytes)
-      add_two_vectors(p, f.row_bytes);
-    if (f.groups % kTileSide) add_two_vectors(tile_place(f, whole, v), f.row_bytes);
+      add_two_products<kPair>(p, f.row_bytes);
+    if (f.groups % kTileSide) add_two_products<kPair>(tile_place(f, whole, v), f.row_bytes);
     _tile_stored(0, sums, kLineBytes);
     _tile_zero(0);
-    _tile_stored(1, sums + kTileSide, kLineBytes);
-    _tile_zero(1);
+    if (kPair) {
+      _tile_stored(2, sums + kTileSide * kLineSums, kLineBytes);
+      _tile_zero(2);
+    } else {
+      _tile_stored(1, sums + kTileSide, kLineBytes);
+      _tile_zero(1);
+    }
   }
+}
+
+// sums (n, V, W) of up to two blocks of rows with a panel.
+[[maybe_unused]] QG_OUTLINE void sum_rows(const TileFactors& f, size_t n, int32_t* sums) {
+  if (n > kTileSide)
+    sum_of_unit<true>(f, sums);
+  else
+    sum_of_unit<false>(f, sums);
 }
 
 // Sums of two blocks of rows with a panel, of one or two products that stay apart. They come tile of k by tile of k, so
@@ -224,14 +247,7 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
   auto* sums = reinterpret_cast<int32_t*>(s.wide);
   for (size_t first = 0; first < s.n_rows; first += kUnitRows) {
     const size_t rest = s.n_rows - first, n = rest < kUnitRows ? rest : kUnitRows;
-    const TileFactors factors(s.rows[0], first, s.panels, s.n_k);
-    if (n > kTileSide) {
-      TileWork work;
-      begin_blocks(work, &factors, 1, sums);
-      for (size_t i = 0; i < work.parts; ++i) next_tile(work);
-    } else {
-      sum_block(factors, sums);
-    }
+    sum_rows({s.rows[0], first, s.panels, s.n_k}, n, sums);
     const TileSums of = {sums,
                          s.scales,
                          s.sums,

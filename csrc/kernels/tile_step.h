@@ -47,7 +47,8 @@ QG_INLINE TileFactors factors_of(const CompactStep& n, const TileUnit& u, size_t
 
 QG_INLINE void sum_unit(const CompactStep& n, const TileUnit& u) {
   int32_t* sums = u.sums;
-  for (size_t i = n.step->use_pre; i < 2; ++i, sums += u.stored * kLineSums) sum_block(factors_of(n, u, i), sums);
+  for (size_t i = n.step->use_pre; i < 2; ++i, sums += u.stored * kLineSums)
+    sum_rows(factors_of(n, u, i), u.n_rows, sums);
 }
 
 // From sums to h.
@@ -124,23 +125,18 @@ QG_INLINE void step_of_block(const CompactStep& n, size_t n_blocks) {
   };
   auto begin = [&](const TileUnit& u) __attribute__((always_inline)) {
     work.parts = 0;
-    if (u.n_rows <= kTileSide) return sum_unit(n, u);
+    if (!in_turn || u.n_rows <= kTileSide) return sum_unit(n, u);
     for (size_t i = skipped; i < 2; ++i) factors[i] = factors_of(n, u, i);
     begin_blocks(work, factors + skipped, n_products, u.sums);
   };
-  auto run = [&]() __attribute__((always_inline)) {
-    for (size_t i = 0; i < work.parts; ++i) next_tile(work);
-    work.parts = 0;
-  };
   TileUnit unit = unit_of(0, 0, 0), next = unit;
   begin(unit);
-  run();
+  for (size_t i = 0; i < work.parts; ++i) next_tile(work);
   for (size_t parity = 1;; unit = next, parity ^= 1) {
     const bool same = unit.row + kUnitRows < s.n_rows, more = same || unit.done + 1 < n_blocks;
     if (more) {
       next = unit_of(unit.done + !same, same ? unit.row + kUnitRows : 0, parity);
       begin(next);
-      if (!in_turn) run();
     }
     TilePace pace = {&work, more ? work.parts : 0, n_products + 2 * ((unit.n_rows + kRowsAtOnce - 1) / kRowsAtOnce), 0};
     finish_unit(n, unit, pace);
