@@ -79,6 +79,7 @@ QG_INLINE void sum_unit(const CompactStep& n, const TileUnit& u) {
 #pragma GCC unroll 1
     for (size_t r = first; r < end; ++r) {
       float* kept = lines + r * kLineSums;
+      __builtin_prefetch(rows[r].y + panel * W, 1, 3);  // new memory at each step
       store(kept, CompactCell::state(s, rows[r], kept, panel));
     }
   }
