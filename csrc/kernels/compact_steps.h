@@ -2,8 +2,8 @@
 //
 // Panels of a compact type have the order of kernels/layouts.h, but
 //   bfloat16   the elements of vectors 2 j and 2 j + 1 of a line alternate: [n_blocks][k][V / 2][W][2]
-//   int8       four k side by side, the last ones zero, and 16 such groups of a vector, of which the last may have
-//              fewer: [n_blocks][ceil(k / 64)][V][16][W][4]
+//   int8       four k side by side, the last ones zero, and 16 such groups of a vector as one tile of AMX; groups that
+//              are left over have the order of lines: [n_blocks]{[k / 64][V][16][W][4], [ceil(k % 64 / 4)][V][W][4]}
 //
 // Int8: a row of the product is quantised, too, to 8 bits with one scale and one zero point. With q the weights,
 // integers from -127 to 127, z the row, integers from 0 to 255 of which z0 stands for 0, and s and t their scales, a

@@ -81,22 +81,23 @@ QG_INLINE size_t tiles_of(const TileFactors& f) { return (f.groups + kTileSide -
 // The operands of one tile of k, for vector v and those behind it.
 struct TilePlace {
   const char *rows, *weights;
-  size_t vector;  // bytes from a vector's weights to the next
+  size_t group, vector;  // bytes from a group's weights to the next, and from a vector's
 };
 QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
   const size_t rest = f.groups - tile * kTileSide;
   const char* panel = f.panel + tile * kTileVectors * kTileBytes;
-  if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileBytes};
-  // The last tile has fewer groups. It is read from the groups before them on, by which the row has zeros; a row of
-  // less than a tile is read past.
-  const size_t vector = rest * kTileK;
-  return {f.rows + f.row_bytes - kTileK, panel + v * vector - (tile ? kTileBytes - vector : 0), vector};
+  if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileK, kTileBytes};
+  // What is left over is read with weights before it, by which the row has zeros; a row of less than a tile is read
+  // past.
+  const size_t before = tile ? kTileSide - rest : 0;
+  return {f.rows + f.row_bytes - kTileK, panel + v * kTileK - before * kTileVectors * kTileK, kTileVectors * kTileK,
+          kTileK};
 }
 
 // Adds the products of a tile of k to tiles 0 and 1: two vectors of one block of rows, or one of two blocks.
 template <bool kPair>
 QG_INLINE void add_two_products(const TilePlace& p, size_t row_bytes) {
-  _tile_loadd(6, p.weights, kTileK);
+  _tile_loadd(6, p.weights, p.group);
   _tile_loadd(4, p.rows, row_bytes);
   _tile_dpbusd(0, 4, 6);
   if (kPair) {
@@ -106,7 +107,7 @@ QG_INLINE void add_two_products(const TilePlace& p, size_t row_bytes) {
     _tile_zero(5);
   } else {
     _tile_zero(6);
-    _tile_loadd(6, p.weights + p.vector, kTileK);
+    _tile_loadd(6, p.weights + p.vector, p.group);
     _tile_dpbusd(1, 4, 6);
     _tile_zero(4);
   }
@@ -119,7 +120,7 @@ QG_INLINE void sum_of_unit(const TileFactors& f, int32_t* sums) {
   const size_t whole = f.groups / kTileSide;
 #pragma GCC unroll 1
   for (size_t v = 0; v < kTileVectors; v += step, sums += step * kTileSide) {
-    TilePlace p = {f.rows, f.panel + v * kTileBytes, kTileBytes};
+    TilePlace p = {f.rows, f.panel + v * kTileBytes, kTileK, kTileBytes};
 #pragma GCC unroll 1
     for (size_t tile = 0; tile < whole; ++tile, p.rows += kTileK, p.weights += kTileVectors * kTileBytes)
       add_two_products<kPair>(p, f.row_bytes);
@@ -162,12 +163,12 @@ struct TileWork {
     const TileFactors& f = *w.factors;
     const TilePlace p = tile_place(f, w.tile++, w.vector);
     _tile_loadd(4, p.rows, f.row_bytes);
-    _tile_loadd(6, p.weights, kTileK);
+    _tile_loadd(6, p.weights, p.group);
     _tile_loadd(5, p.rows + kTileSide * f.row_bytes, f.row_bytes);
     _tile_dpbusd(0, 4, 6);
     _tile_dpbusd(2, 5, 6);
     _tile_zero(6);
-    _tile_loadd(7, p.weights + p.vector, kTileK);
+    _tile_loadd(7, p.weights + p.vector, p.group);
     _tile_dpbusd(1, 4, 7);
     _tile_zero(4);
     _tile_dpbusd(3, 5, 7);

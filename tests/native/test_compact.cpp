@@ -299,9 +299,10 @@ int main() {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
     test_tiles_are_released(table);
-    for (size_t rows : {1, 5, 6, 9, 16, 17, 31, 32, 33, 41, 70})
+    for (size_t rows : {1, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
       for (size_t n_x : {1, 6, 60, 64, 70, 130})
         for (size_t units : {61, 64, 100}) test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0);
+    test_steps(table, 50, 300, 130, 130, false);
     test_steps(table, 70, 300, 130, 130, false);
     test_steps(table, 70, 3, 420, 420, true);
     for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 19, 32, 33, 49})
