@@ -299,7 +299,7 @@ int main() {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
     test_tiles_are_released(table);
-    for (size_t rows : {1, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
+    for (size_t rows : {1, 3, 4, 5, 6, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
       for (size_t n_x : {1, 6, 60, 64, 70, 130})
         for (size_t units : {61, 64, 100}) test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0);
     test_steps(table, 50, 300, 130, 130, false);
