@@ -55,6 +55,8 @@ constexpr size_t kFarBytes = size_t(12) << 20;
 constexpr size_t kWideK = 64;
 // Rows of a tile of AMX, and rows and columns from which on a product may use it, between `begin` and `end`.
 constexpr size_t kTileRows = 16, kFewestTileRows = 4, kFewestTileK = 61;
+// Rows from which on a tile has the rate of CompactFunctions::tile_rate: of fewer it takes no less time.
+constexpr size_t kFastTileRows = 6;
 // Columns up to which a product may: 22 bits hold the sum of so many weights.
 constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
 // Lines of a step's sums: of two products, of two blocks of rows, twice.
@@ -96,7 +98,7 @@ struct CompactFunctions {
   // holds state that is costly to save. Null where there is none.
   void (*begin)(size_t n_rows);
   void (*end)();
-  // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
+  // Multiply-adds in the time of one of float, of few rows and of kFastTileRows or more: without widening;
   // an estimate, for plans only.
   double rate, tile_rate;
   // A step with kFewestTileK to kMostTileK columns of h, between `begin` and `end`. Its panels lie behind those of x,
