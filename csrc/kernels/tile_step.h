@@ -29,7 +29,7 @@ struct TilePace {
 };
 
 // Rows whose cells are computed together; columns from which on the tiles' work is cut into parts however many rows.
-constexpr size_t kRowsAtOnce = 8, kManyK = 400;
+constexpr size_t kRowsAtOnce = 8, kManyK = 200;
 // Units of up to a block of rows whose sums are made before their cells. One is best while it takes few cycles: AMX's
 // unit sleeps after some 700 without tiles, and takes hundreds to wake.
 constexpr size_t kUnitsAtOnce = 4, kOneUnitRows = 8;
