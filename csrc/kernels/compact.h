@@ -73,7 +73,7 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
 class ProductState {
  public:
   QG_INLINE ProductState(const CompactFunctions& f, size_t n_rows, size_t n_k)
-      : end_(f.begin && n_rows >= kFewestTileRows && n_k >= kFewestTileK ? f.end : nullptr) {
+      : end_(f.begin && tiles_pay(n_rows, n_k) ? f.end : nullptr) {
     if (end_) f.begin(n_rows);
   }
   QG_INLINE ~ProductState() {
@@ -131,8 +131,8 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   float* wide = pieces.take<float>(s.n_rows > 1 ? kSumLines * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   if constexpr (Cell::kPlain) {
-    if (n.functions.step && !s.options && !s.extra && s.n_rows >= kFewestTileRows && n.hh.n_k >= kFewestTileK &&
-        n.hh.n_k <= kMostTileK && n.ih.n_k <= kMostTileK) {
+    if (n.functions.step && !s.options && !s.extra && tiles_pay(s.n_rows, n.hh.n_k) && n.hh.n_k <= kMostTileK &&
+        n.ih.n_k <= kMostTileK) {
       const CompactMatrix matrices[2] = {n.ih, n.hh};
       const QuantizedRows rows[2] = {x.all(), h.all()};
       return n.functions.step({&s, matrices, rows, pre_stride, wide, descending});

@@ -101,12 +101,16 @@ struct CompactFunctions {
   // Multiply-adds in the time of one of float, of few rows and of kFastTileRows or more: without widening;
   // an estimate, for plans only.
   double rate, tile_rate;
-  // A step with kFewestTileK to kMostTileK columns of h, between `begin` and `end`. Its panels lie behind those of x,
-  // of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
+  // A step with kMostTileK columns of h at most, for which tiles_pay, between `begin` and `end`. Its panels lie behind
+  // those of x, of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
   void (*step)(const CompactStep&);
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.
+static constexpr bool tiles_pay(size_t n_rows, size_t n_k) {
+  return n_rows >= kFewestTileRows && n_k >= kFewestTileK && n_rows * n_k >= kFastTileRows * kFewestTileK;
+}
+
 static constexpr size_t compact_round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // From a quantised row to the next.

@@ -243,7 +243,7 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
 }
 
 [[maybe_unused]] void tile_product(const CompactProduct& s) {
-  if (s.n_rows < kFewestTileRows || s.n_k < kFewestTileK || s.n_k > kMostTileK || s.n_vectors != int(kTileVectors))
+  if (!tiles_pay(s.n_rows, s.n_k) || s.n_k > kMostTileK || s.n_vectors != int(kTileVectors))
     return avx512_vnni::int8.product(s);
   auto* sums = reinterpret_cast<int32_t*>(s.wide);
   for (size_t first = 0; first < s.n_rows; first += kUnitRows) {
