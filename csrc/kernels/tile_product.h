@@ -87,7 +87,7 @@ QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
   const size_t rest = f.groups - tile * kTileSide;
   const char* panel = f.panel + tile * kTileVectors * kTileBytes;
   if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileK, kTileBytes};
-  // What is left over is read with weights before it, by which the row has zeros; a row of less than a tile is read
+  // Groups left over are read with weights before them, by which the row has zeros; a row of less than a tile is read
   // past.
   const size_t before = tile ? kTileSide - rest : 0;
   return {f.rows + f.row_bytes - kTileK, panel + v * kTileK - before * kTileVectors * kTileK, kTileVectors * kTileK,
