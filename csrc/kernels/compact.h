@@ -21,27 +21,23 @@ struct CompactPieces {
   }
 };
 
-// The rows of a product as it takes them.
+// The rows of a product as it takes them: floats until `quantize`.
 struct CompactRows {
   const void** rows;
   float* scales;
   int32_t* zeros;
   unsigned char* bytes;
-  size_t stride;
   QG_INLINE CompactRows(CompactPieces& pieces, const CompactFunctions& f, size_t n_rows, size_t n_k)
       : rows(pieces.take<const void*>(n_rows)),
         scales(pieces.take<float>(n_rows)),
         zeros(pieces.take<int32_t>(n_rows)),
-        bytes(nullptr),
-        stride(compact_row_bytes(n_k)) {
-    if (f.quantize_row) bytes = pieces.take<unsigned char>((n_rows + kTileRows - 1) / kTileRows * kTileRows * stride);
+        bytes(nullptr) {
+    const size_t readable = (n_rows + kTileRows - 1) / kTileRows * kTileRows;
+    if (f.quantize_rows) bytes = pieces.take<unsigned char>(readable * compact_row_bytes(n_k));
   }
   QG_INLINE QuantizedRows all() const { return {bytes, scales, zeros}; }
-  QG_INLINE void set(const CompactFunctions& f, size_t r, const float* row, size_t n_k) {
-    rows[r] = row;
-    if (!f.quantize_row) return;
-    rows[r] = bytes + r * stride;
-    f.quantize_row(row, n_k, bytes + r * stride, scales + r, zeros + r);
+  QG_INLINE void quantize(const CompactFunctions& f, size_t n_rows, size_t n_k) {
+    if (f.quantize_rows) f.quantize_rows(rows, n_rows, n_k, bytes, scales, zeros);
   }
 };
 
@@ -77,7 +73,7 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
 class ProductState {
  public:
   QG_INLINE ProductState(const CompactFunctions& f, size_t n_rows, size_t n_k)
-      : end_(f.begin && n_rows >= kFewestTileRows && n_k >= kFewestTileK ? f.end : nullptr) {
+      : end_(f.begin && tiles_pay(n_rows, n_k) ? f.end : nullptr) {
     if (end_) f.begin(n_rows);
   }
   QG_INLINE ~ProductState() {
@@ -125,16 +121,18 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   CompactPieces pieces = {n.work};
   CompactRows x(pieces, n.functions, s.n_rows, n.ih.n_k), h(pieces, n.functions, s.n_rows, n.hh.n_k);
   for (size_t r = 0; r < s.n_rows; ++r) {
-    if (!s.use_pre) x.set(n.functions, r, s.rows[r].x, n.ih.n_k);
-    h.set(n.functions, r, s.rows[r].h, n.hh.n_k);
+    x.rows[r] = s.rows[r].x;
+    h.rows[r] = s.rows[r].h;
   }
+  if (!s.use_pre) x.quantize(n.functions, s.n_rows, n.ih.n_k);
+  h.quantize(n.functions, s.n_rows, n.hh.n_k);
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
   float* lines = pieces.take<float>((most + 1) * line);
   float* wide = pieces.take<float>(s.n_rows > 1 ? kSumLines * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   if constexpr (Cell::kPlain) {
-    if (n.functions.step && !s.options && !s.extra && s.n_rows >= kFewestTileRows && n.hh.n_k >= kFewestTileK &&
-        n.hh.n_k <= kMostTileK && n.ih.n_k <= kMostTileK) {
+    if (n.functions.step && !s.options && !s.extra && tiles_pay(s.n_rows, n.hh.n_k) && n.hh.n_k <= kMostTileK &&
+        n.ih.n_k <= kMostTileK) {
       const CompactMatrix matrices[2] = {n.ih, n.hh};
       const QuantizedRows rows[2] = {x.all(), h.all()};
       return n.functions.step({&s, matrices, rows, pre_stride, wide, descending});
@@ -185,7 +183,8 @@ void compact_project(const CompactProject& n) {
   const size_t line = s.n_vectors * size_t(VF::kWidth), row = s.n_blocks * line;
   CompactPieces pieces = {n.work};
   CompactRows x(pieces, n.functions, s.n_rows, n.matrix.n_k);
-  for (size_t r = 0; r < s.n_rows; ++r) x.set(n.functions, r, s.x[r], n.matrix.n_k);
+  for (size_t r = 0; r < s.n_rows; ++r) x.rows[r] = s.x[r];
+  x.quantize(n.functions, s.n_rows, n.matrix.n_k);
   float* wide = pieces.take<float>(kWideK * line);
   const size_t at_once = s.n_rows == 1 ? 2 : 1;
   const ProductState state(n.functions, s.n_rows, n.matrix.n_k);

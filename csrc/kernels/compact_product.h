@@ -159,7 +159,7 @@ void float_product(const CompactProduct& s) {
 
 template <int NP, int MR, int NV>
 QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
-  constexpr size_t W = VF::kWidth, line = NV * W * kInt8Group;
+  constexpr size_t W = VF::kWidth;
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   Words a[NP][MR][NV];
   const unsigned char* rows[MR];
@@ -170,24 +170,40 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
       for (int v = 0; v < NV; ++v) a[p][r][v] = times(load_words(s.sums + (p * NV + v) * W), minus_zero);
   }
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
+  constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
+  // Products of n groups; bytes from one to the next, and from a vector to the next.
+  auto take = [&](size_t k, size_t n, size_t next_group, size_t next_vector) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-  for (size_t k = 0; k < groups; ++k, w += line, next += ahead.bytes_per_k) {
-    if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
-    Factor x[MR];
+    for (const size_t end = k + n; k < end; ++k, w += next_group, next += ahead.bytes_per_k) {
+      if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
+      Factor x[MR];
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) {
-      int32_t four;
-      __builtin_memcpy(&four, rows[r] + k * kInt8Group, sizeof four);
-      x[r] = factor(set_words(four));
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        const Factor weights = factor(load_words(w + p * s.panel_bytes + v * W * kInt8Group));
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
+      for (int r = 0; r < MR; ++r) {
+        int32_t four;
+        __builtin_memcpy(&four, rows[r] + k * kInt8Group, sizeof four);
+        x[r] = factor(set_words(four));
       }
+#pragma GCC unroll 4
+      for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+          const Factor weights = factor(load_words(w + p * s.panel_bytes + v * next_vector));
+#pragma GCC unroll 8
+          for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
+        }
+    }
+  };
+  if constexpr (MR == 1) {  // addresses of a base and a constant: operands of their instructions at no cost
+    size_t k = 0;
+    for (; k + tile <= groups; k += tile, w += (NV - 1) * tile * group) take(k, tile, group, tile * group);
+    take(k, groups - k, NV * group, group);
+  } else {
+    for (size_t k = 0; k < groups; k += tile) {
+      const size_t rest = groups - k;
+      const bool whole = rest >= tile;
+      take(k, whole ? tile : rest, whole ? group : NV * group, whole ? tile * group : group);
+      if (whole) w += (NV - 1) * tile * group;
+    }
   }
   for (int r = 0; r < MR; ++r) {
     const VF row_scale = set1(s.row_scales[row + r]);
@@ -200,9 +216,15 @@ QG_INLINE void int8_tile(const CompactProduct& s, size_t row, Slice ahead) {
   }
 }
 
+// A function of its own, so that the compiler does not keep its pointers in vector registers.
+template <int NV>
+QG_OUTLINE void product_of_row(const CompactProduct& s) {
+  int8_tile<2, 1, NV>(s, 0, {});
+}
+
 template <int NV>
 QG_INLINE void product_of_int8(const CompactProduct& s) {
-  if (s.n_panels == 2) return int8_tile<2, 1, NV>(s, 0, {});
+  if (s.n_panels == 2) return product_of_row<NV>(s);
   const Parts tiles(s.n_rows, kInt8Rows);
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
@@ -219,9 +241,12 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
       s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_int8<decltype(nv)::value>(s); });
 }
 
-// z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
-// get a t that is no denormal.
-[[maybe_unused]] void quantize_row(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero_point) {
+// The least and the largest of a row's n elements and 0, without signs, and NaN if one of them is not finite.
+struct RowRange {
+  float below, above, finite;
+};
+
+QG_INLINE RowRange range_of(const float* from, size_t n) {
   constexpr size_t W = VF::kWidth;
   const size_t whole = n / W * W;
   VF least[2] = {zero<float>(), zero<float>()}, most[2] = {set1(1e-30f), zero<float>()},
@@ -237,27 +262,78 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
     take(load(from + i + W), 1);
   }
   if (i < whole) take(load(from + i), 0);
-  const VF rest = whole < n ? load_n(from + whole, int(n - whole)) : zero<float>();
-  take(rest, 1);
-  float above, below;
-  largest_of(max(most[0], most[1]), zero<float>() - min(least[0], least[1]), above, below);
-  float half_steps = 127.5f;
-  if (n > kFullRangeK) {
-    above = below = above < below ? below : above;
-    half_steps = 127;
-  }
-  const float half_range = above * 0.5f + below * 0.5f, inverse = half_steps / half_range;
-  *scale = half_range / half_steps + sum_of(finite[0] + finite[1]);
-  const float at = below * inverse;  // NaN in a row with infinity, whose scale is NaN
-  *zero_point = (at < 256 ? int32_t(at + 0.5f) : 0) - (kUnsigned ? 0 : 128);
-  const Words zeros = set_words(*zero_point);
-  const VF factor = set1(inverse);
-  for (i = 0; i < whole; i += W) store_bytes(to + i, load(from + i) * factor, zeros);
-  if (whole < n) store_bytes(to + whole, rest * factor, zeros);
+  if (whole < n) take(load_n(from + whole, int(n - whole)), 1);
+  RowRange range;
+  largest_of(max(most[0], most[1]), zero<float>() - min(least[0], least[1]), range.above, range.below);
+  range.finite = sum_of(finite[0] + finite[1]);
+  return range;
 }
 
-constexpr CompactFunctions kInt8 = {int8_product, quantize_row, nullptr,   nullptr,
-                                    nullptr,      kInt8Rate,    kInt8Rate, nullptr};
+// z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
+// get a t that is no denormal.
+struct RowScale {
+  float inverse, scale;
+  int32_t zero;
+};
+
+QG_INLINE RowScale scale_of(RowRange range, size_t n) {
+  float half_steps = 127.5f;
+  if (n > kFullRangeK) {
+    range.above = range.below = range.above < range.below ? range.below : range.above;
+    half_steps = 127;
+  }
+  const float half_range = range.above * 0.5f + range.below * 0.5f, inverse = half_steps / half_range;
+  const float at = range.below * inverse;  // NaN in a row with infinity, whose scale is NaN
+  return {inverse, half_range / half_steps + range.finite, (at < 256 ? int32_t(at + 0.5f) : 0) - (kUnsigned ? 0 : 128)};
+}
+
+QG_INLINE void store_row(const float* from, size_t n, unsigned char* to, float inverse, int32_t zero) {
+  constexpr size_t W = VF::kWidth;
+  const size_t whole = n / W * W;
+  const Words zeros = set_words(zero);
+  const VF factor = set1(inverse);
+  size_t i = 0;
+#if defined(QG_ISA_AVX512)
+#pragma GCC unroll 1
+  for (; i + 4 * W <= whole; i += 4 * W)
+    store_bytes(to + i, load(from + i) * factor, load(from + i + W) * factor, load(from + i + 2 * W) * factor,
+                load(from + i + 3 * W) * factor, zeros);
+#endif
+  for (; i < whole; i += W) store_bytes(to + i, load(from + i) * factor, zeros);
+  if (whole < n) store_bytes(to + whole, load_n(from + whole, int(n - whole)) * factor, zeros);
+}
+
+// Several rows at a time, so that none waits for the divisions of another.
+[[maybe_unused]] void quantize_rows(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
+                                    int32_t* zeros) {
+  constexpr size_t kAtOnce = 8;
+  if (n_rows == 1) {
+    const auto* from = static_cast<const float*>(rows[0]);
+    const RowScale s = scale_of(range_of(from, n), n);
+    store_row(from, n, bytes, s.inverse, s.zero);
+    rows[0] = bytes;
+    scales[0] = s.scale;
+    zeros[0] = s.zero;
+    return;
+  }
+  for (size_t first = 0; first < n_rows; first += kAtOnce) {
+    const size_t end = n_rows - first < kAtOnce ? n_rows : first + kAtOnce;
+    float inverses[kAtOnce];
+    for (size_t r = first; r < end; ++r) {
+      const RowScale s = scale_of(range_of(static_cast<const float*>(rows[r]), n), n);
+      inverses[r - first] = s.inverse;
+      scales[r] = s.scale;
+      zeros[r] = s.zero;
+    }
+    for (size_t r = first; r < end; ++r, bytes += compact_row_bytes(n)) {
+      store_row(static_cast<const float*>(rows[r]), n, bytes, inverses[r - first], zeros[r]);
+      rows[r] = bytes;
+    }
+  }
+}
+
+constexpr CompactFunctions kInt8 = {int8_product, quantize_rows, nullptr,   nullptr,
+                                    nullptr,      kInt8Rate,     kInt8Rate, nullptr};
 
 }  // namespace
 }  // namespace QG_ISA

@@ -2,7 +2,8 @@
 //
 // Panels of a compact type have the order of kernels/layouts.h, but
 //   bfloat16   the elements of vectors 2 j and 2 j + 1 of a line alternate: [n_blocks][k][V / 2][W][2]
-//   int8       four k side by side, the last ones zero: [n_blocks][ceil(k / 4)][V][W][4]
+//   int8       four k side by side, the last ones zero, and 16 such groups of a vector as one tile of AMX; groups that
+//              are left over have the order of lines: [n_blocks]{[k / 64][V][16][W][4], [ceil(k % 64 / 4)][V][W][4]}
 //
 // Int8: a row of the product is quantised, too, to 8 bits with one scale and one zero point. With q the weights,
 // integers from -127 to 127, z the row, integers from 0 to 255 of which z0 stands for 0, and s and t their scales, a
@@ -34,7 +35,7 @@ struct CompactProduct {
   const float* scales;  // as in CompactMatrix, from the first panel on
   const int32_t* sums;
   size_t n_k;
-  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_row, which are
+  const void* const* rows;  // n_rows pointers to (n_k): float, or the bytes of quantize_rows, which are
                             // compact_row_bytes(n_k) apart and can be read for a whole number of kTileRows rows
   const float* row_scales;  // (n_rows); of int8
   const int32_t* row_zeros;
@@ -53,7 +54,9 @@ constexpr size_t kFarBytes = size_t(12) << 20;
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;
 // Rows of a tile of AMX, and rows and columns from which on a product may use it, between `begin` and `end`.
-constexpr size_t kTileRows = 16, kFewestTileRows = 6, kFewestTileK = 61;
+constexpr size_t kTileRows = 16, kFewestTileRows = 4, kFewestTileK = 61;
+// Rows from which on a tile has the rate of CompactFunctions::tile_rate: of fewer it takes no less time.
+constexpr size_t kFastTileRows = 6;
 // Columns up to which a product may: 22 bits hold the sum of so many weights.
 constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
 // Lines of a step's sums: of two products, of two blocks of rows, twice.
@@ -64,7 +67,7 @@ constexpr size_t kFullRangeK = size_t(1) << 16;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
 
-// Rows of a product after quantize_row, one behind the other.
+// Rows of a product after quantize_rows, one behind the other.
 struct QuantizedRows {
   const unsigned char* bytes;
   const float* scales;
@@ -84,24 +87,30 @@ struct CompactStep {
 // The functions of one compact type; of some types a machine has better ones than its instruction set's.
 struct CompactFunctions {
   void (*product)(const CompactProduct&);
-  // n floats to n bytes (and more, up to compact_row_bytes(n)), their scale, which is NaN if one is not finite, and the
-  // number in place of 0. Bytes may be signed, then both are less by 128. Null: rows are not quantised.
-  void (*quantize_row)(const float* from, size_t n, unsigned char* to, float* scale, int32_t* zero);
+  // n floats of each row to n bytes (and more, up to compact_row_bytes(n), which is what they are apart), their scale,
+  // which is NaN if one is not finite, and the number in place of 0. Bytes may be signed, then both are less by 128.
+  // `rows` point to floats, then to the bytes. Null: rows are not quantised.
+  void (*quantize_rows)(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
+                        int32_t* zeros);
   // Lines of panels in float, for the kernels that read those. Null where there is no such thing.
   void (*widen)(const void* from, size_t n_lines, int n_vectors, float* to);
   // Before products of a group of so many rows, kFewestTileRows or more, and after them: between these calls a thread
   // holds state that is costly to save. Null where there is none.
   void (*begin)(size_t n_rows);
   void (*end)();
-  // Multiply-adds in the time of one of float, of few rows and of kFewestTileRows or more: without widening;
+  // Multiply-adds in the time of one of float, of few rows and of kFastTileRows or more: without widening;
   // an estimate, for plans only.
   double rate, tile_rate;
-  // A step with kFewestTileK to kMostTileK columns of h, between `begin` and `end`. Its panels lie behind those of x,
-  // of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
+  // A step with kMostTileK columns of h at most, for which tiles_pay, between `begin` and `end`. Its panels lie behind
+  // those of x, of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
   void (*step)(const CompactStep&);
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.
+static constexpr bool tiles_pay(size_t n_rows, size_t n_k) {
+  return n_rows >= kFewestTileRows && n_k >= kFewestTileK && n_rows * n_k >= kFastTileRows * kFewestTileK;
+}
+
 static constexpr size_t compact_round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // From a quantised row to the next.

@@ -18,7 +18,8 @@ extern const CompactFunctions int8;  // for products that are too small for tile
 namespace QG_ISA {
 namespace {
 
-constexpr size_t kTileSide = 16, kTileK = 64, kTileVectors = 4, kPanelLine = kTileVectors * 64;
+constexpr size_t kTileSide = 16, kTileK = 64, kTileBytes = kTileSide * kTileK, kTileVectors = 4;
+static_assert(kTileSide == size_t(kInt8Tile), "tiles of weights lie in one piece");
 
 struct TileConfig {
   unsigned char palette, start_row, zeros[14];
@@ -26,8 +27,12 @@ struct TileConfig {
   unsigned char rows[16];
 };
 
-// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 5 to 7 weights. Tiles of fewer rows take less time, and read no
+// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 6 and 7 weights. Tiles of fewer rows take less time, and read no
 // others: up to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
+//
+// A register is zeroed as soon as it has been read for the last time. While another thread runs on the same core, both
+// share the few registers that stand behind the names of eight, and zeroing frees one: with all eight in use a load and
+// a product took 70 cycles instead of 16, one after the other.
 [[maybe_unused]] void begin_tiles(size_t n_rows) {
   alignas(64) TileConfig config = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
   if (n_rows <= kTileSide) {
@@ -42,134 +47,159 @@ struct TileConfig {
 
 // The k's behind the last whole tile, and zeros before them: this block stands behind the row, and is multiplied with
 // the last tile's worth of weights. In a row of less than a tile zeros come behind them, since weights begin there.
-[[maybe_unused]] void quantize_row_for_tiles(const float* from, size_t n, unsigned char* to, float* scale,
-                                             int32_t* zero) {
-  avx512_vnni::int8.quantize_row(from, n, to, scale, zero);
+[[maybe_unused]] void quantize_rows_for_tiles(const void** rows, size_t n_rows, size_t n, unsigned char* bytes,
+                                              float* scales, int32_t* zeros) {
+  avx512_vnni::int8.quantize_rows(rows, n_rows, n, bytes, scales, zeros);
   const size_t whole = (n + kInt8Group - 1) / kInt8Group * kInt8Group, rest = whole % kTileK;
   if (rest == 0) return;
   const bool less = whole < kTileK;
   const __mmask64 used = less ? ~(~uint64_t(0) << rest) : ~uint64_t(0) << (kTileK - rest);
-  _mm512_storeu_si512(to + compact_round_up(n), _mm512_maskz_loadu_epi8(used, less ? to : to + whole - kTileK));
+  for (size_t r = 0; r < n_rows; ++r, bytes += compact_row_bytes(n))
+    _mm512_storeu_si512(bytes + compact_round_up(n),
+                        _mm512_maskz_loadu_epi8(used, less ? bytes : bytes + whole - kTileK));
 }
 
-// One operand pair of tile products: a block of rows or two, and a panel.
+// The operands of tile products: rows from `first` on, and a panel.
 struct TileFactors {
-  const char* rows;  // those of quantize_row_for_tiles
+  const char* rows;  // those of quantize_rows_for_tiles
   size_t row_bytes;
   const char* panel;
   size_t groups;  // of four k
   TileFactors() = default;
-  QG_INLINE TileFactors(const void* all_rows, const void* of_panel, size_t n_k)
-      : rows(static_cast<const char*>(all_rows)),
+  QG_INLINE TileFactors(const void* all_rows, size_t first, const void* of_panel, size_t n_k)
+      : rows(static_cast<const char*>(all_rows) + first * compact_row_bytes(n_k)),
         row_bytes(compact_row_bytes(n_k)),
         panel(static_cast<const char*>(of_panel)),
         groups((n_k + kInt8Group - 1) / kInt8Group) {}
 };
 
-// Sums of a unit: one panel and up to two blocks of rows, with one or two products that stay apart. They come tile of k
-// by tile of k, so that the caller can do other work in between: tiles and vectors have units of their own.
-struct TileWork {
-  const TileFactors* factors;
-  size_t first, left, turns;  // the first row; tiles of this turn and turns that are left
-  size_t parts;               // calls of next_tile until all is done
-  size_t next_left;           // of the next turn, while sums wait to be stored
-  int32_t *sums, *next_sums;  // (products, rows, V, W) of the unit; products are kUnitRows apart
-  const char *rows, *weights;
-  bool pair;  // two blocks of rows with two vectors at a time, otherwise one block with four
-  bool half;  // of the vectors of a product of a pair
-};
-constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide;
+// Rows whose sums are made together; numbers and bytes of a row's sums with one panel.
+constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide, kLineBytes = 4 * kLineSums;
 
 QG_INLINE size_t tiles_of(const TileFactors& f) { return (f.groups + kTileSide - 1) / kTileSide; }
 
-QG_INLINE void begin_turn(TileWork& w) {
-  w.rows = w.factors->rows + w.first * w.factors->row_bytes;
-  w.weights = w.factors->panel + w.half * 128;
-  w.left = tiles_of(*w.factors);
+// The operands of one tile of k, for vector v and those behind it.
+struct TilePlace {
+  const char *rows, *weights;
+  size_t group, vector;  // bytes from a group's weights to the next, and from a vector's
+};
+QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
+  const size_t rest = f.groups - tile * kTileSide;
+  const char* panel = f.panel + tile * kTileVectors * kTileBytes;
+  if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileK, kTileBytes};
+  // Groups left over are read with weights before them, by which the row has zeros; a row of less than a tile is read
+  // past.
+  const size_t before = tile ? kTileSide - rest : 0;
+  return {f.rows + f.row_bytes - kTileK, panel + v * kTileK - before * kTileVectors * kTileK, kTileVectors * kTileK,
+          kTileK};
 }
 
-// Tiles 0 to 3 hold sums, 4 rows, 5 the second block's rows or weights, 6 and 7 weights; 7 is loaded late. The last
-// operands may be those of the rest.
-QG_INLINE void load_tiles(TileWork& w) {
-  const TileFactors& f = *w.factors;
-  const size_t row_bytes = f.row_bytes;
-  if (w.left == 1 && f.groups % kTileSide) {
-    w.rows = f.rows + (w.first + 1) * row_bytes - kTileK;
-    w.weights = f.panel + (f.groups < kTileSide ? 0 : f.groups - kTileSide) * kPanelLine + w.half * 128;
+// Adds the products of a tile of k to tiles 0 and 1: two vectors of one block of rows, or one of two blocks.
+template <bool kPair>
+QG_INLINE void add_two_products(const TilePlace& p, size_t row_bytes) {
+  _tile_loadd(6, p.weights, p.group);
+  _tile_loadd(4, p.rows, row_bytes);
+  _tile_dpbusd(0, 4, 6);
+  if (kPair) {
+    _tile_zero(4);
+    _tile_loadd(5, p.rows + kTileSide * row_bytes, row_bytes);
+    _tile_dpbusd(2, 5, 6);
+    _tile_zero(5);
+  } else {
+    _tile_zero(6);
+    _tile_loadd(6, p.weights + p.vector, p.group);
+    _tile_dpbusd(1, 4, 6);
+    _tile_zero(4);
   }
-  _tile_loadd(4, w.rows, row_bytes);
-  _tile_loadd(6, w.weights, kPanelLine);
-  if (w.pair)
-    _tile_loadd(5, w.rows + kTileSide * row_bytes, row_bytes);
+  _tile_zero(6);
+}
+
+template <bool kPair>
+QG_INLINE void sum_of_unit(const TileFactors& f, int32_t* sums) {
+  constexpr size_t step = kPair ? 1 : 2;
+  const size_t whole = f.groups / kTileSide;
+#pragma GCC unroll 1
+  for (size_t v = 0; v < kTileVectors; v += step, sums += step * kTileSide) {
+    TilePlace p = {f.rows, f.panel + v * kTileBytes, kTileK, kTileBytes};
+#pragma GCC unroll 1
+    for (size_t tile = 0; tile < whole; ++tile, p.rows += kTileK, p.weights += kTileVectors * kTileBytes)
+      add_two_products<kPair>(p, f.row_bytes);
+    if (f.groups % kTileSide) add_two_products<kPair>(tile_place(f, whole, v), f.row_bytes);
+    _tile_stored(0, sums, kLineBytes);
+    _tile_zero(0);
+    if (kPair) {
+      _tile_stored(2, sums + kTileSide * kLineSums, kLineBytes);
+      _tile_zero(2);
+    } else {
+      _tile_stored(1, sums + kTileSide, kLineBytes);
+      _tile_zero(1);
+    }
+  }
+}
+
+// sums (n, V, W) of up to two blocks of rows with a panel.
+[[maybe_unused]] QG_OUTLINE void sum_rows(const TileFactors& f, size_t n, int32_t* sums) {
+  if (n > kTileSide)
+    sum_of_unit<true>(f, sums);
   else
-    _tile_loadd(5, w.weights + 128, kPanelLine);
+    sum_of_unit<false>(f, sums);
 }
 
-QG_INLINE void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
+// Sums of two blocks of rows with a panel, of one or two products that stay apart. They come tile of k by tile of k, so
+// that the caller can do other work in between: tiles and vectors have units of their own.
+struct TileWork {
+  const TileFactors* factors;
+  size_t tile, n_tiles;  // the next one of these factors
+  size_t vector;         // the first of two
+  size_t turns;          // over all k that are left
+  size_t parts;          // calls of next_tile until all is done
+  int32_t* sums;         // (products, rows, V, W), products kUnitRows apart; those of the turn
+};
 
-// One part of the work: products of loaded tiles, then the load of the next ones, so that they have time to arrive; or
-// the store of sums, which takes as long as the last products, apart from these. Tiles 0 and 1 are the sums of the
-// first block, 2 and 3 of the second; or all of them of one block.
+// One part of the work: products of a tile of k; or the store of sums, which takes as long as the last products, apart
+// from these. Tiles 0 and 1 are the sums of the first block, 2 and 3 of the second.
 [[maybe_unused]] QG_OUTLINE void next_tile(TileWork& w) {
-  if (w.left == 0) {
-    const size_t other = w.pair ? kTileSide * kLineSums : 32;
-    _tile_stored(0, w.sums, kPanelLine);
-    _tile_stored(1, w.sums + 16, kPanelLine);
-    _tile_stored(2, w.sums + other, kPanelLine);
-    _tile_stored(3, w.sums + other + 16, kPanelLine);
-    zero_sums();
-    w.sums = w.next_sums;
-    w.left = w.next_left;
+  if (w.tile < w.n_tiles) {
+    const TileFactors& f = *w.factors;
+    const TilePlace p = tile_place(f, w.tile++, w.vector);
+    _tile_loadd(4, p.rows, f.row_bytes);
+    _tile_loadd(6, p.weights, p.group);
+    _tile_loadd(5, p.rows + kTileSide * f.row_bytes, f.row_bytes);
+    _tile_dpbusd(0, 4, 6);
+    _tile_dpbusd(2, 5, 6);
+    _tile_zero(6);
+    _tile_loadd(7, p.weights + p.vector, p.group);
+    _tile_dpbusd(1, 4, 7);
+    _tile_zero(4);
+    _tile_dpbusd(3, 5, 7);
+    _tile_zero(5);
+    _tile_zero(7);
     return;
   }
-  _tile_loadd(7, w.weights + 64, kPanelLine);
-  _tile_dpbusd(0, 4, 6);
-  if (w.pair) {
-    _tile_dpbusd(2, 5, 6);
-    _tile_dpbusd(1, 4, 7);
-    _tile_dpbusd(3, 5, 7);
-  } else {
-    _tile_dpbusd(2, 4, 5);
-    _tile_loadd(6, w.weights + 192, kPanelLine);
-    _tile_dpbusd(1, 4, 7);
-    _tile_dpbusd(3, 4, 6);
-  }
-  w.rows += kTileK;
-  w.weights += kTileSide * kPanelLine;
-  const bool last = --w.left == 0;
-  if (last) {
-    if (--w.turns == 0) return;
-    w.half = w.pair && !w.half;
-    w.next_sums = w.half ? w.sums + 32 : w.sums + kUnitRows * kLineSums - (w.pair ? 32 : 0);
-    if (!w.half) ++w.factors;
-    begin_turn(w);
-  }
-  load_tiles(w);
-  if (!last) return;
-  w.next_left = w.left;  // the sums come first
-  w.left = 0;
+  _tile_stored(0, w.sums, kLineBytes);
+  _tile_zero(0);
+  _tile_stored(1, w.sums + kTileSide, kLineBytes);
+  _tile_zero(1);
+  _tile_stored(2, w.sums + kTileSide * kLineSums, kLineBytes);
+  _tile_zero(2);
+  _tile_stored(3, w.sums + kTileSide * kLineSums + kTileSide, kLineBytes);
+  _tile_zero(3);
+  if (--w.turns == 0) return;
+  w.tile = 0;
+  w.sums += 2 * kTileSide;
+  w.vector ^= 2;
+  if (w.vector) return;
+  w.sums += (kUnitRows - 1) * kLineSums;
+  w.n_tiles = tiles_of(*++w.factors);
 }
 
-// Begins the sums of n rows with n_products panels.
-QG_INLINE void begin_unit(TileWork& w, const TileFactors* factors, size_t n_products, size_t first, size_t n,
-                          int32_t* sums) {
+QG_INLINE void begin_blocks(TileWork& w, const TileFactors* factors, size_t n_products, int32_t* sums) {
   w.factors = factors;
-  w.first = first;
-  w.pair = n > kTileSide;
-  w.half = false;
-  w.turns = w.pair ? 2 * n_products : n_products;
+  w.tile = w.vector = w.parts = 0;
+  w.n_tiles = tiles_of(*factors);
+  w.turns = 2 * n_products;
   w.sums = sums;
-  w.parts = 0;
-  for (size_t i = 0; i < n_products; ++i) w.parts += (tiles_of(factors[i]) + 1) << w.pair;
-  w.next_left = 0;
-  zero_sums();
-  begin_turn(w);
-  load_tiles(w);
+  for (size_t i = 0; i < n_products; ++i) w.parts += 2 * (tiles_of(factors[i]) + 1);
 }
 
 // A sum of weights is less than 2^22, so that two numbers of 16 bits make it up, low + 128 high, with which one
@@ -213,15 +243,12 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
 }
 
 [[maybe_unused]] void tile_product(const CompactProduct& s) {
-  if (s.n_rows < kFewestTileRows || s.n_k < kFewestTileK || s.n_k > kMostTileK || s.n_vectors != int(kTileVectors))
+  if (!tiles_pay(s.n_rows, s.n_k) || s.n_k > kMostTileK || s.n_vectors != int(kTileVectors))
     return avx512_vnni::int8.product(s);
   auto* sums = reinterpret_cast<int32_t*>(s.wide);
-  const TileFactors factors(s.rows[0], s.panels, s.n_k);
-  TileWork work;
   for (size_t first = 0; first < s.n_rows; first += kUnitRows) {
     const size_t rest = s.n_rows - first, n = rest < kUnitRows ? rest : kUnitRows;
-    begin_unit(work, &factors, 1, first, n, sums);
-    for (size_t i = 0; i < work.parts; ++i) next_tile(work);
+    sum_rows({s.rows[0], first, s.panels, s.n_k}, n, sums);
     const TileSums of = {sums,
                          s.scales,
                          s.sums,

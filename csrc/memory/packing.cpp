@@ -55,8 +55,11 @@ void pack_compact(const void* weight, WeightType type, const PanelShape& shape, 
     pack_elements<uint16_t>(weight, shape, n_k, panels, bytes,
                             [=](size_t k, size_t v, size_t u) { return ((k * (V / 2) + v / 2) * W + u) * 2 + v % 2; });
   } else {
+    const size_t tile = kInt8Tile, whole = (n_k + group - 1) / group / tile * tile;
     pack_elements<int8_t>(weight, shape, n_k, panels, bytes, [=](size_t k, size_t v, size_t u) {
-      return ((k / group * V + v) * W + u) * group + k % group;
+      const size_t at = k / group;
+      const size_t line = at < whole ? (at / tile * V + v) * tile + at % tile : at * V + v;
+      return (line * W + u) * group + k % group;
     });
     std::memset(sums, 0, shape.blocks() * shape.line() * sizeof(int32_t));
     for (size_t p = 0; p < shape.blocks(); ++p)

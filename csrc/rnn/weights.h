@@ -89,6 +89,10 @@ class Weights {
     if (functions_.widen) return double(rows) / (double(rows) + (sizes.options.weights == WeightType::float16 ? 2 : 1));
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
+  // The same for plans, which compare it with parts of the rows: a tile of few rows takes no less time.
+  double plan_rate(size_t rows) const {
+    return compact() && !functions_.widen && rows < kFastTileRows ? functions_.rate : rate(rows);
+  }
   // Row-major copies of the matrices that are packed as they are, in the order of each_parameter. to: as many pointers.
   void unpack(Real* const* to) const;
   // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the networks that it called
@@ -141,9 +145,22 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, bool backward) 
   const Sizes& s = w.sizes;
   const size_t units = w.blocks() * w.kernels.width;  // a block without gates holds four times as many
   const size_t passes = 1 + (s.options.projection > 0) + (s.options.layer_norm != LayerNorm::none);
-  return {steps,         batch,           s.input,       std::min(units, s.hidden), s.layers,           s.directions,
-          s.recurrent(), s.output(),      passes,        w.kernels.width,           w.kernels.max_rows, sizeof(Real),
-          backward,      w.weight_size(), w.rate(batch), s.forward_only()};
+  return {steps,
+          batch,
+          s.input,
+          std::min(units, s.hidden),
+          s.layers,
+          s.directions,
+          s.recurrent(),
+          s.output(),
+          passes,
+          w.kernels.width,
+          w.kernels.max_rows,
+          sizeof(Real),
+          backward,
+          w.weight_size(),
+          w.plan_rate(batch),
+          s.forward_only()};
 }
 
 }  // namespace quadgate

@@ -30,6 +30,16 @@ QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
                    kUnsigned ? _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, _mm512_setzero_si512()))
                              : _mm512_cvtsepi32_epi8(whole));
 }
+// The same for four vectors: two operations for each instead of three, in one store.
+QG_INLINE void store_bytes(unsigned char* to, VF a, VF b, VF c, VF d, Words zeros) {
+  auto whole = [zeros](VF x) __attribute__((always_inline)) {
+    return _mm512_add_epi32(_mm512_cvtps_epi32(x.v), zeros);
+  };
+  const __m512i ab = _mm512_packs_epi32(whole(a), whole(b)), cd = _mm512_packs_epi32(whole(c), whole(d));
+  const __m512i quarters = kUnsigned ? _mm512_packus_epi16(ab, cd) : _mm512_packs_epi16(ab, cd);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, quarters));
+}
 // The largest lanes of a and of b.
 QG_INLINE void largest_of(VF a, VF b, float& of_a, float& of_b) {
   VF t = max(VF{_mm512_shuffle_f32x4(a.v, b.v, 0x44)}, VF{_mm512_shuffle_f32x4(a.v, b.v, 0xee)});

@@ -23,5 +23,7 @@ struct Int8 {
 
 // Elements of int8 that a product takes together: those of one lane of 32 bits.
 constexpr int kInt8Group = 4;
+// Such groups of one vector that lie side by side in a panel of int8 (kernels/compact_steps.h).
+constexpr int kInt8Tile = 16;
 
 }  // namespace quadgate
