@@ -9,11 +9,12 @@
 namespace quadgate {
 namespace {
 
-constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
-constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core;
-constexpr double kLongStep = 1e5;     // of a grid of rows and units, in cycles, from which on 5 % will do
-constexpr double kShortLoop = 30000;  // through a time loop of so many cycles helpers can wait without falling asleep
-constexpr double kChunks = 16;        // about so many chunks go through a pipeline of layers
+constexpr double kWorthwhile = 0.95;    // another split must be faster by 5 %,
+constexpr double kUnits = 0.88;         // one that meets at every step by 12 %: it runs at the pace of the slower core;
+constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycles, from which on 5 % will do
+constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
+constexpr double kShortLoop = 30000;    // through a time loop of so many cycles helpers can wait without falling asleep
+constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
 
 // The pieces that a split over units cuts: blocks, or backward groups of them.
 size_t unit_pieces(const Work& w) {
@@ -52,7 +53,7 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
     cycles += double(w.directions) *
               (loop + products / double(plan.threads()) + (plan.helpers ? phase_cycles(plan.threads()) : 0));
   }
-  if (plan.helpers) cycles += kPerThreadCycles * double(plan.helpers) + (plan.rows == 1 ? kStartCycles : 0);
+  if (plan.helpers) cycles += kHelperCycles * double(plan.helpers) + (plan.rows == 1 ? kStartCycles : 0);
   return cycles;
 }
 
