@@ -63,7 +63,8 @@ py::object new_view(const py::object& whole, size_t offset, int ndim, const Py_i
 }
 
 // An uninitialised vector that begins at a cache line: stores of vectors into one that does not cross lines, which
-// costs a weight gradient from beyond L2 a third of its time. NumPy begins 16 bytes behind one.
+// costs a weight gradient from beyond L2 a third of its time. NumPy's begin at any
+// multiple of 16 bytes.
 template <class Element>
 py::object new_vector(size_t n) {
   constexpr size_t kLine = 64;
@@ -73,7 +74,7 @@ py::object new_vector(size_t n) {
   return new_view<Element>(whole, (kLine - past) % kLine / sizeof(Element), 1, shape);
 }
 
-// The elements of an array from new_array.
+// The elements of an array of this header's.
 template <class Element>
 Element* data_of(const py::object& array) {
   return reinterpret_cast<Element*>(py::detail::array_proxy(array.ptr())->data);

@@ -46,7 +46,7 @@ py::object item_of(py::handle dict, PyObject* key) {
 
 // Destinations of the parameters' gradients: the arrays of `into`, a dict with the keys of `names`, or views of one new
 // vector; false where one does not fit. Sets `arrays` to a list of them in the order of `names`, which keeps them alive
-// whatever becomes of the dict, with a new vector at its end.
+// whatever becomes of the dict; without `into`, the vector stands at its end.
 template <class Real>
 bool gradient_targets(const Sizes& s, py::handle into, py::handle names, Apart<Real>& apart, py::object& arrays,
                       std::vector<LayerParameters<Real*>>& layers, std::vector<HighwayParameters<Real*>>& highways) {

@@ -16,8 +16,8 @@ constexpr int kGatesAbreast = 4;
 
 // Bytes of a panel of all gates up to which it stays in L2 while the tiles of rows pass by, one after the other.
 constexpr size_t kSmallPanel = size_t(1) << 17;
-// A few rows at a time go through all panels where those stay in L2 meanwhile, being no more than so many bytes, and
-// where more than so many groups make long rows.
+// Rows that go through all panels at a time, where there are more than kFewGroups, so that rows are long, of no more
+// than kNearPanels bytes, so that they stay in most machines' L2.
 constexpr size_t kFewRows = 24, kNearPanels = size_t(1) << 20, kFewGroups = 4;
 
 // The sums of MR rows over the gates [gate, end), NP of them side by side; those of later gates are added to what the

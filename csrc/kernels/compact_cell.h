@@ -8,7 +8,7 @@ namespace quadgate {
 namespace QG_ISA {
 
 struct CompactCell {
-  // A copy, which no store can change: so that the compiler knows it.
+  // A copy, which no store can change: so that the compiler knows that `gates` is null.
   static QG_INLINE ForwardRow<float> without_tape(ForwardRow<float> row) {
     row.gates = nullptr;
     return row;

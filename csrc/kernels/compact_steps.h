@@ -59,7 +59,7 @@ constexpr size_t kTileRows = 16, kFewestTileRows = 4, kFewestTileK = 61;
 constexpr size_t kFastTileRows = 6;
 // Columns up to which a product may: 22 bits hold the sum of so many weights.
 constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
-// Lines of a step's sums: of two products, of two blocks of rows, twice.
+// Lines of a step's sums: of two products, of two blocks of rows, twice; or of two products of four units of one block.
 constexpr size_t kSumLines = 2 * 2 * 2 * kTileRows;
 // Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
 // of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
@@ -98,11 +98,12 @@ struct CompactFunctions {
   // holds state that is costly to save. Null where there is none.
   void (*begin)(size_t n_rows);
   void (*end)();
-  // Multiply-adds in the time of one of float, of few rows and of kFastTileRows or more: without widening;
-  // an estimate, for plans only.
+  // Multiply-adds in the time of one of float, of few rows, and of rows in tiles at their best: without widening;
+  // estimates.
   double rate, tile_rate;
-  // A step with kMostTileK columns of h at most, for which tiles_pay, between `begin` and `end`. Its panels lie behind
-  // those of x, of which fewer columns are read past. Null where nothing is better than `product` and the cell in turn.
+  // A step with kMostTileK columns of h at most, for which tiles_pay, between `begin` and `end`. The panels
+  // of h lie behind those of x, so that x's last one may be read past where it is less than a tile. Null where nothing
+  // is better than `product` and the cell in turn.
   void (*step)(const CompactStep&);
 };
 

@@ -87,8 +87,8 @@ QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
   const size_t rest = f.groups - tile * kTileSide;
   const char* panel = f.panel + tile * kTileVectors * kTileBytes;
   if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileK, kTileBytes};
-  // Groups left over are read with weights before them, by which the row has zeros; a row of less than a tile is read
-  // past.
+  // Groups left over are read with weights before them, by which the row has zeros. A panel of less than a tile is read
+  // past, where the row has zeros, too.
   const size_t before = tile ? kTileSide - rest : 0;
   return {f.rows + f.row_bytes - kTileK, panel + v * kTileK - before * kTileVectors * kTileK, kTileVectors * kTileK,
           kTileK};
@@ -151,7 +151,7 @@ struct TileWork {
   const TileFactors* factors;
   size_t tile, n_tiles;  // the next one of these factors
   size_t vector;         // the first of two
-  size_t turns;          // over all k that are left
+  size_t turns;          // passes over all k that are to come, of two vectors and a product each
   size_t parts;          // calls of next_tile until all is done
   int32_t* sums;         // (products, rows, V, W), products kUnitRows apart; those of the turn
 };

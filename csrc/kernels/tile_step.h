@@ -16,10 +16,10 @@ namespace {
 struct TileUnit {
   size_t done, row, n_rows;  // panels before it, its rows
   int32_t* sums;             // (products, stored, V, W)
-  size_t stored;             // rows
+  size_t stored;             // rows of a product that `sums` has room for
 };
 
-// Gives the tiles their part of the work after each of `slots` parts of the other.
+// Gives the tiles `parts` parts of their work, spread over `slots` pauses of other work.
 struct TilePace {
   TileWork* work;
   size_t parts, slots, owed;
@@ -30,8 +30,8 @@ struct TilePace {
 
 // Rows whose cells are computed together; columns from which on the tiles' work is cut into parts however many rows.
 constexpr size_t kRowsAtOnce = 8, kManyK = 200;
-// Units of up to a block of rows whose sums are made before their cells. One is best while it takes few cycles: AMX's
-// unit sleeps after some 700 without tiles, and takes hundreds to wake.
+// Units of up to a block of rows whose sums are made before their cells: one at a time where its cells are few, since
+// AMX's unit sleeps after some 700 cycles without tiles, and takes hundreds to wake.
 constexpr size_t kUnitsAtOnce = 4, kOneUnitRows = 8;
 static_assert(2 * kUnitsAtOnce * kTileSide <= kSumLines && 2 * 2 * kUnitRows <= kSumLines, "the memory of a call");
 

@@ -35,8 +35,8 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
   return w.backward ? cycles + 2 * multiply : cycles;
 }
 
-// A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products,
-// with what these read. For comparison of plans with and without helpers; infinite where helpers would fall asleep.
+// A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products and
+// their reads. For comparison of plans with and without helpers; infinite where helpers would fall asleep.
 double cycles_with_helpers(const Work& w, const Plan& plan) {
   const size_t blocks = ceil_div(w.hidden, w.width), rows = ceil_div(w.rows, plan.rows);
   const double line = double(kLineVectors * w.width * w.element_size);
@@ -60,14 +60,15 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
 // Helpers for a plan whose threads have one row each.
 Plan with_helpers(const Work& w, const Plan& plan, size_t max_threads) {
   Plan best = plan;
-  double best_cycles = kUnits * cycles_with_helpers(w, plan);
+  const double wanted = kUnits * cycles_with_helpers(w, plan);
+  double last = std::numeric_limits<double>::infinity();
+  Plan more = plan;
   for (size_t n = plan.threads() + 1; n <= max_threads; ++n) {
-    Plan more = plan;
     more.helpers = n - plan.threads();
     const double cycles = cycles_with_helpers(w, more);
-    if (cycles >= best_cycles) continue;
-    best_cycles = cycles;
-    best = more;
+    if (cycles >= last) break;  // as will be with any more
+    last = cycles;
+    if (cycles < wanted) best = more;
   }
   return best;
 }

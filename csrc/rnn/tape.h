@@ -35,6 +35,7 @@ struct TapeBuffers {
       for (Buffer<Real>& b : *list) f(b);
   }
   void swap(TapeBuffers& other) noexcept {
+    static_assert(sizeof(TapeBuffers) == sizeof(x) + 8 * sizeof(y), "lists() has all vectors");
     x.swap(other.x);
     const auto mine = lists(), theirs = other.lists();
     for (size_t i = 0; i < mine.size(); ++i) mine[i]->swap(*theirs[i]);

@@ -89,7 +89,7 @@ class Weights {
     if (functions_.widen) return double(rows) / (double(rows) + (sizes.options.weights == WeightType::float16 ? 2 : 1));
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
-  // The same for plans, which compare it with parts of the rows: a tile of few rows takes no less time.
+  // The same for plans. Tiles of few rows take no less time than of more, so a part of the rows gains nothing by them.
   double plan_rate(size_t rows) const {
     return compact() && !functions_.widen && rows < kFastTileRows ? functions_.rate : rate(rows);
   }

@@ -173,9 +173,11 @@ def backward(
     norms = None if trace is None else _norms(net, core)
     plain = dstate if alone is None or dstate is None else (dstate, None)
     into: Any = out
+    if out is not None and type(out) is not NamedGrads and type(out) is not dict:
+        into = _targets(out, names)  # the core reads these two types alone
     result = net._snapshot.backward(core, dy, plain, input_grad, into, names, accumulate, dcells, norms)
     if result is None:
-        targets = None if out is None else _targets(out, names)
+        targets = None if out is None else _targets(into, names)
         result = _backward_converted(net, core, dy, dstate, dcells, input_grad, targets, accumulate, norms, alone)
     if trace is not None and norms is not None:
         trace.dh_norm, trace.dc_norm = norms if m is None else map(m.steps, norms)

@@ -112,6 +112,26 @@ def test_the_order_of_names_in_out_is_free(make):
         gradients(net, out=out)
 
 
+def test_a_mapping_of_another_type_is_asked_for_its_arrays():
+    """Also a dict with a __getitem__ of its own, and whatever the type of dy."""
+
+    class Elsewhere(dict):
+        def __getitem__(self, name):
+            return found[name]
+
+    net = NETS["plain"]()
+    wanted = gradients(net).params
+    x = np.random.default_rng(1).normal(size=(6, 2, 3)).astype(np.float32)
+    y, _, tape = net.forward(x)
+    for dy in (np.ones_like(y), np.ones(y.shape)):
+        found = {name: np.zeros_like(value) for name, value in wanted.items()}
+        out = Elsewhere({name: np.zeros_like(value) for name, value in wanted.items()})
+        named = net.backward(tape, dy, out=out).params
+        assert all(np.array_equal(found[name], value) for name, value in wanted.items())
+        assert all(not value.any() for value in out.values())
+        assert all(named[name] is found[name] for name in named)
+
+
 @nets
 def test_vectors_of_gradients_begin_at_cache_lines(make):
     net = make()
