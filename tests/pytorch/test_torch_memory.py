@@ -164,8 +164,10 @@ def test_training_learns_as_torchs_own():
     assert losses[0][-1] < losses[0][0]
 
 
+# Ends by _exit: a thread of gloo may still hold the last tensors of a collective, whose release asks for the GIL, and
+# PyTorch aborts where the interpreter is ending by then. destroy_process_group does not wait for these threads.
 WORKER = """
-import sys
+import os, sys
 import torch, quadgate.torch
 import torch.distributed as dist
 
@@ -190,6 +192,7 @@ for _ in range(2):
         assert torch.equal(*both)
     optimizer.step()
 dist.destroy_process_group()
+os._exit(0)
 """
 
 
