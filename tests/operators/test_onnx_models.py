@@ -322,61 +322,6 @@ def test_a_wrong_model_says_what_is_wrong():
         run(node_model("LSTM", inputs, call.attributes), inputs | {"initial_c": np.zeros((1, 3, 7), np.float32)})
 
 
-def body(node: Any) -> Any:
-    """The body of a Loop of one node, from c to d."""
-    value = helper.make_tensor_value_info
-    flags = [value(name, TensorProto.BOOL, ()) for name in ("before", "after")]
-    inputs = [value("n", TensorProto.INT64, ()), flags[0], value("c", TensorProto.FLOAT, None)]
-    nodes = [helper.make_node("Identity", ["before"], ["after"], name="keep_on"), node]
-    return helper.make_graph(nodes, "body", inputs, [flags[1], value("d", TensorProto.FLOAT, None)])
-
-
-def looping(node: Any) -> Any:
-    """A model of a Loop around one node."""
-    value = helper.make_tensor_value_info
-    loop = helper.make_node("Loop", ["trips", "go", "x"], ["y"], name="steps", body=body(node))
-    start = [numpy_helper.from_array(np.array(a), name) for a, name in ((2, "trips"), (True, "go"))]
-    ends = [value(name, TensorProto.FLOAT, None) for name in "xy"]
-    graph = helper.make_graph([loop], "graph", ends[:1], ends[1:], start)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-
-
-def test_errors_name_node_and_operator():
-    """While a model is loaded and while it runs, with the nodes around it; the exception's type stays."""
-    evaluate = quadgate.onnx.ReferenceEvaluator
-    x = {"x": np.ones((2, 3), np.float32)}
-    assert evaluate(looping(helper.make_node("Neg", ["c"], ["d"]))).run(None, x)[0].shape == (2, 3)
-    inner = looping(helper.make_node("MatMul", ["c", "c"], ["d"], name="product"))
-    with pytest.raises(
-        TypeError, match=r"^node 'steps' \(Loop\): node 'product' \(MatMul\): .*multiply shapes \(2, 3\)"
-    ):
-        evaluate(inner).run(None, x)
-    with pytest.raises(TypeError, match=r"node 'd' \(MatMul\)"):  # without a name, its output tells which it is
-        evaluate(looping(helper.make_node("MatMul", ["c", "c"], ["d"]))).run(None, x)
-    for operator, domain, where in (("Nothing", "", "Nothing"), ("DynamicQuantizeLSTM", "com.microsoft", None)):
-        made = looping(helper.make_node(operator, ["c"], ["d"], name="unknown", domain=domain))
-        name = where or r"com\.microsoft\.DynamicQuantizeLSTM"
-        with pytest.raises(Exception, match=rf"node 'unknown' \({name}\): ") as caught:
-            evaluate(made).run(None, x)
-        assert operator in str(caught.value).split(": ", 2)[-1]
-
-
-def test_quantised_models_say_where_they_fail():
-    """onnx's DequantizeLinear begins at opset 19, and LSTM does not take the integers in front of it."""
-    value = helper.make_tensor_value_info
-    scale, zero = (numpy_helper.from_array(a, n) for a, n in ((np.float32(0.1), "scale"), (np.int8(0), "zero")))
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], name="quantise"),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["r"], name="dequantise"),
-        helper.make_node("LSTM", ["r", "q", "q"], ["y"], name="cell", hidden_size=1),
-    ]
-    ends = [value("x", TensorProto.FLOAT, None), value("y", TensorProto.FLOAT, None)]
-    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], [scale, zero])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    with pytest.raises(Exception, match=r"^node '(dequantise|cell)' \((DequantizeLinear|LSTM)\): "):
-        quadgate.onnx.ReferenceEvaluator(made).run(None, {"x": np.ones((2, 1, 4), np.float32)})
-
-
 def test_a_model_exported_by_torch():
     """Embedding, two bidirectional layers, a classifier: torch, onnxruntime and the evaluator agree."""
     torch: Any = pytest.importorskip("torch", reason="no model is exported by PyTorch: install torch")
