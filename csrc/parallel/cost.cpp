@@ -16,6 +16,8 @@ double share_beyond_l2(double bytes) {
   return bytes <= 0.9 * l2 ? 0 : 1 - 0.8 * l2 / bytes;
 }
 
+double crowd(size_t cores) { return std::max(1.0, double(cores) / kSharedReads); }
+
 }  // namespace
 
 double multiply_cycles(const KernelSizes& k) {
@@ -24,8 +26,14 @@ double multiply_cycles(const KernelSizes& k) {
 
 double read_cycles(double bytes, size_t cores) {
   if (bytes <= 0.8 * double(l1_bytes())) return bytes / 100;
-  const double beyond = bytes * share_beyond_l2(bytes), crowd = std::max(1.0, double(cores) / kSharedReads);
-  return (bytes - beyond) / core_throughput().l2 + beyond * crowd / core_throughput().beyond;
+  const double beyond = bytes * share_beyond_l2(bytes);
+  return (bytes - beyond) / core_throughput().l2 + beyond * crowd(cores) / core_throughput().beyond;
+}
+
+double first_read_cycles(double bytes, double others, size_t cores) {
+  if (bytes + others <= 0.9 * double(l2_bytes())) return 0;
+  const double near = bytes * (1 - share_beyond_l2(bytes));
+  return near * (crowd(cores) / core_throughput().beyond - 1 / core_throughput().l2);
 }
 
 // Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's

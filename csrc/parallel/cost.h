@@ -73,6 +73,10 @@ constexpr double kSharedReads = 4;
 // Cycles in which a core reads `bytes` that it reads repeatedly, in alternating order, while so many cores do the same.
 double read_cycles(double bytes, size_t cores);
 
+// Cycles that the first reading of `bytes` takes beyond read_cycles where, since the last one, each core has read and
+// written `others` bytes in the same order as before: it finds all of them in L2, or none.
+double first_read_cycles(double bytes, double others, size_t cores);
+
 // A layer's input product ahead of the time loop, many steps' rows at a time, or within each step as more k.
 struct InputProduct {
   size_t input, recurrent;  // columns of x and of h

@@ -16,23 +16,30 @@ constexpr double kHelperCycles = 4000;  // each helper that is woken, as the pas
 constexpr double kShortLoop = 30000;    // through a time loop of so many cycles helpers can wait without falling asleep
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
 
+bool backward(const Work& w) { return w.pass == Pass::backward; }
+
 // The pieces that a split over units cuts: blocks, or backward groups of them.
 size_t unit_pieces(const Work& w) {
   const size_t blocks = ceil_div(w.hidden, w.width);
-  return w.backward ? ceil_div(blocks, kGroupBlocks) : blocks;
+  return backward(w) ? ceil_div(blocks, kGroupBlocks) : blocks;
 }
 
-// One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps.
-double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads) {
+// One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps. In the first
+// one of training's forward pass, other panels and gradients have been used since its weights were.
+double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads, bool first = false) {
   const double k = double(input + w.recurrent);
   const double panel_bytes = k * kLineVectors * double(w.width) * w.weight_size;
   const double tiles = double(ceil_div(rows, w.max_rows));
   const double multiply = double(blocks * rows) * k * multiply_cycles({w.width, w.max_rows, w.element_size}) / w.rate;
-  const double read =
+  double read =
       read_cycles(double(blocks) * panel_bytes, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
+  if (first) {  // backward's panels and the gradients are as large
+    const double panels = double(blocks) * panel_bytes, all = 3 * double(w.layers * w.directions) * panels;
+    read += first_read_cycles(panels, all - panels, threads);
+  }
   const double cycles = overlapped(multiply, read) + double(blocks * rows) * kCellCycles + kStepCycles;
   // Backward: the same for dh, and the products for the weights and the input, which run at full speed.
-  return w.backward ? cycles + 2 * multiply : cycles;
+  return backward(w) ? cycles + 2 * multiply : cycles;
 }
 
 // A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products and
@@ -41,7 +48,7 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
   const size_t blocks = ceil_div(w.hidden, w.width), rows = ceil_div(w.rows, plan.rows);
   const double line = double(kLineVectors * w.width * w.element_size);
   Work forward = w;
-  forward.backward = false;
+  forward.pass = Pass::training_forward;
   const double loop = double(w.steps) * step_cycles(forward, 0, rows, blocks, plan.rows);
   if (plan.helpers && loop > kShortLoop) return std::numeric_limits<double>::infinity();
   double cycles = 0;
@@ -81,9 +88,12 @@ double estimate(const Work& w, const Plan& plan) {
   double cycles = 0, sync = 0;
   for (size_t l = 0; l < w.layers; ++l) {
     const size_t input = l == 0 ? w.input : w.output;
-    double step = step_cycles(w, input, rows, blocks, plan.threads());
-    if (plan.units > 1) step += phase_cycles(plan.units) * double(w.passes);
-    cycles += double(w.steps) * step * double(ceil_div(w.directions, plan.directions));
+    const double step = step_cycles(w, input, rows, blocks, plan.threads());
+    const double first =
+        w.pass == Pass::training_forward ? step_cycles(w, input, rows, blocks, plan.threads(), true) : step;
+    double steps = first + double(w.steps - 1) * step;
+    if (plan.units > 1) steps += phase_cycles(plan.units) * double(w.passes * w.steps);
+    cycles += steps * double(ceil_div(w.directions, plan.directions));
     if (plan.threads() > 1) sync += phase_cycles(plan.threads());
   }
   if (plan.layers > 1)  // the slowest thread's share, and filling the pipeline
@@ -110,7 +120,7 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     }
   };
   // Splits that meet rarely come first: another must be better by far.
-  const size_t most_directions = w.backward ? 1 : w.directions;
+  const size_t most_directions = backward(w) ? 1 : w.directions;
   for (size_t d = 1; d <= most_directions; ++d)
     for (size_t n = 1; n * d <= max_threads; ++n) consider({n, d, 1, 1});
   for (size_t d = 1; d <= most_directions; ++d)
@@ -120,7 +130,7 @@ Plan choose_plan(const Work& w, size_t max_threads) {
       const size_t rows = std::min(w.rows, max_threads / (n * d));
       if (rows > 1) consider({rows, d, n, 1});
     }
-  if (w.backward) return best.rows == w.rows && best.units == 1 ? with_helpers(w, best, max_threads) : best;
+  if (backward(w)) return best.rows == w.rows && best.units == 1 ? with_helpers(w, best, max_threads) : best;
   if (w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)
       for (size_t r = 1; r * n <= max_threads; ++r) consider({r, 1, 1, n});

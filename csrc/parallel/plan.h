@@ -7,15 +7,18 @@ namespace quadgate {
 
 inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
+// Training runs forward with a tape, then backward.
+enum class Pass { inference, training_forward, backward };
+
 // A call in numbers. `rows` is the batch; `steps` the longest row's.
 struct Work {
   size_t steps, rows, input, hidden, layers, directions;
   size_t recurrent, output;              // columns of h, and of a layer's output
   size_t passes;                         // of a step: each meets its team once
   size_t width, max_rows, element_size;  // of the kernel table and type
-  bool backward;
-  double weight_size, rate;  // bytes of a packed weight; multiply-adds in the time of one of float
-  bool chunks;               // a few steps can go through all layers before the next: not if one reads backwards
+  double weight_size, rate;              // bytes of a packed weight; multiply-adds in the time of one of float
+  Pass pass;
+  bool chunks;  // a few steps can go through all layers before the next: not if one reads backwards
 };
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;

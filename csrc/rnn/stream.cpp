@@ -46,7 +46,7 @@ bool Stream<Real>::small(const Weights<Real>& w) {
   if (threads != threads_asked_) {
     small_ = !sizes_.two_passes() && !sizes_.joined() && sizes_.options.cell.zoneout_h == 0 &&
              forward_flops(sizes_, batch_) < kSmallStepFlops &&
-             choose_plan(work_of(w, 1, batch_, false), size_t(threads)).threads() == 1;
+             choose_plan(work_of(w, 1, batch_, Pass::inference), size_t(threads)).threads() == 1;
     threads_asked_ = threads;
   }
   return small_;

@@ -141,7 +141,7 @@ class Weights {
 
 // A call in numbers, for its plan.
 template <class Real>
-Work work_of(const Weights<Real>& w, size_t steps, size_t batch, bool backward) {
+Work work_of(const Weights<Real>& w, size_t steps, size_t batch, Pass pass) {
   const Sizes& s = w.sizes;
   const size_t units = w.blocks() * w.kernels.width;  // a block without gates holds four times as many
   const size_t passes = 1 + (s.options.projection > 0) + (s.options.layer_norm != LayerNorm::none);
@@ -157,9 +157,9 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, bool backward) 
           w.kernels.width,
           w.kernels.max_rows,
           sizeof(Real),
-          backward,
           w.weight_size(),
           w.plan_rate(batch),
+          pass,
           s.forward_only()};
 }
 

@@ -216,8 +216,8 @@ template <class Real>
 bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
   bool forward = false, backward = false;
   for (size_t threads = 2; threads <= size_t(split == Split::grid ? kGridThreads : kThreads); ++threads) {
-    const Plan f = choose_plan(work_of(w, steps, batch, false), threads);
-    const Plan b = choose_plan(work_of(w, steps, batch, true), threads);
+    const Plan f = choose_plan(work_of(w, steps, batch, Pass::training_forward), threads);
+    const Plan b = choose_plan(work_of(w, steps, batch, Pass::backward), threads);
     forward = forward || (split == Split::rows         ? f.rows > 1 && f.directions * f.layers == 1
                           : split == Split::units      ? f.units > 1
                           : split == Split::directions ? f.directions > 1
@@ -254,8 +254,8 @@ void test_threads(const Case& what, const Network<Real>& net, size_t steps, size
   CHECK(any_nonzero(want, "y") && any_nonzero(want, "dx"));
   for (int threads = fewest; threads <= most; ++threads) {
     set_num_threads(threads);
-    count(choose_plan(work_of(*net.weights, steps, batch, false), size_t(threads)),
-          choose_plan(work_of(*net.weights, steps, batch, true), size_t(threads)));
+    count(choose_plan(work_of(*net.weights, steps, batch, Pass::training_forward), size_t(threads)),
+          choose_plan(work_of(*net.weights, steps, batch, Pass::backward), size_t(threads)));
     const int before = check::failed;
     compare(run(net, in, spare), want);
     if (check::failed != before)

@@ -131,7 +131,7 @@ template <class Real>
 bool BackwardPass<Real>::run() {
   prepare_outputs();
   w_.need_back();
-  const Work work = work_of(w_, order_.steps(), order_.batch(), true);
+  const Work work = work_of(w_, order_.steps(), order_.batch(), Pass::backward);
   if (blocks_.count()) plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));

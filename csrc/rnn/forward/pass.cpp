@@ -39,7 +39,7 @@ template <class Real>
 bool ForwardPass<Real>::run() {
   prepare_outputs();
   if (order_.steps() == 0 || order_.batch() == 0) return true;
-  const Work work = work_of(w_, order_.steps(), order_.batch(), false);
+  const Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference);
   plan_ = choose_plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
