@@ -31,7 +31,7 @@ Activation<Real> as(const Activation<double>& f) {
 
 // Steps from which on widening the weights of a layer for them pays where they fit L2 as floats; rows of all steps from
 // which on it does where they do not, but multiply-adds take longer than reading; and the most memory that is borrowed
-// for it. bench/NOTES.md has the measurements.
+// for it. bench/notes/quantized.md has the measurements.
 constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
 constexpr size_t kCheapBytes = size_t(128) << 10;
