@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,9 @@ def run_until(n: int, work: Callable[[], object]) -> int | None:
                 raise KeyboardInterrupt
         return trace
 
+    # A collection of garbage runs callbacks of other packages, whose exceptions Python does not pass on.
+    collecting = gc.isenabled()
+    gc.disable()
     before = sys.gettrace()
     # Since Python 3.12, settrace reports bytecodes only if a frame asked for them beforehand.
     sys._getframe().f_trace_opcodes = True
@@ -31,4 +35,6 @@ def run_until(n: int, work: Callable[[], object]) -> int | None:
         return None
     finally:
         sys.settrace(before)
+        if collecting:
+            gc.enable()
     return count
