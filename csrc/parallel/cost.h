@@ -8,6 +8,8 @@
 //                       first by the clock for `multiply_adds`, the rates of L2 and L3 by it for `l2` and `beyond`.
 //   kBarrierCycles,     its round trip between two cores, times the two ways and the spread of their arrival; a call
 //   kStartCycles        of two threads against one where there is next to no work.
+//   kAwakeStartCycles,  the same in calls that follow each other at once: of a stream's step, and of any other.
+//   kAwakeCallCycles
 //   kPerMemberCycles    the same round trip with more cores.
 //   kSharedReads        bench/ceilings.py with all cores: their rate from beyond L2 together, over that of one.
 //   kCellCycles,        time per step over hidden sizes and batches, minus the multiply-adds or reads, whichever is
@@ -39,14 +41,16 @@ constexpr double kSliceFlops = 4e9;       // the most between two checks for a s
 // Work that is no product, in flops per element.
 constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
 
-constexpr double kCellCycles = 60;         // pointwise part of one row and block
-constexpr double kStepCycles = 150;        // latency that nothing hides at the end of a step
-constexpr double kBarrierCycles = 1500;    // two threads wait for the end of a phase
-constexpr double kPerMemberCycles = 220;   // each further thread of it: a line that goes from core to core
-constexpr double kStartCycles = 15000;     // waking a worker and waiting for its end
-constexpr double kPerThreadCycles = 1000;  // each further thread that gets a job
-constexpr double kL2InTiles = 0.58;        // of the rate of L2, what a tile of few rows gets
-constexpr double kOverlap = 0.35;          // of the shorter of multiplying and reading, the part that is not hidden
+constexpr double kCellCycles = 60;          // pointwise part of one row and block
+constexpr double kStepCycles = 150;         // latency that nothing hides at the end of a step
+constexpr double kBarrierCycles = 3000;     // two threads wait for the end of a phase
+constexpr double kPerMemberCycles = 220;    // each further thread of it: a line that goes from core to core
+constexpr double kStartCycles = 15000;      // waking a worker that sleeps and waiting for its end
+constexpr double kAwakeStartCycles = 3000;  // the same where it still spins after the call before
+constexpr double kAwakeCallCycles = 9000;   // and takes the call's memory and results from the caller's cache
+constexpr double kPerThreadCycles = 1000;   // each further thread that gets a job
+constexpr double kL2InTiles = 0.58;         // of the rate of L2, what a tile of few rows gets
+constexpr double kOverlap = 0.35;           // of the shorter of multiplying and reading, the part that is not hidden
 
 // Cycles of work that is bound by multiply-adds or by reads, which run beside each other, but never quite.
 inline double overlapped(double multiply, double read) {

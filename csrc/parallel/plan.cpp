@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 
 #include "kernels/layouts.h"
 #include "parallel/cost.h"
@@ -12,9 +13,18 @@ namespace {
 constexpr double kWorthwhile = 0.95;    // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;         // one that meets at every step by 12 %: it runs at the pace of the slower core;
 constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycles, from which on 5 % will do
+constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
+constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
 constexpr double kShortLoop = 30000;    // through a time loop of so many cycles helpers can wait without falling asleep
+constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
+
+auto fields(const Work& w) {
+  return std::tie(w.steps, w.rows, w.input, w.hidden, w.layers, w.directions, w.recurrent, w.output, w.passes, w.width,
+                  w.max_rows, w.element_size, w.weight_size, w.rate, w.pass, w.chunks, w.narrow_last, w.no_first_h,
+                  w.bare_step, w.awake);
+}
 
 bool backward(const Work& w) { return w.pass == Pass::backward; }
 
@@ -24,18 +34,41 @@ size_t unit_pieces(const Work& w) {
   return backward(w) ? ceil_div(blocks, kGroupBlocks) : blocks;
 }
 
+// The first step of a forward pass may be one without a product with h.
+bool without_h(const Work& w) { return w.no_first_h && !backward(w); }
+
+// Threads that share backward's time loop take the tape from the caller's cache, which costs what they save where they
+// are awake; helpers do not.
+double start_cycles(const Work& w, bool helpers = false) {
+  if (!w.awake) return kStartCycles;
+  if (backward(w)) return helpers ? kAwakeStartCycles : kStartCycles;
+  return w.bare_step ? kAwakeStartCycles : kAwakeCallCycles;
+}
+
+// Bytes of a row and step that backward's products read where one thread wrote them: x, h and the gates' gradients.
+double moved_bytes(const Work& w, size_t input) {
+  return double(input + w.recurrent + kLineVectors * w.hidden) * double(w.element_size);
+}
+
+// Of a block of a layer's panels.
+double block_bytes(const Work& w, size_t input) {
+  return double(input + w.recurrent) * kLineVectors * double(w.width) * w.weight_size;
+}
+
 // One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps. In the first
 // one of training's forward pass, other panels and gradients have been used since its weights were.
 double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads, bool first = false) {
-  const double k = double(input + w.recurrent);
+  const double k = double(input + (first && without_h(w) ? 0 : w.recurrent));
   const double panel_bytes = k * kLineVectors * double(w.width) * w.weight_size;
   const double tiles = double(ceil_div(rows, w.max_rows));
-  const double multiply = double(blocks * rows) * k * multiply_cycles({w.width, w.max_rows, w.element_size}) / w.rate;
-  double read =
-      read_cycles(double(blocks) * panel_bytes, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
-  if (first) {  // backward's panels and the gradients are as large
-    const double panels = double(blocks) * panel_bytes, all = 3 * double(w.layers * w.directions) * panels;
-    read += first_read_cycles(panels, all - panels, threads);
+  const bool narrow = w.narrow_last && blocks == ceil_div(w.hidden, w.width);  // of several shares one has whole blocks
+  const double multiply = (double(blocks) - (narrow ? 0.5 : 0)) * double(rows) * k *
+                          multiply_cycles({w.width, w.max_rows, w.element_size}) / w.rate;
+  const double panels = double(blocks) * panel_bytes;
+  double read = read_cycles(panels, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
+  if (first && w.pass == Pass::training_forward) {  // backward's panels and the gradients are as large as whole ones
+    const double whole = double(blocks) * block_bytes(w, input), states = double(w.layers * w.directions);
+    read += first_read_cycles(panels, (states - 1) * panels + 2 * states * whole, threads);
   }
   const double cycles = overlapped(multiply, read) + double(blocks * rows) * kCellCycles + kStepCycles;
   // Backward: the same for dh, and the products for the weights and the input, which run at full speed.
@@ -60,7 +93,7 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
     cycles += double(w.directions) *
               (loop + products / double(plan.threads()) + (plan.helpers ? phase_cycles(plan.threads()) : 0));
   }
-  if (plan.helpers) cycles += kHelperCycles * double(plan.helpers) + (plan.rows == 1 ? kStartCycles : 0);
+  if (plan.helpers) cycles += kHelperCycles * double(plan.helpers) + (plan.rows == 1 ? start_cycles(w, true) : 0);
   return cycles;
 }
 
@@ -82,6 +115,8 @@ Plan with_helpers(const Work& w, const Plan& plan, size_t max_threads) {
 
 }  // namespace
 
+bool operator==(const Work& a, const Work& b) { return fields(a) == fields(b); }
+
 double estimate(const Work& w, const Plan& plan) {
   const size_t blocks = ceil_div(w.hidden, w.width) * ceil_div(unit_pieces(w), plan.units) / unit_pieces(w);
   const size_t rows = ceil_div(w.rows, plan.rows);
@@ -89,16 +124,22 @@ double estimate(const Work& w, const Plan& plan) {
   for (size_t l = 0; l < w.layers; ++l) {
     const size_t input = l == 0 ? w.input : w.output;
     const double step = step_cycles(w, input, rows, blocks, plan.threads());
-    const double first =
-        w.pass == Pass::training_forward ? step_cycles(w, input, rows, blocks, plan.threads(), true) : step;
-    double steps = first + double(w.steps - 1) * step;
-    if (plan.units > 1) steps += phase_cycles(plan.units) * double(w.passes * w.steps);
+    double steps = double(w.steps) * step;
+    if (backward(w)) {  // its threads have a part each of the panels and the gradients; forward's are used in between
+      if (plan.threads() > 1) sync += kMovedCycles * double(w.steps * w.rows) * moved_bytes(w, input);
+      const double part = double(ceil_div(w.hidden, w.width)) * block_bytes(w, input) / double(plan.threads());
+      const double states = double(w.layers * w.directions);
+      steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
+    } else {
+      steps += step_cycles(w, input, rows, blocks, plan.threads(), true) - step;
+    }
+    if (plan.units > 1) steps += phase_cycles(plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`
     cycles += steps * double(ceil_div(w.directions, plan.directions));
-    if (plan.threads() > 1) sync += phase_cycles(plan.threads());
+    if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(plan.threads());
   }
   if (plan.layers > 1)  // the slowest thread's share, and filling the pipeline
     cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * (1 + double(plan.layers - 1) / kChunks);
-  if (plan.threads() > 1) cycles += sync + kStartCycles + kPerThreadCycles * double(plan.threads());
+  if (plan.threads() > 1) cycles += sync + start_cycles(w) + kPerThreadCycles * double(plan.threads());
   return cycles;
 }
 
@@ -106,30 +147,39 @@ Plan choose_plan(const Work& w, size_t max_threads) {
   Plan best;
   if (max_threads <= 1 || w.rows == 0 || w.steps == 0) return best;
   double best_cycles = estimate(w, best);
-  if (best_cycles < 2 * kStartCycles) return best;
+  if (best_cycles < 2 * start_cycles(w, true)) return best;
   // More threads than this cannot pay for their synchronisation, and each costs an estimate.
   max_threads = std::min(max_threads, size_t(std::min(best_cycles / (kStartCycles / 4), 1024.0)));
+  const bool one_step = !backward(w) && w.steps * w.layers * w.passes == 1 && w.rows < kFewTiles * w.max_rows;
   auto consider = [&](const Plan& plan) {
     if (plan.threads() > max_threads || plan.rows > w.rows || plan.units > unit_pieces(w) || plan.layers > w.layers)
       return;
     const double cycles = estimate(w, plan);
     const bool long_step = plan.rows > 1 && cycles > kLongStep * double(w.steps * w.layers);
-    if (cycles < (plan.units > best.units && !long_step ? kUnits : kWorthwhile) * best_cycles) {
+    if (cycles < (plan.units > best.units && !long_step && !one_step ? kUnits : kWorthwhile) * best_cycles) {
       best_cycles = cycles;
       best = plan;
     }
   };
-  // Splits that meet rarely come first: another must be better by far.
   const size_t most_directions = backward(w) ? 1 : w.directions;
-  for (size_t d = 1; d <= most_directions; ++d)
-    for (size_t n = 1; n * d <= max_threads; ++n) consider({n, d, 1, 1});
-  for (size_t d = 1; d <= most_directions; ++d)
-    for (size_t n = 2; n * d <= max_threads; ++n) {
-      consider({1, d, n, 1});
-      // Of the grids only those of nearly all threads, since each costs an estimate.
-      const size_t rows = std::min(w.rows, max_threads / (n * d));
-      if (rows > 1) consider({rows, d, n, 1});
-    }
+  auto consider_rows = [&] {
+    for (size_t d = 1; d <= most_directions; ++d)
+      for (size_t n = 1; n * d <= max_threads; ++n) consider({n, d, 1, 1});
+  };
+  auto consider_units = [&] {
+    for (size_t d = 1; d <= most_directions; ++d)
+      for (size_t n = 2; n * d <= max_threads; ++n) {
+        consider({1, d, n, 1});
+        // Of the grids only those of nearly all threads, since each costs an estimate.
+        const size_t rows = std::min(w.rows, max_threads / (n * d));
+        if (rows > 1) consider({rows, d, n, 1});
+      }
+  };
+  // Splits that meet rarely come first: another must be better by far. Threads that share a single step's units meet no
+  // more often than others; each reads a part of the weights, which is more than a few rows are.
+  if (one_step) consider_units();
+  consider_rows();
+  if (!one_step) consider_units();
   if (backward(w)) return best.rows == w.rows && best.units == 1 ? with_helpers(w, best, max_threads) : best;
   if (w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)

@@ -18,8 +18,13 @@ struct Work {
   size_t width, max_rows, element_size;  // of the kernel table and type
   double weight_size, rate;              // bytes of a packed weight; multiply-adds in the time of one of float
   Pass pass;
-  bool chunks;  // a few steps can go through all layers before the next: not if one reads backwards
+  bool chunks;       // a few steps can go through all layers before the next: not if one reads backwards
+  bool narrow_last;  // a layer's last panel is half as wide, see kernels/layouts.h
+  bool no_first_h;   // the first step has no product with h
+  bool bare_step;    // a stream's, which has no memory and results of its own for the threads to take from each other
+  bool awake;        // workers spin already, see pace.h
 };
+bool operator==(const Work& a, const Work& b);
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
 // directions and layers meet once a layer or a chunk of steps; units meet at every step, in teams of one part of the

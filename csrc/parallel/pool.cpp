@@ -48,8 +48,7 @@ struct Pool {
 
 namespace {
 
-// Long enough to cover an uneven step, short beside the milliseconds that a descheduled partner stays away.
-constexpr int kJoinSpinUs = 50, kIdleSpinUs = 50;
+constexpr int kJoinSpinUs = 50;  // for a reason as kIdleSpinUs
 
 std::atomic<int> thread_limit{0};  // 0: not asked for yet
 std::atomic<Pool*> current_pool{nullptr};

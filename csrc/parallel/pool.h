@@ -14,6 +14,10 @@ namespace quadgate {
 void set_num_threads(int n);
 int get_num_threads();
 
+// A worker spins so long for the next job before it sleeps. Long enough to cover an uneven step, short beside the
+// milliseconds that a descheduled partner stays away.
+constexpr int kIdleSpinUs = 50;
+
 struct Board;
 struct Pool;
 struct Worker;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "memory/buffer.h"
+#include "parallel/plan.h"
 
 namespace quadgate {
 
@@ -40,12 +41,26 @@ struct KeptFloats {
   Slot* make(uint64_t network, size_t n, size_t most);
 };
 
+// The plans of a thread's last calls of different kinds; see Pace.
+struct KeptPlans {
+  struct Pair {
+    Work work = {};
+    size_t max_threads = 0;  // 0: none
+    Plan asleep, awake;
+  };
+  static constexpr unsigned kPairs = 8;
+  Pair pairs[kPairs];
+  unsigned oldest = 0;
+};
+
 struct ThisThread {
   JobPart part;
   Buffer<char> scratch;       // see rnn/scratch.h
   bool scratch_used = false;  // by a call that runs
   KeptFloats kept;
   bool last_ascending = false;  // the order in which the last forward layer read its panels
+  KeptPlans plans;
+  int64_t last_end = 0;  // of a call that asked for its pace, on the clock of turns
 };
 
 // The calling thread's, made on first use and freed when the thread ends; null where there is no memory for it. All

@@ -160,7 +160,11 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, Pass pass) {
           w.weight_size(),
           w.plan_rate(batch),
           pass,
-          s.forward_only()};
+          s.forward_only(),
+          w.layer(0, 0).hh.shape.narrow_last(),
+          false,
+          false,
+          false};
 }
 
 }  // namespace quadgate

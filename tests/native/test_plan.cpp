@@ -1,8 +1,11 @@
 // Estimates of the cost model: what is known of their order, whatever the machine's constants.
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "check.h"
 #include "cpu/caches.h"
+#include "parallel/pace.h"
 #include "parallel/plan.h"
 
 using namespace quadgate;
@@ -12,8 +15,9 @@ namespace {
 // One row of a layer whose float32 weights take about so many bytes.
 Work one_row(double bytes, size_t steps, Pass pass) {
   const size_t hidden = 64, columns = size_t(bytes / (4 * hidden * sizeof(float)));
-  return {steps, 1, columns - hidden, hidden,        1, 1,    hidden, hidden, 1,
-          16,    6, sizeof(float),    sizeof(float), 1, pass, true};
+  return {steps, 1,    columns - hidden, hidden,        1, 1,    hidden, hidden, 1,
+          16,    6,    sizeof(float),    sizeof(float), 1, pass, true,   false,  false,
+          false, false};
 }
 
 double cycles(double bytes, size_t steps, Pass pass) { return estimate(one_row(bytes, steps, pass), Plan()); }
@@ -32,9 +36,72 @@ void test_first_reading_in_training() {
   CHECK(std::abs(more[1] - more[0]) < 1e-6 * more[0]);
 }
 
+// Threads are as many or more where workers are awake, and where h takes part in the first step.
+void test_pace_of_plans() {
+  bool more = false;
+  for (Pass pass : {Pass::inference, Pass::training_forward, Pass::backward})
+    for (size_t rows : {1, 4, 20, 100})
+      for (double bytes = 1e3; bytes < 1e7; bytes *= 1.5) {
+        Work work = one_row(bytes, 1, pass);
+        work.rows = rows;
+        work.bare_step = pass == Pass::inference;
+        const size_t asleep = choose_plan(work, 2).threads();
+        work.awake = true;
+        const size_t awake = choose_plan(work, 2).threads();
+        CHECK(asleep <= awake);
+        more = more || asleep < awake;
+        const double with_h = estimate(work, Plan());
+        work.no_first_h = true;
+        CHECK(pass == Pass::backward ? estimate(work, Plan()) == with_h : estimate(work, Plan()) < with_h);
+      }
+  CHECK(more);
+}
+
+// Threads that share the units of a single step read a part of the weights each; those of a long call would meet at
+// each of its steps.
+void test_one_step_is_split_over_units() {
+  Work work = one_row(1e6, 1, Pass::inference);
+  work.rows = 8;
+  CHECK(choose_plan(work, 2).units == 2);
+  work.steps = 100;
+  work.rows = 200;
+  CHECK(choose_plan(work, 2).rows == 2);
+}
+
+// A call that follows another at once finds workers awake, one after a pause does not. Any single call may come late.
+void test_pace() {
+  { CHECK(!Pace().close()); }
+  int close = 0;
+  for (int i = 0; i < 1000; ++i) close += Pace().close();
+  CHECK(close > 0);
+  for (int i = 0; i < 3; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    CHECK(!Pace().close());
+  }
+}
+
+// A thread's kept plans are those that choose_plan finds, for more kinds of work than are kept.
+void test_kept_plans() {
+  for (int round = 0; round < 3; ++round)
+    for (size_t rows = 1; rows <= 20; ++rows)
+      for (size_t most = 1; most <= 3; ++most) {
+        Work work = one_row(1e5, 3, Pass::training_forward);
+        work.rows = rows;
+        const Plan asleep = choose_plan(work, most), kept = Pace().plan(work, most);
+        work.awake = true;
+        const Plan awake = choose_plan(work, most);
+        CHECK(kept.threads() == asleep.threads() || kept.threads() == awake.threads());
+        CHECK(kept.rows == asleep.rows || kept.rows == awake.rows);
+      }
+}
+
 }  // namespace
 
 int main() {
   test_first_reading_in_training();
+  test_pace_of_plans();
+  test_one_step_is_split_over_units();
+  test_pace();
+  test_kept_plans();
   return check::result();
 }

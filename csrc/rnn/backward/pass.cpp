@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "cpu/caches.h"
+#include "parallel/pace.h"
 #include "parallel/pool.h"
 #include "rnn/backward/direct.h"
 #include "rnn/backward/products.h"
@@ -132,9 +133,10 @@ bool BackwardPass<Real>::run() {
   prepare_outputs();
   w_.need_back();
   const Work work = work_of(w_, order_.steps(), order_.batch(), Pass::backward);
-  if (blocks_.count()) plan_ = choose_plan(work, size_t(get_num_threads()));
+  Pace pace;
+  if (blocks_.count()) plan_ = pace.plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
-  if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
+  if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
   const size_t threads = plan_.threads();
   control_.others = threads > 1;
   if (threads > 1) sharing_ = std::make_unique<Sharing>(threads, lease.board(1, 0));

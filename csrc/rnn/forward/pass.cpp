@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/caches.h"
+#include "parallel/pace.h"
 #include "rnn/forward/products.h"
 #include "rnn/scratch.h"
 
@@ -39,16 +40,18 @@ template <class Real>
 bool ForwardPass<Real>::run() {
   prepare_outputs();
   if (order_.steps() == 0 || order_.batch() == 0) return true;
-  const Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference);
-  plan_ = choose_plan(work, size_t(get_num_threads()));
+  context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
+  Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference);
+  work.no_first_h = context_.no_first_h;
+  Pace pace;
+  plan_ = pace.plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
-  if (size_t(lease.size()) < plan_.threads()) plan_ = choose_plan(work, size_t(lease.size()));
+  if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
   threads_ = plan_.threads();
   layers_keep_x_ = call_.tape && plan_.units == 1 && !order_.ragged();
   chunk_ = chunk_steps();
   link_ = link_steps();
 
-  context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
   ScratchLease memory;
   if (memory.of_thread()) context_.floats = w_.kept_floats(order_.batch(), order_.steps());
   memory.carve([this](Carver& carver) { carve(carver); });

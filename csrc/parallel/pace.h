@@ -1,0 +1,37 @@
+// The plans of a thread's calls, and their pace. Workers spin for a short while after a job, and sleep then: where the
+// next call comes before, they begin at once, so that a smaller call gains by them.
+#pragma once
+
+#include "parallel/plan.h"
+
+namespace quadgate {
+
+struct ThisThread;
+
+// Lives as long as the call.
+class Pace {
+ public:
+  Pace() = default;
+  Pace(const Pace&) = delete;
+  ~Pace() {
+    if (asked_) note_end();
+  }
+  // choose_plan for workers that are awake, or asleep, whichever they are. `awake` of the work is not read. A thread
+  // keeps its last plans, since choosing one can take longer than a small call.
+  Plan plan(const Work& work, size_t max_threads);
+  // True if the last call that asked ended so short a time ago that workers, once woken, stay awake between such calls.
+  // The first answer stands.
+  bool close() {
+    if (!asked_) ask();
+    return close_;
+  }
+
+ private:
+  void ask();
+  void note_end();
+
+  ThisThread* thread_ = nullptr;
+  bool asked_ = false, close_ = false;
+};
+
+}  // namespace quadgate
