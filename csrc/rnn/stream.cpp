@@ -5,8 +5,10 @@
 #include <optional>
 
 #include "cpu/dispatch.h"
+#include "parallel/pace.h"
 #include "parallel/pool.h"
 #include "rnn/forward/forward.h"
+#include "rnn/one_step.h"
 #include "rnn/scratch.h"
 
 namespace quadgate {
@@ -18,11 +20,6 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
     h_[i].resize_zero(checked_mul(sizes.layers, batch, R));
     c_[i].resize_zero(checked_mul(sizes.layers, batch, H));
     rows_[i].resize_discard(sizes.layers * batch);
-  }
-  if (sizes.compact()) {
-    const bool quantized = sizes.options.weights == WeightType::int8;
-    const size_t widest = std::max({sizes.input, sizes.input_of(sizes.layers - 1), R, sizes.hidden});
-    compact_work_.resize_discard(compact_work_bytes(batch, quantized ? widest : 0, kernels().f32.width));
   }
   for (int now = 0; now < 2; ++now)
     for (size_t l = 0; l < sizes.layers; ++l)
@@ -38,53 +35,44 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
       }
 }
 
-// True if a step is best done by this thread alone and is no more than each layer's cells: it then needs no plan, no
-// threads and no scratch memory.
 template <class Real>
-bool Stream<Real>::small(const Weights<Real>& w) {
+void Stream<Real>::choose_plans(const Weights<Real>& w) {
   const int threads = get_num_threads();
-  if (threads != threads_asked_) {
-    small_ = !sizes_.two_passes() && !sizes_.joined() && sizes_.options.cell.zoneout_h == 0 &&
-             forward_flops(sizes_, batch_) < kSmallStepFlops &&
-             choose_plan(work_of(w, 1, batch_, Pass::inference), size_t(threads)).threads() == 1;
-    threads_asked_ = threads;
+  if (threads == threads_asked_) return;
+  only_cells_ = only_cells(sizes_, batch_);
+  Work work = work_of_one_step(w, batch_);
+  size_t most = 1;
+  for (bool awake : {false, true}) {
+    work.awake = awake;
+    const Plan plan = plans_[awake] = choose_plan(work, size_t(threads));
+    most = std::max(most, plan.units);
+    only_cells_ &= plan.threads() == plan.units;
   }
-  return small_;
+  if (only_cells_) compact_work_.resize_discard(most * w.compact_work(batch_));
+  threads_asked_ = threads;
 }
 
 template <class Real>
 bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Real* y, size_t y_row,
                         Control::Callback interrupted) {
-  if (!small(w)) return run(w, 1, {x, 0, x_row, 0}, nullptr, {y, 0, y_row, 0}, {}, interrupted);
+  choose_plans(w);
+  if (!only_cells_) return run(w, 1, {x, 0, x_row, 0}, nullptr, {y, 0, y_row, 0}, {}, interrupted);
   ForwardRow<Real>* rows = rows_[now_].data();
   ForwardRow<Real>* last = rows + (sizes_.layers - 1) * batch_;
   for (size_t b = 0; b < batch_; ++b) {
     rows[b].x = x + b * x_row;
     last[b].y_copy = y + b * y_row;
   }
+  Pace pace;
+  const bool awake = plans_[0].units != plans_[1].units && pace.close();
+  Lease lease(int(plans_[awake].units));
   std::optional<ScratchLease> memory;
   const Real* floats = nullptr;
   if (w.compact() && sizes_.options.weights != WeightType::int8) {
     memory.emplace();
     if (memory->of_thread()) floats = w.kept_floats(batch_, 1);
   }
-  PackedLayer<Real> wide;
-  for (size_t l = 0; l < sizes_.layers; ++l) {
-    if (floats) wide = w.with_floats(l, 0, floats);
-    const PackedLayer<Real>& p = floats ? wide : w.layer(l, 0);
-    ForwardStep<Real> step = {};
-    step.bias = p.ih.bias;
-    step.input_size = p.ih.n_k;
-    step.hidden_size = sizes_.hidden;
-    step.recurrent_size = sizes_.recurrent();
-    step.rows = rows + l * batch_;
-    step.n_rows = batch_;
-    step.block_end = w.blocks();
-    step.descending = now_ == 1;
-    step.options = w.cell_options();
-    step.peephole = p.peephole;
-    w.forward(p, step, compact_work_.data());
-  }
+  run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, compact_work_.data()}, lease);
   now_ = 1 - now_;
   return true;
 }

@@ -35,16 +35,19 @@ class Stream {
   size_t c_size() const { return sizes_.layers * batch_ * sizes_.cell(); }
 
  private:
-  bool small(const Weights<Real>& weights);
+  void choose_plans(const Weights<Real>& weights);
 
   Sizes sizes_;
   size_t batch_;
   Buffer<Real> h_[2], c_[2];  // now and next: a step that fails leaves `now` alone
   int now_ = 0;
-  Buffer<char> compact_work_;
+  Buffer<char> compact_work_;         // of each thread of a step
   Buffer<ForwardRow<Real>> rows_[2];  // (L,B) for now_ = 0 and 1, complete but for x of layer 0 and y_copy of the last
+  // For the number of threads that calls had last: true if a step needs no pass, and its plans for workers that sleep
+  // and for workers that are awake.
   int threads_asked_ = 0;
-  bool small_ = false;
+  bool only_cells_ = false;
+  Plan plans_[2];
 };
 
 }  // namespace quadgate

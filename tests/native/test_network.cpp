@@ -14,6 +14,7 @@
 #include "parallel/pool.h"
 #include "rnn/backward/backward.h"
 #include "rnn/forward/forward.h"
+#include "rnn/one_step.h"
 #include "rnn/scratch.h"
 #include "rnn/stream.h"
 
@@ -31,7 +32,7 @@ constexpr int kGridThreads = 8;
 // Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
-  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows;
+  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, one_step;
 } seen = {};
 
 template <class Real>
@@ -272,7 +273,7 @@ struct Shapes {
 // than the backward pass takes at a time, and gives more to the next layer than the forward pass keeps in L2.
 template <class Real>
 void test(const Case& what, Split split, size_t number, bool long_one) {
-  const Shapes shapes = split == Split::rows         ? Shapes{{2, 4}, {26}, {5, 9, 17, 40, 100}}
+  const Shapes shapes = split == Split::rows         ? Shapes{{2, 4, 8, 16}, {26}, {5, 9, 17, 40, 100}}
                         : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
                         : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
                         : split == Split::grid       ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
@@ -301,6 +302,22 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
       }
   }
   std::fprintf(stderr, "%s is never split over %s\n", what.name, kSplitNames[int(split)]);
+  CHECK(false);
+}
+
+// Steps of layers that are no more than their cells, whose threads share the units without a pass.
+template <class Real>
+void test_one_step(const Case& what, size_t number) {
+  constexpr size_t kBatch = 5, kMost = 3;
+  for (size_t blocks : {8, 16, 32, 64, 128}) {
+    const Network<Real> net(
+        {40, blocks * kernels().f32.width - 3, what.layers, what.directions, what.bias, what.options});
+    if (!only_cells(net.sizes, kBatch)) return;
+    if (choose_plan(work_of_one_step(*net.weights, kBatch), kMost).units == 1) continue;
+    for (size_t steps : {1, 3}) test_threads(what, net, steps, kBatch, number, 2, kMost);
+    ++seen.one_step;
+    return;
+  }
   CHECK(false);
 }
 
@@ -339,6 +356,7 @@ int main() {
     if (number % 6 == 1) either(Split::grid, false);
     if (number % 3 == 2) either(Split::helpers, false);
     if (number % 4 == 0) test_concurrent<float>(what);
+    number % 2 ? test_one_step<float>(what, number) : test_one_step<double>(what, number);
     if (what.long_one) either(what.directions == 2 ? Split::rows : Split::units, true);
   }
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
@@ -347,6 +365,7 @@ int main() {
               seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
               seen.backward_units_of_rows, seen.helpers, seen.helpers_of_rows);
   CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
+  CHECK(seen.one_step);
   CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
   CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
   return check::result();

@@ -5,6 +5,7 @@
 #include "cpu/caches.h"
 #include "parallel/pace.h"
 #include "rnn/forward/products.h"
+#include "rnn/forward/single.h"
 #include "rnn/scratch.h"
 
 namespace quadgate {
@@ -150,6 +151,7 @@ void ForwardPass<Real>::carve(Carver& carver) {
 
 template <class Real>
 bool forward(const ForwardCall<Real>& call) {
+  if (forward_single(call)) return true;
   const RowOrder order(call.steps, call.batch, call.lengths);
   Control control(call.interrupted);
   return ForwardPass<Real>(call, order, control).run();

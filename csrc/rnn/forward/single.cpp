@@ -1,0 +1,62 @@
+// A forward call of a single step without a tape, whose layers are no more than their cells.
+#include "rnn/forward/single.h"
+
+#include <algorithm>
+
+#include "memory/carver.h"
+#include "parallel/pace.h"
+#include "parallel/this_thread.h"
+#include "rnn/one_step.h"
+#include "rnn/scratch.h"
+
+namespace quadgate {
+
+template <class Real>
+bool forward_single(const ForwardCall<Real>& call) {
+  if (call.steps != 1 || call.batch == 0 || call.tape || call.lengths || call.resets || call.cells) return false;
+  const Weights<Real>& w = *call.weights;
+  const Sizes& s = w.sizes;
+  const size_t L = s.layers, B = call.batch, R = s.recurrent(), H = s.cell();
+  if (!only_cells(s, B)) return false;
+  OneStep<Real> one = {};
+  one.weights = &w;
+  one.batch = B;
+  one.without_h = !call.h0 && w.zero_for_zero_h(B);
+  Work work = work_of_one_step(w, B);
+  work.no_first_h = one.without_h;
+  Pace pace;
+  const Plan plan = pace.plan(work, size_t(get_num_threads()));
+  if (plan.threads() != plan.units) return false;
+  Lease lease(int(plan.units));
+
+  ScratchLease memory;
+  if (memory.of_thread()) one.floats = w.kept_floats(B, 1);
+  const size_t n_zeros = std::max(call.h0 ? 0 : R, call.c0 ? 0 : H);
+  Real* zeros = nullptr;
+  memory.carve([&](Carver& carver) {
+    one.rows = carver.take<ForwardRow<Real>>(L * B);
+    zeros = carver.take<Real>(n_zeros);
+    one.work = carver.take<char>(plan.units * w.compact_work(B));
+  });
+  std::fill_n(zeros, n_zeros, Real(0));
+  for (size_t l = 0; l < L; ++l)
+    for (size_t b = 0; b < B; ++b) {
+      const size_t at = l * B + b;
+      ForwardRow<Real>& row = one.rows[at];
+      row = {};
+      row.x = l ? call.h + (at - B) * R : call.x.at(0, b);
+      row.h = call.h0 ? call.h0 + at * R : zeros;
+      row.c_prev = call.c0 ? call.c0 + at * H : zeros;
+      row.y = call.h + at * R;
+      row.c = call.c + at * H;
+      if (l + 1 == L) row.y_copy = call.y.at(0, b);
+    }
+  if (ThisThread* thread = this_thread()) one.descending = thread->last_ascending = !thread->last_ascending;
+  run_one_step(one, lease);
+  return true;
+}
+
+template bool forward_single<float>(const ForwardCall<float>&);
+template bool forward_single<double>(const ForwardCall<double>&);
+
+}  // namespace quadgate

@@ -1,0 +1,37 @@
+// One step of a network whose layers are no more than their cells: the calls in which all that surrounds the kernels
+// shows. Streams make such steps, and forward calls of one step without a tape.
+#pragma once
+
+#include "parallel/pool.h"
+#include "rnn/weights.h"
+
+namespace quadgate {
+
+template <class Real>
+struct OneStep {
+  const Weights<Real>* weights;
+  ForwardRow<Real>* rows;  // (L,B), complete; a layer's x is the y of the one below
+  size_t batch;
+  bool without_h;      // h is zero, and its product is left out
+  bool descending;     // as in ForwardStep
+  const Real* floats;  // of all compact weights, or null
+  char* work;          // compact_work(batch) bytes for each thread, or null where that is 0
+};
+
+// True if steps of so many rows are done in this way: each layer is one product and the cell, one direction forward in
+// time, and a step is too short to be interrupted.
+bool only_cells(const Sizes& sizes, size_t batch);
+
+// The plan of such a step: work for choose_plan. Only plans whose threads share the units can be used.
+template <class Real>
+Work work_of_one_step(const Weights<Real>& weights, size_t batch) {
+  Work work = work_of(weights, 1, batch, Pass::inference);
+  work.bare_step = true;
+  return work;
+}
+
+// By the threads of the lease, which share the units of each layer.
+template <class Real>
+void run_one_step(const OneStep<Real>& step, Lease& lease);
+
+}  // namespace quadgate
