@@ -47,7 +47,11 @@ class Sharing {
  public:
   // For `threads` threads. No other job may use the board.
   Sharing(size_t threads, Board& board)
-      : threads_(threads), board_(board), spin_us_(spin_for(int(threads), kSpinUs)), lanes_(new Lane[threads]) {
+      : threads_(threads),
+        board_(board),
+        spin_us_(spin_for(int(threads), kSpinUs)),
+        many_(threads > kFew ? new Lane[threads] : nullptr),
+        lanes_(many_ ? many_.get() : few_) {
     board.stopped.store(false, std::memory_order_relaxed);
     board.done.store(0, std::memory_order_relaxed);
   }
@@ -121,7 +125,10 @@ class Sharing {
   const size_t threads_;
   Board& board_;
   const int spin_us_;
-  const std::unique_ptr<Lane[]> lanes_;
+  static constexpr size_t kFew = 4;  // threads without an allocation
+  Lane few_[kFew];
+  const std::unique_ptr<Lane[]> many_;
+  Lane* const lanes_;
 };
 
 }  // namespace quadgate
