@@ -27,6 +27,12 @@ void run_blocks(const OneStep<Real>& one, size_t l, size_t begin, size_t end, ch
   w.forward(p, step, work);
 }
 
+// Rows [begin, end).
+template <class Real>
+void keep_inputs(const OneStep<Real>& one, size_t begin, size_t end) {
+  for (size_t b = begin; one.tape && b < end; ++b) one.tape->keep_x(0, b, one.rows[b].x);
+}
+
 }  // namespace
 
 bool only_cells(const Sizes& s, size_t batch) {
@@ -39,6 +45,7 @@ void run_one_step(const OneStep<Real>& one, Lease& lease) {
   const Weights<Real>& w = *one.weights;
   const size_t layers = w.sizes.layers, work_bytes = w.compact_work(one.batch);
   if (lease.size() == 1) {
+    keep_inputs(one, 0, one.batch);
     for (size_t l = 0; l < layers; ++l) run_blocks(one, l, 0, w.blocks(), one.work);
     return;
   }
@@ -52,6 +59,8 @@ void run_one_step(const OneStep<Real>& one, Lease& lease) {
     team.sharing = &sharing;
     team.progress = &progress;
     team.control = &control;
+    auto keep = [&](size_t begin, size_t end) { keep_inputs(one, begin, end); };
+    if (one.tape && !team.ranges(one.batch, keep)) return;
     char* work = work_bytes ? one.work + size_t(rank) * work_bytes : nullptr;
     for (size_t l = 0; l < layers; ++l)
       if (!team.ranges(w.blocks(), [&](size_t begin, size_t end) { run_blocks(one, l, begin, end, work); })) return;

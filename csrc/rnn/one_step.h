@@ -1,8 +1,9 @@
 // One step of a network whose layers are no more than their cells: the calls in which all that surrounds the kernels
-// shows. Streams make such steps, and forward calls of one step without a tape.
+// shows. Streams make such steps, and forward calls of one step.
 #pragma once
 
 #include "parallel/pool.h"
+#include "rnn/tape.h"
 #include "rnn/weights.h"
 
 namespace quadgate {
@@ -15,6 +16,7 @@ struct OneStep {
   bool without_h;      // h is zero, and its product is left out
   bool descending;     // as in ForwardStep
   const Real* floats;  // of all compact weights, or null
+  Tape<Real>* tape;    // keeps x of the first layer; or null
   char* work;          // compact_work(batch) bytes for each thread, or null where that is 0
 };
 
@@ -22,7 +24,7 @@ struct OneStep {
 // time, and a step is too short to be interrupted.
 bool only_cells(const Sizes& sizes, size_t batch);
 
-// The plan of such a step: work for choose_plan. Only plans whose threads share the units can be used.
+// The plan of such a step without a tape: work for choose_plan. Only plans whose threads share the units can be used.
 template <class Real>
 Work work_of_one_step(const Weights<Real>& weights, size_t batch) {
   Work work = work_of(weights, 1, batch, Pass::inference);

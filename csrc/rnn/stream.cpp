@@ -72,7 +72,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     memory.emplace();
     if (memory->of_thread()) floats = w.kept_floats(batch_, 1);
   }
-  run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, compact_work_.data()}, lease);
+  run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, nullptr, compact_work_.data()}, lease);
   now_ = 1 - now_;
   return true;
 }

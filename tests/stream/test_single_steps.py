@@ -90,6 +90,72 @@ def test_other_calls(case):
     assert_same(by_calls(net, x, resets=np.zeros((1, batch), bool)), want)
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["no state", "a state"])
+def test_training(case, given):
+    """Outputs and all gradients of a step, as those of a call with lengths, which takes another way."""
+    net, x = case
+    one = np.ones(x.shape[1], int)
+    _, state = net(x[:1]) if given else (None, None)
+    dy = np.random.default_rng(2).standard_normal(net(x[1:2])[0].shape).astype(net.dtype)
+
+    def trained(**arguments):
+        y, after, tape = net.forward(x[1:2], state, **arguments)
+        grads = net.backward(tape, dy)
+        zeros = (grads.h0, grads.c0) if isinstance(net, qg.LSTM) else (grads.h0,)
+        return [y, *parts(after), grads.x, *zeros, *grads.params.values()]
+
+    qg.set_num_threads(1)
+    want = trained(lengths=one)
+    for threads in (1, 2, 3, 5):
+        qg.set_num_threads(threads)
+        for _ in range(3):
+            assert_same(trained(), want)
+
+
+def test_a_tape_keeps_its_input():
+    """Backward reads the x of the call, whatever the caller writes there afterwards, and no other call's."""
+    lstm = qg.LSTM(400, 512, rng=0)  # more than one thread's work
+    x = np.random.default_rng(1).standard_normal((1, 6, 400)).astype(np.float32)
+    dy = np.ones((1, 6, 512), np.float32)
+    _, _, tape = lstm.forward(x, lengths=np.ones(6, int))
+    want = lstm.backward(tape, dy).params
+    for threads in (1, 2, 3):
+        qg.set_num_threads(threads)
+        lstm.forward(x + 1)
+        mine = x.copy()
+        _, _, tape = lstm.forward(mine)
+        mine[:] = np.nan
+        assert_same(lstm.backward(tape, dy).params.values(), want.values())
+
+
+MASKED = [
+    {"zoneout": (0.0, 0.5)},
+    {"zoneout": (0.5, 0.0)},
+    {"recurrent_dropout": 0.5},
+    {"weight_drop": 0.5},
+    {"dropout": 0.5, "num_layers": 2},
+]
+
+
+@pytest.mark.parametrize("options", MASKED, ids=str)
+def test_masks_of_training(options):
+    """A training call of one step draws its masks, and drops with them, as one with lengths."""
+    lstm = qg.LSTM(40, 130, rng=0, **options)
+    x = np.random.default_rng(1).standard_normal((1, 5, 40)).astype(np.float32)
+    _, state = lstm(x)
+    dy = np.ones((1, 5, 130), np.float32)
+
+    def trained(seed, **arguments):
+        y, (h, c), tape = lstm.forward(x, state, rng=seed, **arguments)
+        return [y, h, c, *lstm.backward(tape, dy).params.values()]
+
+    want = trained(7, lengths=np.ones(5, int))
+    assert not all(np.array_equal(*pair) for pair in zip(trained(8), want, strict=True))
+    for threads in (1, 2, 3):
+        qg.set_num_threads(threads)
+        assert_same(trained(7), want)
+
+
 def test_a_part_of_a_state(case):
     """A state of zeros is none; h or c alone is the same as with zeros beside it."""
     net, x = case

@@ -1,4 +1,4 @@
-// A forward call of a single step without a tape, whose layers are no more than their cells.
+// A forward call of a single step, whose layers are no more than their cells.
 #include "rnn/forward/single.h"
 
 #include <algorithm>
@@ -11,23 +11,37 @@
 
 namespace quadgate {
 
+namespace {
+
+// A tape's layers could have another input each, and masks.
+template <class Real>
+bool can_tape(const Tape<Real>& tape) {
+  const Masks& m = tape.masks;
+  return tape.weights->sizes.layers == 1 && m.recurrent.empty() && m.zoneout_h.empty() && m.zoneout_c.empty();
+}
+
+}  // namespace
+
 template <class Real>
 bool forward_single(const ForwardCall<Real>& call) {
-  if (call.steps != 1 || call.batch == 0 || call.tape || call.lengths || call.resets || call.cells) return false;
+  if (call.steps != 1 || call.batch == 0 || call.lengths || call.resets || call.cells) return false;
   const Weights<Real>& w = *call.weights;
   const Sizes& s = w.sizes;
   const size_t L = s.layers, B = call.batch, R = s.recurrent(), H = s.cell();
-  if (!only_cells(s, B)) return false;
+  Tape<Real>* const tape = call.tape;
+  if (!only_cells(s, B) || (tape && !can_tape(*tape))) return false;
   OneStep<Real> one = {};
   one.weights = &w;
   one.batch = B;
   one.without_h = !call.h0 && w.zero_for_zero_h(B);
-  Work work = work_of_one_step(w, B);
+  Work work = tape ? work_of(w, 1, B, Pass::training_forward) : work_of_one_step(w, B);
   work.no_first_h = one.without_h;
   Pace pace;
   const Plan plan = pace.plan(work, size_t(get_num_threads()));
   if (plan.threads() != plan.units) return false;
   Lease lease(int(plan.units));
+  if (tape) tape->begin(call.h0, call.c0);
+  one.tape = tape;
 
   ScratchLease memory;
   if (memory.of_thread()) one.floats = w.kept_floats(B, 1);
@@ -47,12 +61,16 @@ bool forward_single(const ForwardCall<Real>& call) {
       row.x = l ? call.h + (at - B) * R : call.x.at(0, b);
       row.h = call.h0 ? call.h0 + at * R : zeros;
       row.c_prev = call.c0 ? call.c0 + at * H : zeros;
-      row.y = call.h + at * R;
-      row.c = call.c + at * H;
+      row.y = (tape ? tape->y[0].data() : call.h) + at * R;
+      row.c = (tape && H ? tape->c[0].data() : call.c) + at * H;
+      if (tape) row.gates = tape->gates[0].data() + b * s.taped();
       if (l + 1 == L) row.y_copy = call.y.at(0, b);
     }
   if (ThisThread* thread = this_thread()) one.descending = thread->last_ascending = !thread->last_ascending;
   run_one_step(one, lease);
+  if (!tape) return true;
+  std::copy_n(tape->y[0].data(), B * R, call.h);
+  if (H) std::copy_n(tape->c[0].data(), B * H, call.c);
   return true;
 }
 

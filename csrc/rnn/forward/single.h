@@ -5,8 +5,8 @@
 
 namespace quadgate {
 
-// Does the call if it is one step without a tape, whose layers are no more than their cells; false if it is not, and
-// nothing is done then.
+// Does the call if it is one step, whose layers are no more than their cells; false if it is not, and nothing is done
+// then.
 template <class Real>
 bool forward_single(const ForwardCall<Real>& call);
 
