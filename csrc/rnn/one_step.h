@@ -24,7 +24,7 @@ struct OneStep {
 // time, and a step is too short to be interrupted.
 bool only_cells(const Sizes& sizes, size_t batch);
 
-// The plan of such a step without a tape: work for choose_plan. Only plans whose threads share the units can be used.
+// The plan of such a step without a tape: work for choose_plan.
 template <class Real>
 Work work_of_one_step(const Weights<Real>& weights, size_t batch) {
   Work work = work_of(weights, 1, batch, Pass::inference);
@@ -32,8 +32,11 @@ Work work_of_one_step(const Weights<Real>& weights, size_t batch) {
   return work;
 }
 
-// By the threads of the lease, which share the units of each layer.
+// True if the threads of a plan have parts of the rows, or share the units of each layer, and nothing else.
+inline bool rows_or_units(const Plan& plan) { return plan.threads() == (plan.rows > 1 ? plan.rows : plan.units); }
+
+// By the threads of the lease, as the plan has it, which may be for more.
 template <class Real>
-void run_one_step(const OneStep<Real>& step, Lease& lease);
+void run_one_step(const OneStep<Real>& step, const Plan& plan, Lease& lease);
 
 }  // namespace quadgate

@@ -45,8 +45,8 @@ void Stream<Real>::choose_plans(const Weights<Real>& w) {
   for (bool awake : {false, true}) {
     work.awake = awake;
     const Plan plan = plans_[awake] = choose_plan(work, size_t(threads));
-    most = std::max(most, plan.units);
-    only_cells_ &= plan.threads() == plan.units;
+    most = std::max(most, plan.threads());
+    only_cells_ &= rows_or_units(plan);
   }
   if (only_cells_) compact_work_.resize_discard(most * w.compact_work(batch_));
   threads_asked_ = threads;
@@ -64,15 +64,15 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     last[b].y_copy = y + b * y_row;
   }
   Pace pace;
-  const bool awake = plans_[0].units != plans_[1].units && pace.close();
-  Lease lease(int(plans_[awake].units));
+  const Plan& plan = plans_[plans_[0].threads() != plans_[1].threads() && pace.close()];
+  Lease lease(int(plan.threads()));
   std::optional<ScratchLease> memory;
   const Real* floats = nullptr;
   if (w.compact() && sizes_.options.weights != WeightType::int8) {
     memory.emplace();
     if (memory->of_thread()) floats = w.kept_floats(batch_, 1);
   }
-  run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, nullptr, compact_work_.data()}, lease);
+  run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, nullptr, compact_work_.data()}, plan, lease);
   now_ = 1 - now_;
   return true;
 }

@@ -32,7 +32,8 @@ constexpr int kGridThreads = 8;
 // Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
-  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, one_step;
+  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, one_step_rows,
+      one_step_units;
 } seen = {};
 
 template <class Real>
@@ -305,17 +306,19 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
   CHECK(false);
 }
 
-// Steps of layers that are no more than their cells, whose threads share the units without a pass.
+// Steps of layers that are no more than their cells: without a pass, threads share the units of a few rows, or have
+// parts of many.
 template <class Real>
-void test_one_step(const Case& what, size_t number) {
-  constexpr size_t kBatch = 5, kMost = 3;
-  for (size_t blocks : {8, 16, 32, 64, 128}) {
-    const Network<Real> net(
-        {40, blocks * kernels().f32.width - 3, what.layers, what.directions, what.bias, what.options});
-    if (!only_cells(net.sizes, kBatch)) return;
-    if (choose_plan(work_of_one_step(*net.weights, kBatch), kMost).units == 1) continue;
-    for (size_t steps : {1, 3}) test_threads(what, net, steps, kBatch, number, 2, kMost);
-    ++seen.one_step;
+void test_one_step(const Case& what, size_t number, size_t batch) {
+  constexpr size_t kMost = 3;
+  for (size_t blocks : {2, 4, 8, 16, 32, 64, 128}) {
+    const size_t H = blocks * kernels().f32.width - 3;
+    const Network<Real> net({40, H, what.layers, what.directions, what.bias, what.options});
+    if (!only_cells(net.sizes, batch)) return;
+    const Plan plan = choose_plan(work_of_one_step(*net.weights, batch), kMost);
+    if (plan.threads() == 1 || !rows_or_units(plan)) continue;
+    for (size_t steps : {1, 3}) test_threads(what, net, steps, batch, number, 2, kMost);
+    ++(plan.rows > 1 ? seen.one_step_rows : seen.one_step_units);
     return;
   }
   CHECK(false);
@@ -356,7 +359,8 @@ int main() {
     if (number % 6 == 1) either(Split::grid, false);
     if (number % 3 == 2) either(Split::helpers, false);
     if (number % 4 == 0) test_concurrent<float>(what);
-    number % 2 ? test_one_step<float>(what, number) : test_one_step<double>(what, number);
+    for (size_t batch : {5, 40})
+      number % 2 ? test_one_step<float>(what, number, batch) : test_one_step<double>(what, number, batch);
     if (what.long_one) either(what.directions == 2 ? Split::rows : Split::units, true);
   }
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
@@ -365,7 +369,7 @@ int main() {
               seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
               seen.backward_units_of_rows, seen.helpers, seen.helpers_of_rows);
   CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
-  CHECK(seen.one_step);
+  CHECK(seen.one_step_rows && seen.one_step_units);
   CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
   CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
   return check::result();

@@ -38,8 +38,8 @@ bool forward_single(const ForwardCall<Real>& call) {
   work.no_first_h = one.without_h;
   Pace pace;
   const Plan plan = pace.plan(work, size_t(get_num_threads()));
-  if (plan.threads() != plan.units) return false;
-  Lease lease(int(plan.units));
+  if (!rows_or_units(plan)) return false;
+  Lease lease(int(plan.threads()));
   if (tape) tape->begin(call.h0, call.c0);
   one.tape = tape;
 
@@ -50,7 +50,7 @@ bool forward_single(const ForwardCall<Real>& call) {
   memory.carve([&](Carver& carver) {
     one.rows = carver.take<ForwardRow<Real>>(L * B);
     zeros = carver.take<Real>(n_zeros);
-    one.work = carver.take<char>(plan.units * w.compact_work(B));
+    one.work = carver.take<char>(plan.threads() * w.compact_work(B));
   });
   std::fill_n(zeros, n_zeros, Real(0));
   for (size_t l = 0; l < L; ++l)
@@ -67,7 +67,7 @@ bool forward_single(const ForwardCall<Real>& call) {
       if (l + 1 == L) row.y_copy = call.y.at(0, b);
     }
   if (ThisThread* thread = this_thread()) one.descending = thread->last_ascending = !thread->last_ascending;
-  run_one_step(one, lease);
+  run_one_step(one, plan, lease);
   if (!tape) return true;
   std::copy_n(tape->y[0].data(), B * R, call.h);
   if (H) std::copy_n(tape->c[0].data(), B * H, call.c);
