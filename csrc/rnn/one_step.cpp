@@ -5,57 +5,59 @@
 namespace quadgate {
 namespace {
 
-// Some rows, and blocks of units.
-struct Part {
-  size_t row0, row1, begin, end;
+// The arguments of a phase.
+template <class Real>
+struct Phase {
+  const OneStep<Real>& one;
+  size_t layer;
+  char* work;
 };
 
-// That part of layer l.
+// Some rows and blocks of units of a layer.
 template <class Real>
-void run_layer(const OneStep<Real>& one, size_t l, const Part& part, char* work) {
+void run_part(const Phase<Real>& p, size_t row0, size_t row1, size_t begin, size_t end) {
+  const OneStep<Real>& one = p.one;
   const Weights<Real>& w = *one.weights;
   PackedLayer<Real> wide;
-  if (one.floats) wide = w.with_floats(l, 0, one.floats);
-  const PackedLayer<Real>& p = one.floats ? wide : w.layer(l, 0);
+  if (one.floats) wide = w.with_floats(p.layer, 0, one.floats);
+  const PackedLayer<Real>& layer = one.floats ? wide : w.layer(p.layer, 0);
   ForwardStep<Real> step = {};
-  step.bias = p.ih.bias;
-  step.input_size = p.ih.n_k;
+  step.bias = layer.ih.bias;
+  step.input_size = layer.ih.n_k;
   step.hidden_size = w.sizes.hidden;
   step.recurrent_size = one.without_h ? 0 : w.sizes.recurrent();
-  step.rows = one.rows + l * one.batch + part.row0;
-  step.n_rows = part.row1 - part.row0;
-  step.block_begin = part.begin;
-  step.block_end = part.end;
+  step.rows = one.rows + p.layer * one.batch + row0;
+  step.n_rows = row1 - row0;
+  step.block_begin = begin;
+  step.block_end = end;
   step.descending = one.descending;
   step.options = w.cell_options();
-  step.peephole = p.peephole;
-  w.forward(p, step, work);
+  step.peephole = layer.peephole;
+  w.forward(layer, step, p.work);
 }
 
-// Rows [begin, end).
+// The phases: x to the tape; rows through all layers; blocks of units of a layer.
 template <class Real>
-void keep_inputs(const OneStep<Real>& one, size_t begin, size_t end) {
+void keep_inputs(const void* phase, size_t begin, size_t end) {
+  const OneStep<Real>& one = static_cast<const Phase<Real>*>(phase)->one;
   for (size_t b = begin; one.tape && b < end; ++b) one.tape->keep_x(0, b, one.rows[b].x);
 }
-
-// Rows [begin, end) through all layers.
 template <class Real>
-void run_rows(const OneStep<Real>& one, size_t begin, size_t end, char* work) {
-  keep_inputs(one, begin, end);
-  const Weights<Real>& w = *one.weights;
-  for (size_t l = 0; l < w.sizes.layers; ++l) run_layer(one, l, {begin, end, 0, w.blocks()}, work);
+void run_rows(const void* phase, size_t begin, size_t end) {
+  keep_inputs<Real>(phase, begin, end);
+  Phase<Real> p = *static_cast<const Phase<Real>*>(phase);
+  const Weights<Real>& w = *p.one.weights;
+  for (; p.layer < w.sizes.layers; ++p.layer) run_part(p, begin, end, 0, w.blocks());
+}
+template <class Real>
+void run_blocks(const void* phase, size_t begin, size_t end) {
+  const auto& p = *static_cast<const Phase<Real>*>(phase);
+  run_part(p, 0, p.one.batch, begin, end);
 }
 
-// All rows, by threads that share the units.
-template <class Real>
-void run_units(const OneStep<Real>& one, const Team& team, char* work) {
-  auto keep = [&](size_t begin, size_t end) { keep_inputs(one, begin, end); };
-  if (one.tape && !team.ranges(one.batch, keep)) return;
-  const Weights<Real>& w = *one.weights;
-  for (size_t l = 0; l < w.sizes.layers; ++l) {
-    auto layer = [&](size_t begin, size_t end) { run_layer(one, l, {0, one.batch, begin, end}, work); };
-    if (!team.ranges(w.blocks(), layer)) return;
-  }
+// Without the types of the phases, so that Sharing is compiled once for all of them.
+bool share(const Team& team, size_t n, void (*f)(const void* phase, size_t begin, size_t end), const void* phase) {
+  return team.ranges(n, [=](size_t begin, size_t end) { f(phase, begin, end); });
 }
 
 }  // namespace
@@ -67,8 +69,10 @@ bool only_cells(const Sizes& s, size_t batch) {
 
 template <class Real>
 void run_one_step(const OneStep<Real>& one, const Plan& plan, Lease& lease) {
-  if (lease.size() == 1) return run_rows(one, 0, one.batch, one.work);
-  const size_t work_bytes = one.weights->compact_work(one.batch);
+  const Weights<Real>& w = *one.weights;
+  const Phase<Real> all = {one, 0, one.work};
+  if (lease.size() == 1) return run_rows<Real>(&all, 0, one.batch);
+  const size_t work_bytes = w.compact_work(one.batch);
   Control control(nullptr);
   Sharing sharing(size_t(lease.size()), lease.board(1, 0));
   lease.run([&](int rank) {
@@ -79,11 +83,15 @@ void run_one_step(const OneStep<Real>& one, const Plan& plan, Lease& lease) {
     team.sharing = &sharing;
     team.progress = &progress;
     team.control = &control;
-    char* work = work_bytes ? one.work + size_t(rank) * work_bytes : nullptr;
-    if (plan.rows > 1)
-      team.ranges(one.batch, [&](size_t begin, size_t end) { run_rows(one, begin, end, work); });
-    else
-      run_units(one, team, work);
+    Phase<Real> phase = all;
+    if (work_bytes) phase.work += size_t(rank) * work_bytes;
+    if (plan.rows > 1) {
+      share(team, one.batch, run_rows<Real>, &phase);
+      return;
+    }
+    if (one.tape && !share(team, one.batch, keep_inputs<Real>, &phase)) return;
+    for (; phase.layer < w.sizes.layers; ++phase.layer)
+      if (!share(team, w.blocks(), run_blocks<Real>, &phase)) return;
   });
 }
 
