@@ -39,16 +39,18 @@ template <class Real>
 void Stream<Real>::choose_plans(const Weights<Real>& w) {
   const int threads = get_num_threads();
   if (threads == threads_asked_) return;
-  only_cells_ = only_cells(sizes_, batch_);
+  threads_asked_ = 0;  // if there is no memory for them
+  bool only = only_cells(sizes_, batch_);
   Work work = work_of_one_step(w, batch_);
   size_t most = 1;
   for (bool awake : {false, true}) {
     work.awake = awake;
     const Plan plan = plans_[awake] = choose_plan(work, size_t(threads));
     most = std::max(most, plan.threads());
-    only_cells_ &= rows_or_units(plan);
+    only &= rows_or_units(plan);
   }
-  if (only_cells_) compact_work_.resize_discard(most * w.compact_work(batch_));
+  if (only) compact_work_.resize_discard(most * w.compact_work(batch_));
+  only_cells_ = only;
   threads_asked_ = threads;
 }
 

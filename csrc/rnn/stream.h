@@ -11,13 +11,12 @@ namespace quadgate {
 template <class Real>
 class Stream {
  public:
-  // State starts as zeros. Everything that a step needs is allocated here.
+  // State starts as zeros. All that a step needs is allocated here or by the first step with a number of threads.
   Stream(const Sizes& sizes, size_t batch);
 
   // x: rows of (I), x_row elements apart; y: rows of (O) out, y_row apart. x and y must not overlap. The weights must
-  // have this stream's sizes. resets: (T,B) bytes or null. cells: rows of (H) out, the last layer's c,
-  // or null. False if interrupted; then, and when it throws, the state is
-  // as before.
+  // have this stream's sizes. resets: (T,B) bytes or null. cells: rows of (H) out, the last layer's c, or null. False
+  // if interrupted; then, and when it throws, the state is as before.
   bool step(const Weights<Real>& weights, const Real* x, size_t x_row, Real* y, size_t y_row,
             Control::Callback interrupted);
   bool run(const Weights<Real>& weights, size_t steps, Plane<const Real> x, const unsigned char* resets, Plane<Real> y,

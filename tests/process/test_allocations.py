@@ -99,6 +99,23 @@ def dense_backward():
     y, z = layer.forward(wide, True)
     return layer.backward(wide, z, y, y, True, *grads_of)
 
+bytes_core, many_x = qg.LSTM(200, 512, rng=0).quantize("int8")._snapshot.core, np.ones((7, 200), np.float32)
+
+def steps_with_other_threads():
+    "A step that needs more memory for more threads; the ones after it, with as many as before, go on."
+    bytes_stream, failed = _core.Stream(bytes_core, 7), None
+    try:
+        for n in (1, 2, 1):
+            qg.set_num_threads(n)
+            try:
+                bytes_stream.step(many_x, None, bytes_core)
+            except MemoryError as error:
+                failed = error
+    finally:
+        qg.set_num_threads({threads})
+    if failed is not None:
+        raise failed
+
 mask = np.array([[True, False, True]] * 4)
 masked_tape = plain.forward(x, state, mask=mask, trace=True)[2]
 rnn = qg.RNN(6, 20, rng=0)
@@ -134,6 +151,7 @@ OPERATIONS = {{
     "core tape with masks": lambda: lstm._snapshot.core.forward_tape(x, None, None, None, False, dict(masks)),
     "core backward": lambda: core.backward(tape._core, y, None, True, None, plain._shapes, False, None, None),
     "core step": lambda: step(x[0], None, core),
+    "steps with other threads": steps_with_other_threads,
     "core state": lambda: state_of(),
     "core gates": lambda: tape._core.gates(0),
     "core dense": lambda: _core.Dense(weight, bias, None),
