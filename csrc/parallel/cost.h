@@ -8,7 +8,7 @@
 //                       first by the clock for `multiply_adds`, the rates of L2 and L3 by it for `l2` and `beyond`.
 //   kBarrierCycles,     its round trip between two cores, times the two ways and the spread of their arrival; a call
 //   kStartCycles        of two threads against one where there is next to no work.
-//   kAwakeStartCycles,  the same in calls that follow each other at once: of a stream's step, and of any other.
+//   kAwakeStartCycles,  the same in calls that follow each other at once: of a step without a pass, and of any other.
 //   kAwakeCallCycles
 //   kPerMemberCycles    the same round trip with more cores.
 //   kSharedReads        bench/ceilings.py with all cores: their rate from beyond L2 together, over that of one.

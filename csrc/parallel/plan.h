@@ -21,7 +21,7 @@ struct Work {
   bool chunks;       // a few steps can go through all layers before the next: not if one reads backwards
   bool narrow_last;  // a layer's last panel is half as wide, see kernels/layouts.h
   bool no_first_h;   // the first step has no product with h
-  bool bare_step;    // a stream's, which has no memory and results of its own for the threads to take from each other
+  bool bare_step;    // a step without a pass, whose memory threads would take from each other's caches
   bool awake;        // workers spin already, see pace.h
 };
 bool operator==(const Work& a, const Work& b);

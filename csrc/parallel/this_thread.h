@@ -58,7 +58,7 @@ struct ThisThread {
   Buffer<char> scratch;       // see rnn/scratch.h
   bool scratch_used = false;  // by a call that runs
   KeptFloats kept;
-  bool last_ascending = false;  // the order in which the last forward layer read its panels
+  bool last_ascending = false;  // the order in which the last forward layer left its panels to be read
   KeptPlans plans;
   int64_t last_end = 0;  // of a call that asked for its pace, on the clock of turns
 };

@@ -17,7 +17,7 @@ struct OneStep {
   bool descending;     // as in ForwardStep
   const Real* floats;  // of all compact weights, or null
   Tape<Real>* tape;    // keeps x of the first layer; or null
-  char* work;          // compact_work(batch) bytes for each thread, or null where that is 0
+  char* work;          // compact_work(batch) bytes for each thread; not read where that is 0
 };
 
 // True if steps of so many rows are done in this way: each layer is one product and the cell, one direction forward in

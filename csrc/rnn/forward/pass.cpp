@@ -38,13 +38,12 @@ ForwardSizes ForwardPass<Real>::sizes() const {
 }
 
 template <class Real>
-bool ForwardPass<Real>::run() {
+bool ForwardPass<Real>::run(Pace& pace) {
   prepare_outputs();
   if (order_.steps() == 0 || order_.batch() == 0) return true;
   context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
   Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference);
   work.no_first_h = context_.no_first_h;
-  Pace pace;
   plan_ = pace.plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
@@ -151,10 +150,11 @@ void ForwardPass<Real>::carve(Carver& carver) {
 
 template <class Real>
 bool forward(const ForwardCall<Real>& call) {
-  if (forward_single(call)) return true;
+  Pace pace;
+  if (forward_single(call, pace)) return true;
   const RowOrder order(call.steps, call.batch, call.lengths);
   Control control(call.interrupted);
-  return ForwardPass<Real>(call, order, control).run();
+  return ForwardPass<Real>(call, order, control).run(pace);
 }
 
 template bool forward<float>(const ForwardCall<float>&);

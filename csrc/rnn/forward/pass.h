@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "memory/carver.h"
+#include "parallel/pace.h"
 #include "parallel/plan.h"
 #include "parallel/pool.h"
 #include "rnn/forward/layer.h"
@@ -24,7 +25,7 @@ class ForwardPass {
         n_(sizes()),
         context_{call, w_, s_, order, n_} {}
 
-  bool run();
+  bool run(Pace& pace);
 
  private:
   // The rows [row0, row1) and the memory of the thread, or of the team, that works on them.

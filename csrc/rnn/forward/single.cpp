@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "memory/carver.h"
-#include "parallel/pace.h"
 #include "parallel/this_thread.h"
 #include "rnn/one_step.h"
 #include "rnn/scratch.h"
@@ -23,7 +22,7 @@ bool can_tape(const Tape<Real>& tape) {
 }  // namespace
 
 template <class Real>
-bool forward_single(const ForwardCall<Real>& call) {
+bool forward_single(const ForwardCall<Real>& call, Pace& pace) {
   if (call.steps != 1 || call.batch == 0 || call.lengths || call.resets || call.cells) return false;
   const Weights<Real>& w = *call.weights;
   const Sizes& s = w.sizes;
@@ -36,7 +35,6 @@ bool forward_single(const ForwardCall<Real>& call) {
   one.without_h = !call.h0 && w.zero_for_zero_h(B);
   Work work = tape ? work_of(w, 1, B, Pass::training_forward) : work_of_one_step(w, B);
   work.no_first_h = one.without_h;
-  Pace pace;
   const Plan plan = pace.plan(work, size_t(get_num_threads()));
   if (!rows_or_units(plan)) return false;
   Lease lease(int(plan.threads()));
@@ -74,7 +72,7 @@ bool forward_single(const ForwardCall<Real>& call) {
   return true;
 }
 
-template bool forward_single<float>(const ForwardCall<float>&);
-template bool forward_single<double>(const ForwardCall<double>&);
+template bool forward_single<float>(const ForwardCall<float>&, Pace&);
+template bool forward_single<double>(const ForwardCall<double>&, Pace&);
 
 }  // namespace quadgate
