@@ -275,7 +275,7 @@ struct Shapes {
 template <class Real>
 void test(const Case& what, Split split, size_t number, bool long_one) {
   const Shapes shapes = split == Split::rows         ? Shapes{{2, 4, 8, 16}, {26}, {5, 9, 17, 40, 100}}
-                        : split == Split::units      ? Shapes{{12, 20, 40, 64}, {3, 1}, {4, 8, 16}}
+                        : split == Split::units      ? Shapes{{12, 20, 40, 64, 128, 256}, {3, 1}, {4, 8, 16}}
                         : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
                         : split == Split::grid       ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
                         : split == Split::helpers    ? Shapes{{1, 3}, {1 + number / 3 % 2}, {1, 3, 8}}
