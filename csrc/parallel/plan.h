@@ -18,11 +18,11 @@ struct Work {
   size_t width, max_rows, element_size;  // of the kernel table and type
   double weight_size, rate;              // bytes of a packed weight; multiply-adds in the time of one of float
   Pass pass;
-  bool chunks;       // a few steps can go through all layers before the next: not if one reads backwards
-  bool narrow_last;  // a layer's last panel is half as wide, see kernels/layouts.h
-  bool no_first_h;   // the first step has no product with h
-  bool bare_step;    // a step without a pass, whose memory threads would take from each other's caches
-  bool awake;        // workers spin already, see pace.h
+  bool chunks;              // a few steps can go through all layers before the next: not if one reads backwards
+  bool narrow_last;         // a layer's last panel is half as wide, see kernels/layouts.h
+  bool no_first_h = false;  // the first step has no product with h
+  bool bare_step = false;   // a step without a pass, whose memory threads would take from each other's caches
+  bool awake = false;       // workers spin already, see pace.h
 };
 bool operator==(const Work& a, const Work& b);
 

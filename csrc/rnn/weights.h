@@ -161,10 +161,7 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, Pass pass) {
           w.plan_rate(batch),
           pass,
           s.forward_only(),
-          w.layer(0, 0).hh.shape.narrow_last(),
-          false,
-          false,
-          false};
+          w.layer(0, 0).hh.shape.narrow_last()};
 }
 
 }  // namespace quadgate

@@ -16,9 +16,8 @@ namespace {
 // One row of a layer whose float32 weights take about so many bytes.
 Work one_row(double bytes, size_t steps, Pass pass) {
   const size_t hidden = 64, columns = size_t(bytes / (4 * hidden * sizeof(float)));
-  return {steps, 1,    columns - hidden, hidden,        1, 1,    hidden, hidden, 1,
-          16,    6,    sizeof(float),    sizeof(float), 1, pass, true,   false,  false,
-          false, false};
+  return {steps, 1, columns - hidden, hidden,        1, 1,    hidden, hidden, 1,
+          16,    6, sizeof(float),    sizeof(float), 1, pass, true,   false};
 }
 
 double cycles(double bytes, size_t steps, Pass pass) { return estimate(one_row(bytes, steps, pass), Plan()); }
