@@ -58,7 +58,8 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
   if constexpr (2 * NV <= kMaxRows)
     if (n_rows == 2 && gates == kGatesAbreast)
       return back_tile<Real, kGatesAbreast, 2, NV>(sums, dg, 0, gates, panel, {}, gate_rows);
-  const Parts tiles(n_rows, kMaxRows);
+  constexpr int most = kLargestTile<Real, NV>;
+  const Parts tiles(n_rows, n_rows == most ? most : kMaxRows);
   const size_t gate_size = gate_rows * NV * W;
   const int step = gates * gate_size * sizeof(Real) <= kSmallPanel ? gates : 1;
 #pragma GCC unroll 1
@@ -66,7 +67,7 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
     const Ahead<Real> ahead = {panel + gate * gate_size, gate + step < gates ? panel + (gate + step) * gate_size : next,
                                tiles.count};
     for (size_t t = 0; t < tiles.count; ++t)
-      with_constant<kMaxRows>(
+      with_constant<most>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
             back_tile<Real, 1, decltype(mr)::value, NV>(sums + tiles.begin(t), dg + tiles.begin(t), gate, gate + step,
                                                         panel, ahead.slice(t, step * gate_rows, NV), gate_rows);

@@ -112,7 +112,7 @@ QG_INLINE void finish_tile(const ForwardStep<Real, Storage>& s, size_t first, si
     for (int p = 0; p < NP; ++p)
       finish_any_rows<NV>(s, rows, sums[p], MR, panel + p, s.extra ? s.extra + first : nullptr);
   } else if constexpr (kPlain && MR > 1) {
-    if constexpr (kOneCopy<Real>)
+    if constexpr (kOneCopy<Real> || MR > kMaxRows)
       finish_plain_rows<Real>(s, rows, sums[0], MR, panel);
     else
       finish_rows<Plain>(s, rows, sums[0], MR, panel, plain, none);  // inlined: a call would cost up to 5 %
@@ -156,8 +156,8 @@ QG_OUTLINE void forward_narrow_tile(const ForwardStep<Real>& s, size_t first, in
   constexpr int N = NV / 2;
   const size_t I = s.input_size, R = s.recurrent_size;
   const ForwardRow<Real>* rows = s.rows + first;
-  alignas(64) Real half[kMaxRows][N][W], sums[kMaxRows][NV][W];
-  const Real *x[kMaxRows] = {}, *h[kMaxRows] = {};
+  alignas(64) Real half[kMostRows][N][W], sums[kMostRows][NV][W];
+  const Real *x[kMostRows] = {}, *h[kMostRows] = {};
 #pragma GCC unroll 1
   for (int r = 0; r < n_rows; ++r) {
     const Real* from = (s.use_pre ? rows[r].pre : s.bias) + panel * line;
@@ -225,14 +225,20 @@ QG_INLINE void forward_row(const ForwardStep<Real, Storage>& s, bool descending,
   if (!descending) rest();
 }
 
+// Columns of x and h from which on kLargestTile rows are one tile. The cells of one of two tiles overlap with the
+// product of the other, which is more where columns are fewer.
+constexpr size_t kOneTileColumns = 256;
+
 // One step of all rows, for panels [block_begin, block_end).
 template <int NV, class Real, class Storage>
 QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descending) {
   constexpr size_t W = Vec<Real>::kWidth;
+  constexpr int most = kLargestTile<Real, NV>;
   const size_t n_panels = s.block_end - s.block_begin, all = (s.hidden_size + W - 1) / W;
   const bool narrow = s.narrow_last && s.block_end == all && n_panels > 0;
   if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
-  const Parts tiles(s.n_rows, kMaxRows);
+  const bool many_columns = s.recurrent_size + (s.use_pre ? 0 : s.input_size) >= kOneTileColumns;
+  const Parts tiles(s.n_rows, s.n_rows == most && many_columns ? most : kMaxRows);
   for (size_t i = 0; i < n_panels; ++i) {
     const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
     const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
@@ -242,7 +248,7 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
           forward_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
           continue;
         }
-      with_constant<kMaxRows>(
+      with_constant<most>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
             forward_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
           });

@@ -285,6 +285,12 @@ void test_table(const Kernels<Real>& k) {
       test_backward<Real>(k, what, rows, H, R, i % 4 == 3);
       ++i;
     }
+  // So many columns that one row more than in other tiles may be in one.
+  for (const Case<Real>& what : cell_cases::cases<Real>()) {
+    const size_t H = 2 * k.width + k.width / 2;
+    test_forward<Real>(k, what, k.max_rows + 1, 256 + i % 2, H, what.any_size ? 260 : H, i % 4 == 3);
+    ++i;
+  }
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace quadgate {
 namespace QG_ISA {
 
 // 16 registers: 3 rows x 4 vectors of sums, 3 broadcast inputs, 1 vector of weights.
-constexpr int kMaxRows = 3, kRegisters = 16;
+constexpr int kMaxRows = 3, kMostRows = kMaxRows, kRegisters = 16;
 
 template <>
 struct Vec<float> {

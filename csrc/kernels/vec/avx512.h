@@ -6,8 +6,9 @@
 namespace quadgate {
 namespace QG_ISA {
 
-// 32 registers: 6 rows x 4 vectors of sums, 4 vectors of weights, 2 to spare.
-constexpr int kMaxRows = 6, kRegisters = 32;
+// 32 registers: 6 rows x 4 vectors of sums, 4 vectors of weights, 2 to spare. 7 rows fill them, and each multiply-add
+// reads its element from memory then: more loads for a multiply-add, but one tile less.
+constexpr int kMaxRows = 6, kMostRows = 7, kRegisters = 32;
 
 template <>
 struct Vec<float> {
@@ -51,6 +52,11 @@ QG_INLINE VD root(VD a) { return {_mm512_sqrt_pd(a.v)}; }
 // a * b + c and c - a * b, rounded once where the machine can
 QG_INLINE VF fma(VF a, VF b, VF c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 QG_INLINE VD fma(VD a, VD b, VD c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+// *a * b + c, with no register for *a, which the compiler would load once for several
+QG_INLINE VF fma_element(const float* a, VF b, VF c) {
+  __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c.v) : "v"(b.v), "m"(*a));
+  return c;
+}
 QG_INLINE VF fnma(VF a, VF b, VF c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
 QG_INLINE VD fnma(VD a, VD b, VD c) { return {_mm512_fnmadd_pd(a.v, b.v, c.v)}; }
 QG_INLINE VF min(VF a, VF b) { return {_mm512_min_ps(a.v, b.v)}; }

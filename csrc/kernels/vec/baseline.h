@@ -6,7 +6,7 @@
 namespace quadgate {
 namespace QG_ISA {
 
-constexpr int kMaxRows = 2, kRegisters = 16;
+constexpr int kMaxRows = 2, kMostRows = kMaxRows, kRegisters = 16;
 
 template <>
 struct Vec<float> {

@@ -6,7 +6,7 @@
 namespace quadgate {
 namespace QG_ISA {
 
-constexpr int kMaxRows = 6, kRegisters = 32;
+constexpr int kMaxRows = 6, kMostRows = kMaxRows, kRegisters = 32;
 
 template <>
 struct Vec<float> {
