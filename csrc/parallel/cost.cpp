@@ -9,6 +9,10 @@
 namespace quadgate {
 namespace {
 
+// Rows from which on, and rate of a product of int8 for which, input products join each step's.
+constexpr size_t kTiledRows = 12;
+constexpr double kTiledRate = 5;
+
 // Of `bytes` that are read again and again in alternating order, L2 still holds 0.8 of its size; the rest comes from
 // beyond it.
 double share_beyond_l2(double bytes) {
@@ -39,6 +43,8 @@ double first_read_cycles(double bytes, double others, size_t cores) {
 // Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's
 // products run while the cell of the step before is waited for.
 bool cheaper_ahead(const InputProduct& p) {
+  // Products in tiles take less time than sums of many rows on their way through memory.
+  if (p.weight_size == 1 && p.rows >= kTiledRows && p.rate >= kTiledRate) return false;
   const CoreThroughput& speed = core_throughput();
   const double l1 = double(l1_bytes()), l2 = double(l2_bytes());
   const double line = double(kLineVectors * p.kernels.width) * p.weight_size, blocks = double(p.n_blocks);
@@ -57,7 +63,7 @@ bool cheaper_ahead(const InputProduct& p) {
   };
   const double in_step = (I + H) * within(I + H);
   const double once =  // weight_ih, read per chunk
-      I * line / speed.beyond / std::min(double(p.steps), std::max(3.0, 96 / R));
+      I * line / speed.beyond / double(ahead_steps(p.rows, p.steps));
   const double detour = 12 * R;
   return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
 }

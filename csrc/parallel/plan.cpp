@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kWorthwhile = 0.95;    // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;         // one that meets at every step by 12 %: it runs at the pace of the slower core;
+constexpr double kAwakeUnits = 0.94;    // by 6 % where they are awake, so that they have cores
 constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycles, from which on 5 % will do
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
@@ -75,6 +76,25 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
   return backward(w) ? cycles + 2 * multiply : cycles;
 }
 
+// True if a layer's input product is made ahead of the time loop, see rnn/forward/products.cpp.
+bool ahead(const Work& w, size_t input, size_t rows) {
+  if (backward(w) || w.steps == 1) return false;
+  const KernelSizes kernels = {w.width, w.max_rows, w.element_size};
+  return cheaper_ahead(
+      {input, w.recurrent, rows, w.steps, ceil_div(w.hidden, w.width), kernels, w.weight_size, w.rate});
+}
+
+// A step's share of such a product. It leaves h's panels beyond L2 where not all of them fit.
+double ahead_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads) {
+  const double multiply = double(blocks * rows * input) * multiply_cycles({w.width, w.max_rows, w.element_size});
+  const double all = double(blocks) * block_bytes(w, input), of_x = double(input) / double(input + w.recurrent);
+  const size_t steps = ahead_steps(rows, w.steps), tiles = ceil_div(rows * steps, w.max_rows);
+  const double again = double(blocks) * double(tiles - 1) * read_cycles(of_x * block_bytes(w, input), 1);
+  const double read = of_x * read_cycles(all, threads) + again;
+  return overlapped(multiply / w.rate, read / double(steps)) +
+         first_read_cycles((1 - of_x) * all, of_x * all, threads) / double(steps);
+}
+
 // A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products and
 // their reads. For comparison of plans with and without helpers; infinite where helpers would fall asleep.
 double cycles_with_helpers(const Work& w, const Plan& plan) {
@@ -125,6 +145,9 @@ double estimate(const Work& w, const Plan& plan) {
     const size_t input = l == 0 ? w.input : w.output;
     const double step = step_cycles(w, input, rows, blocks, plan.threads());
     double steps = double(w.steps) * step;
+    if (ahead(w, input, rows))
+      steps = double(w.steps) *
+              (step_cycles(w, 0, rows, blocks, plan.threads()) + ahead_cycles(w, input, rows, blocks, plan.threads()));
     if (backward(w)) {  // its threads have a part each of the panels and the gradients; forward's are used in between
       if (plan.threads() > 1) sync += kMovedCycles * double(w.steps * w.rows) * moved_bytes(w, input);
       const double part = double(ceil_div(w.hidden, w.width)) * block_bytes(w, input) / double(plan.threads());
@@ -156,7 +179,8 @@ Plan choose_plan(const Work& w, size_t max_threads) {
       return;
     const double cycles = estimate(w, plan);
     const bool long_step = plan.rows > 1 && cycles > kLongStep * double(w.steps * w.layers);
-    if (cycles < (plan.units > best.units && !long_step && !one_step ? kUnits : kWorthwhile) * best_cycles) {
+    const double units = w.awake ? kAwakeUnits : kUnits;
+    if (cycles < (plan.units > best.units && !long_step && !one_step ? units : kWorthwhile) * best_cycles) {
       best_cycles = cycles;
       best = plan;
     }

@@ -36,6 +36,12 @@ void test_first_reading_in_training() {
   CHECK(std::abs(more[1] - more[0]) < 1e-6 * more[0]);
 }
 
+// Many steps' products with x are made at a time, so that only the first of them reads its weights from beyond L2.
+void test_input_product_ahead() {
+  const double bytes = 4 * double(l2_bytes());
+  CHECK(cycles(bytes, 50, Pass::inference) < 0.8 * 50 * cycles(bytes, 1, Pass::inference));
+}
+
 // Threads are as many or more where workers are awake, and where h takes part in the first step.
 void test_pace_of_plans() {
   bool more = false;
@@ -108,6 +114,7 @@ void test_kept_plans() {
 
 int main() {
   test_first_reading_in_training();
+  test_input_product_ahead();
   test_pace_of_plans();
   test_one_step_is_split_over_units();
   test_pace();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/caches.h"
+#include "parallel/cost.h"
 #include "parallel/pace.h"
 #include "rnn/forward/products.h"
 #include "rnn/forward/single.h"
@@ -113,7 +114,7 @@ size_t ForwardPass<Real>::link_steps() const {
   constexpr double kLinkFlops = 2e7;
   const size_t rows = (order_.batch() + plan_.rows - 1) / plan_.rows;
   const double flops = product_flops(rows, n_.panel, s_.input_of(s_.layers - 1) + n_.recurrent);
-  const size_t ahead = std::max<size_t>(3, 96 / rows), steps = size_t(std::min(kLinkFlops / flops, 1e9));
+  const size_t ahead = ahead_steps(rows, chunk_), steps = size_t(std::min(kLinkFlops / flops, 1e9));
   return std::min(chunk_, std::max<size_t>(1, (steps + ahead - 1) / ahead) * ahead);
 }
 
@@ -124,9 +125,7 @@ void ForwardPass<Real>::carve(Carver& carver) {
   for (size_t part = 0; part < plan_.rows; ++part) {
     const size_t n = order_.part_begin(part + 1, plan_.rows) - order_.part_begin(part, plan_.rows);
     rows = std::max(rows, n);
-    // About 96 rows, or a few steps: enough to read the weights rarely, little enough to stay in cache.
-    if (project_ahead(w_, widest, n, chunk_))
-      pre_rows = std::max(pre_rows, std::min(n * chunk_, std::max<size_t>(3, 96 / n) * n));
+    if (project_ahead(w_, widest, n, chunk_)) pre_rows = std::max(pre_rows, n * ahead_steps(n, chunk_));
   }
   thread_scratch_ = carver.make<ForwardThreadScratch<Real>>(threads_, [&](size_t) {
     return ForwardThreadScratch<Real>{carver, n_, rows, pre_rows};

@@ -2,14 +2,6 @@
 
 namespace quadgate {
 
-namespace {
-
-// Rows from which on, and rate (CompactFunctions) of a product for which, input products join each step's.
-constexpr size_t kTiledRows = 12;
-constexpr double kTiledRate = 5;
-
-}  // namespace
-
 template <class Real>
 bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps) {
   if (rows == 0) return false;
@@ -24,8 +16,6 @@ bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t ste
   product.kernels = w.kernel_sizes();
   // 16-bit weights have their products as floats wherever more than a few rows make this matter.
   const bool int8 = w.sizes.options.weights == WeightType::int8;
-  // Products in tiles take less time than sums of many rows on their way through memory.
-  if (int8 && rows >= kTiledRows && w.rate(rows) >= kTiledRate) return false;
   product.weight_size = int8 ? 1 : sizeof(Real);
   product.rate = int8 ? w.rate(rows) : 1;
   return cheaper_ahead(product);
