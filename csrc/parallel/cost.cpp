@@ -12,6 +12,7 @@ namespace {
 // Rows from which on, and rate of a product of int8 for which, input products join each step's.
 constexpr size_t kTiledRows = 12;
 constexpr double kTiledRate = 5;
+constexpr double kDetourCycles = 22;  // of a line of a row's product through memory
 
 // Of `bytes` that are read again and again in alternating order, L2 still holds 0.8 of its size; the rest comes from
 // beyond it.
@@ -64,8 +65,8 @@ bool cheaper_ahead(const InputProduct& p) {
   const double in_step = (I + H) * within(I + H);
   const double once =  // weight_ih, read per chunk
       I * line / speed.beyond / double(ahead_steps(p.rows, p.steps));
-  const double detour = 12 * R;
-  return I * 1.07 * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
+  const double detour = kDetourCycles * R;
+  return I * speed.ahead * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
 }
 
 }  // namespace quadgate
