@@ -81,9 +81,13 @@ double read_cycles(double bytes, size_t cores);
 // written `others` bytes in the same order as before: it finds all of them in L2, or none.
 double first_read_cycles(double bytes, double others, size_t cores);
 
-// Steps whose input products are made at a time: of about 96 rows, enough to read the weights rarely, little enough to
-// stay in cache.
-inline size_t ahead_steps(size_t rows, size_t steps) { return std::min(steps, std::max<size_t>(3, 96 / rows)); }
+// Steps whose input products are made at a time: about 96 rows, enough to read the weights rarely, little enough to
+// stay in cache; at least three steps, and none left over at the end that would need the weights once more.
+inline size_t ahead_steps(size_t rows, size_t steps) {
+  const size_t wanted = std::max<size_t>(3, 96 / rows),
+               times = std::max<size_t>(1, (2 * steps + wanted - 1) / (2 * wanted));
+  return (steps + times - 1) / times;
+}
 
 // A layer's input product ahead of the time loop, many steps' rows at a time, or within each step as more k.
 struct InputProduct {
