@@ -95,6 +95,19 @@ double ahead_cycles(const Work& w, size_t input, size_t rows, size_t blocks, siz
          first_read_cycles((1 - of_x) * all, of_x * all, threads) / double(steps);
 }
 
+// A layer of `rows` rows whose time loop is one thread's, while others make the next steps' input products; meetings of
+// the team are counted, but for the last.
+double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t threads) {
+  const size_t blocks = ceil_div(w.hidden, w.width), steps = ahead_steps(rows, w.steps);
+  const double times = double(ceil_div(w.steps, steps));
+  const double products = double(steps) * ahead_cycles(w, input, rows, blocks, threads);
+  const double moved = double(steps * rows * blocks * kLineVectors * w.width * w.element_size);
+  const double loop =
+      double(steps) * step_cycles(w, 0, rows, blocks, 1) + kMovedCycles * moved * double(threads - 1) / double(threads);
+  const double beside = std::max(loop, (loop + products) / double(threads));
+  return products / double(threads) + (times - 1) * beside + loop + times * phase_cycles(threads);
+}
+
 // A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products and
 // their reads. For comparison of plans with and without helpers; infinite where helpers would fall asleep.
 double cycles_with_helpers(const Work& w, const Plan& plan) {
@@ -145,7 +158,8 @@ double estimate(const Work& w, const Plan& plan) {
     const size_t input = l == 0 ? w.input : w.output;
     const double step = step_cycles(w, input, rows, blocks, plan.threads());
     double steps = double(w.steps) * step;
-    if (ahead(w, input, rows))
+    const bool is_ahead = ahead(w, input, rows), one_loop = plan.one_loop && is_ahead;
+    if (is_ahead)
       steps = double(w.steps) *
               (step_cycles(w, 0, rows, blocks, plan.threads()) + ahead_cycles(w, input, rows, blocks, plan.threads()));
     if (backward(w)) {  // its threads have a part each of the panels and the gradients; forward's are used in between
@@ -156,7 +170,10 @@ double estimate(const Work& w, const Plan& plan) {
     } else {
       steps += step_cycles(w, input, rows, blocks, plan.threads(), true) - step;
     }
-    if (plan.units > 1) steps += phase_cycles(plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`
+    if (one_loop)
+      steps = one_loop_cycles(w, input, rows, plan.units);
+    else if (plan.units > 1)
+      steps += phase_cycles(plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`
     cycles += steps * double(ceil_div(w.directions, plan.directions));
     if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(plan.threads());
   }
@@ -175,16 +192,22 @@ Plan choose_plan(const Work& w, size_t max_threads) {
   max_threads = std::min(max_threads, size_t(std::min(best_cycles / (kStartCycles / 4), 1024.0)));
   const bool one_step = !backward(w) && w.steps * w.layers * w.passes == 1 && w.rows < kFewTiles * w.max_rows;
   auto consider = [&](const Plan& plan) {
-    if (plan.threads() > max_threads || plan.rows > w.rows || plan.units > unit_pieces(w) || plan.layers > w.layers)
+    if (plan.threads() > max_threads || plan.rows > w.rows || (plan.units > unit_pieces(w) && !plan.one_loop) ||
+        plan.layers > w.layers)
       return;
     const double cycles = estimate(w, plan);
     const bool long_step = plan.rows > 1 && cycles > kLongStep * double(w.steps * w.layers);
-    const double units = w.awake ? kAwakeUnits : kUnits;
-    if (cycles < (plan.units > best.units && !long_step && !one_step ? units : kWorthwhile) * best_cycles) {
+    double wanted = kWorthwhile;
+    if (plan.one_loop && best.units > 1 && !best.one_loop)
+      wanted = kUnits;  // one core's L2 is all that it has, of which a neighbour on the core may take a half
+    else if (!plan.one_loop && plan.units > best.units && !long_step && !one_step)
+      wanted = w.awake ? kAwakeUnits : kUnits;
+    if (cycles < wanted * best_cycles) {
       best_cycles = cycles;
       best = plan;
     }
   };
+  const bool one_loop = w.passes == 1 && ahead(w, w.input, w.rows);
   const size_t most_directions = backward(w) ? 1 : w.directions;
   auto consider_rows = [&] {
     for (size_t d = 1; d <= most_directions; ++d)
@@ -194,6 +217,7 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     for (size_t d = 1; d <= most_directions; ++d)
       for (size_t n = 2; n * d <= max_threads; ++n) {
         consider({1, d, n, 1});
+        if (one_loop) consider({1, d, n, 1, 0, true});
         // Of the grids only those of nearly all threads, since each costs an estimate.
         const size_t rows = std::min(w.rows, max_threads / (n * d));
         if (rows > 1) consider({rows, d, n, 1});

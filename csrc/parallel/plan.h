@@ -29,9 +29,11 @@ bool operator==(const Work& a, const Work& b);
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
 // directions and layers meet once a layer or a chunk of steps; units meet at every step, in teams of one part of the
 // rows and one direction. In a backward pass there may be helpers beside them, which have no rows of their own and
-// share the products over all rows and steps only.
+// share the products over all rows and steps only. In a forward pass with `one_loop` units share the input products
+// that are made ahead, and one thread at a time has a team's time loop, in layers with such products.
 struct Plan {
   size_t rows = 1, directions = 1, units = 1, layers = 1, helpers = 0;
+  bool one_loop = false;
   size_t threads() const { return rows * directions * units * layers + helpers; }
 };
 

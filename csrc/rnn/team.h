@@ -69,6 +69,14 @@ struct Team {
     one.last = one.of = 1;
     return one;
   }
+  // The same thread with the parts [begin, stop) of n.
+  Team part(size_t begin, size_t stop, size_t n) const {
+    Team some = *this;
+    some.first = begin;
+    some.last = stop;
+    some.of = n;
+    return some;
+  }
   bool go() const { return !control->stopped(); }
   void worked(double flops) const {
     if (caller) control->poll(flops);
@@ -88,11 +96,21 @@ struct Team {
     return sharing->phase(
         *progress, lanes, Taking::any, [=](size_t) { return items; },
         [&](size_t lane, size_t begin, size_t end) {
-          Team part = *this;
-          part.first = lane * items + begin;
-          part.last = lane * items + end;
-          part.of = lanes * items;
-          f(part);
+          f(part(lane * items + begin, lane * items + end, lanes * items));
+          return go();
+        });
+  }
+  // one() by one of the threads, if `has_one`, and beside it f(share) for shares that make up the whole, if n > 0. one
+  // returns false once the call is to stop, and its thread helps with the shares afterwards. There are several threads.
+  template <class One, class F>
+  bool beside(bool has_one, One&& one, size_t n, F&& f) const {
+    const size_t ones = has_one, lanes = std::min(size - ones, n), items = lanes ? std::min(kItems, n / lanes) : 0;
+    return sharing->phase(
+        *progress, ones + lanes, has_one ? Taking::singly : Taking::any,
+        [=](size_t lane) { return lane < ones ? 1 : items; },
+        [&](size_t lane, size_t begin, size_t end) {
+          if (lane < ones) return one() && go();
+          f(part((lane - ones) * items + begin, (lane - ones) * items + end, lanes * items));
           return go();
         });
   }

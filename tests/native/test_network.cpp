@@ -24,16 +24,17 @@ using namespace network_cases;
 
 namespace {
 
-enum class Split { rows, units, directions, layers, grid, helpers };
-constexpr const char* kSplitNames[] = {"rows", "units", "directions", "layers", "rows and units", "helpers"};
+enum class Split { rows, units, directions, layers, grid, helpers, one_loop };
+constexpr const char* kSplitNames[] = {"rows",           "units",   "directions", "layers",
+                                       "rows and units", "helpers", "one loop"};
 constexpr int kThreads = 4;  // enough for two of the splits at a time
 constexpr int kGridThreads = 8;
 
 // Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
-  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, one_step_rows,
-      one_step_units;
+  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, one_loop,
+      one_loop_of_directions, one_step_rows, one_step_units;
 } seen = {};
 
 template <class Real>
@@ -221,7 +222,8 @@ bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
     const Plan f = choose_plan(work_of(w, steps, batch, Pass::training_forward), threads);
     const Plan b = choose_plan(work_of(w, steps, batch, Pass::backward), threads);
     forward = forward || (split == Split::rows         ? f.rows > 1 && f.directions * f.layers == 1
-                          : split == Split::units      ? f.units > 1
+                          : split == Split::units      ? f.units > 1 && !f.one_loop
+                          : split == Split::one_loop   ? f.one_loop
                           : split == Split::directions ? f.directions > 1
                           : split == Split::layers     ? f.layers > 1
                                                        : f.rows > 1 && f.units > 1);
@@ -242,6 +244,7 @@ void count(const Plan& f, const Plan& b) {
   seen.rows_of_layers += f.rows > 1 && f.layers > 1;
   seen.backward_rows += b.rows > 1, seen.backward_units += b.units > 1;
   seen.units_of_rows += f.units > 1 && f.rows > 1, seen.backward_units_of_rows += b.units > 1 && b.rows > 1;
+  seen.one_loop += f.one_loop, seen.one_loop_of_directions += f.one_loop && f.directions > 1;
   seen.helpers += b.helpers > 0, seen.helpers_of_rows += b.helpers > 0 && b.rows > 1;
 }
 
@@ -279,12 +282,14 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
                         : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
                         : split == Split::grid       ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
                         : split == Split::helpers    ? Shapes{{1, 3}, {1 + number / 3 % 2}, {1, 3, 8}}
+                        : split == Split::one_loop   ? Shapes{{1, 2, 3, 9}, {1 + number / 2 % 2}, {170, 40, 90}}
                                                      : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
   for (size_t blocks : shapes.blocks) {
     Options o = what.options;
     const size_t H = blocks * (sizeof(Real) == 4 ? kernels().f32.width : kernels().f64.width) + 3;
     if (o.projection) o.projection = H - H / 4;
-    const size_t input = split == Split::helpers ? 3000 : 5 + number % 4;  // much for helpers to do
+    const bool much = split == Split::helpers || split == Split::one_loop;  // for threads without a loop
+    const size_t input = much ? 3000 : 5 + number % 4;
     const Network<Real> net({input, H, what.layers, what.directions, what.bias, o});
     for (size_t batch : shapes.batches)
       for (size_t steps : shapes.steps) {
@@ -358,6 +363,7 @@ int main() {
     if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
     if (number % 6 == 1) either(Split::grid, false);
     if (number % 3 == 2) either(Split::helpers, false);
+    if (!what.options.projection && what.options.layer_norm == LayerNorm::none) either(Split::one_loop, false);
     if (number % 4 == 0) test_concurrent<float>(what);
     for (size_t batch : {5, 40})
       number % 2 ? test_one_step<float>(what, number, batch) : test_one_step<double>(what, number, batch);
@@ -365,12 +371,14 @@ int main() {
   }
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
               seen.units, seen.directions, seen.layers, seen.rows_of_directions, seen.units_of_directions);
+  std::printf("one loop %d, of directions %d, ", seen.one_loop, seen.one_loop_of_directions);
   std::printf("rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d, helpers %d and %d\n",
               seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
               seen.backward_units_of_rows, seen.helpers, seen.helpers_of_rows);
   CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
   CHECK(seen.one_step_rows && seen.one_step_units);
   CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
+  CHECK(seen.one_loop && seen.one_loop_of_directions);
   CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
   return check::result();
 }

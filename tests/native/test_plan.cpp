@@ -74,6 +74,21 @@ void test_one_step_is_split_over_units() {
   CHECK(choose_plan(work, 2).rows == 2);
 }
 
+// Threads share the input products of a narrow layer, whose time loop is one thread's: more of them than it has blocks.
+void test_one_loop() {
+  Work work = one_row(1e6, 100, Pass::inference);
+  work.input = 2000;
+  work.hidden = work.recurrent = work.output = 24;
+  for (size_t threads : {2, 8}) {
+    const Plan plan = choose_plan(work, threads);
+    CHECK(plan.one_loop && plan.rows == 1 && plan.threads() == threads);
+    CHECK(estimate(work, plan) < 0.8 * estimate(work, Plan()));
+  }
+  CHECK(!choose_plan(work, 1).one_loop);
+  work.pass = Pass::backward;
+  CHECK(!choose_plan(work, 8).one_loop);
+}
+
 // A call that follows another at once finds workers awake, one after a pause does not. Any single call may come late.
 void test_pace() {
   { CHECK(!Pace().close()); }
@@ -117,6 +132,7 @@ int main() {
   test_input_product_ahead();
   test_pace_of_plans();
   test_one_step_is_split_over_units();
+  test_one_loop();
   test_pace();
   test_kept_plans();
   return check::result();

@@ -28,23 +28,32 @@ class ForwardLayer {
   bool run();
 
  private:
-  bool widen_weights();
   void set_step();
   void set_strides();
   void set_row(size_t i);
   void set_extra(size_t i, size_t b, size_t dense);
   void set_shared();
   void keep_inputs(size_t s0, size_t s1);
+  size_t list_inputs(size_t s0, size_t s1);
+  void set_products(size_t s, const Real* products);
   bool project_inputs(size_t s0, size_t s1);
+  bool run_in_turn();
+  bool run_steps(const Team& team, size_t s, size_t end);
+  void skip_steps(size_t s, size_t end);
   void apply_resets(size_t s);
-  size_t steps_per_call(size_t s, size_t end) const;
-  bool one_step();
+  size_t steps_per_call(const Team& team, size_t s, size_t end) const;
+  bool one_step(const Team& team);
   void advance(size_t s);
   void advance_row(size_t s, size_t i);
   void store_state(size_t begin, size_t end);
 
   size_t active_rows(size_t s) const {
     return std::min(task_.row1, std::max(task_.row0, pass_.order.active_rows(s))) - task_.row0;
+  }
+  // The end of the steps that get their input products together with step s.
+  size_t products_end(size_t s) const {
+    const size_t n = active_rows(s);
+    return n == 0 ? s : std::min(task_.s1, s + std::max<size_t>(1, scratch_.pre_rows / n));
   }
   size_t time(size_t i, size_t s) const { return pass_.order.time(task_.row0 + i, s, reverse_); }
   size_t index(size_t i) const { return pass_.order.index(task_.row0 + i); }
@@ -68,12 +77,14 @@ class ForwardLayer {
   Strides strides_ = {};
   size_t n_ = 0;  // active rows
   bool plain_ = true;
+  bool ascending_ = false;  // the order in which the last step read its panels
   ForwardStep<Real> step_ = {};
 };
 
 template <class Real>
 bool ForwardLayer<Real>::run() {
-  if (!widen_weights()) return false;
+  if (!float_weights(team_, pass_, task_, wide_)) return false;
+  if (wide_.ih.panels) weights_ = &wide_;
   set_step();
   set_strides();
   n_ = active_rows(task_.s0);
@@ -82,29 +93,17 @@ bool ForwardLayer<Real>::run() {
 
   // Panels are read in alternating order, so that those still in cache, perhaps from another call, come first.
   ThisThread* thread = this_thread();
-  bool ascending = thread && thread->last_ascending, go = true;
-  size_t projected = step_.use_pre ? task_.s0 : SIZE_MAX;  // steps before this one have their input products
-  size_t n_steps = 0;
-  for (size_t s = task_.s0; go && s < task_.s1 && (n_ = active_rows(s)) > 0; s += n_steps) {
-    if (s == projected) {
-      projected = std::min(task_.s1, s + std::max<size_t>(1, scratch_.pre_rows / n_));
-      keep_inputs(s, projected);
-      if (!project_inputs(s, projected)) return false;
+  ascending_ = thread && thread->last_ascending;
+  bool go = true;
+  if (pass_.one_loop && step_.use_pre && plain_ && !pass_.n.resets && team_.size > 1) {
+    go = run_in_turn();
+  } else {
+    for (size_t s = task_.s0, end; go && s < task_.s1 && active_rows(s) > 0; s = end) {
+      end = step_.use_pre ? products_end(s) : task_.s1;
+      go = (!step_.use_pre || project_inputs(s, end)) && run_steps(team_, s, end);
     }
-    const bool without_h = pass_.no_first_h && s == 0;
-    n_steps = without_h ? 1 : steps_per_call(s, std::min(task_.s1, projected));
-    step_.recurrent_size = without_h ? 0 : R_;
-    if (!step_.use_pre) keep_inputs(s, s + n_steps);
-    step_.n_rows = n_;
-    step_.n_more = n_steps - 1;
-    step_.descending = !ascending;
-    ascending ^= n_steps % 2;
-    step_.next.pre = step_.use_pre ? ptrdiff_t(n_ * pass_.n.panel) : 0;
-    if (pass_.n.resets) apply_resets(s);
-    go = one_step();
-    if (go) advance(s + n_steps - 1);
   }
-  if (thread) thread->last_ascending = ascending;
+  if (thread) thread->last_ascending = ascending_;
   if (!go) return false;
   const size_t n = active_rows(task_.s0);
   if (team_.size > 1) return team_.ranges(n, [&](size_t begin, size_t end) { store_state(begin, end); });
@@ -112,29 +111,60 @@ bool ForwardLayer<Real>::run() {
   return true;
 }
 
-// Makes floats of compact weights if that pays for these steps.
+// The time loop of steps [s, end).
 template <class Real>
-bool ForwardLayer<Real>::widen_weights() {
-  if (pass_.floats) {
-    wide_ = w_.with_floats(task_.l, task_.d, pass_.floats);
-    weights_ = &wide_;
-    return true;
+bool ForwardLayer<Real>::run_steps(const Team& team, size_t s, size_t end) {
+  bool go = true;
+  for (size_t n_steps; go && s < end && (n_ = active_rows(s)) > 0; s += n_steps) {
+    const bool without_h = pass_.no_first_h && s == 0;
+    n_steps = without_h ? 1 : steps_per_call(team, s, end);
+    step_.recurrent_size = without_h ? 0 : R_;
+    if (!step_.use_pre) keep_inputs(s, s + n_steps);
+    step_.n_rows = n_;
+    step_.n_more = n_steps - 1;
+    step_.descending = !ascending_;
+    ascending_ ^= n_steps % 2;
+    step_.next.pre = step_.use_pre ? ptrdiff_t(n_ * pass_.n.panel) : 0;
+    if (pass_.n.resets) apply_resets(s);
+    go = one_step(team);
+    if (go) advance(s + n_steps - 1);
   }
-  const size_t steps = task_.s1 - task_.s0, rows = task_.row1 - task_.row0;
-  const size_t n = w_.wide_elements(task_.l, rows, steps);
-  if (n == 0 || n > pass_.n.wide) return true;
-  wide_ = *weights_;  // compact weights have no back panels
-  Packed<Real>&ih = wide_.ih, &hh = wide_.hh;
-  Real *wide_ih = shared_.wide, *wide_hh = wide_ih + ih.n_k * ih.row();
-  if (!team_.ranges(w_.blocks(), [&](size_t begin, size_t end) {
-        w_.widen(ih, begin, end, wide_ih);
-        w_.widen(hh, begin, end, wide_hh);
-      }))
-    return false;
-  ih.panels = wide_ih;
-  hh.panels = wide_hh;
-  weights_ = &wide_;
-  return true;
+  return go;
+}
+
+// One thread, not always the same, has the time loop, while the others make the input products of the next steps.
+template <class Real>
+bool ForwardLayer<Real>::run_in_turn() {
+  const Packed<Real>& p = weights_->ih;
+  for (size_t s = task_.s0, end = s, turn = 0;; ++turn) {
+    const size_t next = end < task_.s1 ? products_end(end) : end, n = list_inputs(end, next);
+    Real* const halves[2] = {shared_.pre, shared_.pre + scratch_.pre_rows * pass_.n.panel};
+    Real *const products = halves[(turn + 1) % 2], *const to = halves[turn % 2];
+    const ProductCut cut(n, p.shape.blocks(), p.n_k, w_.kernel_sizes(), team_.size);
+    bool looped = s == end;  // nothing yet
+    const bool go = team_.beside(
+        !looped,
+        [&] {
+          looped = true;
+          set_products(s, products);
+          return run_steps(team_.alone(), s, end);
+        },
+        cut.parts,
+        [&](const Team& share) {
+          project_share<Real>(share, cut, w_, p, p.bias, scratch_.x, to, scratch_.compact_work);
+        });
+    if (!go) return false;
+    if (!looped) skip_steps(s, end);
+    if (next == end) return true;
+    s = end;
+    end = next;
+  }
+}
+
+// The same for a thread that did not run them.
+template <class Real>
+void ForwardLayer<Real>::skip_steps(size_t s, size_t end) {
+  for (; s < end && (n_ = active_rows(s)) > 0; ++s) advance(s);
 }
 
 // All of a step that does not change from one to the next.
@@ -246,15 +276,29 @@ void ForwardLayer<Real>::keep_inputs(size_t s0, size_t s1) {
       pass_.call.tape->keep_x(time(i, s), index(i), task_.in.at(time(i, s), index(i)));
 }
 
-// The input products of steps [s0, s1), in the order in which the time loop takes the rows.
+// x of steps [s0, s1), in the order in which the time loop takes the rows. Returns the number of rows.
 template <class Real>
-bool ForwardLayer<Real>::project_inputs(size_t s0, size_t s1) {
+size_t ForwardLayer<Real>::list_inputs(size_t s0, size_t s1) {
   size_t n = 0;
   for (size_t s = s0; s < s1; ++s)
     for (size_t i = 0; i < active_rows(s); ++i) scratch_.x[n++] = task_.in.at(time(i, s), index(i));
+  return n;
+}
+
+// The time loop takes its input products from here on, beginning with step s.
+template <class Real>
+void ForwardLayer<Real>::set_products(size_t s, const Real* products) {
+  for (size_t i = 0; i < active_rows(s); ++i) scratch_.rows[i].pre = products + i * pass_.n.panel;
+}
+
+// The input products of steps [s0, s1).
+template <class Real>
+bool ForwardLayer<Real>::project_inputs(size_t s0, size_t s1) {
+  keep_inputs(s0, s1);
+  const size_t n = list_inputs(s0, s1);
   const Real* bias = scratch_.norm ? nullptr : weights_->ih.bias;
   const bool go = project<Real>(team_, w_, weights_->ih, bias, scratch_.x, n, shared_.pre, scratch_.compact_work);
-  for (size_t i = 0; i < n_; ++i) scratch_.rows[i].pre = shared_.pre + i * pass_.n.panel;
+  set_products(s0, shared_.pre);
   return go;
 }
 
@@ -271,8 +315,8 @@ void ForwardLayer<Real>::apply_resets(size_t s) {
 // The number of steps from s on that may run inside one kernel call: same rows, single thread, short enough to stay
 // interruptible.
 template <class Real>
-size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
-  if (!plain_ || team_.size > 1 || pass_.n.resets) return 1;
+size_t ForwardLayer<Real>::steps_per_call(const Team& team, size_t s, size_t end) const {
+  if (!plain_ || team.size > 1 || pass_.n.resets) return 1;
   const double flops = product_flops(n_, pass_.n.panel, R_ + (step_.use_pre ? 0 : step_.input_size)) / w_.rate(n_);
   const size_t most = std::min(end - s, size_t(1 + kKernelCallFlops / (flops + 1)));
   if (!pass_.order.ragged()) return most;
@@ -282,11 +326,11 @@ size_t ForwardLayer<Real>::steps_per_call(size_t s, size_t end) const {
 }
 
 template <class Real>
-bool ForwardLayer<Real>::one_step() {
-  if (!(scratch_.norm ? run_normalised_cells(team_, pass_, task_, step_)
-                      : run_cells(team_, w_, *weights_, step_, scratch_.compact_work)))
+bool ForwardLayer<Real>::one_step(const Team& team) {
+  if (!(scratch_.norm ? run_normalised_cells(team, pass_, task_, step_)
+                      : run_cells(team, w_, *weights_, step_, scratch_.compact_work)))
     return false;
-  return !scratch_.projected || project_h(team_, pass_, task_, n_);
+  return !scratch_.projected || project_h(team, pass_, task_, n_);
 }
 
 // From step s to the next.

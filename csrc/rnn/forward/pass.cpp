@@ -49,6 +49,7 @@ bool ForwardPass<Real>::run(Pace& pace) {
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
   threads_ = plan_.threads();
+  context_.one_loop = plan_.one_loop;
   layers_keep_x_ = call_.tape && plan_.units == 1 && !order_.ragged();
   chunk_ = chunk_steps();
   link_ = link_steps();
@@ -131,7 +132,7 @@ void ForwardPass<Real>::carve(Carver& carver) {
     return ForwardThreadScratch<Real>{carver, n_, rows, pre_rows};
   });
   team_scratch_ = carver.make<ForwardTeamScratch<Real>>(threads_ / plan_.units, [&](size_t) {
-    return ForwardTeamScratch<Real>{carver, n_, rows, pre_rows};
+    return ForwardTeamScratch<Real>{carver, n_, rows, plan_.one_loop ? 2 * pre_rows : pre_rows};
   });
   if (call_.tape) return;
   auto plane = [&](size_t width) {

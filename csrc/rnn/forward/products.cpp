@@ -22,8 +22,34 @@ bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t ste
 }
 
 template <class Real>
-bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
-             size_t n, Real* to, char* work) {
+bool float_weights(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
+                   PackedLayer<Real>& wide) {
+  const Weights<Real>& w = pass.w;
+  if (pass.floats) {
+    wide = w.with_floats(task.l, task.d, pass.floats);
+    return true;
+  }
+  const size_t n = w.wide_elements(task.l, task.row1 - task.row0, task.s1 - task.s0);
+  if (n == 0 || n > pass.n.wide) return true;
+  wide = w.layer(task.l, task.d);  // compact weights have no back panels
+  Packed<Real>&ih = wide.ih, &hh = wide.hh;
+  Real *wide_ih = task.team->wide, *wide_hh = wide_ih + ih.n_k * ih.row();
+  if (!team.ranges(w.blocks(), [&](size_t begin, size_t end) {
+        w.widen(ih, begin, end, wide_ih);
+        w.widen(hh, begin, end, wide_hh);
+      }))
+    return false;
+  ih.panels = wide_ih;
+  hh.panels = wide_hh;
+  return true;
+}
+
+namespace {
+
+// Blocks [begin, end) of n rows.
+template <class Real>
+bool project_part(const Team& share, const Weights<Real>& w, const Packed<Real>& p, const Real* bias,
+                  const Real* const* x, size_t n, size_t begin, size_t end, Real* to, char* work) {
   Project<Real> product = {};
   product.bias = bias;
   product.input_size = p.n_k;
@@ -32,13 +58,29 @@ bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, co
   product.n_rows = n;
   product.n_blocks = p.shape.blocks();
   product.n_vectors = int(p.shape.vectors());
-  const double flops = product_flops(n, p.shape.line(), p.n_k);
-  return team.share(product.n_blocks, [&](const Team& share) {
-    sliced(share, product.n_blocks, flops, [&](size_t begin, size_t end) {
-      product.block_begin = begin;
-      product.block_end = end;
-      w.project(p, product, work);
-    });
+  return sliced(share.whole(), end - begin, product_flops(n, p.shape.line(), p.n_k), [&](size_t first, size_t last) {
+    product.block_begin = begin + first;
+    product.block_end = begin + last;
+    w.project(p, product, work);
+  });
+}
+
+}  // namespace
+
+template <class Real>
+void project_share(const Team& share, const ProductCut& cut, const Weights<Real>& w, const Packed<Real>& p,
+                   const Real* bias, const Real* const* x, Real* to, char* work) {
+  cut.each(share, [&](size_t row, size_t row_end, size_t block, size_t block_end) {
+    return project_part(share, w, p, bias, x + row, row_end - row, block, block_end, to + row * p.row(), work) &&
+           share.go();
+  });
+}
+
+template <class Real>
+bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
+             size_t n, Real* to, char* work) {
+  return team.share(p.shape.blocks(), [&](const Team& share) {
+    project_part(share, w, p, bias, x, n, share.begin(p.shape.blocks()), share.end(p.shape.blocks()), to, work);
   });
 }
 
@@ -113,6 +155,10 @@ bool project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
 
 #define QG_INSTANTIATE(Real)                                                                                           \
   template bool project_ahead<Real>(const Weights<Real>&, size_t, size_t, size_t);                                     \
+  template bool float_weights<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&,                \
+                                    PackedLayer<Real>&);                                                               \
+  template void project_share<Real>(const Team&, const ProductCut&, const Weights<Real>&, const Packed<Real>&,         \
+                                    const Real*, const Real* const*, Real*, char*);                                    \
   template bool project<Real>(const Team&, const Weights<Real>&, const Packed<Real>&, const Real*, const Real* const*, \
                               size_t, Real*, char*);                                                                   \
   template bool run_cells<Real>(const Team&, const Weights<Real>&, const PackedLayer<Real>&, ForwardStep<Real>&,       \

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "rnn/forward/layer.h"
+#include "rnn/product_cut.h"
 
 namespace quadgate {
 
@@ -10,9 +11,20 @@ namespace quadgate {
 template <class Real>
 bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps);
 
+// A share of `to` (cut.rows, n_blocks, V, W) = x @ the matrix + bias, which may be null, by this thread. work: as in
+// Weights::project.
+template <class Real>
+void project_share(const Team& share, const ProductCut& cut, const Weights<Real>& w, const Packed<Real>& p,
+                   const Real* bias, const Real* const* x, Real* to, char* work);
+
 // All of these are phases of the team's work, and return false once the call is to stop.
 
-// n rows of `to` (n_blocks, V, W) = x @ the matrix + bias, which may be null. work: as in Weights::project.
+// Makes floats of compact weights, if that pays for these steps; else `wide` stays as it is.
+template <class Real>
+bool float_weights(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
+                   PackedLayer<Real>& wide);
+
+// n rows of `to`, as above; threads share the blocks.
 template <class Real>
 bool project(const Team& team, const Weights<Real>& w, const Packed<Real>& p, const Real* bias, const Real* const* x,
              size_t n, Real* to, char* work);
