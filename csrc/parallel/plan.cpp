@@ -17,7 +17,9 @@ constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycle
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
-constexpr double kShortLoop = 30000;    // through a time loop of so many cycles helpers can wait without falling asleep
+constexpr double kShortLoop = 30000;  // through a time loop of so many cycles helpers can wait without falling asleep,
+constexpr double kSleepCycles = 30000;  // which costs these, for each block
+constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
 
@@ -109,22 +111,24 @@ double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t threads)
 }
 
 // A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products and
-// their reads. For comparison of plans with and without helpers; infinite where helpers would fall asleep.
+// their reads. For comparison of plans with and without helpers.
 double cycles_with_helpers(const Work& w, const Plan& plan) {
   const size_t blocks = ceil_div(w.hidden, w.width), rows = ceil_div(w.rows, plan.rows);
   const double line = double(kLineVectors * w.width * w.element_size);
   Work forward = w;
   forward.pass = Pass::training_forward;
   const double loop = double(w.steps) * step_cycles(forward, 0, rows, blocks, plan.rows);
-  if (plan.helpers && loop > kShortLoop) return std::numeric_limits<double>::infinity();
+  const double times = double(ceil_div(w.steps * w.rows, kBlockRows)), threads = double(plan.threads());
+  const double meeting = phase_cycles(plan.threads()) + (loop > kShortLoop * times ? kSleepCycles : 0);
   double cycles = 0;
   for (size_t l = 0; l < w.layers; ++l) {
     const double columns = double(2 * (l == 0 ? w.input : w.output) + w.recurrent);  // of dx and of both gradients
     const double multiply =
         double(w.steps * w.rows * blocks) * columns * multiply_cycles({w.width, w.max_rows, w.element_size});
     const double products = overlapped(multiply, read_cycles(columns * double(blocks) * line, plan.threads()));
-    cycles += double(w.directions) *
-              (loop + products / double(plan.threads()) + (plan.helpers ? phase_cycles(plan.threads()) : 0));
+    const double moved = kMovedCycles * double(w.steps * w.rows) * moved_bytes(w, l == 0 ? w.input : w.output);
+    cycles += double(w.directions) * (loop + products / threads +
+                                      (plan.helpers ? moved * double(plan.helpers) / threads + times * meeting : 0));
   }
   if (plan.helpers) cycles += kHelperCycles * double(plan.helpers) + (plan.rows == 1 ? start_cycles(w, true) : 0);
   return cycles;
@@ -198,9 +202,9 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     const double cycles = estimate(w, plan);
     const bool long_step = plan.rows > 1 && cycles > kLongStep * double(w.steps * w.layers);
     double wanted = kWorthwhile;
-    if (plan.one_loop && best.units > 1 && !best.one_loop)
-      wanted = kUnits;  // one core's L2 is all that it has, of which a neighbour on the core may take a half
-    else if (!plan.one_loop && plan.units > best.units && !long_step && !one_step)
+    if (plan.one_loop)
+      wanted = best.one_loop ? kWorthwhile : kUnits;  // a neighbour on the core may take a half of the L2 that it reads
+    else if (plan.units > best.units && !long_step && !one_step)
       wanted = w.awake ? kAwakeUnits : kUnits;
     if (cycles < wanted * best_cycles) {
       best_cycles = cycles;

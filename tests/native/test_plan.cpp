@@ -85,8 +85,14 @@ void test_one_loop() {
     CHECK(estimate(work, plan) < 0.8 * estimate(work, Plan()));
   }
   CHECK(!choose_plan(work, 1).one_loop);
+  // Backward, helpers wait for the end of the loop, or sleep through it.
   work.pass = Pass::backward;
-  CHECK(!choose_plan(work, 8).one_loop);
+  for (size_t steps : {10, 100, 1000}) {
+    work.steps = steps;
+    CHECK(!choose_plan(work, 8).one_loop && choose_plan(work, 2).helpers == 1);
+  }
+  work.input = 24;
+  CHECK(choose_plan(work, 2).threads() == 1);
 }
 
 // A call that follows another at once finds workers awake, one after a pause does not. Any single call may come late.
