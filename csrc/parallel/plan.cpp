@@ -17,8 +17,9 @@ constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycle
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
-constexpr double kShortLoop = 30000;  // through a time loop of so many cycles helpers can wait without falling asleep,
-constexpr double kSleepCycles = 30000;  // which costs these, for each block
+constexpr double kShortLoop = 30000;    // so long helpers wait for the end of a time loop, and then fall asleep;
+constexpr double kSleepCycles = 30000;  // falling asleep and waking costs this
+constexpr double kSpinCycles = 1e5;     // so long threads that wait for a phase spin
 constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
@@ -26,7 +27,7 @@ constexpr double kChunks = 16;          // about so many chunks go through a pip
 auto fields(const Work& w) {
   return std::tie(w.steps, w.rows, w.input, w.hidden, w.layers, w.directions, w.recurrent, w.output, w.passes, w.width,
                   w.max_rows, w.element_size, w.weight_size, w.rate, w.pass, w.chunks, w.narrow_last, w.no_first_h,
-                  w.bare_step, w.awake);
+                  w.bare_step, w.awake, w.whole_loop);
 }
 
 bool backward(const Work& w) { return w.pass == Pass::backward; }
@@ -97,17 +98,23 @@ double ahead_cycles(const Work& w, size_t input, size_t rows, size_t blocks, siz
          first_read_cycles((1 - of_x) * all, of_x * all, threads) / double(steps);
 }
 
-// A layer of `rows` rows whose time loop is one thread's, while others make the next steps' input products; meetings of
-// the team are counted, but for the last.
-double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t threads) {
+// A layer of `rows` rows whose time loop is one thread's at a time, while the rest of a team of `n` make the next
+// steps' input products, of all `threads`. Each reads all of the weights. Meetings of the team are counted, but for the
+// last.
+double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t n, size_t threads) {
   const size_t blocks = ceil_div(w.hidden, w.width), steps = ahead_steps(rows, w.steps);
-  const double times = double(ceil_div(w.steps, steps));
-  const double products = double(steps) * ahead_cycles(w, input, rows, blocks, threads);
+  const size_t part_rows = ceil_div(steps * rows, n), tiles = ceil_div(part_rows, w.max_rows);
+  const double weights = double(input * blocks * kLineVectors * w.width) * w.weight_size;
+  const double multiply =
+      double(part_rows * blocks * input) * multiply_cycles({w.width, w.max_rows, w.element_size}) / w.rate;
+  const double again = double(tiles - 1) * double(blocks) * read_cycles(weights / double(blocks), 1);
+  const double part = overlapped(multiply, read_cycles(weights, threads) + again);
   const double moved = double(steps * rows * blocks * kLineVectors * w.width * w.element_size);
   const double loop =
-      double(steps) * step_cycles(w, 0, rows, blocks, 1) + kMovedCycles * moved * double(threads - 1) / double(threads);
-  const double beside = std::max(loop, (loop + products) / double(threads));
-  return products / double(threads) + (times - 1) * beside + loop + times * phase_cycles(threads);
+      double(steps) * step_cycles(w, 0, rows, blocks, 1) + kMovedCycles * moved * double(n - 1) / double(n);
+  const double beside = std::max(loop, loop / double(n) + part), times = double(ceil_div(w.steps, steps));
+  const double meeting = phase_cycles(n) + (times > 1 && loop > part + kSpinCycles ? kSleepCycles : 0);
+  return part + (times - 1) * beside + loop + times * meeting;
 }
 
 // A backward pass in which each part of the rows has a thread in the time loops, and all threads share the products and
@@ -172,11 +179,10 @@ double estimate(const Work& w, const Plan& plan) {
       const double states = double(w.layers * w.directions);
       steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
     } else {
-      steps += step_cycles(w, input, rows, blocks, plan.threads(), true) - step;
+      const double cold = step_cycles(w, input, rows, blocks, plan.threads(), true) - step;
+      steps = cold + (one_loop ? one_loop_cycles(w, input, rows, plan.units, plan.threads()) : steps);
     }
-    if (one_loop)
-      steps = one_loop_cycles(w, input, rows, plan.units);
-    else if (plan.units > 1)
+    if (plan.units > 1 && !one_loop)
       steps += phase_cycles(plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`
     cycles += steps * double(ceil_div(w.directions, plan.directions));
     if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(plan.threads());
@@ -204,14 +210,14 @@ Plan choose_plan(const Work& w, size_t max_threads) {
     double wanted = kWorthwhile;
     if (plan.one_loop)
       wanted = best.one_loop ? kWorthwhile : kUnits;  // a neighbour on the core may take a half of the L2 that it reads
-    else if (plan.units > best.units && !long_step && !one_step)
+    else if (plan.units > (best.one_loop ? 1 : best.units) && !long_step && !one_step)
       wanted = w.awake ? kAwakeUnits : kUnits;
     if (cycles < wanted * best_cycles) {
       best_cycles = cycles;
       best = plan;
     }
   };
-  const bool one_loop = w.passes == 1 && ahead(w, w.input, w.rows);
+  const bool one_loop = w.whole_loop && ahead(w, w.input, w.rows);
   const size_t most_directions = backward(w) ? 1 : w.directions;
   auto consider_rows = [&] {
     for (size_t d = 1; d <= most_directions; ++d)

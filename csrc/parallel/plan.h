@@ -23,14 +23,18 @@ struct Work {
   bool no_first_h = false;  // the first step has no product with h
   bool bare_step = false;   // a step without a pass, whose memory threads would take from each other's caches
   bool awake = false;       // workers spin already, see pace.h
+  bool whole_loop = false;  // steps are no more than their cells: a thread can have many, see Plan::one_loop
 };
 bool operator==(const Work& a, const Work& b);
 
 // A product of splits: rows x directions x units x layers threads. Rows share nothing until the weight gradients;
 // directions and layers meet once a layer or a chunk of steps; units meet at every step, in teams of one part of the
 // rows and one direction. In a backward pass there may be helpers beside them, which have no rows of their own and
-// share the products over all rows and steps only. In a forward pass with `one_loop` units share the input products
-// that are made ahead, and one thread at a time has a team's time loop, in layers with such products.
+// share the products over all rows and steps only.
+//
+// With `one_loop` the threads of a forward pass's team, which may be more than there are blocks of units, share the
+// input products that are made ahead, and one of them has the time loop. A layer without such products is split over
+// its units.
 struct Plan {
   size_t rows = 1, directions = 1, units = 1, layers = 1, helpers = 0;
   bool one_loop = false;

@@ -10,8 +10,8 @@ namespace quadgate {
 // threads would wait for the matrix if each read all of it. The parts of a column are neighbours.
 struct ProductCut {
   size_t rows, groups, row_parts, column_parts, parts;
-  // gate_rows: k of the product.
-  ProductCut(size_t rows, size_t groups, size_t gate_rows, const KernelSizes& kernels, size_t threads);
+  // A group is a line of panels, of blocks of output columns or of gates; n_k: lines of a panel.
+  ProductCut(size_t rows, size_t groups, size_t n_k, const KernelSizes& kernels, size_t threads);
 
   // f(row_begin, row_end, group_begin, group_end) for the pieces of a share; false once f was.
   template <class F>

@@ -101,7 +101,7 @@ struct Team {
         });
   }
   // one() by one of the threads, if `has_one`, and beside it f(share) for shares that make up the whole, if n > 0. one
-  // returns false once the call is to stop, and its thread helps with the shares afterwards. There are several threads.
+  // returns false once the call is to stop, and its thread helps with the shares afterwards. Requires size > 1.
   template <class One, class F>
   bool beside(bool has_one, One&& one, size_t n, F&& f) const {
     const size_t ones = has_one, lanes = std::min(size - ones, n), items = lanes ? std::min(kItems, n / lanes) : 0;

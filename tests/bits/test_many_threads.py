@@ -42,6 +42,31 @@ def test_bits(steps, batch, inputs, hidden, options):
         qg.set_num_threads(before)
 
 
+@pytest.mark.parametrize("weights", ["float32", "float64", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"reverse": True}])
+def test_long_sequences_of_narrow_layers(weights, options):
+    """One thread has the time loop, while the others make the input products of the next steps."""
+    dtype = np.float64 if weights == "float64" else np.float32
+    lstm = qg.LSTM(1500, 24, rng=0, dtype=dtype, **options)
+    if not weights.endswith(("32", "64")):
+        lstm = lstm.quantize(weights)
+    rng = np.random.default_rng(1)
+    before = qg.get_num_threads()
+    try:
+        for lengths in (None, [250, 131]):
+            x = rng.standard_normal((250, 2 if lengths else 1, 1500)).astype(dtype)
+            qg.set_num_threads(1)
+            want, (h, c) = lstm(x, lengths=lengths)
+            for threads in (2, 3, 5, 16):
+                qg.set_num_threads(threads)
+                got, (got_h, got_c) = lstm(x, lengths=lengths)
+                np.testing.assert_array_equal(got, want)
+                np.testing.assert_array_equal(got_h, h)
+                np.testing.assert_array_equal(got_c, c)
+    finally:
+        qg.set_num_threads(before)
+
+
 def test_memory():
     """Sixteen threads keep their memory from call to call."""
     lstm = qg.LSTM(64, 320, rng=0)

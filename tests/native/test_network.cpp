@@ -214,12 +214,26 @@ void compare(const Results<Real>& got, const Results<Real>& want) {
   }
 }
 
+// True if steps are no more than their cells, which is what one loop is for.
+bool is_plain(const Case& what) {
+  const Options& o = what.options;
+  return !o.projection && o.layer_norm == LayerNorm::none && !what.resets && !(o.recurrent_dropout > 0) &&
+         !(o.cell.zoneout_h > 0) && !(o.cell.zoneout_c > 0);
+}
+
+template <class Real>
+Plan forward_plan(const Case& what, const Weights<Real>& w, size_t steps, size_t batch, size_t threads) {
+  Work work = work_of(w, steps, batch, Pass::training_forward);
+  work.whole_loop = is_plain(what);
+  return choose_plan(work, threads);
+}
+
 // True if a network of this shape is split in the wanted way.
 template <class Real>
-bool splits(const Weights<Real>& w, Split split, size_t steps, size_t batch) {
+bool splits(const Case& what, const Weights<Real>& w, Split split, size_t steps, size_t batch) {
   bool forward = false, backward = false;
   for (size_t threads = 2; threads <= size_t(split == Split::grid ? kGridThreads : kThreads); ++threads) {
-    const Plan f = choose_plan(work_of(w, steps, batch, Pass::training_forward), threads);
+    const Plan f = forward_plan(what, w, steps, batch, threads);
     const Plan b = choose_plan(work_of(w, steps, batch, Pass::backward), threads);
     forward = forward || (split == Split::rows         ? f.rows > 1 && f.directions * f.layers == 1
                           : split == Split::units      ? f.units > 1 && !f.one_loop
@@ -259,7 +273,7 @@ void test_threads(const Case& what, const Network<Real>& net, size_t steps, size
   CHECK(any_nonzero(want, "y") && any_nonzero(want, "dx"));
   for (int threads = fewest; threads <= most; ++threads) {
     set_num_threads(threads);
-    count(choose_plan(work_of(*net.weights, steps, batch, Pass::training_forward), size_t(threads)),
+    count(forward_plan(what, *net.weights, steps, batch, size_t(threads)),
           choose_plan(work_of(*net.weights, steps, batch, Pass::backward), size_t(threads)));
     const int before = check::failed;
     compare(run(net, in, spare), want);
@@ -296,7 +310,7 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
         if (long_one && split == Split::rows) steps = 1200 / batch;
         if (long_one && split == Split::units)
           steps = std::max(600 / batch, cache_sizes().l2 / 3 / (batch * net.sizes.output() * sizeof(Real)));
-        if (!splits(*net.weights, split, steps, batch)) continue;
+        if (!splits(what, *net.weights, split, steps, batch)) continue;
         if (long_one)
           test_threads(what, net, steps, batch, number, 3, 3);
         else
@@ -363,7 +377,7 @@ int main() {
     if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
     if (number % 6 == 1) either(Split::grid, false);
     if (number % 3 == 2) either(Split::helpers, false);
-    if (!what.options.projection && what.options.layer_norm == LayerNorm::none) either(Split::one_loop, false);
+    if (is_plain(what)) either(Split::one_loop, false);
     if (number % 4 == 0) test_concurrent<float>(what);
     for (size_t batch : {5, 40})
       number % 2 ? test_one_step<float>(what, number, batch) : test_one_step<double>(what, number, batch);

@@ -1,4 +1,5 @@
 // Estimates of the cost model: what is known of their order, whatever the machine's constants.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <initializer_list>
@@ -6,6 +7,7 @@
 
 #include "check.h"
 #include "cpu/caches.h"
+#include "parallel/cost.h"
 #include "parallel/pace.h"
 #include "parallel/plan.h"
 
@@ -79,9 +81,11 @@ void test_one_loop() {
   Work work = one_row(1e6, 100, Pass::inference);
   work.input = 2000;
   work.hidden = work.recurrent = work.output = 24;
+  CHECK(!choose_plan(work, 8).one_loop);  // its steps are more than their cells
+  work.whole_loop = true;
   for (size_t threads : {2, 8}) {
     const Plan plan = choose_plan(work, threads);
-    CHECK(plan.one_loop && plan.rows == 1 && plan.threads() == threads);
+    CHECK(plan.one_loop && plan.rows == 1 && plan.threads() > threads / 3);
     CHECK(estimate(work, plan) < 0.8 * estimate(work, Plan()));
   }
   CHECK(!choose_plan(work, 1).one_loop);
@@ -93,6 +97,17 @@ void test_one_loop() {
   }
   work.input = 24;
   CHECK(choose_plan(work, 2).threads() == 1);
+}
+
+// Of a few times the last has no fewer than a quarter of the others' steps; all are of about 96 rows or of few steps.
+void test_steps_ahead() {
+  for (size_t rows : {1, 2, 7, 10, 16, 33, 95, 96, 97, 640})
+    for (size_t steps = 2; steps < 1200; ++steps) {
+      const size_t each = ahead_steps(rows, steps), last = (steps - 1) % each + 1;
+      CHECK(each >= 1 && each <= steps && (each == steps || each >= 3));
+      CHECK(each * rows <= std::max<size_t>(150, 5 * rows));
+      CHECK(each < 8 || steps > 6 * each || 4 * last >= each);
+    }
 }
 
 // A call that follows another at once finds workers awake, one after a pause does not. Any single call may come late.
@@ -139,6 +154,7 @@ int main() {
   test_pace_of_plans();
   test_one_step_is_split_over_units();
   test_one_loop();
+  test_steps_ahead();
   test_pace();
   test_kept_plans();
   return check::result();

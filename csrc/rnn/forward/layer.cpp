@@ -149,7 +149,7 @@ bool ForwardLayer<Real>::run_in_turn() {
           set_products(s, products);
           return run_steps(team_.alone(), s, end);
         },
-        cut.parts,
+        std::min(cut.parts, cut.column_parts * ceil_div(n, w_.kernels.max_rows)),  // of a tile at least
         [&](const Team& share) {
           project_share<Real>(share, cut, w_, p, p.bias, scratch_.x, to, scratch_.compact_work);
         });
@@ -161,7 +161,7 @@ bool ForwardLayer<Real>::run_in_turn() {
   }
 }
 
-// The same for a thread that did not run them.
+// Moves the rows on past steps that another thread ran.
 template <class Real>
 void ForwardLayer<Real>::skip_steps(size_t s, size_t end) {
   for (; s < end && (n_ = active_rows(s)) > 0; ++s) advance(s);

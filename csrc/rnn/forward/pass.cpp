@@ -45,6 +45,7 @@ bool ForwardPass<Real>::run(Pace& pace) {
   context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
   Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference);
   work.no_first_h = context_.no_first_h;
+  work.whole_loop = !n_.two_passes && !n_.norm && !n_.extra && !n_.resets;
   plan_ = pace.plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
