@@ -47,14 +47,14 @@ def test_bits(steps, batch, inputs, hidden, options):
 def test_long_sequences_of_narrow_layers(weights, options):
     """One thread has the time loop, while the others make the input products of the next steps."""
     dtype = np.float64 if weights == "float64" else np.float32
-    lstm = qg.LSTM(1500, 24, rng=0, dtype=dtype, **options)
+    lstm = qg.LSTM(800, 24, rng=0, dtype=dtype, **options)
     if not weights.endswith(("32", "64")):
         lstm = lstm.quantize(weights)
     rng = np.random.default_rng(1)
     before = qg.get_num_threads()
     try:
         for lengths in (None, [250, 131]):
-            x = rng.standard_normal((250, 2 if lengths else 1, 1500)).astype(dtype)
+            x = rng.standard_normal((250, 2 if lengths else 1, 800)).astype(dtype)
             qg.set_num_threads(1)
             want, (h, c) = lstm(x, lengths=lengths)
             for threads in (2, 3, 5, 16):
