@@ -376,7 +376,7 @@ int main() {
     if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
     if (number % 6 == 1) either(Split::grid, false);
     if (number % 3 == 2) either(Split::helpers, false);
-    if (is_plain(what) && (number == 1 || (number % 5 == 2 && number > 2))) either(Split::one_loop, false);
+    if (is_plain(what) && (number == 1 || number % 10 == 2)) either(Split::one_loop, false);
     if (number % 4 == 0) test_concurrent<float>(what);
     for (size_t batch : {5, 40})
       number % 2 ? test_one_step<float>(what, number, batch) : test_one_step<double>(what, number, batch);
