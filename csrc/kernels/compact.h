@@ -5,6 +5,7 @@
 #include "kernels/compact_cell.h"
 #include "kernels/compact_product.h"
 #include "kernels/forward.h"
+#include "kernels/int8_product.h"
 
 namespace quadgate {
 namespace QG_ISA {

@@ -5,9 +5,7 @@
 // exact, so bits are the same, too.
 #pragma once
 
-#include "kernels/compact_steps.h"
-#include "kernels/vec/vec.h"
-#include "kernels/weights/int8.h"
+#include "kernels/int8_sums.h"
 
 namespace quadgate {
 
@@ -20,6 +18,7 @@ namespace {
 
 constexpr size_t kTileSide = 16, kTileK = 64, kTileBytes = kTileSide * kTileK, kTileVectors = 4;
 static_assert(kTileSide == size_t(kInt8Tile), "tiles of weights lie in one piece");
+static_assert(kMostTileK <= ZeroInHalves::kMostK, "zero points of tiles are taken in halves");
 
 struct TileConfig {
   unsigned char palette, start_row, zeros[14];
@@ -202,46 +201,6 @@ QG_INLINE void begin_blocks(TileWork& w, const TileFactors* factors, size_t n_pr
   for (size_t i = 0; i < n_products; ++i) w.parts += 2 * (tiles_of(factors[i]) + 1);
 }
 
-// A sum of weights is less than 2^22, so that two numbers of 16 bits make it up, low + 128 high, with which one
-// instruction subtracts its product with a row's zero point.
-QG_INLINE __m512i in_halves(const int32_t* sums) {
-  const __m512i all = load_words(sums), low = _mm512_and_si512(all, _mm512_set1_epi32(127));
-  return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_srai_epi32(all, 7), 16));
-}
-
-// The numbers that n rows of sums stand for, of one product with one panel, and where they go to.
-struct TileSums {
-  const int32_t* sums;  // (n, V, W)
-  const float* scales;  // (V, W)
-  const int32_t* weight_sums;
-  const float* row_scales;  // (n)
-  const int32_t* row_zeros;
-  const float* from;  // as in CompactProduct
-  float* lines;
-  size_t from_stride, row_stride;
-};
-
-QG_INLINE void finish_sums(const TileSums& s, size_t n) {
-  constexpr size_t W = VF::kWidth;
-  VF scales[kTileVectors];
-  __m512i halves[kTileVectors];
-  for (size_t v = 0; v < kTileVectors; ++v) {
-    scales[v] = load(s.scales + v * W);
-    halves[v] = in_halves(s.weight_sums + v * W);
-  }
-  for (size_t r = 0; r < n; ++r) {
-    const VF scale = set1(s.row_scales[r]);
-    const __m512i minus_zero = set_words(-s.row_zeros[r] * 128 * 65536 | (-s.row_zeros[r] & 0xffff));
-#pragma GCC unroll 4
-    for (size_t v = 0; v < kTileVectors; ++v) {
-      const Words sum = load_words(s.sums + r * kLineSums + v * W);
-      const VF whole = number(_mm512_dpwssd_epi32(sum, minus_zero, halves[v]));
-      store(s.lines + r * s.row_stride + v * W,
-            fma(whole, scale * scales[v], load(s.from + r * s.from_stride + v * W)));
-    }
-  }
-}
-
 [[maybe_unused]] void tile_product(const CompactProduct& s) {
   if (!tiles_pay(s.n_rows, s.n_k) || s.n_k > kMostTileK || s.n_vectors != int(kTileVectors))
     return avx512_vnni::int8.product(s);
@@ -249,16 +208,17 @@ QG_INLINE void finish_sums(const TileSums& s, size_t n) {
   for (size_t first = 0; first < s.n_rows; first += kUnitRows) {
     const size_t rest = s.n_rows - first, n = rest < kUnitRows ? rest : kUnitRows;
     sum_rows({s.rows[0], first, s.panels, s.n_k}, n, sums);
-    const TileSums of = {sums,
+    const Int8Sums of = {sums,
                          s.scales,
                          s.sums,
+                         s.n_k,
                          s.row_scales + first,
                          s.row_zeros + first,
                          s.from + first * s.from_stride,
                          s.lines + first * s.row_stride,
                          s.from_stride,
                          s.row_stride};
-    finish_sums(of, n);
+    finish_sums_with<int(kTileVectors)>(of, n, ZeroInHalves{});
   }
 }
 

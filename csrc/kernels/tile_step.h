@@ -58,7 +58,7 @@ QG_INLINE void sum_unit(const CompactStep& n, const TileUnit& u) {
   const size_t panel = panel_of(n, u);
   const ForwardRow<float>* rows = s.rows + u.row;
   auto* lines = reinterpret_cast<float*>(u.sums);
-  TileSums of = {};
+  Int8Sums of = {};
   of.sums = u.sums;
   of.from = (s.use_pre ? rows[0].pre : s.bias) + panel * line;
   of.from_stride = s.use_pre ? n.pre_stride : 0;
@@ -69,7 +69,7 @@ QG_INLINE void sum_unit(const CompactStep& n, const TileUnit& u) {
     of.weight_sums = n.matrices[i].sums + panel * line;
     of.row_scales = n.rows[i].scales + u.row;
     of.row_zeros = n.rows[i].zeros + u.row;
-    finish_sums(of, u.n_rows);
+    finish_sums_with<int(kTileVectors)>(of, u.n_rows, ZeroInHalves{});
     of.from = lines;
     of.from_stride = kLineSums;
     pace.slot();

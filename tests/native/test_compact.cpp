@@ -314,7 +314,7 @@ int main() {
           test_int8(table, n);
         }
     for (size_t rows : {1, 4, 5})
-      test_int8(table, {rows, kFullRangeK, 1}), test_int8(table, {rows, kFullRangeK + 3, 1});
+      for (size_t n_k : {kMostTileK, kMostTileK + 1, kFullRangeK, kFullRangeK + 3}) test_int8(table, {rows, n_k, 1});
   }
   return check::result();
 }

@@ -4,7 +4,7 @@
 #endif
 #define QG_ISA avx2_vnni
 #define QG_ISA_AVX2
-#include "kernels/compact_product.h"
+#include "kernels/int8_product.h"
 
 namespace quadgate {
 namespace QG_ISA {

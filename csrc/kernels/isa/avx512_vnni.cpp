@@ -5,7 +5,7 @@
 #endif
 #define QG_ISA avx512_vnni
 #define QG_ISA_AVX512
-#include "kernels/compact_product.h"
+#include "kernels/int8_product.h"
 
 namespace quadgate {
 namespace QG_ISA {

@@ -4,7 +4,7 @@
 #endif
 #define QG_ISA neon_dotprod
 #define QG_ISA_NEON
-#include "kernels/compact_product.h"
+#include "kernels/int8_product.h"
 
 namespace quadgate {
 namespace QG_ISA {

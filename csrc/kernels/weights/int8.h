@@ -21,6 +21,8 @@ constexpr bool kUnsigned = false;
 #if defined(QG_ISA_AVX512)
 using Words = __m512i;
 QG_INLINE Words load_words(const void* p) { return _mm512_loadu_si512(p); }
+QG_INLINE void store_words(int32_t* p, Words a) { _mm512_storeu_si512(p, a); }
+QG_INLINE Words plus(Words a, Words b) { return _mm512_add_epi32(a, b); }
 QG_INLINE Words set_words(int32_t a) { return _mm512_set1_epi32(a); }
 QG_INLINE VF number(Words a) { return {_mm512_cvtepi32_ps(a)}; }
 QG_INLINE Words times(Words a, Words b) { return _mm512_mullo_epi32(a, b); }
@@ -52,6 +54,8 @@ QG_INLINE void largest_of(VF a, VF b, float& of_a, float& of_b) {
 #elif defined(QG_ISA_AVX2)
 using Words = __m256i;
 QG_INLINE Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+QG_INLINE void store_words(int32_t* p, Words a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
+QG_INLINE Words plus(Words a, Words b) { return _mm256_add_epi32(a, b); }
 QG_INLINE Words set_words(int32_t a) { return _mm256_set1_epi32(a); }
 QG_INLINE VF number(Words a) { return {_mm256_cvtepi32_ps(a)}; }
 QG_INLINE Words times(Words a, Words b) { return _mm256_mullo_epi32(a, b); }
@@ -64,6 +68,8 @@ QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
 #elif defined(QG_ISA_NEON)
 using Words = int32x4_t;
 QG_INLINE Words load_words(const void* p) { return vreinterpretq_s32_s8(vld1q_s8(static_cast<const int8_t*>(p))); }
+QG_INLINE void store_words(int32_t* p, Words a) { vst1q_s32(p, a); }
+QG_INLINE Words plus(Words a, Words b) { return vaddq_s32(a, b); }
 QG_INLINE Words set_words(int32_t a) { return vdupq_n_s32(a); }
 QG_INLINE VF number(Words a) { return {vcvtq_f32_s32(a)}; }
 QG_INLINE Words times(Words a, Words b) { return vmulq_s32(a, b); }
@@ -76,6 +82,8 @@ QG_INLINE void store_bytes(unsigned char* to, VF a, Words zeros) {
 #else
 using Words = __m128i;
 QG_INLINE Words load_words(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+QG_INLINE void store_words(int32_t* p, Words a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), a); }
+QG_INLINE Words plus(Words a, Words b) { return _mm_add_epi32(a, b); }
 QG_INLINE Words set_words(int32_t a) { return _mm_set1_epi32(a); }
 QG_INLINE VF number(Words a) { return {_mm_cvtepi32_ps(a)}; }
 QG_INLINE Words times(Words a, Words b) {  // the even lanes, then the odd ones; SSE2 has no more
@@ -115,8 +123,12 @@ struct Factor {
 };
 #endif
 #if defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)
-constexpr int kInt8Rows = 5;  // GCC 12 copies sums from register to register where there are more
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm512_dpbusd_epi32(sum, row, weights); }
+constexpr int kInt8Rows = 6;
+// Not by an intrinsic: with it GCC 12 copies sums from register to register where there are many.
+QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
+  return sum;
+}
 #elif defined(QG_ISA_AVX2) && defined(__AVXVNNI__)
 constexpr int kInt8Rows = 3;
 QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
@@ -155,6 +167,28 @@ QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
   return _mm_add_epi32(sum, _mm_madd_epi16(row.odd, weights.odd));
 }
 #endif
+#endif
+
+// Ways to add the product of a sum of weights and a row's zero point, with the sign changed, to a sum.
+struct ZeroInWords {
+  static constexpr size_t kMostK = ~size_t(0);  // columns that a product may have
+  QG_INLINE Words weights(Words sums) const { return sums; }
+  QG_INLINE Words row(int32_t minus_zero) const { return set_words(minus_zero); }
+  QG_INLINE Words add(Words sum, Words row, Words weights) const { return plus(sum, times(row, weights)); }
+};
+#if defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)
+// Sums of less than 2^22 as two numbers of 16 bits, low + 128 high: one operation instead of three.
+struct ZeroInHalves {
+  static constexpr size_t kMostK = (size_t(1) << 22) / 128;
+  QG_INLINE Words weights(Words sums) const {
+    return _mm512_or_si512(_mm512_and_si512(sums, _mm512_set1_epi32(127)),
+                           _mm512_slli_epi32(_mm512_srai_epi32(sums, 7), 16));
+  }
+  QG_INLINE Words row(int32_t minus_zero) const { return set_words(minus_zero * 128 * 65536 | (minus_zero & 0xffff)); }
+  QG_INLINE Words add(Words sum, Words row, Words weights) const { return _mm512_dpwssd_epi32(sum, row, weights); }
+};
+#else
+using ZeroInHalves = ZeroInWords;
 #endif
 
 // As CompactFunctions::rate: an instruction for four k takes as long as a multiply-add of floats, but loads and scales

@@ -1,0 +1,257 @@
+// The products of quantised rows with int8 weights, a group of rows at a time.
+//
+// Sums of up to kInt8UnitRows rows with a panel go through memory, so that the loop which makes numbers of them is the
+// same for tiles of every height.
+#pragma once
+
+#include "cells/dispatch.h"
+#include "kernels/int8_sums.h"
+#include "kernels/multiply.h"
+
+namespace quadgate {
+namespace QG_ISA {
+namespace {
+
+// Integer sums over all k, without zero points, of MR rows with NP panels; ends with done(p, r, v, sum) for each.
+template <int NP, int MR, int NV, class Done>
+QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
+  constexpr size_t W = VF::kWidth;
+  constexpr int per_factor = sizeof(Factor) / sizeof(Words);
+  constexpr bool rows_pass = MR > 1 && MR * NV + (NV + 1) * per_factor < kRegisters;  // by weights in registers
+  const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
+  Words a[NP][MR][NV];
+#pragma GCC unroll 2
+  for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) a[p][r][v] = set_words(0);
+  const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
+  constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
+  // Three rows share a pointer, for lack of registers. The compiler must not see that they lie one behind the other: it
+  // would give each its own again.
+  size_t row_bytes = compact_row_bytes(s.n_k);
+  const auto* low = static_cast<const unsigned char*>(s.rows[row]);
+  const unsigned char* high = MR > 3 ? low + 3 * row_bytes : low;
+  __asm__("" : "+r"(low), "+r"(high), "+r"(row_bytes));
+  auto row_factor = [&](int r) __attribute__((always_inline)) {
+    int32_t four;
+    __builtin_memcpy(&four, r < 3 ? low + r * row_bytes : high + (r - 3) * row_bytes, sizeof four);
+    return factor(set_words(four));
+  };
+  // Products of n groups; bytes from one to the next, and from a vector to the next.
+  auto take = [&](size_t n, size_t next_group, size_t next_vector) __attribute__((always_inline)) {
+    const unsigned char* const end = low + n * kInt8Group;
+#pragma GCC unroll 2
+    while (low != end) {
+      if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
+      if constexpr (rows_pass) {
+        Factor weights[NV];
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) weights[v] = factor(load_words(w + v * next_vector));
+#pragma GCC unroll 8
+        for (int r = 0; r < MR; ++r) {
+          const Factor x = row_factor(r);
+#pragma GCC unroll 8
+          for (int v = 0; v < NV; ++v) a[0][r][v] = dot(a[0][r][v], x, weights[v]);
+        }
+      } else {
+        Factor x[MR];
+#pragma GCC unroll 8
+        for (int r = 0; r < MR; ++r) x[r] = row_factor(r);
+#pragma GCC unroll 4
+        for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+          for (int v = 0; v < NV; ++v) {
+            const Factor weights = factor(load_words(w + p * s.panel_bytes + v * next_vector));
+#pragma GCC unroll 8
+            for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r], weights);
+          }
+      }
+      low += kInt8Group;
+      if constexpr (MR > 3) high += kInt8Group;
+      w += next_group;
+      next += ahead.bytes_per_k;
+    }
+  };
+  if constexpr (MR == 1) {  // addresses of a base and a constant: operands of their instructions at no cost
+    size_t k = 0;
+    for (; k + tile <= groups; k += tile, w += (NV - 1) * tile * group) take(tile, group, tile * group);
+    take(groups - k, NV * group, group);
+  } else {
+    for (size_t k = 0; k < groups; k += tile) {
+      const size_t rest = groups - k;
+      const bool whole = rest >= tile;
+      take(whole ? tile : rest, whole ? group : NV * group, whole ? tile * group : group);
+      if (whole) w += (NV - 1) * tile * group;
+    }
+  }
+#pragma GCC unroll 2
+  for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) done(p, r, v, a[p][r][v]);
+}
+
+// One row with NP panels. A function of its own, so that the compiler does not keep its pointers in vector registers.
+template <int NP, int NV>
+QG_OUTLINE void int8_row(const CompactProduct& s) {
+  constexpr size_t W = VF::kWidth;
+  const VF row_scale = set1(s.row_scales[0]);
+  const Words minus_zero = set_words(-s.row_zeros[0]);
+  sum_tile<NP, 1, NV>(
+      s, 0, {}, [&](int p, int, int v, Words sum) __attribute__((always_inline)) {
+        const size_t at = (p * NV + v) * W;
+        const Words whole = plus(sum, times(load_words(s.sums + at), minus_zero));
+        store(s.lines + at, fma(number(whole), row_scale * load(s.scales + at), load(s.from + at)));
+      });
+}
+
+// Rows of a panel whose sums are in memory together.
+constexpr size_t kInt8UnitRows = 32;
+
+template <int NV>
+QG_INLINE void product_of_int8(const CompactProduct& s) {
+  if (s.n_panels == 2) return int8_row<2, NV>(s);
+  if (s.n_rows == 1) return int8_row<1, NV>(s);
+  constexpr size_t W = VF::kWidth;
+  const Parts tiles(s.n_rows, kInt8Rows);
+  const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
+  const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
+                                       tiles.count};
+  Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
+                 s.scales,
+                 s.sums,
+                 s.n_k,
+                 s.row_scales,
+                 s.row_zeros,
+                 s.from,
+                 s.lines,
+                 s.from_stride,
+                 s.row_stride};
+  size_t first = 0;
+  for (size_t t = 0; t < tiles.count; ++t) {
+    const size_t row = tiles.begin(t), n = tiles.size(t);
+    auto* sums = reinterpret_cast<int32_t*>(s.wide) + (row - first) * NV * W;
+    with_constant<kInt8Rows>(
+        int(n), [&](auto mr) __attribute__((always_inline)) {
+          sum_tile<1, decltype(mr)::value, NV>(
+              s, row, ahead.slice(t, groups, NV), [&](int, int r, int v, Words sum) __attribute__((always_inline)) {
+                store_words(sums + (r * NV + v) * W, sum);
+              });
+        });
+    const size_t end = row + n;
+    if (end == s.n_rows || end - first + kInt8Rows > kInt8UnitRows) {
+      finish_sums<NV>(of, end - first);
+      of.row_scales += end - first;
+      of.row_zeros += end - first;
+      of.from += (end - first) * of.from_stride;
+      of.lines += (end - first) * of.row_stride;
+      first = end;
+    }
+  }
+}
+
+[[maybe_unused]] void int8_product(const CompactProduct& s) {
+  with_line(
+      s.n_vectors, [&](auto nv) __attribute__((always_inline)) { product_of_int8<decltype(nv)::value>(s); });
+}
+
+// The least and the largest of a row's n elements and 0, without signs, and NaN if one of them is not finite.
+struct RowRange {
+  float below, above, finite;
+};
+
+QG_INLINE RowRange range_of(const float* from, size_t n) {
+  constexpr size_t W = VF::kWidth;
+  const size_t whole = n / W * W;
+  VF least[2] = {zero<float>(), zero<float>()}, most[2] = {set1(1e-30f), zero<float>()},
+     finite[2] = {zero<float>(), zero<float>()};
+  auto take = [&](VF x, int chain) __attribute__((always_inline)) {
+    least[chain] = min(x, least[chain]);
+    most[chain] = max(x, most[chain]);
+    finite[chain] = fma(x, zero<float>(), finite[chain]);  // NaN once x is infinite or NaN
+  };
+  size_t i = 0;
+  for (; i + W < whole; i += 2 * W) {  // in two chains, since each takes the latency of an instruction
+    take(load(from + i), 0);
+    take(load(from + i + W), 1);
+  }
+  if (i < whole) take(load(from + i), 0);
+  if (whole < n) take(load_n(from + whole, int(n - whole)), 1);
+  RowRange range;
+  largest_of(max(most[0], most[1]), zero<float>() - min(least[0], least[1]), range.above, range.below);
+  range.finite = sum_of(finite[0] + finite[1]);
+  return range;
+}
+
+// z = x / t + z0, rounded to nearest, with t the row's range / 255, which includes 0: x that is 0 stays 0. Rows near 0
+// get a t that is no denormal.
+struct RowScale {
+  float inverse, scale;
+  int32_t zero;
+};
+
+QG_INLINE RowScale scale_of(RowRange range, size_t n) {
+  float half_steps = 127.5f;
+  if (n > kFullRangeK) {
+    range.above = range.below = range.above < range.below ? range.below : range.above;
+    half_steps = 127;
+  }
+  const float half_range = range.above * 0.5f + range.below * 0.5f, inverse = half_steps / half_range;
+  const float at = range.below * inverse;  // NaN in a row with infinity, whose scale is NaN
+  return {inverse, half_range / half_steps + range.finite, (at < 256 ? int32_t(at + 0.5f) : 0) - (kUnsigned ? 0 : 128)};
+}
+
+QG_INLINE void store_row(const float* from, size_t n, unsigned char* to, float inverse, int32_t zero) {
+  constexpr size_t W = VF::kWidth;
+  const size_t whole = n / W * W;
+  const Words zeros = set_words(zero);
+  const VF factor = set1(inverse);
+  size_t i = 0;
+#if defined(QG_ISA_AVX512)
+#pragma GCC unroll 1
+  for (; i + 4 * W <= whole; i += 4 * W)
+    store_bytes(to + i, load(from + i) * factor, load(from + i + W) * factor, load(from + i + 2 * W) * factor,
+                load(from + i + 3 * W) * factor, zeros);
+#endif
+  for (; i < whole; i += W) store_bytes(to + i, load(from + i) * factor, zeros);
+  if (whole < n) store_bytes(to + whole, load_n(from + whole, int(n - whole)) * factor, zeros);
+}
+
+// Several rows at a time, so that none waits for the divisions of another.
+[[maybe_unused]] void quantize_rows(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
+                                    int32_t* zeros) {
+  constexpr size_t kAtOnce = 8;
+  if (n_rows == 1) {
+    const auto* from = static_cast<const float*>(rows[0]);
+    const RowScale s = scale_of(range_of(from, n), n);
+    store_row(from, n, bytes, s.inverse, s.zero);
+    rows[0] = bytes;
+    scales[0] = s.scale;
+    zeros[0] = s.zero;
+    return;
+  }
+  for (size_t first = 0; first < n_rows; first += kAtOnce) {
+    const size_t end = n_rows - first < kAtOnce ? n_rows : first + kAtOnce;
+    float inverses[kAtOnce];
+    for (size_t r = first; r < end; ++r) {
+      const RowScale s = scale_of(range_of(static_cast<const float*>(rows[r]), n), n);
+      inverses[r - first] = s.inverse;
+      scales[r] = s.scale;
+      zeros[r] = s.zero;
+    }
+    for (size_t r = first; r < end; ++r, bytes += compact_row_bytes(n)) {
+      store_row(static_cast<const float*>(rows[r]), n, bytes, inverses[r - first], zeros[r]);
+      rows[r] = bytes;
+    }
+  }
+}
+
+constexpr CompactFunctions kInt8 = {int8_product, quantize_rows, nullptr,   nullptr,
+                                    nullptr,      kInt8Rate,     kInt8Rate, nullptr};
+
+}  // namespace
+}  // namespace QG_ISA
+}  // namespace quadgate
