@@ -78,10 +78,11 @@ class Problem:
         return (y * self.dy).sum() + (h * dh).sum() + (c * dc).sum() + (tape.cells * self.dcells).sum()
 
     def size(self):
-        """Return how large the loss is, had all its terms the same sign."""
-        y, end, tape = self.forward()
-        pairs = [(y, self.dy), *zip(end, self.dstate, strict=True), (tape.cells, self.dcells)]
-        return float(sum(np.abs(a * d).sum() for a, d in pairs))
+        """Return how large the loss is, had all its terms the same sign; infinity or NaN if the network explodes."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            y, end, tape = self.forward()
+            pairs = [(y, self.dy), *zip(end, self.dstate, strict=True), (tape.cells, self.dcells)]
+            return float(sum(np.abs(a * d).sum() for a, d in pairs))
 
     def backward(self):
         tape = self.forward()[2]
