@@ -99,11 +99,12 @@ template <int NP, int NV>
 QG_OUTLINE void int8_row(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth;
   const VF row_scale = set1(s.row_scales[0]);
-  const Words minus_zero = set_words(-s.row_zeros[0]);
+  const ZeroInWords zero;
+  const Words minus_zero = zero.row(-s.row_zeros[0]);
   sum_tile<NP, 1, NV>(
       s, 0, {}, [&](int p, int, int v, Words sum) __attribute__((always_inline)) {
         const size_t at = (p * NV + v) * W;
-        const Words whole = plus(sum, times(load_words(s.sums + at), minus_zero));
+        const Words whole = zero.add(sum, minus_zero, load_words(s.sums + at));
         store(s.lines + at, fma(number(whole), row_scale * load(s.scales + at), load(s.from + at)));
       });
 }

@@ -9,7 +9,8 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// Sums of rows with one panel, without their zero points, and where their numbers go to.
+// Sums of rows with one panel, without their zero points, and where their numbers go to. `lines` may be `from`, or the
+// memory of `sums` with the same stride.
 struct Int8Sums {
   const int32_t* sums;  // (n, V, W)
   const float* scales;  // (V, W)
