@@ -17,9 +17,9 @@ constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycle
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
-constexpr double kShortLoop = 30000;    // so long helpers wait for the end of a time loop, and then fall asleep;
-constexpr double kSleepCycles = 30000;  // falling asleep and waking costs this
-constexpr double kSpinCycles = 1e5;     // so long threads that wait for a phase spin
+constexpr double kSpinCycles = 1.5e6;   // so long threads that wait for a phase spin,
+constexpr double kSleepCycles = 30000;  // and then fall asleep, which costs this with waking;
+constexpr double kLongLoop = 30000;     // helpers cost the same in longer time loops, by measurement, though they spin
 constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
@@ -126,7 +126,7 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
   forward.pass = Pass::training_forward;
   const double loop = double(w.steps) * step_cycles(forward, 0, rows, blocks, plan.rows);
   const double times = double(ceil_div(w.steps * w.rows, kBlockRows)), threads = double(plan.threads());
-  const double meeting = phase_cycles(plan.threads()) + (loop > kShortLoop * times ? kSleepCycles : 0);
+  const double meeting = phase_cycles(plan.threads()) + (loop > kLongLoop * times ? kSleepCycles : 0);
   double cycles = 0;
   for (size_t l = 0; l < w.layers; ++l) {
     const double columns = double(2 * (l == 0 ? w.input : w.output) + w.recurrent);  // of dx and of both gradients

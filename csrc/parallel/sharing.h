@@ -116,8 +116,9 @@ class Sharing {
   bool awaited(uint32_t news) const { return board_.news.spin_while(news, spin_us_ > 0 ? kPatienceUs : 0) != news; }
   void wait(uint32_t news);
 
-  // Long enough to cover an uneven step, short beside the milliseconds that a descheduled thread stays away.
-  static constexpr int kSpinUs = 30, kPatienceUs = 4;
+  // As long as most waits last, and short beside the milliseconds that a descheduled thread stays away. To wake a
+  // thread takes up to 0.1 ms, and a virtual core that halts may have to wait for a real one.
+  static constexpr int kSpinUs = 500, kPatienceUs = 4;
   struct alignas(64) Lane {
     std::atomic<uint64_t> taken{0};  // phase << 32 | busy << 31 | items
   };
