@@ -73,8 +73,12 @@ QG_INLINE void multiply_line(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&
 template <class Real, int NV>
 constexpr int kLargestTile = sizeof(Real) == sizeof(float) && (kMostRows + 1) * NV == kRegisters ? kMostRows : kMaxRows;
 
-// `ahead`: memory to prefetch into L2 meanwhile, see Ahead.
-template <class Real, class Storage, int NP, int MR, int NV>
+// Rows of an operand that are a_step apart are prefetched into L1 so many k ahead: no hardware does that for steps of a
+// page and more.
+constexpr size_t kRowsAhead = 8;
+
+// `ahead`: memory to prefetch into L2 meanwhile, see Ahead. kFarRows: a_step is large, and a[r] are neighbours.
+template <bool kFarRows = false, class Real, class Storage, int NP, int MR, int NV>
 QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t a_step,
                         const Storage* w, size_t w_stride, size_t n_k, Slice ahead) {
   constexpr int W = Vec<Real>::kWidth;
@@ -84,6 +88,7 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
 #pragma GCC unroll 2
     for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
       if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // in smaller tiles it would cost time
+      if constexpr (kFarRows) __builtin_prefetch(a[0] + at + kRowsAhead * a_step, 0, 3);
       multiply_line(sums, a, a_stride, at, w, w_stride);
     }
   } else {
