@@ -73,11 +73,12 @@ QG_INLINE void multiply_line(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&
 template <class Real, int NV>
 constexpr int kLargestTile = sizeof(Real) == sizeof(float) && (kMostRows + 1) * NV == kRegisters ? kMostRows : kMaxRows;
 
-// Rows of an operand that are a_step apart are prefetched into L1 so many k ahead: no hardware does that for steps of a
-// page and more.
+// Rows of an operand that are a_step apart are prefetched into L1 so many k ahead: no hardware does that for steps of
+// 2 KB and more, in which the gradients of all but small networks lie. The address may be invalid.
 constexpr size_t kRowsAhead = 8;
 
-// `ahead`: memory to prefetch into L2 meanwhile, see Ahead. kFarRows: a_step is large, and a[r] are neighbours.
+// `ahead`: memory to prefetch into L2 meanwhile, see Ahead. kFarRows: a_step may be large, and the elements
+// of all rows for one k are neighbours.
 template <bool kFarRows = false, class Real, class Storage, int NP, int MR, int NV>
 QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t a_step,
                         const Storage* w, size_t w_stride, size_t n_k, Slice ahead) {

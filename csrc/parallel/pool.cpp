@@ -48,7 +48,7 @@ struct Pool {
 
 namespace {
 
-constexpr int kJoinSpinUs = 50;  // for the same reasons as kIdleSpinUs
+constexpr int kJoinSpinUs = 50;  // a worker ends its job as soon as the last phase is over
 
 std::atomic<int> thread_limit{0};  // 0: not asked for yet
 std::atomic<Pool*> current_pool{nullptr};
