@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Compiles every header under csrc alone, so that none depends on what was included before it; then checks that no room
-# includes a higher one.
+# Compiles every header under csrc alone, so that none depends on what was included before it.
 # Usage: tools/check_headers.sh [folder under csrc ...]      CXX and PYTHON choose the compiler and the interpreter,
 # which must have pybind11; headers of intrinsics for another processor than this one are skipped.
 set -euo pipefail
@@ -53,23 +52,4 @@ done < <(for folder in "${@:-.}"; do find "csrc/$folder" -name '*.h'; done | sed
 wait
 failed=$(find "$alone" -type f | wc -l)
 echo "$n headers, $((failed)) do not compile alone"
-
-# Rooms include lower ones only; those on one line may include each other. docs/architecture.md has the order.
-lower=
-while read -r rooms; do
-  lower+=" $rooms"
-  for room in $rooms; do
-    while IFS=: read -r file target; do
-      allowed=0
-      for below in $lower; do [[ $target == "$below"/* ]] && allowed=1; done
-      [[ $allowed == 1 ]] || { echo "a higher room: $file includes $target" >&2; failed=$((failed + 1)); }
-    done < <(grep -rE '^ *#include "' "csrc/$room" | sed -E 's|^([^:]+):.*"([^"]+)".*|\1:\2|')
-  done
-done <<'ROOMS'
-kernels/vec
-kernels cells
-memory cpu parallel
-rnn train
-bind
-ROOMS
 [[ $n -gt 0 && $failed -eq 0 ]]
