@@ -49,11 +49,10 @@ tools() {
 # As the README says, then everything that is compared with.
 install() {
   CXXFLAGS=-Werror pip install -q -e ".[test]"
-  # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
+  # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index. Python
+  # compiles what is imported, which is a fifth of it.
   pip install -q --no-compile cmake ninja mpich "$TORCH" keras \
     "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')"
-  # On all CPUs, as pip does on one. Packages ship files that no Python of today compiles.
-  python -m compileall -q -j 0 "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
   export CMAKE_GENERATOR=Ninja
 }
 
