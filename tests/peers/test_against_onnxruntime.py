@@ -135,7 +135,7 @@ def check(call: Call) -> None:
         return
 
     theirs = run_onnxruntime(call, inputs)
-    lossy = {"Elu", "ScaledTanh", "Softplus"} & set(call.activations or ())
+    lossy = {"Elu", "ScaledTanh", "Sigmoid", "Softplus"} & set(call.activations or ("Sigmoid",))
     condition = conditions(call, inputs, absolute=bool(lossy))
     if inputs["sequence_lens"] is not None:
         empty = inputs["sequence_lens"] == 0
@@ -158,6 +158,7 @@ def check(call: Call) -> None:
 @pytest.mark.slow
 @hypothesis.settings(max_examples=examples(200))
 @hypothesis.given(calls())
+@hypothesis.example(Call(1, 1, 63, 1, given=frozenset()))  # Sigmoid of -8, of which onnxruntime has few digits
 def test_random_calls(call: Call) -> None:
     hypothesis.assume(judgeable(call))
     check(call)

@@ -226,8 +226,8 @@ def conditions(
 
     That is the size of its largest element; or more, where the outputs move by more when every number that goes in is
     moved by d of itself, up or down at random (three times). With `absolute`, values of functions are moved by d too:
-    for a program that computes Elu by exp(x) - 1, Softplus by log(1 + exp(x)) and ScaledTanh by 2 sigmoid(2x) - 1,
-    which loses all digits but those after 1.
+    for a program that computes Elu by exp(x) - 1, Softplus by log(1 + exp(x)), ScaledTanh by 2 sigmoid(2x) - 1 or
+    Sigmoid by a fraction plus 1/2, which loses all digits but those after 1.
     """
     want = judge_call(call, inputs, clip_output=clip_output).outputs
     worst = [float(np.abs(w).max(initial=0)) for w in want]
