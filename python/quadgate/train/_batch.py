@@ -32,6 +32,21 @@ class Batch(NamedTuple):
         """Return the batch of some rows: a slice, or their numbers."""
         return Batch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
+    def without_padding(self) -> Batch:
+        """Return the batch with zeros for x of steps that do not count.
+
+        No result depends on them, but a NaN there times the zero of its gradient would be NaN.
+        """
+        if self.lengths is None and self.mask is None:
+            return self
+        counts = np.ones(self.x.shape[:2], bool) if self.mask is None else self.mask
+        if self.lengths is not None:
+            counts = counts & (np.arange(self.x.shape[1]) < self.lengths[:, None])
+        if counts.all():
+            return self
+        x = np.where(counts[..., None] if self.x.ndim == 3 else counts, self.x, self.x.dtype.type(0))
+        return self._replace(x=x)
+
     @classmethod
     def read(cls, x: Any, y: Any, lengths: Any, mask: Any, weights: Any, integers: bool, dtype: np.dtype[Any]) -> Batch:
         """Return plain arrays, or raise TypeError or ValueError for an argument that does not fit x."""

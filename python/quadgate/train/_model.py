@@ -205,11 +205,13 @@ class Sequential:
 
     def _read(self, x: Any, y: Any = None, lengths: Any = None, mask: Any = None, weights: Any = None) -> Batch:
         batch = Batch.read(x, y, lengths, mask, weights, self._integers, self.dtype)
+        if not self._integers and batch.x.ndim != 3 and any(isinstance(layer, Recurrent) for layer in self._layers):
+            raise ValueError(f"x must have shape (B, T, I), got {batch.x.shape}")
         first = self._layers[0]
         if isinstance(first, Masking):
             own = first.mask(batch.x)
             batch = batch._replace(mask=own if batch.mask is None else own & batch.mask)
-        return batch
+        return batch.without_padding()
 
     def gradients(
         self,

@@ -43,6 +43,7 @@ class ModelStream:
     def __init__(self, model: Sequential, batch_size: int = 1) -> None:
         self.batch_size = _check.size(batch_size, "batch_size")
         self._model = model
+        self._masking = model._layers[0] if isinstance(model._layers[0], Masking) else None
         self._streams: dict[Any, Any] = {}
         self._steps: list[Any] = []
         layers = [layer for layer in model._layers if not isinstance(layer, (Dropout, Masking))]
@@ -50,11 +51,12 @@ class ModelStream:
             if isinstance(layer, Recurrent):
                 stream = self._streams[layer] = layer.net.stream(self.batch_size)
                 final = k + 1 < len(layers) and isinstance(layers[k + 1], FinalState)
-                self._steps.append(_final(stream) if final and layer.net._options.shortcut else stream.step)
+                own = final and (layer.net._options.shortcut or self._masking is not None)
+                self._steps.append(_final(stream) if own else _each(stream, layer.padding_output))
             elif isinstance(layer, Embedding):
                 self._steps.append(_lookup(layer))
             elif not isinstance(layer, FinalState):
-                self._steps.append(lambda x, layer=layer: layer.forward(x, _INFERENCE)[0])
+                self._steps.append(lambda x, _, layer=layer: layer.forward(x, _INFERENCE)[0])
 
     def step(self, x: ArrayLike) -> Array:
         """Take one step.
@@ -78,9 +80,12 @@ class ModelStream:
         if given.ndim != 2 - self._model._integers or len(given) != self.batch_size:
             shape = f"({self.batch_size},)" if self._model._integers else f"({self.batch_size}, I)"
             raise ValueError(f"x must have shape {shape}, got {given.shape}")
+        mask = None if self._masking is None else self._masking.mask(given[:, None])[:, 0]
         y: Any = given
+        if mask is not None:  # skipped steps may hold anything
+            y = np.where(mask if self._model._integers else mask[:, None], given, given.dtype.type(0))
         for step in self._steps:
-            y = step(y)
+            y = step(y, mask)
         return np.asarray(y)
 
     def select(self, rows: ArrayLike) -> ModelStream:
@@ -91,7 +96,9 @@ class ModelStream:
         rows : list of int
             Numbers of rows, in any order and number.
         """
-        places = np.asarray(rows, np.intp)
+        places = _check.array(rows, "rows", "numbers of rows", "iu")
+        if places.ndim != 1 or (places.size and not 0 <= places.min() <= places.max() < self.batch_size):
+            raise ValueError(f"rows must be numbers from 0 to {self.batch_size - 1}, got {_check.shown(rows)}")
         other = ModelStream(self._model, len(places))
         for layer, stream in self._streams.items():
             state = stream.state
@@ -107,8 +114,16 @@ class ModelStream:
 
     @states.setter
     def states(self, values: list[Any]) -> None:
-        for stream, value in zip(self._streams.values(), values, strict=True):
-            stream.state = value
+        given, before = list(values), self.states
+        if len(given) != len(before):
+            raise ValueError(f"states must have one for each of {len(before)} networks, got {len(given)}")
+        try:
+            for stream, value in zip(self._streams.values(), given, strict=True):
+                stream.state = value
+        except BaseException:
+            for stream, value in zip(self._streams.values(), before, strict=True):
+                stream.state = value
+            raise
 
     def reset(self) -> None:
         """Set all states to zeros."""
@@ -123,7 +138,7 @@ class ModelStream:
 def _lookup(layer: Embedding) -> Any:
     count = layer.num_embeddings
 
-    def step(x: Any) -> Any:
+    def step(x: Any, _: Any) -> Any:
         if x.dtype.kind not in "iu":
             raise TypeError(f"x must hold integers, got dtype {x.dtype}")
         if len(x) and (int(x.min()) < 0 or int(x.max()) >= count):
@@ -133,11 +148,18 @@ def _lookup(layer: Embedding) -> Any:
     return step
 
 
-def _final(stream: Any) -> Any:
-    """Return a step whose result is the final h, which is not y under a shortcut."""
+def _each(stream: Any, padding_output: str) -> Any:
+    def step(x: Any, mask: Any) -> Any:
+        return stream.step(x) if mask is None else stream.step(x, mask=mask, padding_output=padding_output)
 
-    def step(x: Any) -> Any:
-        stream.step(x)
+    return step
+
+
+def _final(stream: Any) -> Any:
+    """Return a step whose result is the final h, which is not y under a shortcut or at a step that is skipped."""
+
+    def step(x: Any, mask: Any) -> Any:
+        stream.step(x, mask=mask)
         state = stream.state
         return (state if isinstance(state, np.ndarray) else state[0])[-1]
 
