@@ -221,6 +221,21 @@ def wrong(outputs, targets):
     return outputs.argmax(-1) != targets
 
 
+def test_metrics_need_no_class_where_nothing_counts():
+    x, y, lengths = data()
+    padded = np.where(np.arange(T) < lengths[:, None], y, -100)
+    m, names = model(), ["bits", "accuracy"]
+    assert m.evaluate(x, padded, lengths=lengths, metrics=names) == m.evaluate(x, y, lengths=lengths, metrics=names)
+
+
+def test_binary_accuracy_of_several_outputs_counts_each():
+    m = train.Sequential([train.Dense(3, 3)], rng=0)
+    m.load_params({"0.weight": np.eye(3, dtype=np.float32), "0.bias": np.zeros(3, np.float32)})
+    m.compile("mse", "sgd")
+    x, y = np.array([[-1.0, 2.0, -3.0], [4.0, 5.0, 6.0]]), np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    assert m.evaluate(x, y, metrics=["binary_accuracy"])["binary_accuracy"] == pytest.approx(4 / 6)
+
+
 def test_metrics_of_numbers():
     m = train.Sequential([qg.LSTM(2, 3, rng=0), train.FinalState(), train.Dense(3, 1)], rng=0)
     m.compile("mse", "sgd")
@@ -259,6 +274,8 @@ def test_early_stopping_puts_the_best_parameters_back():
         ({"monitor": "loss", "min_delta": 0.1}, [1.0, 0.85, 0.8, 0.7], 3),
         ({"monitor": "loss", "mode": "max", "patience": 1}, [1.0, 2.0, 3.0, 2.0], 4),
         ({"monitor": "loss", "patience": 5}, [1.0, 2.0, 3.0, 2.0], 4),
+        ({"monitor": "loss", "patience": 2}, [np.nan] * 4, 2),
+        ({"monitor": "loss", "patience": 2}, [np.nan, 3.0, np.nan, np.nan, 1.0], 4),
     ],
 )
 def test_rules_of_early_stopping(options, figures, epochs):
@@ -282,6 +299,8 @@ def test_functions_as_callbacks():
     assert [epoch for epoch, _ in seen] == [0, 1, 2]
     assert [loss for _, loss in seen] == history["loss"]
     assert history.stopped == "watch"
+    history = model().fit(x, y, epochs=9, callbacks=[lambda m, epoch, figures: np.float64(figures["loss"]) < 1e9])
+    assert len(history.epoch) == 1
 
 
 def test_nan_stops_training():
@@ -342,6 +361,7 @@ REFUSED = [
     (lambda x, y: model().fit(x, y, epochs=1.5), TypeError, "epochs must be"),
     (lambda x, y: model().fit(x, y, metrics="accuracy"), TypeError, "metrics must be a list"),
     (lambda x, y: model().fit(x, y, metrics=["acuracy"]), ValueError, "did you mean 'accuracy'"),
+    (lambda x, y: model().evaluate(x, y, metrics=[lambda a, b: b, lambda a, b: a]), ValueError, "'<lambda>' again"),
     (lambda x, y: model().fit(x, y, callbacks=[3]), TypeError, "callbacks must be functions"),
     (lambda x, y: model().fit(x, y, shards=6), ValueError, "shards must be a power of two, got 6"),
     (lambda x, y: model().fit(x, y, reduce=sum), ValueError, "reduce needs shards"),

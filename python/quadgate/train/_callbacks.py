@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import _check
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ class EarlyStopping(Callback):
             meant = _check.did_you_mean(self.monitor, figures)
             raise ValueError(f"monitor must be one of {', '.join(figures)}, got {self.monitor!r}{meant}")
         value = figures[self.monitor]
-        if math.isnan(self.best) or self._sign * (value - self.best) > self.min_delta:
+        better = math.isnan(self.best) or self._sign * (value - self.best) > self.min_delta
+        if better and not math.isnan(value):
             self.best, self.best_epoch, self._wait = value, epoch, 0
             self._params = model.params if self.restore_best else None
             return None
@@ -97,7 +100,8 @@ class _Function(Callback):
         self._function = function
 
     def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:
-        return self._function(model, epoch, figures) is True
+        stop = self._function(model, epoch, figures)
+        return isinstance(stop, (bool, np.bool_)) and bool(stop)
 
     def __repr__(self) -> str:
         return getattr(self._function, "__name__", repr(self._function))

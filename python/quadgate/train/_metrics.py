@@ -29,6 +29,13 @@ def accuracy(outputs: Array, targets: Array) -> Array:
     return np.asarray(outputs.argmax(axis=-1) == classes, np.float64)
 
 
+def binary_accuracy(outputs: Array, targets: Array) -> Array:
+    """Return the share of outputs, each a logit, whose sign says its target: above 0 for 1."""
+    if outputs.shape[-1] == 1:
+        return accuracy(outputs, targets)
+    return np.asarray(((outputs > 0) == (targets.reshape(outputs.shape) > 0.5)).mean(axis=-1))
+
+
 def mean_squared_error(outputs: Array, targets: Array) -> Array:
     """Return the squared error, its mean over the last axis."""
     difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
@@ -54,7 +61,7 @@ _NAMED: dict[str, Metric] = {
     "acc": accuracy,
     "sparse_categorical_accuracy": accuracy,
     "categorical_accuracy": accuracy,
-    "binary_accuracy": accuracy,
+    "binary_accuracy": binary_accuracy,
     "mse": mean_squared_error,
     "mean_squared_error": mean_squared_error,
     "mae": mean_absolute_error,
@@ -70,7 +77,10 @@ def read(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
     result: dict[str, Metric] = {}
     for metric in metrics:
         if callable(metric):
-            result[getattr(metric, "__name__", "metric")] = metric
+            name = getattr(metric, "__name__", "metric")
+            if name == "loss" or name in result:
+                raise ValueError(f"metrics must have names of their own, apart from loss, got {name!r} again")
+            result[name] = metric
         elif isinstance(metric, str) and metric in _NAMED:
             result[metric] = _NAMED[metric]
         else:
@@ -81,6 +91,11 @@ def read(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
 
 def total(metric: Metric, outputs: Array, targets: Array, counted: Array | None) -> tuple[float, float]:
     """Return the sum of a metric over the elements that count, and their number."""
+    if (
+        counted is not None and targets.shape[: counted.ndim] == counted.shape
+    ):  # no class number need be there elsewhere
+        here = counted.reshape(counted.shape + (1,) * (targets.ndim - counted.ndim))
+        targets = np.where(here, targets, targets.dtype.type(0))
     values = np.asarray(metric(outputs, targets), np.float64)
     if values.shape != outputs.shape[:-1]:
         name = getattr(metric, "__name__", "metric")
