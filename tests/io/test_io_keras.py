@@ -134,6 +134,7 @@ def test_to_keras_refuses_what_keras_has_not():
         ({"peephole": True}, "peephole"),
         ({"proj_size": 2}, "weight_hr"),
         ({"cell_clip": 1.0}, "clip"),
+        ({"zoneout": (0.0, 0.1)}, "zoneout"),
     ):
         with pytest.raises(ValueError, match=what):
             qg.io.to_keras(qg.LSTM(5, 4, rng=0, **options))

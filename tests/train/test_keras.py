@@ -12,7 +12,7 @@ import quadgate as qg
 from quadgate import train
 
 pytest.importorskip("torch", reason="PyTorch is not installed, Keras has no backend: install torch")
-pytest.importorskip("h5py", reason="h5py is not installed, files of Keras are not read: install h5py")
+h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed, files of Keras are not read: install h5py")
 os.environ["KERAS_BACKEND"] = "torch"
 with tempfile.TemporaryDirectory() as folder:
     os.environ.setdefault("KERAS_HOME", folder)  # or Keras would leave its settings in the user's home
@@ -108,6 +108,21 @@ def test_predictions(name, suffix, tmp_path):
     want = model.predict(x, verbose=0)
     close(ours.predict(x), want, len(model.layers))
     assert ours.num_parameters == model.count_params()
+
+
+def test_names_that_stand_in_other_paths_of_hdf5(tmp_path):
+    """The model's own name is in the paths of its layers, and optimizers name their numbers like layers."""
+    rest = [layers.LSTM(5), layers.Dense(5, name="zet"), layers.Dense(5, name="net")]
+    model = keras.Sequential(features(*rest), name="net")
+    path = tmp_path / "m.h5"
+    model.save(path)
+    x = data(model)
+    with h5py.File(path, "a") as file:
+        for moment in ("m", "v"):
+            for name, layer in (("zet", rest[1]), ("net", rest[2])):
+                for variable, value in zip(("kernel", "bias"), layer.get_weights(), strict=True):
+                    file[f"optimizer_weights/Adam/{moment}/{name}/{variable}:0"] = np.full_like(value, 0.5)
+    close(train.load_keras(path).predict(x), model.predict(x, verbose=0), len(model.layers))
 
 
 TRAINED = {

@@ -172,6 +172,7 @@ def to_keras(net: LSTM | RNN) -> dict[str, Array]:
     odd = {name[: name.index("_l")] for name in net.params} - allowed
     clips = [name for name in ("cell_clip", "proj_clip", "gate_clip") if getattr(net, name, None) is not None]
     flags = [name for name in ("coupled", "shortcut") if getattr(net, name, None)]
+    flags += ["zoneout"] if any(getattr(net, "zoneout", ())) else []  # inference has its mean
     if odd or clips or flags:
         raise ValueError(f"Keras's layers have no {', '.join(sorted(odd) + clips + flags)}")
     result = {}

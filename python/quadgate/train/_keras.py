@@ -139,8 +139,9 @@ class _Model:
         numbered = [self._file.arrays.get(f"{path}/vars/{k}") for k in range(len(kinds))]
         if numbered[0] is not None:
             return [value for value in numbered if value is not None]
-        # Layers of HDF5 have their own name, then that of the model and theirs again.
-        pattern = re.compile(rf"(^|/){re.escape(name)}/(.*/)?({'|'.join(kinds)})(:0)?$")
+        # Layers of HDF5 have their own name, then that of the model and theirs again. The optimizer's numbers, beside
+        # them, have the same names.
+        pattern = re.compile(rf"^(model_weights/)?{re.escape(name)}/(.*/)?({'|'.join(kinds)})(:0)?$")
         named = {match[3]: value for key, value in self._file.arrays.items() if (match := pattern.search(key))}
         return [named[kind] for kind in kinds if kind in named]
 
