@@ -122,6 +122,20 @@ def test_peepholes_and_no_bias():
     compare(tuned, stored)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_halves_of_a_float16_bias_are_added_in_float32(kind):
+    """Their sum may be larger than float16's largest number, and have more digits."""
+    w = {name: value.astype(np.float16) for name, value in weights(kind=kind).items()}
+    w["B"][0, ::H] = 40000
+    types = {"elem_type": onnx.TensorProto.FLOAT16, "shape": None}
+    node = helper.make_node(kind, ["X", "W", "R", "B"], ["Y"], "cell", hidden_size=H)
+    ends = [[helper.make_tensor_value_info(name, **types)] for name in "XY"]
+    graph = helper.make_graph([node], "g", *ends, [tensor(*item) for item in w.items()])
+    net = qg.onnx.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)]))
+    ours, recurrent = w["B"][0].astype(np.float32).reshape(2, -1)
+    assert sorted(net.params["bias_l0"]) == sorted(ours + recurrent)
+
+
 def test_files(tmp_path):
     """Paths, bytes, qg.io, and the arrays of a model."""
     proto = simple("bidirectional")
@@ -253,6 +267,7 @@ def test_weights_that_others_use_stay():
         (lambda: qg.LSTM(INPUTS, H, coupled=True, rng=0), "coupled"),
         (lambda: qg.LSTM(INPUTS, H, gate_clip=1.0, rng=0), "gate_clip"),
         (lambda: qg.LSTM(INPUTS, H, peephole=True, rng=0), "it has no peephole_l0"),
+        (lambda: qg.LSTM(INPUTS, H, zoneout=(0.3, 0.2), rng=0), "zoneout"),
         (lambda: qg.LSTM(INPUTS, H, activations=("sigmoid", "relu", "tanh"), rng=0), "activations"),
     ],
 )

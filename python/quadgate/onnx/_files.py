@@ -187,7 +187,7 @@ def _read(node: Node, kind: str, name: str, source: str, W: Any, R: Any, B: Any,
             params |= _inputs.parameters(weights, d, suffix.removeprefix("_l0"))
         else:
             params |= {f"weight_ih{suffix}": W[d], f"weight_hh{suffix}": R[d]}
-            params |= {} if B is None else {f"bias{suffix}": B[d, :hidden] + B[d, hidden:]}
+            params |= {} if B is None else {f"bias{suffix}": _inputs.sum_of_biases(B[d, :hidden], B[d, hidden:])}
     return Found(kind, name, *sizes, options, tuple(notes), {}, None, source, params)
 
 
@@ -359,6 +359,7 @@ def _fits(found: Found, net: Any, where: str, quantised: bool) -> None:
         "gate_clip",
         "cell_clip",
         "layer_norm",
+        "zoneout",
         "nonlinearity",
     ):
         there, here = getattr(old, option, None), getattr(net, option, None)

@@ -122,12 +122,17 @@ def state(value: object, name: str, shape: tuple[int, int, int], batch_first: bo
     return np.ascontiguousarray(result.swapaxes(0, 1))
 
 
+def sum_of_biases(ours: Array, recurrent: Array) -> Array:
+    """Return the sum, of float16 in float32: it may have more digits, or be larger than float16's largest."""
+    return np.add(ours, recurrent, dtype=np.result_type(ours, np.float32))
+
+
 def parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
     """Return the parameters of direction d by quadgate's names."""
     found = {f"weight_ih_l0{suffix}": _ordered(w.W[d], _TO_OURS), f"weight_hh_l0{suffix}": _ordered(w.R[d], _TO_OURS)}
     if w.B is not None:
         ours, recurrent = w.B[d].reshape(2, -1)
-        found[f"bias_l0{suffix}"] = _ordered(ours + recurrent, _TO_OURS)
+        found[f"bias_l0{suffix}"] = _ordered(sum_of_biases(ours, recurrent), _TO_OURS)
     if w.P is not None:
         found[f"peephole_l0{suffix}"] = w.P[d].reshape(3, -1)[list(_PEEPHOLES)]
     return found
