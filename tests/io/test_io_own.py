@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 from collections import Counter, OrderedDict, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -244,3 +246,16 @@ def test_importing_io_loads_no_other_package(run_script):
         print(*sorted(new - {"quadgate"} - set(sys.stdlib_module_names)))
     """
     assert run_script(source).stdout.split() == []
+
+
+def test_threads_that_save_to_one_file(tmp_path):
+    """The last one to end wins, whole, and nobody meets another's scratch file or one that a killed process left."""
+    path = tmp_path / "one.safetensors"
+    (tmp_path / f".{path.name}.{os.getpid()}.tmp").write_bytes(b"left over")
+    nets = [qg.LSTM(3, 40, rng=k) for k in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(qg.save, net, path) for _ in range(10) for net in nets]:
+            future.result()
+    found = qg.load(path).params.flat.tobytes()
+    assert found in [net.params.flat.tobytes() for net in nets]
+    assert len(list(tmp_path.iterdir())) == 2

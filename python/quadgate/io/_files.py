@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,9 +160,11 @@ def as_array(value: Any) -> Array:
 def write(data: bytes, path: PathLike) -> None:
     """Write a file as a whole: an interruption leaves the old one, or none."""
     target = Path(path)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # A name that nobody has: of another thread, or left by a process that was killed.
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    file = scratch.open("xb")
     try:
-        with scratch.open("xb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
