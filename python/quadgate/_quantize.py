@@ -264,6 +264,8 @@ def quantization_error(net: Network, quantized: Network, x: ArrayLike, **argumen
     for name, value in (("net", net), ("quantized", quantized)):
         if not isinstance(getattr(value, "_snapshot", None), Snapshot):
             raise TypeError(f"{name} must be an LSTM or RNN, got {_check.shown(value)}")
+    if arguments.get("out") is not None:
+        raise ValueError("out must be None: both calls would write to it")
     call: Any = net
     want = call(x, **arguments)[0]
     call = quantized

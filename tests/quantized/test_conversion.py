@@ -93,6 +93,8 @@ def test_wrong_arguments():
         qg.quantization_error(3, lstm, np.zeros((1, 1, 3)))
     with pytest.raises(ValueError, match="shapes"):
         qg.quantization_error(lstm, qg.LSTM(3, 5), np.zeros((1, 1, 3)))
+    with pytest.raises(ValueError, match="out must be None"):
+        qg.quantization_error(lstm, lstm, np.zeros((1, 1, 3)), out=np.zeros((1, 1, 4), np.float32))
 
 
 def test_int8_refuses_more_columns_than_a_sum_can_hold():

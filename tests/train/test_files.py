@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -97,6 +99,17 @@ def test_a_model_without_an_optimizer(tmp_path):
     assert back.params.flat.tobytes() == model.params.flat.tobytes()
     arrays = safetensors.load_file(tmp_path / "m.safetensors")
     assert set(arrays) == set(model.params)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_a_model_with_quantised_weights_is_for_inference(tmp_path, kind):
+    model = train.Sequential([qg.LSTM(3, 4, rng=0).quantize(kind), train.Dense(4, 2)], rng=0)
+    assert model.predict(np.zeros((2, 3, 3))).shape == (2, 3, 2)
+    for refused in (lambda: model.save(tmp_path / "m"), lambda: copy.deepcopy(model), lambda: pickle.dumps(model)):
+        with pytest.raises(TypeError, match=f"a model with {kind} weights is neither saved nor copied"):
+            refused()
+    with pytest.raises(TypeError, match=f"parameters of a network with {kind} weights cannot be changed"):
+        model.load_params(model.params)
 
 
 def test_a_schedule_of_the_users_cannot_be_saved(tmp_path):

@@ -87,7 +87,16 @@ def load(path: str | os.PathLike[str]) -> Sequential:
 
 
 def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return all of a model: a description of plain values, and arrays by name."""
+    """Return all of a model: a description of plain values, and arrays by name.
+
+    Raises TypeError if a network's weights are quantised, for which the description has no place.
+    """
+    for layer in model._layers:
+        if isinstance(layer, Recurrent) and layer.net._snapshot.weight_type:
+            raise TypeError(
+                f"a model with {layer.net.weight_type} weights is neither saved nor copied: save the float32 model, "
+                "and quantize its networks where it is loaded; or save each network by qg.save"
+            )
     arrays: dict[str, Array] = dict(model.params)
     description: dict[str, Any] = {
         "layers": [layer.config() for layer in model._layers],

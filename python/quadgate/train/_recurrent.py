@@ -149,8 +149,9 @@ class Recurrent(Layer):
         return dx if dx is None or net.batch_first else dx.swapaxes(0, 1), grads.params
 
     def successor(self, values: Values) -> list[Swap]:
-        """Return the swap of the network's snapshot."""
+        """Return the swap of the network's snapshot; raise TypeError if its weights are quantised."""
         net = self.net
+        net._snapshot.refuse_change()
         read = _owned({name: values[name] for name in net._shapes})
         params = Params.gathered(read)
         return [(net, "_snapshot", Snapshot(net._snapshot.core.successor(list(params.values())), params))]
