@@ -290,7 +290,7 @@ class Recurrent(nn.Module):
     def __prepare_scriptable__(self) -> NoReturn:
         raise TypeError(
             f"torch.jit.script cannot compile quadgate.torch.{type(self).__name__}: use torch.compile, torch.export or "
-            "torch.jit.trace, or torch.nn.LSTM with the same state_dict"
+            "torch.jit.trace under torch.no_grad(), or torch.nn.LSTM with the same state_dict"
         )
 
 

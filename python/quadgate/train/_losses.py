@@ -45,7 +45,7 @@ class Loss:
 
     A position is a row, or a step of a row: outputs (B, C) have B positions, (B, T, C) have B * T. w is the weight of a
     position, 1 without ``weights``, and 0 where it is masked or past its row's length: what the outputs and targets
-    hold there is ignored. If all weights are 0, the loss is 0. Get one by name: `get`.
+    hold there is ignored. If all weights are 0, the loss is 0. `Sequential.compile` takes one by its name.
 
     Attributes
     ----------
