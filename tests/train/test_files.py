@@ -112,6 +112,27 @@ def test_a_model_with_quantised_weights_is_for_inference(tmp_path, kind):
         model.load_params(model.params)
 
 
+class MyLSTM(qg.LSTM):
+    """A network of the user's."""
+
+
+class MySGD(train.SGD):
+    """An optimizer of the user's."""
+
+
+def test_classes_of_the_users(tmp_path):
+    """A network comes back as its base class, as `qg.save` has it; what would not come back is refused at once."""
+    model = train.Sequential([MyLSTM(3, 4, rng=0), train.Dense(4, 2)], rng=0)
+    x = np.ones((2, 3, 3))
+    model.save(tmp_path / "m")
+    for again in (train.load(tmp_path / "m"), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(again.predict(x), model.predict(x))
+    for loss, optimizer in (("mse", MySGD(0.1)), (train.Loss("mse", lambda *_: None), "sgd")):
+        model.compile(loss, optimizer)
+        with pytest.raises(TypeError, match=r"cannot be saved: it is not one of quadgate\.train"):
+            model.save(tmp_path / "n")
+
+
 def test_a_schedule_of_the_users_cannot_be_saved(tmp_path):
     model = final_model()
     model.compile("softmax_cross_entropy", train.Adam(lambda step: 0.1))

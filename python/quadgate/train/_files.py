@@ -110,6 +110,10 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
         "states": [],
     }
     if model._loss is not None and model._optimizer is not None:
+        if _losses.LOSSES.get(model._loss.name) is not model._loss:
+            raise TypeError(f"the loss {model._loss.name!r} cannot be saved: it is not one of quadgate.train")
+        if type(model._optimizer).__module__ != _optimizers.__name__:
+            raise TypeError(f"the optimizer {model._optimizer!r} cannot be saved: it is not one of quadgate.train")
         memory = model._memory
         description |= {"loss": model._loss.name, "optimizer": model._optimizer.config(), "step": memory.step}
         for slot, values in memory.slots.items():

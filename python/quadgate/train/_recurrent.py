@@ -159,7 +159,8 @@ class Recurrent(Layer):
     def config(self) -> dict[str, Any]:
         """Return the network's options."""
         own = {} if self.padding_output == "zero" else {"padding_output": self.padding_output}
-        return {"layer": type(self.net).__name__, **self.net._options.arguments(), **own}
+        kind = "RNN" if isinstance(self.net, RNN) else "LSTM"  # of a subclass, too: nobody may know that one
+        return {"layer": kind, **self.net._options.arguments(), **own}
 
     def __repr__(self) -> str:
         return repr(self.net)
