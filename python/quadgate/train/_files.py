@@ -89,7 +89,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
 def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return all of a model: a description of plain values, and arrays by name.
 
-    Raises TypeError if a network's weights are quantised, for which the description has no place.
+    Raises TypeError for what could not be loaded again: quantised weights, a loss or an optimizer of the user's.
     """
     for layer in model._layers:
         if isinstance(layer, Recurrent) and layer.net._snapshot.weight_type:

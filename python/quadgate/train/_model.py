@@ -373,7 +373,8 @@ class Sequential:
         Raises
         ------
         TypeError
-            If the learning rate is a function that is not of this package.
+            If the loss, the optimizer or its learning rate's function is not of this package, or a network's weights
+            are quantised.
         ImportError
             If the package safetensors is not installed.
 

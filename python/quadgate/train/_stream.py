@@ -95,6 +95,11 @@ class ModelStream:
         ----------
         rows : list of int
             Numbers of rows, in any order and number.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not integers from 0 to B - 1.
         """
         places = _check.array(rows, "rows", "numbers of rows", "iu")
         if places.ndim != 1 or (places.size and not 0 <= places.min() <= places.max() < self.batch_size):
