@@ -91,7 +91,7 @@ def read(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
 
 def total(metric: Metric, outputs: Array, targets: Array, counted: Array | None) -> tuple[float, float]:
     """Return the sum of a metric over the elements that count, and their number."""
-    # Where nothing counts need be no class number.
+    # Targets of positions that do not count need be no class numbers.
     if counted is not None and targets.shape[: counted.ndim] == counted.shape:
         here = counted.reshape(counted.shape + (1,) * (targets.ndim - counted.ndim))
         targets = np.where(here, targets, targets.dtype.type(0))
