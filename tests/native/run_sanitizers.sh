@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Builds and runs the native tests under AddressSanitizer with UBSan, and those that start threads under ThreadSanitizer.
 # Usage: tests/native/run_sanitizers.sh [build folder]
+# QUADGATE_SANITIZE_ALL=1: every check in the kernels, too, and ThreadSanitizer for every instruction set; takes half as
+# long again.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=${1:-$(mktemp -d)}
@@ -13,19 +15,20 @@ for kind in address,undefined thread; do
   echo "== -fsanitize=$kind"
   flags="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
   build=$work/${kind%%,*}
-  target=all tests=() kernels=()
+  target=all tests=() some=()
   if [ "$kind" = thread ]; then
     # Races are of the code around the kernels, which is the same for all of them.
-    target=threaded_tests tests=(--label-regex threads) kernels=(-DQUADGATE_BASELINE_ONLY=ON)
+    target=threaded_tests tests=(--label-regex threads) some=(-DQUADGATE_BASELINE_ONLY=ON)
     export QUADGATE_TEST_FORK=0  # ThreadSanitizer itself fails when a forked child starts threads
   fi
   # The register tiles of the kernels take minutes to compile with more than -O1, or with the check that nobody uses a
   # variable after its block, which is kept for all other code. Debug brings -g, which overrides -g1 and takes the
   # compiler half as long again.
-  cmake -S "$root" -B "$build" -DQUADGATE_NATIVE_TESTS=ON -DQUADGATE_OPTIMIZE=-O1 \
-    -DQUADGATE_KERNEL_OPTIONS="-O1;-fno-sanitize-address-use-after-scope" -DCMAKE_BUILD_TYPE=Debug \
+  some+=("-DQUADGATE_KERNEL_OPTIONS=-O1;-fno-sanitize-address-use-after-scope")
+  if [ "${QUADGATE_SANITIZE_ALL:-0}" = 1 ]; then some=(-DQUADGATE_KERNEL_OPTIONS=-O1); fi
+  cmake -S "$root" -B "$build" -DQUADGATE_NATIVE_TESTS=ON -DQUADGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_CXX_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" \
-    ${kernels[@]+"${kernels[@]}"} >/dev/null
+    "${some[@]}" >/dev/null
   cmake --build "$build" --target "$target" --parallel "$(nproc)"
   ctest --test-dir "$build" ${tests[@]+"${tests[@]}"} --parallel "$(nproc)" --output-on-failure
 done
