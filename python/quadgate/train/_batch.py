@@ -37,12 +37,8 @@ class Batch(NamedTuple):
 
         No result depends on them, but a NaN there times the zero of its gradient would be NaN.
         """
-        if self.lengths is None and self.mask is None:
-            return self
-        counts = np.ones(self.x.shape[:2], bool) if self.mask is None else self.mask
-        if self.lengths is not None:
-            counts = counts & (np.arange(self.x.shape[1]) < self.lengths[:, None])
-        if counts.all():
+        counts = steps_that_count(self.x.shape[:2], self.lengths, self.mask)
+        if counts is None or counts.all():
             return self
         x = np.where(counts[..., None] if self.x.ndim == 3 else counts, self.x, self.x.dtype.type(0))
         return self._replace(x=x)
@@ -76,6 +72,14 @@ class Batch(NamedTuple):
             if y_.ndim == 0 or len(y_) != rows:
                 raise ValueError(f"y must have a row for each of x's {rows}, got shape {y_.shape}")
         return cls(x_, y_, lengths_, mask_, weights_)
+
+
+def steps_that_count(shape: tuple[int, ...], lengths: Array | None, mask: Array | None) -> Array | None:
+    """Return the steps that neither the lengths nor the mask leave out, array of bool (B, T); None if all count."""
+    if lengths is None:
+        return mask
+    within: Array = np.arange(shape[1]) < lengths[:, None]
+    return within if mask is None else within & mask
 
 
 def bounds(rows: int, shards: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import _params
 from .._results import NamedGrads
 from . import _metrics
-from ._batch import Batch, bounds
+from ._batch import Batch, bounds, steps_that_count
 from ._layer import Context, values
 from ._recurrent import Recurrent
 
@@ -156,11 +156,7 @@ def count_metrics(
     """Add the sums and counts of metrics, of which weights are no part, to the rows of `sums` after the first."""
     if not metrics or batch.y is None:
         return
-    kept = None
-    if counts["mask"] is not None or counts["lengths"] is not None:
-        kept = np.ones(outputs.shape[:-1], np.bool_) if counts["mask"] is None else counts["mask"].copy()
-        if counts["lengths"] is not None:
-            kept &= np.arange(outputs.shape[1]) < counts["lengths"][:, None]
+    kept = steps_that_count(outputs.shape[:-1], counts["lengths"], counts["mask"])
     for k, metric in enumerate(metrics.values(), 1):
         sums[k] += _metrics.total(metric, outputs, batch.y, kept)
 

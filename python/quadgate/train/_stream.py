@@ -51,8 +51,8 @@ class ModelStream:
             if isinstance(layer, Recurrent):
                 stream = self._streams[layer] = layer.net.stream(self.batch_size)
                 final = k + 1 < len(layers) and isinstance(layers[k + 1], FinalState)
-                own = final and (layer.net._options.shortcut or self._masking is not None)
-                self._steps.append(_final(stream) if own else _each(stream, layer.padding_output))
+                not_y = final and (layer.net._options.shortcut or self._masking is not None)
+                self._steps.append(_final(stream) if not_y else _output(stream, layer.padding_output))
             elif isinstance(layer, Embedding):
                 self._steps.append(_lookup(layer))
             elif not isinstance(layer, FinalState):
@@ -153,7 +153,9 @@ def _lookup(layer: Embedding) -> Any:
     return step
 
 
-def _each(stream: Any, padding_output: str) -> Any:
+def _output(stream: Any, padding_output: str) -> Any:
+    """Return a step whose result is y."""
+
     def step(x: Any, mask: Any) -> Any:
         return stream.step(x) if mask is None else stream.step(x, mask=mask, padding_output=padding_output)
 
