@@ -161,7 +161,7 @@ def shapes(plain: Mapping[str, tuple[int, ...]], kind: str) -> dict[str, tuple[t
 
 def to_float16(value: Array, name: str) -> NDArray[np.uint16]:
     """Return the bits of float32 numbers, rounded to the nearest float16, to even where two are as near."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         result: NDArray[np.float16] = value.astype(np.float16)
     _refuse_infinite(value, result, name, "float16", "bfloat16 has the range of float32")
     bits: NDArray[np.uint16] = result.view(np.uint16)
@@ -183,9 +183,10 @@ def to_int8(value: Array, name: str) -> tuple[NDArray[np.int8], NDArray[np.float
         raise ValueError(f"{name} has {value.shape[1]} columns; int8 weights may have {MOST_COLUMNS}")
     _refuse_infinite(value, value, name, "int8", "")
     largest = np.abs(value).max(axis=1)
-    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    scale = np.maximum(scale, np.finfo(np.float32).tiny)  # denormals are taken for zeros
-    return np.clip(np.rint(value / scale[:, None]), -127, 127).astype(np.int8), scale
+    with np.errstate(under="ignore"):
+        scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        scale = np.maximum(scale, np.finfo(np.float32).tiny)  # denormals are taken for zeros
+        return np.clip(np.rint(value / scale[:, None]), -127, 127).astype(np.int8), scale
 
 
 def _refuse_infinite(value: Array, result: Array, name: str, kind: str, hint: str) -> None:

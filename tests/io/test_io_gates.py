@@ -45,6 +45,14 @@ def test_tensorflow1(forget_bias, suffix):
         agree(qg.io.from_tensorflow1(arrays, forget_bias=forget_bias)(x)[0], want, TERMS, STEPS, "y")
 
 
+def test_tensorflow1_without_a_bias():
+    kernel = next(iter(variables().values())).astype(np.float32)
+    net = qg.io.from_tensorflow1({"rnn/basic_lstm_cell/kernel": kernel}, forget_bias=1.0)
+    assert net.dtype == np.float32
+    x = draw(STEPS, INPUTS, seed=9)
+    agree(net(x)[0], basic_cell(kernel, np.zeros(4 * H), x, 1.0), TERMS, STEPS, "y")
+
+
 def test_forget_bias_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match="forget_bias= must be given"):
         qg.io.from_tensorflow1(variables())

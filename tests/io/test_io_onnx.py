@@ -276,6 +276,23 @@ def test_networks_that_do_not_fit(net, why):
         qg.onnx.store(simple(), "cell", net())
 
 
+def test_weights_beyond_the_nodes_type_are_refused():
+    node = helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], "cell", hidden_size=H)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT16, ["T", "B", INPUTS])],
+        [helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT16, ["T", 1, "B", H])],
+        [tensor(name, value.astype(np.float16)) for name, value in weights().items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    net = qg.onnx.load(proto)
+    qg.onnx.store(proto, "cell", net)
+    net.load_state_dict({name: np.full_like(value, 1e6) for name, value in net.params.items()})
+    with pytest.raises(ValueError, match=r"W has 1e\+06, which the node's float16 cannot hold"):
+        qg.onnx.store(proto, "cell", net)
+
+
 def test_computed_and_quantised_weights_are_refused():
     w = weights()
     rest = [tensor(n, w[n]) for n in "RB"]

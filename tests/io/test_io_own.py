@@ -88,6 +88,19 @@ def test_saving_replaces_the_file_as_a_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
 
 
+def test_a_link_stays_one_and_permissions_stay(tmp_path):
+    (tmp_path / "there").mkdir()
+    file, link = tmp_path / "there" / "net", tmp_path / "link"
+    file.write_bytes(b"old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    qg.io.save(lstm(2, 2), link)
+    assert link.readlink() == file
+    assert file.stat().st_mode & 0o777 == 0o640
+    same_bits(qg.io.load(file), qg.io.load(link))
+    assert [p.name for p in file.parent.iterdir()] == ["net"]
+
+
 def rewritten(path: Any, change: Any) -> None:
     """Change the metadata of a file that `save` wrote."""
     data = path.read_bytes()

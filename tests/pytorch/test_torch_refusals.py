@@ -132,6 +132,8 @@ def test_packed_sequences_have_lengths_of_their_own():
     for name in ("lengths", "resets", "mask"):
         with pytest.raises(ValueError, match=f"{name} must be None with a PackedSequence"):
             qt.LSTM(3, 5)(packed, **{name: torch.ones(2)})
+    with pytest.raises(ValueError, match="padding_output must be 'zero' or 'last', got 'lats'"):
+        qt.LSTM(3, 5)(packed, padding_output="lats")
 
 
 def test_bad_parameters():

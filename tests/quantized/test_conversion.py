@@ -73,6 +73,12 @@ def test_overflow_is_refused(kind, value):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_small_weights_under_numpys_strict_errors(kind):
+    with np.errstate(all="raise"):
+        network(np.array([1e-30, 1e-39, 1e-44], np.float32)).quantize(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused(kind, value):
     with pytest.raises(ValueError, match="weight_ih_l0 has NaN or infinity"):

@@ -6,8 +6,9 @@ import io
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,8 +159,11 @@ def as_array(value: Any) -> Array:
 
 
 def write(data: bytes, path: PathLike) -> None:
-    """Write a file as a whole: an interruption leaves the old one, or none."""
-    target = Path(path)
+    """Write a file as a whole: an interruption leaves the old one, or none.
+
+    A symbolic link stays one, and a file that is replaced keeps its permissions.
+    """
+    target = Path(os.path.realpath(path))
     # A name that nobody has: of another thread, or left by a process that was killed.
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     file = scratch.open("xb")
@@ -168,6 +172,8 @@ def write(data: bytes, path: PathLike) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        with suppress(OSError):  # there is none yet, or modes are unknown here
+            shutil.copymode(target, scratch)
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)

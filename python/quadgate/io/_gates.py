@@ -205,7 +205,7 @@ def _tensorflow1(
     for suffix, name in names.items():
         scope, _, rest = name.rpartition("kernel")
         kernel = np.asarray(arrays[name])
-        bias = np.asarray(arrays.get(f"{scope}bias{rest}", np.zeros(kernel.shape[-1:])))
+        bias = np.asarray(arrays.get(f"{scope}bias{rest}", np.zeros(kernel.shape[-1:], kernel.dtype)))
         hidden = kernel.shape[-1] // 4 if kernel.ndim == 2 else 0
         projection = arrays.get(f"{scope}projection/kernel{rest}")
         state = hidden if projection is None else np.shape(projection)[-1]

@@ -41,9 +41,18 @@ def _inputs_of(net: Any, kind: str, dtype: np.dtype[Any]) -> dict[int, Array]:
         {"W": 1, "R": 2, "B": 3, "P": 7}[what]: array for what, array in _weights(net, kind) if array is not None
     }
     if net.weight_type != "int8":
-        return {k: array.astype(dtype) for k, array in weights.items()}
+        return {k: _converted(array, NAMES[k], dtype) for k, array in weights.items()}
     suffixes = ("", "_reverse")[: 2 if net.bidirectional else 1]
     return weights | _quantised.inputs(net._snapshot.stored, suffixes)
+
+
+def _converted(array: Array, name: str, dtype: np.dtype[Any]) -> Array:
+    """Return an array in the node's type; raise ValueError if that cannot hold it."""
+    with np.errstate(over="ignore", under="ignore"):
+        result = array.astype(dtype)
+    if not np.isfinite(result[np.isfinite(array)]).all():
+        raise ValueError(f"{name} has {np.abs(array).max():.6g}, which the node's {dtype} cannot hold")
+    return result
 
 
 def _refuse_shared(model: Any, frame: Frame) -> None:

@@ -151,6 +151,7 @@ class Recurrent(nn.Module):
     ) -> list[Any]:
         """Return y, the final states and, with `cells`, the cells; `input` may be a PackedSequence."""
         if isinstance(input, PackedSequence):
+            _check.padding(padding)
             return self._run_packed(input, hx, lengths, resets, mask, cells)
         parameters: Any = self._parameters
         try:
