@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0
 USAGE = """usage: python -m quadgate                     version, machine and self-check
+       python -m quadgate --version           version
        python -m quadgate bench T,B,I,H ...   times of shapes, beside torch and onnxruntime; bench --help has options
        python -m quadgate inspect FILE ...    networks in files"""
 
@@ -118,6 +119,9 @@ def main(arguments: list[str]) -> int:
         from quadgate.io import _inspect
 
         return _inspect.main(arguments[1:])
+    if arguments == ["--version"]:
+        print(f"quadgate {qg.__version__}")
+        return 0
     if arguments:
         asked = arguments[0] in ("-h", "--help")
         print(USAGE, file=sys.stdout if asked else sys.stderr)

@@ -59,7 +59,7 @@ Run = Callable[[], "Array"]  # one call; returns y, or dx for training
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, and print the times; return the exit status, 1 if the programs' results differ."""
+    """Measure, and print the times; return the exit status, 1 if the programs' results differ or memory ran out."""
     args = _arguments(argv)
     before = qg.get_num_threads()
     status = 0
@@ -70,6 +70,9 @@ def main(argv: Sequence[str]) -> int:
         for shape in args.shapes:
             for threads in args.threads or sorted({1, before}):
                 status |= _measure(shape, threads, args.rounds)
+    except MemoryError as error:
+        print(f"{shape}: {error}", file=sys.stderr)
+        status = 1
     finally:
         qg.set_num_threads(before)
     return status

@@ -91,6 +91,17 @@ def test_bench_refuses_wrong_arguments(words, capsys):
     assert "usage: python -m quadgate bench" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("sizes", ["1,1,1,99999999999", "9999999,9999999,1,1"])
+def test_bench_of_a_network_beyond_memory(sizes, capsys):
+    assert _bench.main([sizes, "--threads", "1"]) == 1
+    assert f"inference {sizes}: " in capsys.readouterr().err
+
+
+def test_version_alone(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"quadgate {qg.__version__}\n"
+
+
 def test_unknown_command(capsys):
     assert main(["no_such_command"]) == 2
     assert "usage: python -m quadgate" in capsys.readouterr().err
