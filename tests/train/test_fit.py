@@ -264,6 +264,7 @@ def test_early_stopping_puts_the_best_parameters_back():
     assert len(history.epoch) == 4
     assert stop.best_epoch == 1
     assert bits(m) == seen[1] != seen[3]
+    assert stop.best_params.flat.tobytes() == seen[1]
     assert "patience=2" in history.stopped
 
 
@@ -273,6 +274,7 @@ def test_early_stopping_puts_the_best_parameters_back():
         ({"monitor": "accuracy"}, [0.1, 0.2, 0.2, 0.9], 3),
         ({"monitor": "loss", "min_delta": 0.1}, [1.0, 0.85, 0.8, 0.7], 3),
         ({"monitor": "loss", "mode": "max", "patience": 1}, [1.0, 2.0, 3.0, 2.0], 4),
+        ({"monitor": "accumulated"}, [2.0, 1.0, 1.5, 0.5], 3),
         ({"monitor": "loss", "patience": 5}, [1.0, 2.0, 3.0, 2.0], 4),
         ({"monitor": "loss", "patience": 2}, [np.nan] * 4, 2),
         ({"monitor": "loss", "patience": 2}, [np.nan, 3.0, np.nan, np.nan, 1.0], 4),
@@ -311,6 +313,22 @@ def test_nan_stops_training():
     with pytest.raises(FloatingPointError, match="at step 5"):
         m.fit(x, y, batch_size=1, shuffle=False)
     assert np.isfinite(m.params.flat).all()
+
+
+def test_a_batch_of_which_nothing_counts_is_no_step():
+    """Not even one of momentum."""
+    x, y, _ = data()
+    one, other = (model(optimizer=train.SGD(0.1, momentum=0.9)) for _ in range(2))
+    batches = [(x[:8], y[:8]), (x[8:16], y[8:16])]
+    one.fit(batches)
+    nothing = {"x": x[:2], "y": y[:2], "lengths": [0, 0]}
+    other.fit([batches[0], nothing, batches[1], (*batches[0], np.zeros(8))])
+    assert bits(one) == bits(other)
+    assert other.step == 2
+    assert other.train_on_batch(x, y, mask=np.zeros(x.shape, bool)) == 0.0
+    with pytest.raises(ValueError, match="at least one row or batch that counts"):
+        other.fit([nothing])
+    assert bits(one) == bits(other)
 
 
 def test_interrupted_by_an_error_keeps_history_and_parameters():
@@ -363,6 +381,7 @@ REFUSED = [
     (lambda x, y: model().fit(x, y, metrics=["acuracy"]), ValueError, "did you mean 'accuracy'"),
     (lambda x, y: model().evaluate(x, y, metrics=[lambda a, b: b, lambda a, b: a]), ValueError, "'<lambda>' again"),
     (lambda x, y: model().fit(x, y, callbacks=[3]), TypeError, "callbacks must be functions"),
+    (lambda x, y: model().fit(x, y, callbacks=[train.EarlyStopping]), TypeError, "got the class EarlyStopping"),
     (lambda x, y: model().fit(x, y, shards=6), ValueError, "shards must be a power of two, got 6"),
     (lambda x, y: model().fit(x, y, reduce=sum), ValueError, "reduce needs shards"),
     (lambda x, y: model().fit(x, y, shards=2, reduce=lambda v: v[:1]), ValueError, "reduce must return a vector"),

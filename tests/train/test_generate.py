@@ -75,6 +75,20 @@ def test_a_final_state_in_a_stream():
     assert got.tobytes() == m.predict(x).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("first", "x", "message"),
+    [
+        (train.Dense(2, 4), [["a", "b"]], "x must hold real numbers"),
+        (train.Dense(2, 4), [[1j, 2]], "x must hold real numbers"),
+        (train.Embedding(V, 4), [1.0], "x must hold integers"),
+    ],
+)
+def test_steps_of_a_wrong_type(first, x, message):
+    stream = train.Sequential([first, qg.LSTM(4, 3)], rng=0).stream()
+    with pytest.raises(TypeError, match=message):
+        stream.step(x)
+
+
 # ------------------------------------------------------------------------------------------------------------- sampling
 
 

@@ -60,6 +60,15 @@ MODELS = {
     "ave": lambda: features(both(layers.LSTM(5, return_sequences=True), merge_mode="ave"), both(layers.SimpleRNN(4))),
     "backwards": lambda: features(layers.LSTM(5, go_backwards=True), layers.Dense(2, use_bias=False)),
     "simple": lambda: features(layers.SimpleRNN(6, activation="relu", return_sequences=True), layers.Dense(3, "tanh")),
+    "activations": lambda: features(
+        layers.LSTM(5),
+        layers.Dense(6, "sigmoid"),
+        layers.Dense(4),
+        layers.Activation("relu"),
+        layers.Dense(3),
+        layers.Activation("sigmoid"),
+        layers.Dropout(0.2),
+    ),
     "odd": lambda: features(
         layers.LSTM(5, recurrent_activation="hard_sigmoid", activation="softsign", use_bias=False, dropout=0.1),
         layers.Dense(3),

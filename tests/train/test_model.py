@@ -295,6 +295,17 @@ def test_a_head_is_applied_by_predict_alone():
         model.compile("mse")
 
 
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_a_head_under_numpys_strict_errors(head):
+    """A probability below the least number is 0, which is no error."""
+    model = train.Sequential([train.Dense(2, 2, bias=False)], head=head, rng=0)
+    model.load_params({"0.weight": np.eye(2)})
+    model.compile("categorical_crossentropy" if head == "softmax" else "binary_cross_entropy")
+    with np.errstate(all="raise"):
+        assert model.predict([[500.0, -500.0]]).tolist() == [[1.0, 0.0]]
+        assert model.train_on_batch([[500.0, -500.0]], [[1.0, 0.0]]) == 0.0
+
+
 def test_nan_stops_with_nothing_changed():
     model = train.Sequential([qg.LSTM(3, 4, rng=0), train.Dense(4, 1)], rng=0)
     model.compile("mse", "adam")
@@ -305,6 +316,37 @@ def test_nan_stops_with_nothing_changed():
         model.train_on_batch(x, y)
     assert model.step == 0
     assert model.params.flat.tobytes() == before
+
+
+def test_gradients_that_are_not_finite_stop_with_nothing_changed():
+    """The loss ignores the row of weight 0, its gradient is 0 times NaN."""
+    model = train.Sequential([qg.LSTM(3, 4, rng=0), train.Dense(4, 1)], rng=0)
+    model.compile("mse", "adam")
+    x, y = np.ones((2, 5, 3)), np.zeros((2, 5, 1))
+    x[1, 2] = np.nan
+    before = model.params.flat.tobytes()
+    for call in (model.train_on_batch, model.fit):
+        with pytest.raises(FloatingPointError, match="a gradient is NaN or infinite at step 0"):
+            call(x, y, sample_weight=[1.0, 0.0])
+    assert model.step == 0
+    assert model.params.flat.tobytes() == before
+
+
+def test_large_gradients_whose_sum_overflows_are_clipped():
+    model = train.Sequential([train.Dense(3, 1, bias=False)], rng=0)
+    model.load_params({"0.weight": np.zeros((1, 3))})
+    model.compile("mae", train.SGD(1.0, clip_value=3.0))
+    assert model.train_on_batch(np.full((1, 3), 3e38), [[1.0]]) == 1.0
+    assert model.params["0.weight"].tolist() == [[3.0] * 3]
+
+
+def test_gradients_of_the_callers_own():
+    """Anything that NumPy reads as real numbers of the right shape; the result is that of plain arrays."""
+    one, other = compiled(), compiled()
+    _, grads = one.gradients(*data())
+    one.apply_gradients(grads)
+    other.apply_gradients({name: np.asfortranarray(g, np.float64).tolist() for name, g in grads.items()})
+    assert one.params.flat.tobytes() == other.params.flat.tobytes()
 
 
 def test_summary(capsys):
@@ -365,9 +407,16 @@ REFUSED = [
     (lambda: compiled().train_on_batch(data()[0], np.zeros(4, int)), ValueError, "y must have a row for each of x's 6"),
     (lambda: compiled().train_on_batch(*data(), sample_weight=[1.0]), ValueError, "sample_weight must have shape"),
     (lambda: compiled().apply_gradients({}), ValueError, "missing or unknown: 0.weight"),
+    (lambda: compiled().apply_gradients([]), TypeError, "grads must be a mapping from names to arrays, got list"),
+    (lambda: compiled().apply_gradients(other(np.zeros(2))), ValueError, r"grads\['0.weight'\] must have shape"),
+    (lambda: compiled().apply_gradients(other([1j])), TypeError, r"grads\['0.weight'\] must hold real numbers"),
     (lambda: tagger().load_params({"0.weight": 0}), ValueError, "missing or unknown"),
     (lambda: tagger().stream(), ValueError, "has no stream"),
 ]
+
+
+def other(value):
+    return dict(compiled().params) | {"0.weight": value}
 
 
 def compiled():

@@ -208,6 +208,11 @@ def test_schedules():
     assert train.WarmupCosine(1.0, 0, 1)(0) == 1.0
     opt = train.SGD(lambda step: 1.0 / (1 + step))
     assert [opt.rate(k) for k in range(3)] == [1.0, 1 / 2, 1 / 3]
+    for wrong in (np.nan, -1.0, np.inf):
+        with pytest.raises(ValueError, match=f"the learning rate of step 7 must be .* got {wrong}"):
+            train.SGD(lambda step, wrong=wrong: wrong).rate(7)
+    with pytest.raises(TypeError, match="the learning rate of step 0 must be a number of 0 or more, got None"):
+        train.Adam(lambda step: None).rate(0)
     with pytest.raises(TypeError, match=r"cannot be saved: use a number or train\.WarmupCosine"):
         opt.config()
     for wrong in ((0.0, 1, 2), (1.0, -1, 2), (1.0, 2, 2), (1.0, 0, 1, 2.0)):

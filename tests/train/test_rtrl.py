@@ -118,6 +118,7 @@ def test_rows_batches_and_reset():
 
 def test_online_learning():
     """An update every step: the network's own parameters move by the optimizer's rule, and it learns."""
+    assert train.rtrl(qg.RNN(1, 8), optimizer="adam").learn(np.ones(8)).flat.shape == (80,)
     net = qg.RNN(1, 8, rng=0)
     learner = train.rtrl(net, optimizer=train.SGD(0.05))
     before = net.params.flat.copy()
@@ -148,6 +149,8 @@ def test_online_learning():
         (lambda: train.rtrl(qg.RNN(2, 3)).step(np.zeros((2, 2))), ValueError, r"x must have shape \(1, 2\)"),
         (lambda: train.rtrl(qg.RNN(2, 3)).gradients(np.zeros(2)), ValueError, r"dy must have shape \(3,\)"),
         (lambda: train.rtrl(qg.RNN(2, 3)).learn(np.zeros(3)), ValueError, "learn needs an optimizer"),
+        (lambda: train.rtrl(qg.RNN(2, 3), optimizer="adan"), ValueError, "did you mean 'adam'"),
+        (lambda: train.rtrl(qg.RNN(2, 3), optimizer=3), TypeError, "optimizer must be"),
     ],
 )
 def test_refused(make, error, message):

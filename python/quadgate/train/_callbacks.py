@@ -48,9 +48,18 @@ class EarlyStopping(Callback):
     min_delta : float
         Least change that counts as an improvement.
     mode : "auto", "min" or "max"
-        Direction of improvement; "auto" is "max" for accuracies and "min" for all others.
+        Direction of improvement; "auto" is "max" for names that end in "acc" or "accuracy", and "min" for all others.
     restore_best : bool
-        True to put the parameters of the best epoch back at the end.
+        True to put the parameters of the best epoch back at the end. After an interruption they are in `best_params`.
+
+    Attributes
+    ----------
+    best : float
+        Best figure so far, NaN before the first.
+    best_epoch : int
+        Its epoch, from 0; -1 before the first.
+    best_params : Params or None
+        Parameters after that epoch, with ``restore_best``.
     """
 
     def __init__(
@@ -66,13 +75,13 @@ class EarlyStopping(Callback):
         self.monitor, self.patience = monitor, _check.size(patience, "patience", zero=True)
         self.min_delta = abs(_check.number(min_delta, "min_delta"))
         mode = _check.choice(mode, "mode", ("auto", "min", "max"))
-        self._sign = 1.0 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1.0
+        self._sign = 1.0 if mode == "max" or (mode == "auto" and monitor.endswith(("acc", "accuracy"))) else -1.0
         self.restore_best = _check.flag(restore_best, "restore_best")
         self.best, self.best_epoch, self._wait = math.nan, -1, 0
-        self._params: Any = None
+        self.best_params: Any = None
 
     def on_train_begin(self, model: Any) -> None:
-        self.best, self.best_epoch, self._wait, self._params = math.nan, -1, 0, None
+        self.best, self.best_epoch, self._wait, self.best_params = math.nan, -1, 0, None
 
     def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:
         if self.monitor not in figures:
@@ -82,14 +91,14 @@ class EarlyStopping(Callback):
         better = math.isnan(self.best) or self._sign * (value - self.best) > self.min_delta
         if better and not math.isnan(value):
             self.best, self.best_epoch, self._wait = value, epoch, 0
-            self._params = model.params if self.restore_best else None
+            self.best_params = model.params if self.restore_best else None
             return None
         self._wait += 1
         return self._wait >= self.patience
 
     def on_train_end(self, model: Any) -> None:
-        if self._params is not None:
-            model.load_params(self._params)
+        if self.best_params is not None:
+            model.load_params(self.best_params)
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
@@ -113,6 +122,8 @@ def read(callbacks: Any) -> list[Callback]:
         raise TypeError(f"callbacks must be a list, got {type(callbacks).__name__}")
     result: list[Callback] = []
     for item in callbacks:
+        if isinstance(item, type):
+            raise TypeError(f"callbacks must be functions or objects of train.Callback, got the class {item.__name__}")
         if not isinstance(item, Callback) and not callable(item):
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got {type(item).__name__}")
         result.append(item if isinstance(item, Callback) else _Function(item))

@@ -93,7 +93,7 @@ def fit(
     TypeError, ValueError
         If an argument has a wrong type, shape or value.
     FloatingPointError
-        If a loss is NaN or infinite. The parameters are those of before that step.
+        If a loss or a gradient is NaN or infinite. The parameters are those of before that step.
     """
     model._compiled()
     named = _metrics.read(metrics)
@@ -118,8 +118,7 @@ def fit(
         try:
             for step, batches in enumerate(itertools.islice(source.updates(), limit)):
                 result = _pass.step(model, batches, named, source.shards)
-                _pass.require_finite(result.loss, model)
-                model._update(list(result.grads.values()), result.states)
+                _pass.learn(model, result)
                 sums += result.sums
                 bar.advance(sums[0, 0] / max(sums[0, 1], 1e-300))
                 answers = [watcher.on_batch_end(model, step, result.loss) for watcher in watchers]

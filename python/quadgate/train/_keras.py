@@ -90,10 +90,20 @@ class _Model:
             snake = _keras_layers.snake_case(name)
             number = counts.get(snake, 0)
             counts[snake] = number + 1
-            if self._head is not None and name != "Dropout":
-                raise ValueError(f"it has {name} behind a {self._head}, which can only be the last")
+            if name != "Dropout" and any(dense.activation == "softmax" for dense in self._denses()):
+                raise ValueError(f"it has {name} behind a softmax, which can only be the last")
             self._add(name, layer["config"], f"layers/{snake}" + (f"_{number}" if number else ""))
+        self._take_head()
         return self._made(rng)
+
+    def _take_head(self) -> None:
+        """Make a softmax or sigmoid of the last layer the model's head."""
+        last = next((layer for layer in reversed(self._layers) if not isinstance(layer, Dropout)), None)
+        if isinstance(last, _Dense) and last.activation in ("softmax", "sigmoid"):
+            self._head, last.activation = last.activation, None
+
+    def _denses(self) -> list[_Dense]:
+        return [layer for layer in self._layers if isinstance(layer, _Dense)]
 
     def _made(self, rng: int | np.random.Generator | None) -> Sequential:
         dtypes = {value.dtype for layer in self._layers for value in getattr(layer, "weights", {}).values()}
@@ -153,28 +163,24 @@ class _Model:
             self._layers.append(Masking(0.0))
             self._masked = True
         weight = arrays[0]
-        self._layers.append(_Weighted(lambda: Embedding(*weight.shape), {"weight": weight}))
+        self._layers.append(_Weighted({"weight": weight}))
 
     def _dense(self, config: dict[str, Any], name: str, path: str) -> None:
         arrays = self._arrays(name, path, "kernel", "bias")
         bias = bool(config.get("use_bias", True))
         if len(arrays) != 1 + bias or arrays[0].ndim != 2 or (bias and arrays[1].shape != arrays[0].shape[1:]):
             raise ValueError(f"the Dense {name!r:.80} must have a kernel (I, O), and a bias (O,) unless it has none")
-        function = self._function(config.get("activation"), name)
         weights = {"weight": np.ascontiguousarray(arrays[0].T)} | ({"bias": arrays[1]} if bias else {})
-        sizes = arrays[0].shape
-        if function in ("softmax", "sigmoid"):
-            self._head, function = function, None
-        self._layers.append(_Weighted(lambda: Dense(sizes[0], sizes[1], function, bias=bias), weights))
+        self._layers.append(_Dense(weights, self._function(config.get("activation"), name)))
 
     def _activation(self, value: Any, name: str) -> None:
         function = self._function(value, name)
         last = self._layers[-1] if self._layers else None
         if function is None:
             return
-        if function not in ("softmax", "sigmoid") or not isinstance(last, _Weighted):
-            raise ValueError(f"the Activation {name!r:.80} must be softmax or sigmoid, behind a Dense")
-        self._head = function
+        if not isinstance(last, _Dense) or last.activation is not None:
+            raise ValueError(f"the Activation {name!r:.80} must be behind a Dense that has none")
+        last.activation = function
 
     def _function(self, value: Any, name: str) -> Any:
         if value in ("softmax", "linear", None):
@@ -213,10 +219,22 @@ class _Model:
 
 
 class _Weighted:
-    """A layer to be made, and its arrays."""
+    """An Embedding to be made, and its array."""
 
-    def __init__(self, make: Any, weights: dict[str, Array]) -> None:
-        self._make, self.weights = make, weights
+    def __init__(self, weights: dict[str, Array]) -> None:
+        self.weights = weights
 
     def made(self) -> Any:
-        return self._make()
+        return Embedding(*self.weights["weight"].shape)
+
+
+class _Dense(_Weighted):
+    """A Dense to be made, its arrays and its activation."""
+
+    def __init__(self, weights: dict[str, Array], activation: Any) -> None:
+        super().__init__(weights)
+        self.activation = activation
+
+    def made(self) -> Any:
+        units_out, units_in = self.weights["weight"].shape
+        return Dense(units_in, units_out, self.activation, bias="bias" in self.weights)

@@ -204,12 +204,13 @@ def _plain(function: Callable[[Array, Array], tuple[Array, Callable[[], Array]]]
             raise ValueError(f"targets must have the outputs' shape {outputs.shape}, got {t.shape}")
         if w is not None:  # nothing that the others hold may reach the result, NaN least of all
             outputs, t = (np.where(w[..., None] > 0, a, a.dtype.type(0)) for a in (outputs, t))
-        each, slope = function(outputs, t.astype(outputs.dtype, copy=False))
-        total = float((each if w is None else each * w).sum(dtype=np.float64))
-        if not gradient:
-            return total, None
-        scale = 1.0 / divisor if w is None else (w / divisor)[..., None].astype(outputs.dtype)
-        return total, (slope() * scale).astype(outputs.dtype, copy=False)
+        with np.errstate(under="ignore"):
+            each, slope = function(outputs, t.astype(outputs.dtype, copy=False))
+            total = float((each if w is None else each * w).sum(dtype=np.float64))
+            if not gradient:
+                return total, None
+            scale = 1.0 / divisor if w is None else (w / divisor)[..., None].astype(outputs.dtype)
+            return total, (slope() * scale).astype(outputs.dtype, copy=False)
 
     return apply
 

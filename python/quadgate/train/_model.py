@@ -236,7 +236,7 @@ class Sequential:
         self._states = result.states
         return result.loss, result.grads
 
-    def apply_gradients(self, grads: Mapping[str, Array]) -> None:
+    def apply_gradients(self, grads: Mapping[str, ArrayLike]) -> None:
         """Take one step of the optimizer: parameters and the optimizer's state change together.
 
         Parameters
@@ -246,13 +246,16 @@ class Sequential:
 
         Raises
         ------
-        ValueError
-            If a name is missing or unknown.
+        TypeError, ValueError
+            If a name is missing or unknown, or an array is wrong. Nothing has changed then.
         """
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"grads must be a mapping from names to arrays, got {type(grads).__name__}")
         if grads.keys() != self._shapes.keys():
             odd = ", ".join(sorted(map(str, grads.keys() ^ self._shapes.keys())))
             raise ValueError(f"grads must have the names of model.params; missing or unknown: {odd}")
-        self._update([grads[name] for name in self._shapes], self._states)
+        read = [_check.floats(grads[n], f"grads[{n!r}]", shape, self.dtype) for n, shape in self._shapes.items()]
+        self._update(read, self._states)
 
     def _update(self, grads: Sequence[Array], states: Mapping[Layer, Any] | None) -> None:
         """Swap in the next parameters, the optimizer's next state and the states of a stateful model."""
@@ -288,18 +291,17 @@ class Sequential:
         Returns
         -------
         float
-            Loss before the update.
+            Loss before the update. If no position counts, it is 0, and there is no update.
 
         Raises
         ------
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         FloatingPointError
-            If the loss is NaN or infinite. Nothing has changed then.
+            If the loss or a gradient is NaN or infinite. Nothing has changed then.
         """
         result = _pass.step(self, [self._read(x, y, lengths, mask, sample_weight)])
-        _pass.require_finite(result.loss, self)
-        self._update(list(result.grads.values()), result.states)
+        _pass.learn(self, result)
         return result.loss
 
     fit = _fit.fit

@@ -83,8 +83,19 @@ class Optimizer:
             raise ValueError("only one of clip_norm, clipnorm and clip_value can be given")
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        return float(self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate)
+        """Return the learning rate of a step, counted from 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a schedule returns anything but a finite number of 0 or more.
+        """
+        if not callable(self.learning_rate):
+            return float(self.learning_rate)
+        rate = _check.number(self.learning_rate(step), f"the learning rate of step {step}", "a number of 0 or more")
+        if rate < 0:
+            raise ValueError(f"the learning rate of step {step} must be 0 or more, got {rate}")
+        return rate
 
     def start(self, params: Sequence[Array]) -> State:
         """Return the state before the first step, for parameters of one type in this order."""

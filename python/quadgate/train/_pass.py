@@ -227,19 +227,34 @@ def _generators(model: Sequential) -> list[np.random.Generator]:
 
 def activated(outputs: Array, head: str | None) -> Array:
     """Return the outputs after the model's head."""
-    if head == "softmax":
-        e = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-        return np.asarray(e / e.sum(axis=-1, keepdims=True))
-    if head == "sigmoid":
-        e = np.exp(-np.abs(outputs))
-        return np.asarray(np.where(outputs >= 0, 1, e) / (1 + e))
+    with np.errstate(under="ignore"):
+        if head == "softmax":
+            e = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+            return np.asarray(e / e.sum(axis=-1, keepdims=True))
+        if head == "sigmoid":
+            e = np.exp(-np.abs(outputs))
+            return np.asarray(np.where(outputs >= 0, 1, e) / (1 + e))
     return outputs
 
 
-def require_finite(loss: float, model: Sequential) -> None:
-    """Raise FloatingPointError for a loss that is no number."""
-    if not math.isfinite(loss):
+def learn(model: Sequential, result: Result) -> None:
+    """Take one step of the optimizer; a batch of which nothing counts changes states alone.
+
+    Raises FloatingPointError, with nothing changed, for a loss or gradients with NaN or infinity.
+    """
+    wrong = ""
+    # A sum has NaN or infinity if a gradient has, and is fast.
+    with np.errstate(all="ignore"):
+        if not math.isfinite(result.loss):
+            wrong = f"the loss is {result.loss}"
+        elif not np.isfinite(result.grads.flat.sum()) and not np.isfinite(result.grads.flat).all():
+            wrong = "a gradient is NaN or infinite"
+    if wrong:
         raise FloatingPointError(
-            f"the loss is {loss} at step {model.step}, and the parameters are those of before the step: look for NaN "
-            "in x, y and the weights, lower the learning rate, or clip gradients with clip_norm"
+            f"{wrong} at step {model.step}, and the parameters are those of before the step: look for NaN in x, y and "
+            "the weights, lower the learning rate, or clip gradients with clip_norm"
         )
+    if result.sums[0, 1]:
+        model._update(list(result.grads.values()), result.states)
+    else:
+        model._states = result.states

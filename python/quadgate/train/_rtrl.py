@@ -11,9 +11,12 @@ from .._params import Params
 from .._results import NamedGrads
 from ..lstm import LSTM
 from ..rnn import RNN
+from . import _optimizers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from ._optimizers import Optimizer
 
     Array = NDArray[Any]
 
@@ -39,8 +42,8 @@ class RTRL:
         N parameters, L layers, H units, one direction.
     batch_size : int
         B, the number of rows that run side by side. Gradients are sums over them.
-    optimizer : object with ``start`` and ``update``, optional
-        For `learn`: `SGD`, `Adam` or `AdamW`.
+    optimizer : str or Optimizer, optional
+        For `learn`, as in `Sequential.compile`.
 
     Notes
     -----
@@ -49,7 +52,7 @@ class RTRL:
     multiply-adds for each row and layer.
     """
 
-    def __init__(self, net: LSTM | RNN, batch_size: int = 1, optimizer: Any = None) -> None:
+    def __init__(self, net: LSTM | RNN, batch_size: int = 1, optimizer: str | Optimizer | None = None) -> None:
         if not isinstance(net, (LSTM, RNN)):
             raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
         odd = sorted(set(net._options.changed()) - _KNOWN)
@@ -74,8 +77,8 @@ class RTRL:
         for name, value in net.params.items():
             self._starts[name] = at
             at += value.size
-        self._optimizer = optimizer
-        self._memory = None if optimizer is None else optimizer.start([net.params.flat])
+        self._optimizer = None if optimizer is None else _optimizers.get(optimizer)
+        self._memory: Any = None if self._optimizer is None else self._optimizer.start([net.params.flat])
 
     def step(self, x: ArrayLike) -> Array:
         """Take one step, of the state and of its derivative.
@@ -219,16 +222,16 @@ class RTRL:
         return f"rtrl({self._net!r}, batch_size={self._batch})"
 
 
-def rtrl(net: LSTM | RNN, batch_size: int = 1, *, optimizer: Any = None) -> RTRL:
+def rtrl(net: LSTM | RNN, batch_size: int = 1, *, optimizer: str | Optimizer | None = None) -> RTRL:
     """Return a network with exact gradients at every step, for online learning; the arguments are those of `RTRL`.
 
     Raises
     ------
     TypeError
-        If ``net`` is no network.
+        If ``net`` is no network, or ``optimizer`` is none.
     ValueError
-        If it has options other than ``num_layers``, ``bias`` and ``nonlinearity``, or is too large: the derivative has
-        2 L B H N numbers.
+        If the network has options other than ``num_layers``, ``bias`` and ``nonlinearity``, or is too large: the
+        derivative has 2 L B H N numbers.
 
     Examples
     --------

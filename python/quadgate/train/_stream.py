@@ -76,7 +76,7 @@ class ModelStream:
         TypeError, ValueError
             If x has a wrong type, shape or value.
         """
-        given = np.asarray(x)
+        given = _check.array(x, "x", "integers", "iu") if self._model._integers else _check.array(x, "x")
         if given.ndim != 2 - self._model._integers or len(given) != self.batch_size:
             shape = f"({self.batch_size},)" if self._model._integers else f"({self.batch_size}, I)"
             raise ValueError(f"x must have shape {shape}, got {given.shape}")
@@ -144,8 +144,6 @@ def _lookup(layer: Embedding) -> Any:
     count = layer.num_embeddings
 
     def step(x: Any, _: Any) -> Any:
-        if x.dtype.kind not in "iu":
-            raise TypeError(f"x must hold integers, got dtype {x.dtype}")
         if len(x) and (int(x.min()) < 0 or int(x.max()) >= count):
             raise ValueError(f"x must hold integers from 0 to {count - 1}, got {x.min()} to {x.max()}")
         return layer._snapshot.params["weight"][x]
