@@ -1,7 +1,9 @@
-"""Pickles of earlier versions and other NumPys stay readable.
+"""Pickles and files of earlier versions and other NumPys stay readable.
 
-``golden/format1.pickle`` was written once, by ``pickle.dump(list(made()), file, 4)`` under NumPy 2.4, and
-``results1.pickle`` by ``pickle.dump(results(), file, 4)``: never write them anew. A new format gets a file of its own
+The files in ``golden`` were written once, under NumPy 2.4: ``format1.pickle`` by ``pickle.dump(list(made()), file, 4)``,
+``quantized2.pickle`` by ``pickle.dump(compact(), file, 4)``, ``results1.pickle`` by ``pickle.dump(results(), file, 4)``,
+``net1.safetensors`` by ``qg.save`` of the second network of `made`, ``quantized2.safetensors`` by ``qg.save`` of the last
+of `compact`, and ``model1.safetensors`` by ``model().save``. Never write them anew. A new format gets a file of its own
 beside it.
 """
 
@@ -13,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quadgate as qg
+from quadgate import train
 from support.cases import same_bits
 
-FILES = sorted(Path(__file__).with_name("golden").glob("format*.pickle"))
+GOLDEN = Path(__file__).with_name("golden")
+FILES = sorted(GOLDEN.glob("format*.pickle"))
 
 
 def filled(net):
@@ -68,6 +72,69 @@ def test_there_is_a_file_of_each_format():
     assert [path.stem for path in FILES] == [f"format{n}" for n in range(1, FORMAT + 1)]
 
 
+def compact():
+    """The quantised networks in the files."""
+    return [filled(qg.LSTM(3, 4, peephole=True)).quantize(kind) for kind in ("float16", "bfloat16", "int8")]
+
+
+def same_network(got, want):
+    assert repr(got) == repr(want)
+    assert got.weight_type == want.weight_type
+    assert list(got.params) == list(want.params)
+    assert all(same_bits(got.params[name], value) for name, value in want.params.items())
+
+
+def test_quantised_networks_of_long_ago():
+    """Their values are sixteenths, which 16 bits hold exactly, and int8 within half a step of its row's scale."""
+    loaded = pickle.loads(GOLDEN.joinpath("quantized2.pickle").read_bytes())
+    for got, want in zip(loaded, compact(), strict=True):
+        same_network(got, want)
+        for name, value in filled(qg.LSTM(3, 4, peephole=True)).params.items():
+            step = np.abs(value).max(-1, keepdims=True) / 127 if want.weight_type == "int8" else 0
+            assert (np.abs(got.params[name] - value) <= step * 0.5001).all()
+
+
+def test_safetensors_of_long_ago():
+    pytest.importorskip("safetensors", reason="safetensors is not installed: install safetensors")
+    same_network(qg.load(GOLDEN / "net1.safetensors"), list(made())[1])
+    same_network(qg.load(GOLDEN / "quantized2.safetensors"), compact()[-1])
+
+
+def model():
+    """The model in the file: two steps of an optimizer behind its first parameters, and states to go on from."""
+    net = qg.LSTM(3, 4, recurrent_dropout=0.25, rng=5)
+    result = train.Sequential([train.Embedding(7, 3), net, train.Dense(4, 2)], stateful=True, rng=5)
+    params = {
+        name: ((np.arange(value.size) * (k + 1)) % 17 - 8).reshape(value.shape) / 16
+        for k, (name, value) in enumerate(result.params.items())
+    }
+    result.load_params(params)
+    rate = train.WarmupCosine(0.01, 1, 10)
+    result.compile("softmax_cross_entropy", train.SGD(rate, momentum=0.5, clip_value=1.0))
+    one = {name: np.ones(value.shape, np.float32) for name, value in params.items()}
+    for _ in range(2):
+        result.apply_gradients(one)
+    return result
+
+
+def test_a_model_of_long_ago():
+    """SGD of gradients 1: after steps of rates r0 and r1 a parameter is p - r0 - 1.5 r1, its velocity 1.5."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed: install safetensors")
+    got = train.load(GOLDEN / "model1.safetensors")
+    assert (got.step, got.stateful, got.head, got.dtype) == (2, True, None, np.float32)
+    assert repr(got.layers) == repr(model().layers)
+    assert repr(got.optimizer) == repr(train.SGD(train.WarmupCosine(0.01, 1, 10), 0.5))
+    assert got.optimizer.clip_value == 1.0
+    moved = sum(v * got.optimizer.rate(k) for k, v in enumerate((1.0, 1.5)))
+    for k, (name, value) in enumerate(got.params.items()):
+        want = ((np.arange(value.size) * (k + 1)) % 17 - 8).reshape(value.shape) / 16 - moved
+        assert np.abs(value - want).max() <= 3 * 2**-24, name
+    x = np.arange(10).reshape(2, 5) % 7
+    resumed = model()
+    assert got.train_on_batch(x, x % 2) == resumed.train_on_batch(x, x % 2)  # the same dropout, too
+    assert same_bits(got.params.flat, resumed.params.flat)
+
+
 def results():
     """The results in the file: numbers that can be told from their places."""
     arrays = [np.arange(24, dtype=np.float32).reshape(4, 2, 3) / (k + 1) for k in range(7)]
@@ -78,7 +145,7 @@ def results():
 
 
 def test_results_of_long_ago():
-    loaded = pickle.loads(Path(__file__).with_name("golden").joinpath("results1.pickle").read_bytes())
+    loaded = pickle.loads(GOLDEN.joinpath("results1.pickle").read_bytes())
     for value, want in zip(loaded, results(), strict=True):
         assert type(value) is type(want)
         names = qg.Trace.__slots__ if isinstance(want, qg.Trace) else want._fields
