@@ -19,7 +19,7 @@ from . import _losses, _optimizers
 from ._layer import Layer
 from ._layers import Dense, Dropout, Embedding
 from ._masking import Halves, Masking
-from ._model import HEADS, Sequential
+from ._model import Sequential
 from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def build(description: Any, arrays: Mapping[str, Array]) -> Sequential:
     for name, kind in (("layers", list), ("generators", list), ("states", list), ("stateful", bool), ("step", int)):
         if type(d[name]) is not kind:
             raise ValueError(f"{name} of the model must be of type {kind.__name__}, got {d[name]!r:.80}")
-    dtype, head = _check.float_type(d["dtype"]), _check.choice(d["head"], "head", HEADS)
+    dtype, head = _check.float_type(d["dtype"]), _check.choice(d["head"], "head", (None, *_losses.HEADS))
     odd = [name for name, value in arrays.items() if value.dtype != dtype]
     if odd:
         raise ValueError(f"{odd[0]} has dtype {arrays[odd[0]].dtype}, the model has {dtype}")

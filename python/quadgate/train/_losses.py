@@ -260,3 +260,15 @@ LOSSES |= {
     "mean_absolute_error": LOSSES["mae"],
     "binary_crossentropy": LOSSES["binary_cross_entropy"],
 }
+
+# Head of a model -> names of the losses that take its logits.
+HEADS = {
+    "softmax": ("softmax_cross_entropy", "categorical_crossentropy"),
+    "sigmoid": ("binary_cross_entropy",),
+}
+
+
+def require_fitting(loss: Loss, head: str | None) -> None:
+    """Raise ValueError for a loss that does not take the logits of a model's head."""
+    if head is not None and loss.name not in HEADS[head]:
+        raise ValueError(f"a model with head={head!r} needs the loss {HEADS[head][0]}, got {loss.name}")

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Sequential"]
 
-HEADS = (None, "softmax", "sigmoid")
-
 
 class Sequential:
     """A model of layers, each of which reads the output of the one before. Arrays are batch first: (B, T, ...).
@@ -90,7 +88,10 @@ class Sequential:
         made = _structure.read_layers(layers)
         nets = [layer.net for layer in made if isinstance(layer, Recurrent)]
         self.dtype = nets[0].dtype if dtype is None and nets else _check.float_type(dtype or np.float32)
-        self.stateful, self.head = _check.flag(stateful, "stateful"), _check.choice(head, "head", HEADS)
+        self.stateful, self.head = (
+            _check.flag(stateful, "stateful"),
+            _check.choice(head, "head", (None, *_losses.HEADS)),
+        )
         self._generator = _check.generator(rng)
         self._layers = made
         _structure.bind(made, self._generator, self.dtype)
@@ -177,14 +178,7 @@ class Sequential:
             If there is no such loss or optimizer, or the loss does not fit the model's head.
         """
         chosen, new = _losses.get(loss), _optimizers.get(optimizer)
-        fitting = {
-            "softmax": ("softmax_cross_entropy", "categorical_crossentropy"),
-            "sigmoid": ("binary_cross_entropy",),
-        }
-        if self.head is not None and chosen.name not in fitting[self.head]:
-            raise ValueError(
-                f"a model with head={self.head!r} needs the loss {fitting[self.head][0]}, got {chosen.name}"
-            )
+        _losses.require_fitting(chosen, self.head)
         self._loss, self._optimizer = chosen, new
         self._memory = new.start(list(self.params.values()))
 
