@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -29,6 +30,8 @@ suppress_warnings = ["ref.python"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "inherited-members": True, "undoc-members": False}
+# Stands in where torch is not installed: the site has the modules' arguments in any case.
+autodoc_mock_imports = [] if importlib.util.find_spec("torch") else ["torch"]
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True

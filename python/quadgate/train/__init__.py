@@ -31,6 +31,7 @@ from ._optimizers import SGD, Adam, AdamW, Optimizer
 from ._recurrent import FinalState, Recurrent
 from ._rtrl import RTRL, rtrl
 from ._schedules import WarmupCosine
+from ._stream import ModelStream
 
 __all__ = [
     "RTRL",
@@ -49,6 +50,7 @@ __all__ = [
     "Layer",
     "Loss",
     "Masking",
+    "ModelStream",
     "Optimizer",
     "Recurrent",
     "Sequential",
