@@ -42,6 +42,38 @@ def test_bits(steps, batch, inputs, hidden, options):
         qg.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "hidden", "layers", "steps", "long", "batch", "dtype"),
+    [
+        (128, 650, 2, 20, 8, 69, "float32"),
+        (512, 128, 2, 20, 8, 79, "float32"),
+        (600, 90, 2, 20, 8, 70, "float32"),
+        (128, 650, 3, 50, 10, 96, "float32"),
+        (256, 300, 2, 20, 6, 88, "float64"),
+    ],
+)
+def test_few_long_rows_beside_many_short_ones(inputs, hidden, layers, steps, long, batch, dtype):
+    """A part of the long rows makes input products ahead; one of the short rows does so for some layers only."""
+    lstm = qg.LSTM(inputs, hidden, layers, dtype=dtype, rng=0)
+    x = np.random.default_rng(1).standard_normal((steps, batch, inputs)).astype(dtype)
+    lengths = np.where(np.arange(batch) < long, steps, 2)
+
+    def results():
+        y, (h, c), tape = lstm.forward(x, lengths=lengths)
+        return [lstm(x, lengths=lengths)[0], y, h, c, lstm.backward(tape, y).x]
+
+    before = qg.get_num_threads()
+    try:
+        qg.set_num_threads(1)
+        want = results()
+        for threads in (2, 3, 4, 8):
+            qg.set_num_threads(threads)
+            for got, expected in zip(results(), want, strict=True):
+                np.testing.assert_array_equal(got, expected)
+    finally:
+        qg.set_num_threads(before)
+
+
 @pytest.mark.parametrize("weights", ["float32", "float64", "float16", "bfloat16", "int8"])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"reverse": True}])
 def test_long_sequences_of_narrow_layers(weights, options):

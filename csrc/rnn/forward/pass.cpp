@@ -122,12 +122,12 @@ size_t ForwardPass<Real>::link_steps() const {
 
 template <class Real>
 void ForwardPass<Real>::carve(Carver& carver) {
-  const size_t widest = std::max(s_.input, s_.input_of(s_.layers - 1));
   size_t rows = 0, pre_rows = 0;  // any thread may take over any part
   for (size_t part = 0; part < plan_.rows; ++part) {
     const size_t n = order_.part_begin(part + 1, plan_.rows) - order_.part_begin(part, plan_.rows);
     rows = std::max(rows, n);
-    if (project_ahead(w_, widest, n, chunk_)) pre_rows = std::max(pre_rows, n * ahead_steps(n, chunk_));
+    if (project_ahead(w_, s_.input, n, chunk_) || project_ahead(w_, s_.input_of(s_.layers - 1), n, chunk_))
+      pre_rows = std::max(pre_rows, n * ahead_steps(n, chunk_));
   }
   thread_scratch_ = carver.make<ForwardThreadScratch<Real>>(threads_, [&](size_t) {
     return ForwardThreadScratch<Real>{carver, n_, rows, pre_rows};

@@ -37,7 +37,7 @@ struct ForwardThreadScratch {
   Carver& from;
   const ForwardSizes& n;
   size_t n_rows;
-  size_t pre_rows;  // rows whose input products run ahead at a time; 0: never ahead
+  size_t pre_rows;  // rows whose input products run ahead at a time; those of a part with more rows never do
 
   ForwardRow<Real>* rows = from.take<ForwardRow<Real>>(n_rows);
   OutputExtra<Real>* extra = from.take_if<OutputExtra<Real>>(n.extra, n_rows);
