@@ -1,5 +1,7 @@
 #include "parallel/sharing.h"
 
+#include <algorithm>
+
 #include "parallel/job_part.h"
 
 namespace quadgate {
@@ -21,7 +23,7 @@ Sharing::Taken Sharing::take(size_t lane, uint32_t phase, size_t count, Taking t
     if (ahead > 0) return {0, 0};  // that phase is over
     const size_t begin = ahead < 0 ? 0 : size_t(value & (kBusy - 1));
     if (begin >= count || (ahead == 0 && (value & kBusy))) return {0, 0};
-    const size_t end = one ? begin + 1 : count;
+    const size_t end = std::min(count, begin + (one ? 1 : kMost));
     if (taken.compare_exchange_weak(value, packed(phase, end, taking == Taking::in_order), std::memory_order_acq_rel,
                                     std::memory_order_acquire))
       return {begin, end};

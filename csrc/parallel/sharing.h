@@ -29,7 +29,7 @@ struct Progress {
 
 // The way in which the items of a lane are taken.
 enum class Taking {
-  any,       // in any order, by several threads at a time; all at once while no thread's CPU is shared
+  any,       // in any order, by several threads at a time; kMost at once while no thread's CPU is shared
   singly,    // the same, but always one by one
   in_order,  // one after the other, not always by the same thread
   alone      // by the lane's own thread
@@ -98,7 +98,7 @@ class Sharing {
     size_t begin, end;
   };
 
-  // A lane's next items, one or all of them; none if there are none, or another thread has those before.
+  // A lane's next items, one or up to kMost of them; none if there are none, or another thread has those before.
   Taken take(size_t lane, uint32_t phase, size_t count, Taking taking, bool one);
   template <class F>
   bool run(size_t lane, const Taken& taken, F&& f) {
@@ -119,6 +119,8 @@ class Sharing {
   // As long as most waits last, and short beside the milliseconds that a descheduled thread stays away. To wake a
   // thread takes up to 0.1 ms, and a virtual core that halts may have to wait for a real one.
   static constexpr int kSpinUs = 500, kPatienceUs = 4;
+  // Few enough that a thread soon sees that its CPU is shared, and leaves the rest to others.
+  static constexpr size_t kMost = 16;
   struct alignas(64) Lane {
     std::atomic<uint64_t> taken{0};  // phase << 32 | busy << 31 | items
   };
