@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bind/arrays.h"
+#include "bind/gil.h"
 #include "bind/py_network.h"
 #include "bind/py_options.h"
 #include "bind/py_stream.h"
@@ -62,6 +63,7 @@ void bind(py::module_& m) {
   // Everything that is made on first use is made here, where no other thread can fork in the middle of it.
   watch_forks();
   init_arrays();
+  main_thread_at_import = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
   (void)kernels();  // a wrong QUADGATE_ISA is an error at import, not in the middle of work
   m.attr("__version__") = QG_VERSION;
   register_network(m);

@@ -13,6 +13,7 @@
 #include "bind/object.h"
 #include "cpu/float_env.h"
 #include "parallel/cost.h"
+#include "parallel/fork.h"
 #include "rnn/team.h"
 
 namespace quadgate {
@@ -45,6 +46,10 @@ auto acquiring_gil(F&& f) {
 #endif
 }
 
+// Python's main thread, the only one that runs signal handlers; set at import.
+inline unsigned long main_thread_at_import = 0;
+inline bool in_main_thread() { return PyThread_get_thread_ident() == main_thread_at_import || came_through_fork(); }
+
 // Runs Python's signal handlers; true leaves their exception set for the caller to raise.
 inline bool run_signal_handlers() {
   return acquiring_gil([] {
@@ -67,8 +72,9 @@ class GilReleased {
   }
   GilReleased(const GilReleased&) = delete;
 
-  // The check for signals that the core calls now and then; null while the interpreter ends, when signals are ignored.
-  Control::Callback interrupted() const { return finalizing_ ? nullptr : run_signal_handlers; }
+  // The check for signals that the core calls now and then. Null while the interpreter ends, when signals are ignored,
+  // and in a thread that runs no handlers, which would wait for the GIL for nothing.
+  Control::Callback interrupted() const { return finalizing_ || !in_main_thread() ? nullptr : run_signal_handlers; }
 
  private:
   const bool finalizing_;

@@ -284,3 +284,37 @@ assert not wrong
 """,
         timeout=120,
     )
+
+
+def test_signals_in_the_child_of_another_thread(run_script):
+    """The thread that called fork is the child's main thread, whose long calls run Python's signal handlers."""
+    run_script(
+        START
+        + """
+long = np.zeros((20_000_000, 1, 1), np.float32)
+
+def raises(*_):
+    raise InterruptedError
+
+def check():
+    signal.signal(signal.SIGALRM, raises)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        qg.LSTM(1, 1, 3, rng=0)(long)
+    except InterruptedError:
+        return True
+    return False
+
+work()
+failed = []
+def in_thread():
+    try:
+        in_child(check)
+    except AssertionError as error:
+        failed.append(error)
+thread = threading.Thread(target=in_thread)
+thread.start()
+thread.join()
+assert not failed, failed
+"""
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -236,3 +239,40 @@ threading.Thread(target=work, daemon=True).start()
 time.sleep(0.5)
 """
     )
+
+
+def test_a_call_outside_of_the_main_thread_needs_no_gil_on_its_way(tmp_path):
+    """Only the main thread runs signal handlers: a call of another thread ends while the main thread has the GIL."""
+    lstm = qg.LSTM(64, 128, rng=0)
+    x = np.ones((2000, 64, 64), np.float32)
+    y = np.asarray(np.memmap(tmp_path / "y", np.float32, "w+", shape=(2000, 64, 128)))
+    wait = f"""
+        import sys, time
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            with open({str(tmp_path / "y")!r}, "rb") as file:
+                file.seek(-4, 2)
+                if any(file.read()):
+                    sys.exit(0)
+            time.sleep(0.02)
+        sys.exit(1)
+    """
+    (tmp_path / "wait.py").write_text(textwrap.dedent(wait))
+    began = threading.Event()
+
+    def work():
+        began.set()
+        lstm(x, out=y)
+
+    before = qg.get_num_threads()
+    qg.set_num_threads(1)  # or a worker would do what is left
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        began.wait()
+        time.sleep(0.02)  # the call releases the GIL
+        status = ctypes.PyDLL(None).system(f"{sys.executable} {tmp_path / 'wait.py'}".encode())  # keeps the GIL
+        thread.join()
+    finally:
+        qg.set_num_threads(before)
+    assert status == 0
