@@ -60,14 +60,15 @@ bool read_dropped(py::handle given, const Sizes& s, size_t steps, size_t batch, 
 // one; null where it does not fit.
 template <class Real>
 py::object output(py::handle given, const View<Real>& x, size_t columns, const StatePair<Real>& state,
-                  py::handle resets) {
+                  py::handle lengths, py::handle resets) {
   Py_intptr_t shape[3];
   for (int i = 0; i < x.ndim() - 1; ++i) shape[i] = Py_intptr_t(x.shape(i));
   shape[x.ndim() - 1] = Py_intptr_t(columns);
   py::object array = result_array<Real>(given, x.ndim(), shape);
   if (!array || given.is_none()) return array;
   const View<Real> v(array);
-  if (v.overlaps(x) || (state.h && (v.overlaps(*state.h) || v.overlaps(*state.c))) || v.overlaps(View<bool>(resets)))
+  if (v.overlaps(x) || (state.h && (v.overlaps(*state.h) || v.overlaps(*state.c))) ||
+      v.overlaps(View<int64_t>(lengths)) || v.overlaps(View<bool>(resets)))
     return {};
   return array;
 }
@@ -94,9 +95,9 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
   std::vector<py::object> held;
   if (a.training) refuse_compact(s);
   if (a.training && !read_dropped(a.dropped, s, steps, batch, masks, held)) return none();
-  py::object y = output(a.out, x, s.output(), state, a.resets), cells;
+  py::object y = output(a.out, x, s.output(), state, a.lengths, a.resets), cells;
   if (!y) return none();
-  if (a.cells) cells = output(Py_None, x, s.directions * s.cell(), state, a.resets);
+  if (a.cells) cells = output(Py_None, x, s.directions * s.cell(), state, a.lengths, a.resets);
   py::object h = new_state<Real>(s, s.recurrent(), batched, batch), c = new_state<Real>(s, s.cell(), batched, batch);
 
   if (!a.training) net.family().spare<Real>()->drop();

@@ -39,6 +39,7 @@ bool copy_resets(py::handle given, const View<Real>& x, bool swapped, std::vecto
     if (v.shape(i) != x.shape(i)) return false;
   const auto* from = reinterpret_cast<const unsigned char*>(v.data());
   resets.resize(v.size());
+  if (resets.empty()) return true;  // perhaps of 2^40 steps
   const size_t rows = v.ndim() == 2 ? v.shape(0) : v.size(), columns = v.ndim() == 2 ? v.shape(1) : 1;
   for (size_t i = 0; i < rows; ++i)
     for (size_t j = 0; j < columns; ++j) resets[swapped ? j * rows + i : i * columns + j] = from[i * columns + j] != 0;

@@ -42,6 +42,12 @@ def test_empty(steps, batch, bidirectional, batch_first, dtype):
     assert not h.any()
 
 
+def test_resets_of_no_rows():
+    """However many steps there are: nothing counts them one by one."""
+    y, _ = qg.LSTM(1, 1)(np.zeros((2**40, 0, 1), np.float32), resets=np.zeros((2**40, 0), bool))
+    assert y.shape == (2**40, 0, 1)
+
+
 def test_empty_without_a_batch():
     lstm = qg.LSTM(5, 7, 2, rng=0)
     y, (h, c) = lstm(np.zeros((0, 5), np.float32))

@@ -1,10 +1,14 @@
 """Pickles and files of earlier versions and other NumPys stay readable.
 
-The files in ``golden`` were written once, under NumPy 2.4: ``format1.pickle`` by ``pickle.dump(list(made()), file, 4)``,
-``quantized2.pickle`` by ``pickle.dump(compact(), file, 4)``, ``results1.pickle`` by ``pickle.dump(results(), file, 4)``,
-``net1.safetensors`` by ``qg.save`` of the second network of `made`, ``quantized2.safetensors`` by ``qg.save`` of the last
-of `compact`, and ``model1.safetensors`` by ``model().save``. Never write them anew. A new format gets a file of its own
-beside it.
+The files in ``golden`` were written once, under NumPy 2.4. Never write them anew; a new format gets a file of its own
+beside them.
+
+- ``format1.pickle``: ``pickle.dump(list(made()), file, 4)``
+- ``quantized2.pickle``: ``pickle.dump(compact(), file, 4)``
+- ``results1.pickle``: ``pickle.dump(results(), file, 4)``
+- ``net1.safetensors``: ``qg.save`` of the second network of `made`
+- ``quantized2.safetensors``: ``qg.save`` of the last of `compact`
+- ``model1.safetensors``: ``model().save``
 """
 
 from __future__ import annotations

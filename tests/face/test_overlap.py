@@ -101,3 +101,13 @@ def test_gradients_that_overlap_each_other(order):
     with pytest.raises(ValueError, match="must not share memory with"):
         lstm.backward(tape, y, out=out)
     assert not base.any()
+
+
+def test_out_that_is_in_the_memory_of_lengths():
+    lstm = qg.LSTM(5, 8, rng=0)
+    lengths = np.array([6, 4, 2] + [0] * 100)
+    out = lengths.view(np.float32)[: 6 * 3 * 8].reshape(6, 3, 8)
+    for x in (np.ones((6, 3, 5), np.float32), np.ones((6, 3, 5))):
+        with pytest.raises(ValueError, match="out must not share memory with lengths"):
+            lstm(x, lengths=lengths[:3], out=out)
+    assert lengths[:3].tolist() == [6, 4, 2]
