@@ -371,13 +371,17 @@ class Network:
         Everything is built first. Then one step swaps parameters and core together, so that no other thread and no
         interrupt finds some of them old and some new. It takes no lock, which an interrupt could leave behind.
         """
-        if not isinstance(values, _params.Params):
-            values = _params.Params({name: values[name] for name in self._shapes})
-        new = Snapshot(self._snapshot.core.successor(list(values.values())), values)
+        new = self._successor(values)
         if before is None:
             self._snapshot = new
         elif not _core.replace(self, "_snapshot", before, new):
             raise RuntimeError("the parameters were changed by other means within a writable() block")
+
+    def _successor(self, values: Mapping[str, Array]) -> Snapshot:
+        """Return the snapshot of new parameters."""
+        if not isinstance(values, _params.Params):
+            values = _params.Params({name: values[name] for name in self._shapes})
+        return Snapshot(self._snapshot.core.successor(list(values.values())), values)
 
 
 def _refuse_unknown(keywords: Mapping[str, Any], known: Any, of: str) -> None:

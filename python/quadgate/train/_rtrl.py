@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check, _core
-from .._params import Params
 from .._results import NamedGrads
 from ..lstm import LSTM
 from ..rnn import RNN
@@ -70,8 +69,7 @@ class RTRL:
                 f"rtrl needs {parts * o.num_layers} arrays of {shape}: it is for small networks, and this one has "
                 f"{net.num_parameters} parameters"
             )
-        self._states = [[np.zeros((self._batch, o.hidden_size), o.dtype)] * parts for _ in range(o.num_layers)]
-        self._influence = [[np.zeros(shape, o.dtype)] * parts for _ in range(o.num_layers)]
+        self._carried = self._zeros()  # states and influences, in each layer of h and of c
         self._shapes = {name: value.shape for name, value in net.params.items()}
         self._starts, at = {}, 0
         for name, value in net.params.items():
@@ -79,6 +77,12 @@ class RTRL:
             at += value.size
         self._optimizer = None if optimizer is None else _optimizers.get(optimizer)
         self._memory: Any = None if self._optimizer is None else self._optimizer.start([net.params.flat])
+
+    def _zeros(self) -> tuple[list[list[Array]], list[list[Array]]]:
+        o, parts = self._net._options, 1 if self._elman else 2
+        states = [[np.zeros((self._batch, o.hidden_size), o.dtype)] * parts for _ in range(o.num_layers)]
+        shape = (self._batch, o.hidden_size, self._net.num_parameters)
+        return states, [[np.zeros(shape, o.dtype)] * parts for _ in range(o.num_layers)]
 
     def step(self, x: ArrayLike) -> Array:
         """Take one step, of the state and of its derivative.
@@ -108,7 +112,7 @@ class RTRL:
             w = {
                 name: params[f"{name}_l{k}"] for name in ("weight_ih", "weight_hh", "bias") if f"{name}_l{k}" in params
             }
-            h, d_h = self._states[k][0], self._influence[k][0]
+            h, d_h = self._carried[0][k][0], self._carried[1][k][0]
             a = below @ w["weight_ih"].T + h @ w["weight_hh"].T
             d_a = w["weight_hh"] @ d_h
             if "bias" in w:
@@ -123,7 +127,7 @@ class RTRL:
             states.append(new)
             influence.append(d_new)
             below, d_below = new[0], d_new[0]
-        self._states, self._influence = states, influence
+        self._carried = states, influence
         y: Array = below[0] if single else below
         return np.array(y)
 
@@ -144,7 +148,7 @@ class RTRL:
         return [h], [slope[..., None] * d_a]
 
     def _lstm_cell(self, k: int, a: Array, d_a: Array) -> tuple[list[Array], list[Array]]:
-        (_, c), (_, d_c) = self._states[k], self._influence[k]
+        (_, c), (_, d_c) = self._carried[0][k], self._carried[1][k]
         i, f, g, o = np.split(a, 4, axis=1)
         i, f, o = (_core.sigmoid(np.ascontiguousarray(gate)) for gate in (i, f, o))
         g = _core.tanh(np.ascontiguousarray(g))
@@ -181,7 +185,7 @@ class RTRL:
         given = _check.array(dy, "dy")
         shape = (o.hidden_size,) if given.ndim == 1 and self._batch == 1 else (self._batch, o.hidden_size)
         d = _check.floats(given, "dy", shape, o.dtype).reshape(1, self._batch * o.hidden_size)
-        flat = (d @ self._influence[-1][0].reshape(d.shape[1], -1))[0]
+        flat = (d @ self._carried[1][-1][0].reshape(d.shape[1], -1))[0]
         return NamedGrads.of_flat(flat, self._shapes)
 
     def learn(self, dy: ArrayLike) -> NamedGrads:
@@ -197,20 +201,19 @@ class RTRL:
         grads = self.gradients(dy)
         before = self._net._snapshot
         (flat,), memory = self._optimizer.update([before.params.flat], [grads.flat], self._memory)
-        new = Params(dict(NamedGrads.of_flat(flat, self._shapes)))
-        self._net._commit(new, before)
-        self._memory = memory
+        new = self._net._successor(NamedGrads.of_flat(flat, self._shapes))
+        if not _core.replace_all([(self._net, "_snapshot", new, before), (self, "_memory", memory)]):
+            raise RuntimeError("the parameters were changed by other means during a step of learning")
         return grads
 
     def reset(self) -> None:
         """Set the state and its derivative to zeros."""
-        self._states = [[np.zeros_like(part) for part in layer] for layer in self._states]
-        self._influence = [[np.zeros_like(part) for part in layer] for layer in self._influence]
+        self._carried = self._zeros()
 
     @property
     def state(self) -> Any:
         """The state: (h, c), arrays (L, B, H), or h alone of an RNN; a copy."""
-        parts = [np.stack(part) for part in zip(*self._states, strict=True)]
+        parts = [np.stack(part) for part in zip(*self._carried[0], strict=True)]
         return parts[0] if self._elman else tuple(parts)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class ModelStream:
         Raises
         ------
         TypeError, ValueError
-            If x has a wrong type, shape or value.
+            If x has a wrong type, shape or value. No state has changed then, nor after an interrupt.
         """
         given = _check.array(x, "x", "integers", "iu") if self._model._integers else _check.array(x, "x")
         if given.ndim != 2 - self._model._integers or len(given) != self.batch_size:
@@ -84,9 +85,22 @@ class ModelStream:
         y: Any = given
         if mask is not None:  # skipped steps may hold anything
             y = np.where(mask if self._model._integers else mask[:, None], given, given.dtype.type(0))
+        return np.asarray(self._together(lambda: self._advance(y, mask)))
+
+    def _advance(self, y: Any, mask: Array | None) -> Any:
         for step in self._steps:
             y = step(y, mask)
-        return np.asarray(y)
+        return y
+
+    def _together(self, work: Callable[[], Any]) -> Any:
+        """Call a function that changes the states of all networks: an error or an interrupt puts all of them back."""
+        before = self.states
+        try:
+            return work()
+        except BaseException:
+            for stream, value in zip(self._streams.values(), before, strict=True):
+                stream.state = value
+            raise
 
     def select(self, rows: ArrayLike) -> ModelStream:
         """Return a stream whose rows are copies of the given rows of this one.
@@ -119,21 +133,19 @@ class ModelStream:
 
     @states.setter
     def states(self, values: list[Any]) -> None:
-        given, before = list(values), self.states
-        if len(given) != len(before):
-            raise ValueError(f"states must have one for each of {len(before)} networks, got {len(given)}")
-        try:
+        given = list(values)
+        if len(given) != len(self._streams):
+            raise ValueError(f"states must have one for each of {len(self._streams)} networks, got {len(given)}")
+
+        def put() -> None:
             for stream, value in zip(self._streams.values(), given, strict=True):
                 stream.state = value
-        except BaseException:
-            for stream, value in zip(self._streams.values(), before, strict=True):
-                stream.state = value
-            raise
+
+        self._together(put)
 
     def reset(self) -> None:
         """Set all states to zeros."""
-        for stream in self._streams.values():
-            stream.reset()
+        self._together(lambda: [stream.reset() for stream in self._streams.values()])
 
     def probabilities(self, outputs: Array) -> Array:
         """Return outputs after the model's head."""
