@@ -98,6 +98,62 @@ def test_tensorflow1_peepholes_and_projection():
     agree(qg.io.from_tensorflow1(arrays, forget_bias=1.0)(x)[0], np.stack(want), TERMS, STEPS, "y")
 
 
+@pytest.mark.parametrize(
+    ("scope", "more", "why"),
+    [
+        ("layer_norm_basic_lstm_cell", {}, "its cell is 'layer_norm_basic_lstm_cell'"),
+        ("coupled_input_forget_gate_lstm_cell", {}, "its cell is 'coupled_input_forget_gate_lstm_cell'"),
+        ("my_lstm", {}, r"its cell is 'my_lstm'.*as \.\.\./lstm_cell/kernel"),
+        ("lstm_cell", {"input/gamma": draw(H)}, "its cell has rnn/lstm_cell/input/gamma"),
+        ("lstm_cell", {"kernel_norm": draw(H)}, "its cell has rnn/lstm_cell/kernel_norm"),
+        ("lstm_cell", {"w_i_diag": draw(H)}, r"w_i_diag, w_f_diag, w_o_diag must all be given"),
+        ("lstm_cell", {"w_i_diag": draw(H), "w_f_diag": draw(H)}, "must all be given"),
+        ("lstm_cell", {f"w_{g}_diag": draw(n) for g, n in (("i", H), ("f", H), ("o", H + 1))}, r"shape \(4,\)"),
+        ("lstm_cell", {"projection/kernel": np.float32(1)}, r"projection/kernel must have shape \(4, P\), found \(\)"),
+        ("lstm_cell", {"projection/kernel": draw(2, H)}, r"projection/kernel must have shape \(4, P\)"),
+        ("lstm_cell", {"bias": np.zeros(4 * H, int)}, r"bias has type int64; floating-point .*quantised"),
+        ("lstm_cell", {"kernel": draw(INPUTS + H, 4 * H).astype(np.int8)}, "kernel has type int8; floating-point"),
+    ],
+)
+def test_other_cells_of_tensorflow1_are_refused(scope, more, why, tmp_path):
+    """A cell whose name or variables are not those of an LSTM computes something else: layer norm, coupled gates."""
+    arrays = variables(f"rnn/{scope}") | {f"rnn/{scope}/{name}": value for name, value in more.items()}
+    (found,) = qg.io.networks(arrays)
+    assert found.problem is not None
+    with pytest.raises(ValueError, match=why):
+        qg.io.from_tensorflow1(arrays, forget_bias=1.0)
+    np.savez(tmp_path / "v.npz", **arrays)
+    with pytest.raises(ValueError, match=why):
+        qg.io.load(tmp_path / "v.npz", forget_bias=1.0)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "lstm_cell_1",
+        "lstm_fused_cell",
+        "lstm_block_wrapper",
+        "multi_rnn_cell/cell_0/basic_lstm_cell",
+        "multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell",
+    ],
+)
+def test_names_of_tensorflow1_cells(cell):
+    """Names of the classes, with an optimizer's slots beside, and another cell in a scope of the same beginning."""
+    arrays = variables(f"rnn/{cell}") | variables(f"rnn/{cell}_9", seed=5)
+    slots = {f"{name}/{slot}": value for name, value in arrays.items() for slot in ("Adam", "Adam_1")}
+    net = qg.io.from_tensorflow1(arrays | slots, forget_bias=1.0, name=f"rnn/{cell}")
+    x = draw(STEPS, INPUTS, seed=9)
+    agree(net(x)[0], basic_cell(*variables().values(), x, 1.0), TERMS, STEPS, "y")
+
+
+@pytest.mark.parametrize("scope", ["bw/lstm_cell", "rnn/bw/lstm_cell", "my_bw/lstm_cell"])
+def test_tensorflow1_one_direction_alone(scope):
+    """A scope bw without its fw is a network of its own."""
+    x = draw(STEPS, INPUTS, seed=9)
+    net = qg.io.from_tensorflow1(variables(scope), forget_bias=1.0, name=scope)
+    agree(net(x)[0], basic_cell(*variables().values(), x, 1.0), TERMS, STEPS, "y")
+
+
 ORDERS = {"i, o, f, g of ONNX": "iofg", "i, f, o, g of DyNet": "ifog", "i, g, f, o of Haiku": "igfo", "letters": "ifco"}
 
 

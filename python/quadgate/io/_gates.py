@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _check
 from ..lstm import LSTM
 from ._found import Found, choose
 
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_CELL = re.compile(
-    r"^(?P<base>.*?)(?P<direction>(?:fw/|bw/)?)(?P<cell>[^/]*(?:lstm|cudnn_compatible)[^/]*)/kernel(:0)?$"
-)
+_CELL = re.compile(r"^(?P<base>.*?)(?P<direction>(?:fw/|bw/)?)(?P<cell>[^/]*lstm[^/]*)/kernel(:0)?$")
+_KNOWN = re.compile(r"((basic_|cudnn_compatible_)?lstm(_block|_fused|_block_fused)?_cell|lstm_block_wrapper)(_\d+)?")
+_DIAGONALS = ("w_i_diag", "w_f_diag", "w_o_diag")
 
 
 def from_gates(
@@ -147,7 +149,8 @@ def from_tensorflow1(
     arrays : mapping, or (kernel, bias)
         The checkpoint's variables by name, among them ``.../kernel`` (I + R, 4H) and ``.../bias`` (4H,); with peepholes
         ``.../w_i_diag``, ``w_f_diag`` and ``w_o_diag``, with a projection ``.../projection/kernel``. Variables of the
-        scopes ``fw`` and ``bw`` beside each other are the two directions.
+        scopes ``fw`` and ``bw`` beside each other are the two directions. A cell is known by the name that its class
+        gives it, such as ``basic_lstm_cell`` or ``lstm_cell_1``.
     forget_bias : float
         The cell's argument of that name. TensorFlow adds it in every step and does not save it, so it must be given;
         1.0 unless the model's author chose another.
@@ -161,7 +164,8 @@ def from_tensorflow1(
     Raises
     ------
     ValueError
-        If `forget_bias` is not given, there are several cells, or shapes do not fit.
+        If `forget_bias` is not given, there are several cells, or shapes do not fit; if the cell is another one, such
+        as ``layer_norm_basic_lstm_cell``, or has variables besides those above and an optimizer's.
 
     Examples
     --------
@@ -187,40 +191,75 @@ def tensorflow1_networks(arrays: Mapping[str, Any], source: str = "the arrays", 
     for name in arrays:
         match = _CELL.match(name)
         if match and name.replace("/kernel", "/recurrent_kernel") not in arrays:
-            both = match["direction"] and _other(name) in arrays
-            key = match["base"].rstrip("/") if both else name.rpartition("/")[0]
-            cells.setdefault(key, {})["_reverse" if both and match["direction"] == "bw/" else ""] = name
-    return [_tensorflow1(key, names, arrays, blocks, source) for key, names in cells.items()]
-
-
-def _other(name: str) -> str:
-    return name.replace("/fw/", "/bw/") if "/fw/" in f"/{name}" else name.replace("/bw/", "/fw/")
+            base, direction, rest = match["base"], match["direction"], name[match.end("direction") :]
+            both = direction and base + {"fw/": "bw/", "bw/": "fw/"}[direction] + rest in arrays
+            key = base.rstrip("/") if both else name.rpartition("/")[0]
+            cells.setdefault(key, {})["_reverse" if both and direction == "bw/" else ""] = name
+    listed = sorted(arrays)
+    return [_tensorflow1(key, names, arrays, listed, blocks, source) for key, names in cells.items()]
 
 
 def _tensorflow1(
-    key: str, names: Mapping[str, str], arrays: Mapping[str, Any], blocks: list[int], source: str
+    key: str, names: Mapping[str, str], arrays: Mapping[str, Any], listed: list[str], blocks: list[int], source: str
 ) -> Found:
     params: dict[str, Array] = {}
     sizes, problem = (0, 0), None
-    for suffix, name in names.items():
-        scope, _, rest = name.rpartition("kernel")
-        kernel = np.asarray(arrays[name])
-        bias = np.asarray(arrays.get(f"{scope}bias{rest}", np.zeros(kernel.shape[-1:], kernel.dtype)))
-        hidden = kernel.shape[-1] // 4 if kernel.ndim == 2 else 0
-        projection = arrays.get(f"{scope}projection/kernel{rest}")
-        state = hidden if projection is None else np.shape(projection)[-1]
-        if not hidden or kernel.shape[1] % 4 or kernel.shape[0] <= state or bias.shape != kernel.shape[1:]:
-            problem = f"{name} must have shape (I + R, 4H) and a bias (4H,), found {kernel.shape} and {bias.shape}"
-            break
-        sizes = (kernel.shape[0] - state, hidden)
-        params[f"weight_ih_l0{suffix}"] = _sorted(kernel[: sizes[0]].T, blocks, name)
-        params[f"weight_hh_l0{suffix}"] = _sorted(kernel[sizes[0] :].T, blocks, name)
-        params[f"bias_l0{suffix}"] = _sorted(bias, blocks, name)
-        if projection is not None:
-            params[f"weight_hr_l0{suffix}"] = np.asarray(projection).T
-        diagonals = [arrays.get(f"{scope}w_{gate}_diag{rest}") for gate in "ifo"]
-        if all(d is not None for d in diagonals):
-            params[f"peephole_l0{suffix}"] = np.asarray(diagonals)
+    try:
+        for suffix, name in names.items():
+            sizes, side = _cell(name, arrays, listed, blocks)
+            params |= {f"{what}_l0{suffix}": value for what, value in side.items()}
+    except ValueError as error:
+        problem = str(error)
     asks = {"forget_bias": "TensorFlow adds it in every step and does not save it; 1.0 unless the author chose another"}
     notes = ("TensorFlow 1: cell_clip and proj_clip are not saved either",)
     return Found("LSTM", key, *sizes, 1, len(names), {}, notes, asks, problem, source, params)
+
+
+def _cell(
+    name: str, arrays: Mapping[str, Any], listed: list[str], blocks: list[int]
+) -> tuple[tuple[int, int], dict[str, Array]]:
+    """Return I, H and the parameters of the cell with that kernel; raise ValueError if it is none that is known."""
+    scope, _, rest = name.rpartition("kernel")
+    cell = scope.split("/")[-2]
+    if not _KNOWN.fullmatch(cell):
+        raise ValueError(
+            f"its cell is {cell!r}, which need not compute an LSTM (known are BasicLSTMCell, LSTMCell, LSTMBlockCell, "
+            "LSTMBlockFusedCell and CudnnCompatibleLSTMCell, under their own names); if it does, give from_tensorflow1 "
+            "its variables as .../lstm_cell/kernel and so on"
+        )
+    parts = {}
+    for part in ("kernel", "bias", "projection/kernel", *_DIAGONALS):
+        full = f"{scope}{part}{rest}"
+        if full in arrays:
+            parts[part] = _check.array(arrays[full], full, kinds="fiubc")
+            if parts[part].dtype.kind != "f":
+                raise ValueError(
+                    f"{full} has type {parts[part].dtype}; floating-point numbers are needed (quantised weights cannot "
+                    "be loaded)"
+                )
+    slots = tuple(f"{scope}{part}/" for part in parts)  # an optimizer keeps its means under a variable's name
+    for other in listed[bisect_left(listed, scope) : bisect_left(listed, f"{scope[:-1]}0")]:  # "0" follows "/"
+        if other.removeprefix(scope).removesuffix(rest) not in parts and not other.startswith(slots):
+            raise ValueError(f"its cell has {other}, which no LSTM that is known has")
+    kernel, projection = parts["kernel"], parts.get("projection/kernel")
+    bias = parts.get("bias", np.zeros(kernel.shape[-1:], kernel.dtype))
+    hidden = kernel.shape[1] // 4 if kernel.ndim == 2 else 0
+    if projection is not None and projection.shape[:-1] != (hidden,):
+        raise ValueError(f"{scope}projection/kernel{rest} must have shape ({hidden}, P), found {projection.shape}")
+    state = hidden if projection is None else projection.shape[1]
+    if not hidden or kernel.shape[1] % 4 or kernel.shape[0] <= state or bias.shape != kernel.shape[1:]:
+        raise ValueError(f"{name} must have shape (I + R, 4H) and a bias (4H,), found {kernel.shape} and {bias.shape}")
+    inputs = kernel.shape[0] - state
+    params = {
+        "weight_ih": _sorted(kernel[:inputs].T, blocks, name),
+        "weight_hh": _sorted(kernel[inputs:].T, blocks, name),
+        "bias": _sorted(bias, blocks, name),
+    }
+    if projection is not None:
+        params["weight_hr"] = projection.T
+    diagonals = {part: parts[part].shape for part in _DIAGONALS if part in parts}
+    if diagonals:
+        if diagonals != dict.fromkeys(_DIAGONALS, (hidden,)):
+            raise ValueError(f"{', '.join(_DIAGONALS)} must all be given with shape ({hidden},), found {diagonals}")
+        params["peephole"] = np.stack([parts[part] for part in _DIAGONALS])
+    return (inputs, hidden), params
