@@ -199,12 +199,71 @@ def test_no_bias_and_forget_bias():
         ({"bias": [draw(16), draw(16)]}, "same layers"),
         ({"weight_hh": (draw(16, 4), draw(16, 4))}, "same layers"),
         ({"hidden_size": 5}, "hidden_size=4, got hidden_size=5"),
+        ({"weight_ih": 1.0}, r"weight_ih_l0 must have shape \(4H, I\), got \(\)"),
+        ({"weight_hh": draw(16)}, r"weight_hh_l0 must have shape \(4H, R\), got \(16,\)"),
+        ({"bias": draw(16, 1)}, r"bias_l0 must have shape \(4H,\), got \(16, 1\)"),
+        ({"peephole": 1.0}, r"peephole_l0 must have shape \(3, H\), got \(\)"),
+        ({"peephole": draw(2, H)}, "peephole_l0 must have 3 rows"),
+        ({"weight_hr": 1.0}, r"weight_hr_l0 must have shape \(P, H\), got \(\)"),
+        ({"weight_ih": (), "weight_hh": (), "bias": ()}, r"same number of directions, 1 or 2, got \[0\]"),
+        (dict.fromkeys(("weight_ih", "weight_hh", "bias"), 3 * (draw(16),)), r"1 or 2, got \[3\]"),
+        ({"forget_bias": float("nan")}, "forget_bias must be a finite number, got nan"),
+        ({"forget_bias": 1.0, "coupled": True}, r"forget_bias=1\.0 and coupled=True exclude each other"),
     ],
 )
 def test_arrays_that_do_not_fit(change, why):
     arguments = {"weight_ih": draw(16, INPUTS), "weight_hh": draw(16, H), "bias": draw(16)} | change
     with pytest.raises(ValueError, match=why):
         qg.io.from_gates(**arguments)
+
+
+@pytest.mark.parametrize("forget_bias", ["1", 1j, np.ones(2), None, True])
+def test_forget_bias_is_a_number(forget_bias):
+    with pytest.raises(TypeError, match="forget_bias must be a finite number"):
+        qg.io.from_gates(draw(16, INPUTS), draw(16, H), draw(16), forget_bias=forget_bias)
+    if forget_bias is not None:
+        with pytest.raises(TypeError, match="forget_bias must be a finite number"):
+            qg.io.from_tensorflow1(variables(), forget_bias=forget_bias)
+
+
+def test_forget_bias_of_coupled_gates():
+    """0 is nothing to add; the constructor refuses the others, too."""
+    with pytest.raises(ValueError, match="exclude each other"):
+        qg.io.from_tensorflow1(variables(), forget_bias=1.0, coupled=True)
+    assert qg.io.from_tensorflow1(variables(), forget_bias=0.0, coupled=True).coupled
+
+
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias", "weight_hr", "peephole"])
+def test_arrays_are_real_numbers_without_a_mask(name):
+    shapes = {"weight_ih": (16, INPUTS), "weight_hh": (16, 3), "bias": (16,), "weight_hr": (3, H), "peephole": (3, H)}
+    arrays = {n: draw(*shape) for n, shape in shapes.items()}
+    for value, why in (
+        (np.ma.masked_array(arrays[name], True), "must not be a masked array"),
+        (arrays[name] > 0, "must hold real numbers .*bool"),
+        (arrays[name] * 1j, "must hold real numbers .*complex"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}_l0 {why}"):
+            qg.io.from_gates(**arrays | {name: value})
+
+
+@pytest.mark.parametrize("name", ["kernel", "bias", "projection/kernel", "w_i_diag"])
+def test_masked_variables_of_tensorflow1(name):
+    arrays = variables("lstm_cell") | {f"lstm_cell/{name}": np.ma.masked_array(draw(H), True)}
+    with pytest.raises(TypeError, match=f"lstm_cell/{name} must not be a masked array"):
+        qg.io.from_tensorflow1(arrays, forget_bias=1.0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        (None, r"a mapping from names to arrays, or \(kernel, bias\), got None"),
+        ((draw(9, 16), draw(16), draw(16)), "got 3 items"),
+        ({1: draw(9, 16)}, "every name in arrays must be a str, got 1"),
+    ],
+)
+def test_variables_of_tensorflow1_have_names(arrays, why):
+    with pytest.raises(TypeError, match=why):
+        qg.io.from_tensorflow1(arrays, forget_bias=1.0)
 
 
 def test_paddle():

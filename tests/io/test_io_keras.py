@@ -236,6 +236,23 @@ def test_arrays_that_are_no_layer():
         ([draw(5, 12), draw(4, 12)], "GRU"),
         ([[draw(5, 16), draw(4, 16)], [draw(4, 12), draw(3, 12)]], "layer 1"),
         ([draw(5, 16).astype(np.int8), draw(4, 16)], "quantised"),
+        ([draw(5, 16), draw(4, 16), np.zeros(16, int)], "bias has type int64; floating-point .*quantised"),
+        ([draw(5, 16), draw(4, 16), draw(1, 16)], r"bias has shape \(1, 16\)"),
+        ([draw(5, 12), draw(4, 12), draw(2, 12)], "GRU"),
     ):
         with pytest.raises(ValueError, match=why):
+            qg.io.from_keras(given)
+
+
+def test_arguments_that_are_no_lists_of_arrays():
+    masked = np.ma.masked_array(draw(4, 16), True)
+    for given, why in (
+        (None, "weights must be a list of arrays, or of such lists, got None"),
+        (draw(5, 16), "weights must be a list of arrays, or of such lists, got ndarray"),
+        ([weights(), None], "layer 1 of the weights must be a list of arrays, got None"),
+        ([draw(5, 16), masked], "layer 0 of the weights, array 1, must not be a masked array"),
+        ([draw(5, 16), draw(4, 16), draw(16) > 0], "layer 0 of the weights, array 2, must hold real numbers .*bool"),
+        ([weights(), [draw(5, 16) * 1j, draw(4, 16)]], "layer 1 of the weights, array 0, must hold .*complex"),
+    ):
+        with pytest.raises(TypeError, match=why):
             qg.io.from_keras(given)

@@ -85,6 +85,25 @@ def test_trained_module_with_gradients():
     compare(qg.io.from_state_dict({k: v.detach() for k, v in net.named_parameters()}), net, draw(4, 2, 5))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parameters_for_the_other_ways_in(dtype):
+    """Parameters that require gradients, and bfloat16, which NumPy does not know, among gates, Keras's and TF1's."""
+    net = module(bidirectional=True, dtype=getattr(torch, dtype))
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
+    given = [tuple(getattr(net, name + side) for side in ("", "_reverse")) for name in names]
+    got = qg.io.from_gates(*given)
+    for name, pair in zip(("weight_ih_l0", "weight_hh_l0", "bias_l0"), given, strict=True):
+        for side, value in zip(("", "_reverse"), pair, strict=True):
+            assert np.array_equal(got.params[name + side], value.detach().float().numpy())
+    kernel, recurrent = (torch.nn.Parameter(value.detach().T.contiguous()) for value, _ in given[:2])
+    same = qg.io.from_keras([kernel, recurrent, given[2][0]]).params
+    both = torch.nn.Parameter(torch.cat([kernel, recurrent]).detach())
+    other = qg.io.from_tensorflow1((both, given[2][0]), forget_bias=0.0, order="ifgo").params
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_l0"):
+        assert np.array_equal(same[name], got.params[name])
+        assert np.array_equal(other[name], got.params[name])
+
+
 def test_cell(tmp_path):
     cell = module("LSTMCell")
     ours = qg.io.load(save(tmp_path / "cell.pt", cell.state_dict()))

@@ -12,12 +12,14 @@ import numpy as np
 from .. import _check
 from ..lstm import LSTM
 from ._found import Found, choose
+from ._keras_weights import FLOATS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
+_SHAPES = {"weight_ih": "(4H, I)", "weight_hh": "(4H, R)", "bias": "(4H,)", "weight_hr": "(P, H)", "peephole": "(3, H)"}
 _CELL = re.compile(r"^(?P<base>.*?)(?P<direction>(?:fw/|bw/)?)(?P<cell>[^/]*lstm[^/]*)/kernel(:0)?$")
 _KNOWN = re.compile(r"((basic_|cudnn_compatible_)?lstm(_block|_fused|_block_fused)?_cell|lstm_block_wrapper)(_\d+)?")
 _DIAGONALS = ("w_i_diag", "w_f_diag", "w_o_diag")
@@ -75,6 +77,7 @@ def from_gates(
     (5, 4)
     """
     blocks = _order(order)
+    forget_bias = _forget_bias(forget_bias, options)
     given = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias, "weight_hr": weight_hr, "peephole": peephole}
     layers = {name: _layers(value) for name, value in given.items() if value is not None}
     sizes = {name: [len(pair) for pair in value] for name, value in layers.items()}
@@ -82,12 +85,15 @@ def from_gates(
         raise ValueError(
             f"all arrays must be given for the same layers and directions, got (directions by layer) {sizes}"
         )
-    if len(set(sizes["weight_ih"])) != 1:
-        raise ValueError(f"every layer must have the same number of directions, got {sizes['weight_ih']}")
+    if set(sizes["weight_ih"]) not in ({1}, {2}):
+        raise ValueError(f"every layer must have the same number of directions, 1 or 2, got {sizes['weight_ih']}")
     params: dict[str, Array] = {}
     for name, value in layers.items():
         for k, pair in enumerate(value):
-            for suffix, array in zip((f"_l{k}", f"_l{k}_reverse"), pair, strict=False):
+            for suffix, one in zip((f"_l{k}", f"_l{k}_reverse"), pair, strict=False):
+                array = _check.array(one, name + suffix)
+                if array.ndim != (1 if name == "bias" else 2):
+                    raise ValueError(f"{name}{suffix} must have shape {_SHAPES[name]}, got {array.shape}")
                 params[name + suffix] = (
                     array if name in ("weight_hr", "peephole") else _sorted(array, blocks, name + suffix)
                 )
@@ -97,8 +103,6 @@ def from_gates(
         rows = {"weight_hr": None, "peephole": 3}.get(name[: name.index("_l")], 4 * hidden)
         if rows is not None and array.shape[0] != rows:
             raise ValueError(f"{name} must have {rows} rows as weight_ih_l0 says, got shape {array.shape}")
-    if first.ndim != 2:
-        raise ValueError(f"weight_ih_l0 must have shape (4H, I), got {first.shape}")
     if forget_bias:
         if bias is None:
             params |= {
@@ -111,6 +115,14 @@ def from_gates(
         "LSTM", "", first.shape[1], hidden, len(layers["weight_ih"]), directions, source="from_gates", arrays=params
     )
     return found.build(**options)  # type: ignore[return-value]
+
+
+def _forget_bias(value: Any, options: Mapping[str, Any]) -> float:
+    """Return the number to add to the biases of f, where there is one."""
+    result = _check.number(value, "forget_bias")
+    if result and options.get("coupled"):
+        raise ValueError(f"forget_bias={result} and coupled=True exclude each other: f is 1 - i, without a bias")
+    return result
 
 
 def _order(order: str) -> list[int]:
@@ -128,12 +140,12 @@ def _layers(value: Any) -> list[tuple[Any, ...]]:
         if isinstance(value, list) and (not value or hasattr(value[0], "shape") or isinstance(value[0], tuple))
         else [value]
     )
-    return [tuple(map(np.asarray, layer if isinstance(layer, tuple) else (layer,))) for layer in layers]
+    return [layer if isinstance(layer, tuple) else (layer,) for layer in layers]
 
 
 def _sorted(array: Array, blocks: Sequence[int], name: str) -> Array:
     """Return the rows in the order i, f, g, o."""
-    if array.ndim == 0 or array.shape[0] == 0 or array.shape[0] % 4:
+    if array.shape[0] == 0 or array.shape[0] % 4:
         raise ValueError(f"{name} must have 4H rows, four equal blocks, got shape {array.shape}")
     quarters = array.reshape(4, array.shape[0] // 4, *array.shape[1:])
     return quarters[blocks].reshape(array.shape)
@@ -163,6 +175,8 @@ def from_tensorflow1(
 
     Raises
     ------
+    TypeError
+        If `arrays` is neither a mapping from names nor a pair, or an argument is of another type.
     ValueError
         If `forget_bias` is not given, there are several cells, or shapes do not fit; if the cell is another one, such
         as ``layer_norm_basic_lstm_cell``, or has variables besides those above and an optimizer's.
@@ -177,9 +191,16 @@ def from_tensorflow1(
         raise ValueError(
             "forget_bias= must be given: TensorFlow adds it in every step and does not save it; 1.0 is usual"
         )
+    forget_bias = _forget_bias(forget_bias, options)
     if not isinstance(arrays, Mapping):
-        kernel, bias = arrays
+        try:
+            kernel, bias = arrays
+        except (TypeError, ValueError):
+            got = f"{len(arrays)} items" if isinstance(arrays, (tuple, list)) else _check.shown(arrays)
+            raise TypeError(f"arrays must be a mapping from names to arrays, or (kernel, bias), got {got}") from None
         arrays = {"lstm_cell/kernel": kernel, "lstm_cell/bias": bias}
+    for key in arrays:
+        _check.text(key, "every name in arrays")
     found = tensorflow1_networks(arrays, order=order)
     return choose(found, name, "the variables").build(forget_bias=forget_bias, **options)  # type: ignore[return-value]
 
@@ -233,10 +254,7 @@ def _cell(
         if full in arrays:
             parts[part] = _check.array(arrays[full], full, kinds="fiubc")
             if parts[part].dtype.kind != "f":
-                raise ValueError(
-                    f"{full} has type {parts[part].dtype}; floating-point numbers are needed (quantised weights cannot "
-                    "be loaded)"
-                )
+                raise ValueError(f"{full} has type {parts[part].dtype}; {FLOATS}")
     slots = tuple(f"{scope}{part}/" for part in parts)  # an optimizer keeps its means under a variable's name
     for other in listed[bisect_left(listed, scope) : bisect_left(listed, f"{scope[:-1]}0")]:  # "0" follows "/"
         if other.removeprefix(scope).removesuffix(rest) not in parts and not other.startswith(slots):

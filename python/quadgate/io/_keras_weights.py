@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import _check
 from ..lstm import LSTM
 from ..rnn import RNN
 from ._found import Found
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+FLOATS = "floating-point numbers are needed (quantised weights cannot be loaded)"
 KINDS = {4: "LSTM", 3: "GRU", 1: "RNN"}
 
 
@@ -44,8 +46,9 @@ def sizes(sides: Sequence[Weights]) -> tuple[str, int, int, str | None]:
             problem = f"recurrent_kernel has shape {side.recurrent.shape}; {(hidden, columns)} is needed"
         elif kind != "GRU" and side.bias is not None and side.bias.shape not in biases:
             problem = f"bias has shape {side.bias.shape}; {biases[0]} is needed"
-        elif any(a is not None and a.dtype.kind != "f" for a in side):
-            problem = f"kernel has type {side.kernel.dtype}: quantised weights cannot be loaded"
+        for name, array in zip(("kernel", "recurrent_kernel", "bias"), side, strict=True):
+            if problem is None and array is not None and array.dtype.kind != "f":
+                problem = f"{name} has type {array.dtype}; {FLOATS}"
     return kind, inputs, hidden, problem
 
 
@@ -88,6 +91,8 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
 
     Raises
     ------
+    TypeError
+        If `weights` is no list, or holds something else than arrays of real numbers.
     ValueError
         If the arrays are not a recurrent layer's. A bias of 8H without ``cudnn=True`` is refused: it is a CuDNNLSTM's,
         which computes gibberish when it is taken for a plain one.
@@ -100,11 +105,13 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
     >>> lstm.input_size, lstm.hidden_size, lstm.batch_first
     (5, 4, True)
     """
+    _listed(weights, "weights", "arrays, or of such lists")
     layers = [weights] if len(weights) and hasattr(weights[0], "shape") else list(weights)
     params: dict[str, Array] = {}
     kind, inputs, hidden, directions = "", 0, 0, 0
     for k, layer in enumerate(layers):
-        sides = _sides([np.asarray(a) for a in layer], k)
+        _listed(layer, f"layer {k} of the weights", "arrays")
+        sides = _sides([_check.array(a, f"layer {k} of the weights, array {n},") for n, a in enumerate(layer)], k)
         this, width, units, problem = sizes(sides)
         if problem is None and k and (this, units, len(sides)) != (kind, hidden, directions):
             problem = f"{this} of {units} units, {len(sides)} directions, above {kind} of {hidden} units, {directions}"
@@ -130,10 +137,15 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
     return found.build(**options)
 
 
+def _listed(value: Any, name: str, what: str) -> None:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} must be a list of {what}, got {_check.shown(value)}")
+
+
 def _sides(arrays: list[Array], k: int) -> list[Weights]:
     """Cut a layer's list of arrays into its directions."""
     count = len(arrays)
-    biased = count in (3, 6) and arrays[2].ndim == 1
+    biased = count in (3, 6)
     each = 3 if biased else 2
     if count not in (each, 2 * each):
         raise ValueError(f"layer {k} of the weights has {count} arrays; 2 or 3 for each direction are needed")
