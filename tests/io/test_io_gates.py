@@ -233,6 +233,33 @@ def test_forget_bias_of_coupled_gates():
     assert qg.io.from_tensorflow1(variables(), forget_bias=0.0, coupled=True).coupled
 
 
+@pytest.mark.parametrize(("bias", "forget_bias"), [(0.3, 1.0), (65504.0, 100.0)])
+def test_forget_bias_of_float16_is_added_in_float32(bias, forget_bias):
+    """The network is float32: the sum has its digits, and is not infinite where float16 would overflow."""
+    biases = np.full(4 * H, bias, np.float16)
+    want = biases.astype(np.float64)
+    want[H : 2 * H] += forget_bias
+    kernel = np.ones((INPUTS + H, 4 * H), np.float16)
+    arrays = kernel[:INPUTS].T, kernel[INPUTS:].T, biases
+    for net in (
+        qg.io.from_gates(*arrays, forget_bias=forget_bias),
+        qg.io.from_tensorflow1((kernel, biases), forget_bias=forget_bias, order="ifgo"),
+    ):
+        assert net.dtype == np.float32
+        assert np.array_equal(net.params["bias_l0"], want.astype(np.float32))
+
+
+def test_types_of_a_sum_with_forget_bias():
+    """float64 stays float64, and integers are numbers like others."""
+    arrays = draw(16, INPUTS), draw(16, H)
+    bias = np.full(16, 1 / 3)
+    net = qg.io.from_gates(*arrays, bias, forget_bias=1.0)
+    assert net.params["bias_l0"].dtype == np.float64
+    assert np.array_equal(net.params["bias_l0"][H : 2 * H], bias[:H] + 1.0)
+    assert np.array_equal(bias, np.full(16, 1 / 3))
+    assert qg.io.from_gates(*arrays, np.zeros(16, int), forget_bias=0.5).params["bias_l0"].dtype == np.float32
+
+
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias", "weight_hr", "peephole"])
 def test_arrays_are_real_numbers_without_a_mask(name):
     shapes = {"weight_ih": (16, INPUTS), "weight_hh": (16, 3), "bias": (16,), "weight_hr": (3, H), "peephole": (3, H)}

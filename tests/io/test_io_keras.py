@@ -227,6 +227,17 @@ def test_cudnn(tmp_path, whole):
         qg.io.from_keras(weights(), cudnn=True)
 
 
+@pytest.mark.parametrize(("dtype", "result"), [(np.float16, np.float32), (np.float64, np.float64)])
+def test_the_two_biases_of_a_cudnn_layer_are_added_in_float32_at_least(dtype, result, tmp_path):
+    halves = np.full(16, 60000, dtype), np.linspace(0.3, 60000, 16, dtype=dtype)
+    arrays = [np.ones((5, 16), dtype), np.ones((4, 16), dtype), np.concatenate(halves)]
+    want = np.add(*(half.astype(np.float64) for half in halves)).astype(result)
+    path = old_file(tmp_path / "c.h5", {"a": arrays}, [{"class_name": "CuDNNLSTM", "config": {"name": "a"}}], "2.1.5")
+    for net in (qg.io.from_keras(arrays, cudnn=True), qg.io.load(path)):
+        assert net.params["bias_l0"].dtype == result
+        assert np.array_equal(net.params["bias_l0"], want)
+
+
 def test_arrays_that_are_no_layer():
     for given, why in (
         ([], "empty"),

@@ -109,7 +109,7 @@ def from_gates(
                 f"bias{n[9:]}": np.zeros(4 * hidden, first.dtype) for n in list(params) if n.startswith("weight_ih")
             }
         for name in [name for name in params if name.startswith("bias")]:
-            params[name] = params[name] + 0.0
+            params[name] = _widened(params[name])
             params[name][hidden : 2 * hidden] += forget_bias
     found = Found(
         "LSTM", "", first.shape[1], hidden, len(layers["weight_ih"]), directions, source="from_gates", arrays=params
@@ -123,6 +123,11 @@ def _forget_bias(value: Any, options: Mapping[str, Any]) -> float:
     if result and options.get("coupled"):
         raise ValueError(f"forget_bias={result} and coupled=True exclude each other: f is 1 - i, without a bias")
     return result
+
+
+def _widened(bias: Array) -> Array:
+    """Return a copy to add to, in float32 where its type is float16, whose sum may have more digits or be infinite."""
+    return bias.astype(np.result_type(bias, np.float32) if bias.dtype.kind == "f" else np.float32)
 
 
 def _order(order: str) -> list[int]:
@@ -271,7 +276,7 @@ def _cell(
     params = {
         "weight_ih": _sorted(kernel[:inputs].T, blocks, name),
         "weight_hh": _sorted(kernel[inputs:].T, blocks, name),
-        "bias": _sorted(bias, blocks, name),
+        "bias": _sorted(_widened(bias), blocks, name),
     }
     if projection is not None:
         params["weight_hr"] = projection.T

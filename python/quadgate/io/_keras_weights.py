@@ -62,7 +62,8 @@ def parameters(side: Weights, suffix: str, *, cudnn: bool) -> dict[str, Array]:
             np.concatenate([np.ascontiguousarray(block).reshape(hidden, -1) for block in np.split(a, 4, axis=1)])
             for a in (kernel, recurrent)
         )
-        bias = None if bias is None else bias[: 4 * hidden] + bias[4 * hidden :]
+        if bias is not None:  # in float32 where it is float16: the sum may have more digits, or be infinite
+            bias = np.add(*np.split(bias, 2), dtype=np.result_type(bias, np.float32))
     else:
         kernel, recurrent = kernel.T, recurrent.T
     result = {f"weight_ih{suffix}": kernel, f"weight_hh{suffix}": recurrent}
