@@ -190,6 +190,26 @@ def test_hard_sigmoid_is_that_of_the_generation(tmp_path, version, slope):
     agree(y, by_hand(*weights(), draw(9, 5), lambda v: hard(v, slope)), TERMS, 9, version)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "CuDNNLSTM", "SimpleRNN", "RNN", "Bidirectional"])
+@pytest.mark.parametrize("time_major", [False, True, None])
+def test_time_major_of_keras_2(tmp_path, kind, time_major):
+    """A layer whose x is (T, B, I) is not batch_first; early files do not have the entry."""
+    entry = {} if time_major is None else {"time_major": time_major}
+    options = {"recurrent_activation": "sigmoid", **entry}
+    arrays = weights(32 if kind == "CuDNNLSTM" else 16)
+    plain = old_config("a", **options)
+    config = old_config("a", kind, **options)
+    if kind == "SimpleRNN":
+        arrays = [draw(5, 4), draw(4, 4), draw(4)]
+    elif kind == "RNN":
+        cell = {"class_name": "LSTMCell", "config": old_config("c", recurrent_activation="sigmoid")["config"]}
+        config["config"] = {"name": "a", "cell": cell, **entry}
+    elif kind == "Bidirectional":
+        config["config"] = {"name": "a", "layer": plain}
+    net = qg.io.load(old_file(tmp_path / "m.h5", {"a": arrays}, [config], "2.11.0"))
+    assert net.batch_first is not bool(time_major)
+
+
 @pytest.mark.parametrize("version", [None, "tf"])
 def test_hard_sigmoid_of_no_known_generation_is_asked_for(tmp_path, version):
     config = [old_config("a", recurrent_activation="hard_sigmoid")]

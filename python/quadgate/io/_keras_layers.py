@@ -104,13 +104,15 @@ def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list
         inner = cell.get("config")
         if cell.get("class_name") not in ("LSTMCell", "SimpleRNNCell") or not isinstance(inner, dict):
             return f"an RNN of {cell.get('class_name')}, which quadgate does not have"
-        config = inner | {"go_backwards": config.get("go_backwards", False)}
+        config = inner | {name: config.get(name, False) for name in ("go_backwards", "time_major")}
         kind = str(cell["class_name"]).removesuffix("Cell")
     if kind not in ("LSTM", "CuDNNLSTM", "SimpleRNN"):
         return f"a {kind}, which quadgate does not have"
     if config.get("go_backwards"):
         options["reverse"] = True
         notes.append("go_backwards: Keras returns y in the order of reading, quadgate in that of x")
+    if config.get("time_major"):  # of Keras 2
+        options["batch_first"] = False
     if config.get("recurrent_dropout"):
         options["recurrent_dropout"] = float(config["recurrent_dropout"])
     if config.get("dropout"):
