@@ -132,12 +132,49 @@ def test_simple_rnn_round_trip():
 def test_to_keras_refuses_what_keras_has_not():
     for options, what in (
         ({"peephole": True}, "peephole"),
-        ({"proj_size": 2}, "weight_hr"),
+        ({"proj_size": 2}, "proj_size=2"),
         ({"cell_clip": 1.0}, "clip"),
+        ({"gate_clip": 1.0, "coupled": True}, r"coupled=True, gate_clip=1\.0"),
+        ({"layer_norm": "cell"}, "layer_norm='cell'"),
+        ({"num_layers": 2, "shortcut": "residual"}, "shortcut='residual'"),
         ({"zoneout": (0.0, 0.1)}, "zoneout"),
+        ({"activations": ("sigmoid", "tanh", "relu")}, "one activation .* got .'tanh', 'relu'.$"),
     ):
         with pytest.raises(ValueError, match=what):
             qg.io.to_keras(qg.LSTM(5, 4, rng=0, **options))
+    with pytest.raises(ValueError, match="Keras's layers have no shortcut='highway'"):
+        qg.io.to_keras(qg.RNN(5, 4, 2, shortcut="highway"))
+    for net in (None, qg.LSTM(5, 4).stream()):
+        with pytest.raises(TypeError, match=r"net must be a quadgate\.LSTM or quadgate\.RNN, got"):
+            qg.io.to_keras(net)
+
+
+@pytest.mark.parametrize("merge", ["sum", "mul", "ave"])
+def test_options_of_keras_pass(merge):
+    """Merges and activations are Keras's own, and masks of training have no effect on the arrays' outputs."""
+    ours = lstm(
+        5,
+        4,
+        bidirectional=True,
+        merge={"ave": "mean"}.get(merge, merge),
+        activations=("relu", "softsign", "softsign"),
+        recurrent_dropout=0.3,
+        forget_bias=1.0,
+        batch_first=True,
+    )
+    layer = LSTM(4, return_sequences=True, recurrent_activation="relu", activation="softsign")
+    network = model(Bidirectional(layer, merge_mode=merge))
+    network.set_weights(list(qg.io.to_keras(ours).values()))
+    x = draw(3, STEPS, 5)
+    agree(ours(x)[0], run(network, x), TERMS, STEPS, merge)
+
+
+def test_reverse_is_go_backwards():
+    ours = lstm(5, 4, reverse=True, batch_first=True)
+    network = model(LSTM(4, return_sequences=True, go_backwards=True))
+    network.set_weights(list(qg.io.to_keras(ours).values()))
+    x = draw(3, STEPS, 5)
+    agree(ours(x)[0][:, ::-1], run(network, x), TERMS, STEPS, "y")
 
 
 def old_file(path: Any, layers: dict[str, list[Any]], config: Any, version: str | None) -> Any:

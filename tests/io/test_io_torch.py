@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import quadgate as qg
-from nets import agree, draw, lstm
+from nets import agree, draw, lstm, randomised
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed, nothing to compare with: install torch")
 
@@ -74,8 +75,53 @@ def test_round_trip():
     compare(net, theirs, draw(6, 3, 5))
     back = qg.io.from_state_dict(theirs.state_dict())
     assert all(np.array_equal(back.params[k], v) for k, v in net.params.items())
-    with pytest.raises(ValueError, match="peephole"):
-        qg.io.to_torch(lstm(5, 7, peephole=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"peephole": True},
+        {"layer_norm": "cell"},
+        {"coupled": True},
+        {"reverse": True},
+        {"bidirectional": True, "merge": "sum"},
+        {"activations": ("hard_sigmoid", "tanh", "tanh")},
+        {"cell_clip": 1.0},
+        {"gate_clip": 1.0},
+        {"proj_size": 3, "proj_clip": 1.0},
+        {"zoneout": (0.0, 0.1)},
+        *({"num_layers": 2, "shortcut": shortcut} for shortcut in ("residual", "highway", "dense")),
+    ],
+    ids=str,
+)
+def test_to_torch_refuses_what_pytorch_has_not(options):
+    """Such a network's outputs would be others there, whatever its parameters."""
+    name, value = list(options.items())[-1]
+    with pytest.raises(ValueError, match=re.escape(f"PyTorch's networks have no {name}={value!r}")):
+        qg.io.to_torch(lstm(5, 7, **options))
+
+
+def test_to_torch_takes_networks():
+    for net in (None, qg.LSTM(5, 7).stream()):
+        with pytest.raises(TypeError, match=r"net must be a quadgate\.LSTM or quadgate\.RNN, got"):
+            qg.io.to_torch(net)
+    with pytest.raises(ValueError, match="reverse=True"):
+        qg.io.to_torch(qg.RNN(5, 7, reverse=True))
+
+
+def test_options_of_pytorch_pass():
+    """Masks of training, and the start of it, have no effect on inference."""
+    net = lstm(5, 7, 2, bias=False, batch_first=True, dropout=0.2, recurrent_dropout=0.2, weight_drop=0.1)
+    theirs = torch.nn.LSTM(5, 7, 2, bias=False)
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in qg.io.to_torch(net).items()})
+    x = draw(6, 3, 5)
+    agree(net(x.swapaxes(0, 1).copy())[0].swapaxes(0, 1), outputs(theirs, x)[0], 4 * 20, 6, "y")
+    plain = randomised(qg.RNN(5, 7, 2, bidirectional=True, nonlinearity="relu", dtype="float64"))
+    other = torch.nn.RNN(5, 7, 2, bidirectional=True, nonlinearity="relu", dtype=torch.float64)
+    other.load_state_dict({k: torch.from_numpy(v) for k, v in qg.io.to_torch(plain).items()})
+    x = draw(6, 3, 5, dtype=np.float64)
+    agree(plain(x)[0], outputs(other, x)[0], 20, 6, "y")
+    assert qg.io.to_torch(qg.LSTM(5, 7, initialization="keras", forget_bias=2.0, layer_norm_eps=1e-3))
 
 
 def test_trained_module_with_gradients():

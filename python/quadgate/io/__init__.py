@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from . import _files, _found, _safetensors
 from ._found import Found
 from ._gates import from_gates, from_tensorflow1
-from ._keras_weights import from_keras, to_keras
+from ._keras_weights import from_keras, refuse_others, to_keras
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -230,7 +230,10 @@ def to_torch(net: LSTM | RNN, *, prefix: str = "") -> dict[str, Array]:
     Raises
     ------
     ValueError
-        If the network has parameters that PyTorch's does not: peepholes, layer normalisation, or a highway.
+        If the network has what PyTorch's do not: peepholes, layer normalisation, coupled gates, other activations,
+        clipping, zoneout, shortcuts, a merge other than "concat", or ``reverse=True``.
+    TypeError
+        If `net` is no network.
 
     Examples
     --------
@@ -240,7 +243,5 @@ def to_torch(net: LSTM | RNN, *, prefix: str = "") -> dict[str, Array]:
     >>> list(qg.io.to_torch(qg.LSTM(64, 128, rng=0)))
     ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
     """
-    odd = {name[: name.index("_l")] for name in net.params} - {"weight_ih", "weight_hh", "weight_hr", "bias"}
-    if odd:
-        raise ValueError(f"PyTorch's networks have no {', '.join(sorted(odd))}")
+    refuse_others(net, "PyTorch's networks", {"proj_size"})
     return net.state_dict(prefix=prefix)

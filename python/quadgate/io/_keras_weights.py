@@ -153,6 +153,20 @@ def _sides(arrays: list[Array], k: int) -> list[Weights]:
     return [Weights(arrays[at], arrays[at + 1], arrays[at + 2] if biased else None) for at in range(0, count, each)]
 
 
+# Options that every program has, in its arrays or as an argument, and those without effect on inference.
+_EVERYWHERE = {"num_layers", "nonlinearity", "bias", "batch_first", "bidirectional", "dtype"}
+_EVERYWHERE |= {"initialization", "forget_bias", "dropout", "recurrent_dropout", "weight_drop", "layer_norm_eps"}
+
+
+def refuse_others(net: Any, program: str, allowed: set[str]) -> None:
+    """Raise if `net` is no network, or has an option that changes outputs in a way that the program does not have."""
+    if not isinstance(net, (LSTM, RNN)):
+        raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
+    odd = [f"{k}={v!r}" for k, v in net._options.changed().items() if k not in _EVERYWHERE and k not in allowed]
+    if odd:
+        raise ValueError(f"{program} have no {', '.join(odd)}")
+
+
 def to_keras(net: LSTM | RNN) -> dict[str, Array]:
     """Return a network's parameters as Keras's arrays, in the order of ``model.get_weights()``.
 
@@ -172,7 +186,9 @@ def to_keras(net: LSTM | RNN) -> dict[str, Array]:
     ------
     ValueError
         If the network has what Keras's layers do not: a projection, peepholes, layer normalisation, coupled gates,
-        clipping, or shortcuts.
+        clipping, zoneout, shortcuts, or an activation of the cell other than that of the output.
+    TypeError
+        If `net` is no network.
 
     Examples
     --------
@@ -180,14 +196,10 @@ def to_keras(net: LSTM | RNN) -> dict[str, Array]:
     >>> {name: array.shape for name, array in qg.io.to_keras(qg.LSTM(5, 4, rng=0)).items()}
     {'lstm/kernel': (5, 16), 'lstm/recurrent_kernel': (4, 16), 'lstm/bias': (16,)}
     """
+    refuse_others(net, "Keras's layers", {"merge", "reverse", "activations"})
+    if isinstance(net, LSTM) and net.activations[1] != net.activations[2]:
+        raise ValueError(f"Keras's layers have one activation for the cell and the output, got {net.activations[1:]}")
     base = "lstm" if isinstance(net, LSTM) else "simple_rnn"
-    allowed = {"weight_ih", "weight_hh", "bias"}
-    odd = {name[: name.index("_l")] for name in net.params} - allowed
-    clips = [name for name in ("cell_clip", "proj_clip", "gate_clip") if getattr(net, name, None) is not None]
-    flags = [name for name in ("coupled", "shortcut") if getattr(net, name, None)]
-    flags += ["zoneout"] if any(getattr(net, "zoneout", ())) else []  # inference has its mean
-    if odd or clips or flags:
-        raise ValueError(f"Keras's layers have no {', '.join(sorted(odd) + clips + flags)}")
     result = {}
     for k in range(net.num_layers):
         number = f"_{k}" if k else ""
