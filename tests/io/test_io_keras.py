@@ -74,7 +74,10 @@ def test_whole_models(tmp_path, file):
 
 
 def test_weights_alone(tmp_path):
-    network = model(LSTM(7, return_sequences=True, name="first"), Bidirectional(LSTM(4, return_sequences=True)))
+    network = model(
+        LSTM(7, return_sequences=True, name="first"),
+        Bidirectional(LSTM(4, return_sequences=True), name="bidirectional"),
+    )
     path = save(network, tmp_path / "m.weights.h5")
     x = draw(3, STEPS, 5)
     y, _ = qg.io.load(path, name="first")(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,19 @@ def test_refused(make, message, tmp_path):
     keras.Sequential(make()).save(tmp_path / "m.keras")
     with pytest.raises(ValueError, match=message):
         train.load_keras(tmp_path / "m.keras")
+
+
+def test_time_major_layers_are_refused(tmp_path):
+    """Of Keras 2: x has its time axis in front there, and models here have the batch."""
+    keras.Sequential(features(layers.LSTM(4))).save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as old, zipfile.ZipFile(tmp_path / "t.keras", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json":
+                data = data.replace(b'"go_backwards": false', b'"go_backwards": false, "time_major": true')
+            new.writestr(name, data)
+    with pytest.raises(ValueError, match=r"'lstm.*' is time_major"):
+        train.load_keras(tmp_path / "t.keras")
 
 
 def test_a_functional_model_is_refused(tmp_path):

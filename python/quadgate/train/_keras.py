@@ -199,6 +199,8 @@ class _Model:
         inner = config["layer"].get("config", {}) if isinstance(config.get("layer"), dict) else config
         if inner.get("stateful"):
             raise ValueError(f"the layer {name!r:.80} is stateful: build the model with Sequential(stateful=True)")
+        if not found.options.get("batch_first", True):
+            raise ValueError(f"the layer {name!r:.80} is time_major: load it alone, by quadgate.io.load")
         if inner.get("dropout"):
             self._layers.append(Dropout(inner["dropout"]))
         whole = bool(inner.get("return_sequences", False))
