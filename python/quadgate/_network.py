@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Net = TypeVar("Net", bound="Network")
 
 
-class Network:
+class Network(_pickling.Pickled):
     """Base of `quadgate.LSTM` and `quadgate.RNN`: options, parameters, state dicts and pickles."""
 
     __slots__ = (
@@ -342,6 +342,8 @@ class Network:
         return _pickling.network_state(self._options, self._snapshot, generator, attributes)
 
     def __setstate__(self, state: Any) -> None:
+        if self._take_attributes(state):
+            return
         own = _pickling.read_network_state(state, self._elman, type(self).__name__)
         o, values, kind, generator, attributes = own
         if attributes and not hasattr(self, "__dict__"):

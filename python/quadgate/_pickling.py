@@ -20,6 +20,63 @@ FORMAT = 1
 QUANTIZED_FORMAT = 2  # of networks with compact weights
 
 
+class Pickled:
+    """Base of classes with a state of their own, and perhaps attributes that a subclass keeps beside it.
+
+    An object is whole before its attributes are read, which may refer to it: a network may have its own stream.
+    """
+
+    __slots__ = ()
+
+    def __getstate__(self) -> Any:
+        raise NotImplementedError
+
+    def __setstate__(self, state: Any) -> None:
+        raise NotImplementedError
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        kind, state = type(self), self.__getstate__()
+        attributes = dict(getattr(self, "__dict__", {})) | {
+            name: getattr(self, name) for name in _slots(kind) if hasattr(self, name)
+        }
+        # A subclass with its own way of pickling has that.
+        if not attributes or kind.__reduce__ is not object.__reduce__ or not isinstance(state, dict):
+            return super().__reduce_ex__(protocol)
+        own = {name: {} if name == "attributes" else value for name, value in state.items()}
+        return _rebuilt, (kind, own), {"attributes": attributes}
+
+    def _take_attributes(self, state: Any) -> bool:
+        """Set what a subclass keeps, never what is our own; return False for a state that has more than that."""
+        if not isinstance(state, dict) or state.keys() != {"attributes"} or not isinstance(state["attributes"], dict):
+            return False
+        slots = _slots(type(self))
+        for name, value in state["attributes"].items():
+            if name in slots:
+                setattr(self, name, value)
+            elif hasattr(self, "__dict__"):
+                self.__dict__[name] = value
+            else:
+                raise ValueError(f"the pickle of a {type(self).__name__} has {name!r}, for which there is no place")
+        return True
+
+
+def _rebuilt(kind: Any, state: Any) -> Any:
+    thing = kind.__new__(kind)
+    thing.__setstate__(state)
+    return thing
+
+
+def _slots(kind: type) -> set[str]:
+    """Return the names of the slots of subclasses outside of this package."""
+    found = set()
+    for base in kind.__mro__:
+        names = () if base.__module__.partition(".")[0] in ("quadgate", "typing") else vars(base).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            private = name.startswith("__") and not name.endswith("__")
+            found.add(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return found - {"__dict__", "__weakref__"}
+
+
 class NetworkState(NamedTuple):
     """The parts of a network's pickle, checked."""
 

@@ -31,7 +31,7 @@ class Streamable(Protocol):
 Net = TypeVar("Net", bound=Streamable)
 
 
-class BaseStream(Generic[Net]):
+class BaseStream(_pickling.Pickled, Generic[Net]):
     """The part of a stream that does not depend on the form of its state."""
 
     __slots__ = ("__weakref__", "_batch_size", "_core", "_network", "_run", "_step", "_time_major")
@@ -201,6 +201,8 @@ class BaseStream(Generic[Net]):
         return {"format": _pickling.FORMAT, "network": self._network, "batch_size": self._batch_size, "state": state}
 
     def __setstate__(self, state: Any) -> None:
+        if self._take_attributes(state):
+            return
         _pickling.check_format(state, ("network", "batch_size", "state"))
         network, parts = state["network"], state["state"]
         if not self._fits(network) or not hasattr(network, "_snapshot") or not isinstance(parts, dict):

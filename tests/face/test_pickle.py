@@ -145,8 +145,57 @@ def test_subclasses_keep_their_attributes():
     assert again.params["bias_l0"].shape == (16,)
 
 
+class Live(qg.LSTM):
+    """A network that has its own stream."""
+
+    __slots__ = ("__dict__", "__secret", "stream_of_mine")
+
+    def secret(self, value=None):
+        if value is not None:
+            self.__secret = value
+        return self.__secret
+
+
+class Tagged(qg.Stream):
+    pass
+
+
+@pytest.mark.parametrize("copied", [lambda a: pickle.loads(pickle.dumps(a)), copy.deepcopy, copy.copy])
+def test_attributes_in_slots_and_of_streams(copied):
+    net = Live(3, 4, rng=0)
+    net.stream_of_mine, net.more = net.stream(1), [1]
+    net.secret("s")
+    net.stream_of_mine.step(np.ones((1, 3)))
+    again = copied(net)
+    assert (again.secret(), again.more) == ("s", [1])
+    assert again.stream_of_mine.lstm is (net if copied is copy.copy else again)
+    assert again.stream_of_mine.state[0].tobytes() == net.stream_of_mine.state[0].tobytes()
+    stream = Tagged(qg.LSTM(3, 4, rng=0), 2)
+    stream.tag = ["t"]
+    assert copied(stream).tag == ["t"]
+
+
+def test_a_subclass_with_its_own_pickles():
+    again = pickle.loads(pickle.dumps(Own(3, 4, rng=0)))
+    assert type(again) is Own
+    assert again.made == "anew"
+
+
+class Own(qg.LSTM):
+    made = None
+
+    def __reduce__(self):
+        return _anew, (self.input_size, self.hidden_size)
+
+
+def _anew(*sizes):
+    own = Own(*sizes)
+    own.made = "anew"
+    return own
+
+
 def test_attributes_in_a_pickle_never_replace_the_networks_own():
-    state = state_of(Named(3, 4, rng=0))
+    state = Named(3, 4, rng=0).__getstate__()
     again = Named.__new__(Named)
     again.__setstate__({**state, "attributes": {"name": "theirs", "_snapshot": None, "_options": None}})
     assert again.name == "theirs"
