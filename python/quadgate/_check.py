@@ -191,7 +191,8 @@ def plain(value: Array, dtype: np.dtype[Any]) -> Array:
             step *= n
         else:
             return value
-    return np.array(value, dtype, order="C", copy=True)
+    with np.errstate(under="ignore"):
+        return np.array(value, dtype, order="C", copy=True)
 
 
 def floats(value: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -229,6 +230,8 @@ def pair(value: object, name: str, shapes: tuple[tuple[int, ...], tuple[int, ...
 def lengths(value: Array, steps: int, batch: int, *, batched: bool, of: str = "x") -> Array:
     """Return the rows' lengths as int64 (B,); a single number will do if x has no batch axis."""
     result = np.array(value)  # a copy: another thread could be writing to it
+    if result.dtype.kind == "f":  # float16 cannot hold every number of steps
+        result = result.astype(np.float64)
     if not batched and result.ndim == 0:
         result = result.reshape(1)
     if result.shape != (batch,):

@@ -38,7 +38,8 @@ def draw(o: Options, of: Shapes, rng: np.random.Generator) -> dict[str, Array]:
             value[...] = scheme(o, kind, shape, rng)
         if kind == "bias" and o.forget_bias is not None:
             value[_forget(o)] = o.forget_bias
-        result[name] = value.astype(o.dtype)
+        with np.errstate(under="ignore"):
+            result[name] = value.astype(o.dtype)
     return result
 
 
