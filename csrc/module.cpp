@@ -20,7 +20,7 @@ namespace quadgate {
 namespace {
 
 // The kernels' activations on their own. Denormals are kept: they are among the results that are asked for.
-py::object activation(const std::string& name, double alpha, double beta, py::handle x) {
+py::object activated(const char* name, double alpha, double beta, py::handle x) {
   const int function = function_named(name);
   auto apply = [&](auto zero, const auto& table) -> py::object {
     using Real = decltype(zero);
@@ -39,23 +39,37 @@ py::object activation(const std::string& name, double alpha, double beta, py::ha
   return y;
 }
 
-void set_threads(long long n) {
+py::object activation(py::handle name, py::handle alpha, py::handle beta, py::handle x) {
+  const char* text = PyUnicode_AsUTF8(name.ptr());
+  const double a = text ? PyFloat_AsDouble(alpha.ptr()) : 0, b = text ? PyFloat_AsDouble(beta.ptr()) : 0;
+  if (PyErr_Occurred()) throw PythonError();
+  return activated(text, a, b, x);
+}
+py::object sigmoid(py::handle x) { return activated("sigmoid", 1, 0, x); }
+py::object tanh_of(py::handle x) { return activated("tanh", 1, 0, x); }
+
+py::object set_threads(py::handle given) {
+  const long long n = PyLong_AsLongLong(given.ptr());
+  if (PyErr_Occurred()) throw PythonError();
   if (n < 1 || n > INT_MAX)
     throw py::value_error("n must be from 1 to " + std::to_string(INT_MAX) + ", got " + std::to_string(n));
   set_num_threads(int(n));
+  return none();
 }
 
-py::dict cpu_info() {
+py::object threads() { return number(unsigned(get_num_threads())); }
+
+py::object cpu_info() {
   py::list supported;
-  for (const char* name : supported_isas()) supported.append(name);
+  for (const char* name : supported_isas()) supported.append(py::str(name));
   py::dict d;
-  d["isa"] = kernels().name;
+  d["isa"] = py::str(kernels().name);
   d["supported"] = supported;
-  d["cores"] = available_cpus();
-  d["threads"] = get_num_threads();
-  d["l1d"] = cache_sizes().l1d;
-  d["l2"] = cache_sizes().l2;
-  d["l3"] = cache_sizes().l3;
+  d["cores"] = number(unsigned(available_cpus()));
+  d["threads"] = threads();
+  d["l1d"] = number(cache_sizes().l1d);
+  d["l2"] = number(cache_sizes().l2);
+  d["l3"] = number(cache_sizes().l3);
   return d;
 }
 
@@ -63,19 +77,22 @@ void bind(py::module_& m) {
   // Everything that is made on first use is made here, where no other thread can fork in the middle of it.
   watch_forks();
   init_arrays();
-  main_thread_at_import = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  const py::object main_thread = py::module_::import("threading").attr("main_thread")();
+  main_thread_at_import = PyLong_AsUnsignedLong(py::object(main_thread.attr("ident")).ptr());
   (void)kernels();  // a wrong QUADGATE_ISA is an error at import, not in the middle of work
   m.attr("__version__") = QG_VERSION;
   register_network(m);
   register_tape(m);
   register_stream(m);
   register_train(m);
-  m.def("set_num_threads", &set_threads);
-  m.def("get_num_threads", &get_num_threads);
-  m.def("cpu_info", &cpu_info);
-  m.def("activation", &activation);
-  m.def("sigmoid", [](py::handle x) { return activation("sigmoid", 1, 0, x); });
-  m.def("tanh", [](py::handle x) { return activation("tanh", 1, 0, x); });
+  static PyMethodDef functions[] = {ModuleFunction<&set_threads>::entry("set_num_threads"),
+                                    ModuleFunction<&threads>::entry("get_num_threads"),
+                                    ModuleFunction<&cpu_info>::entry("cpu_info"),
+                                    ModuleFunction<&activation>::entry("activation"),
+                                    ModuleFunction<&sigmoid>::entry("sigmoid"),
+                                    ModuleFunction<&tanh_of>::entry("tanh"),
+                                    {}};
+  add_functions(m, functions);
 }
 
 }  // namespace

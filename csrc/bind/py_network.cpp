@@ -171,25 +171,6 @@ py::object unpack(Network& net, py::handle list) { return owned(PyBool_FromLong(
 py::object network_id(const Network& net) { return number(net.family().id); }
 py::object network_nbytes(const Network& net) { return number(net.nbytes()); }
 
-// Sets an attribute if it still is the expected object. One call, in which no other thread and no signal handler runs;
-// an interrupt could leave a lock of Python's taken.
-bool replace(py::handle object, py::handle name, py::handle expected, py::handle value) {
-  bool same = false;
-  int error = 0;
-#ifdef Py_GIL_DISABLED
-  Py_BEGIN_CRITICAL_SECTION(object.ptr());
-#endif
-  const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(object.ptr(), name.ptr()));
-  error = now ? 0 : -1;
-  same = now.is(expected);
-  if (same) error = PyObject_SetAttr(object.ptr(), name.ptr(), value.ptr());
-#ifdef Py_GIL_DISABLED
-  Py_END_CRITICAL_SECTION();
-#endif
-  if (error) throw py::error_already_set();
-  return same;
-}
-
 // Network(dtype, input_size, hidden_size, num_layers, directions, bias, options, batch_first): without parameters.
 PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
   return guarded([&] {
@@ -251,7 +232,6 @@ void register_network(py::module_& m) {
   static PyGetSetDef properties[] = {
       property<Network, &network_id>("id"), property<Network, &network_nbytes>("nbytes"), {}};
   Object<Network>::define(m, "quadgate._core.Network", &create, methods, properties);
-  m.def("replace", &replace);
 }
 
 }  // namespace quadgate

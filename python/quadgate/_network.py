@@ -376,7 +376,7 @@ class Network(_pickling.Pickled):
         new = self._successor(values)
         if before is None:
             self._snapshot = new
-        elif not _core.replace(self, "_snapshot", before, new):
+        elif not _core.replace_all([(self, "_snapshot", new, before)]):
             raise RuntimeError("the parameters were changed by other means within a writable() block")
 
     def _successor(self, values: Mapping[str, Array]) -> Snapshot:
