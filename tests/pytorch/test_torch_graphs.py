@@ -66,6 +66,21 @@ def test_compile(which):
         assert torch.equal(compiled(x, **keywords)[0], module(x, **keywords)[0])
 
 
+def test_compiled_calls_see_fused_optimizers():
+    module, x, *_ = networks()[0]
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    optimizer = torch.optim.SGD(module.parameters(), 0.5, fused=True)
+    for _ in range(2):
+        module(x)[0].sum().backward()
+        with torch.no_grad():
+            before = compiled(x)[0]
+            optimizer.step()
+            got = compiled(x)[0]
+            module.refresh()
+            assert torch.equal(got, module(x)[0])
+            assert not torch.equal(got, before)
+
+
 @pytest.mark.slow
 def test_compile_to_machine_code():
     module, x, state, keywords = networks()[0]

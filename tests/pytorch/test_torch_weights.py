@@ -18,11 +18,38 @@ def as_theirs(lstm: Any, x: Any) -> None:
     torch.testing.assert_close(lstm(x)[0], theirs_of(lstm)(x)[0], **near)
 
 
-def by_optimizer(lstm):
-    optimizer = torch.optim.Adam(lstm.parameters(), 0.1)
+def step(lstm, optimizer):
     with torch.enable_grad():
         lstm(torch.randn(2, 2, 3, dtype=T))[0].sum().backward()
     optimizer.step()
+
+
+def by_optimizer(lstm):
+    step(lstm, torch.optim.Adam(lstm.parameters(), 0.1))
+
+
+def by_fused_adamw(lstm):
+    """Torch's fused kernels do not raise versions."""
+    step(lstm, torch.optim.AdamW(lstm.parameters(), 0.1, fused=True))
+
+
+def by_fused_sgd(lstm):
+    step(lstm, torch.optim.SGD(lstm.parameters(), 0.1, fused=True))
+
+
+class Older(torch.optim.Optimizer):
+    """An optimizer of the time of ``.data``."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {})
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.data.sub_(0.1 * p.grad)
+
+
+def by_older_optimizer(lstm):
+    step(lstm, Older(lstm.parameters()))
 
 
 def by_swap(lstm):
@@ -52,7 +79,21 @@ def by_vector(lstm):
     torch.nn.utils.vector_to_parameters(torch.randn(lstm.network().num_parameters + 20, dtype=T), lstm.parameters())
 
 
-KNOWN = [by_optimizer, by_swap, by_data, by_data_twice, by_state_dict, by_place, by_vector]
+def by_assigned_state_dict(lstm):
+    lstm.load_state_dict(qt.LSTM(3, 5, dtype=T).state_dict(), assign=True)
+
+
+def by_swapped_tensors(lstm):
+    torch.utils.swap_tensors(lstm.weight_hh_l0, torch.nn.Parameter(torch.randn(20, 5, dtype=T)))
+
+
+def by_foreach(lstm):
+    with torch.no_grad():
+        torch._foreach_add_([*lstm.parameters()], 1)
+
+
+KNOWN = [by_optimizer, by_fused_adamw, by_fused_sgd, by_older_optimizer, by_swap, by_data, by_data_twice]
+KNOWN += [by_state_dict, by_assigned_state_dict, by_swapped_tensors, by_place, by_foreach, by_vector]
 
 
 def by_data_in_place(lstm):
@@ -71,7 +112,11 @@ def by_last_element(lstm):
     lstm.bias_hh_l0.data[-1] += 1e-9
 
 
-UNKNOWN = [by_data_in_place, by_numpy, by_last_element]
+def by_storage(lstm):
+    lstm.bias_hh_l0.untyped_storage().copy_(torch.randn(20, dtype=T).untyped_storage())
+
+
+UNKNOWN = [by_data_in_place, by_numpy, by_last_element, by_storage]
 
 
 @pytest.mark.parametrize("change", [*KNOWN, *UNKNOWN])
@@ -183,9 +228,10 @@ def packed(monkeypatch):
     return made
 
 
-def test_parameters_are_packed_once_a_step(packed):
+@pytest.mark.parametrize("keywords", [{}, {"foreach": True}, {"fused": True}], ids=str)
+def test_parameters_are_packed_once_a_step(packed, keywords):
     lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
-    optimizer = torch.optim.SGD(lstm.parameters(), 0.1)
+    optimizer = torch.optim.SGD(lstm.parameters(), 0.1, **keywords)
     for n in range(1, 4):
         for _ in range(3):
             lstm(x)[0].sum().backward()
@@ -193,6 +239,24 @@ def test_parameters_are_packed_once_a_step(packed):
                 lstm(x)
                 lstm(x.repeat(1, 1000, 1))
         assert len(packed) == n
+        optimizer.step()
+
+
+def test_an_optimizer_of_other_modules_packs_nothing(packed, monkeypatch):
+    """Contents are compared once after each of its steps."""
+    from quadgate.torch import _engine
+
+    lstm, head = qt.LSTM(3, 5), torch.nn.Linear(5, 1)
+    optimizer = torch.optim.SGD(head.parameters(), 0.1, fused=True)
+    compared: list[Any] = []
+    equal = _engine._equal
+    monkeypatch.setattr(_engine, "_equal", lambda *a: compared.append(1) or equal(*a))
+    for n in range(4):
+        for _ in range(3):
+            with torch.no_grad():
+                h = lstm(torch.randn(4, 2, 3))[0]
+        assert (len(packed), len(compared)) == (1, n)
+        head(h).sum().backward()
         optimizer.step()
 
 

@@ -9,9 +9,11 @@ import itertools
 import json
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .. import _params
 from .._network import Network
@@ -23,7 +25,6 @@ from ..rnn import RNN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from .._results import Tape
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # Steps times rows from which inference compares the parameters' contents: reading them then takes 1 to 3 % of the
 # call's time, whatever the network.
 THOROUGH = 4096
+
+NAMES = {torch.float32: "float32", torch.float64: "float64"}  # the types that the core computes in
 
 CHANCE: dict[str, Any] = {"dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0}  # options that eval() turns off
 
@@ -71,12 +74,15 @@ class Packed(NamedTuple):
         Their memory, kept so that no other tensor can get the same address.
     copies : list of bytearray
         Their contents.
+    step : object
+        `Engine.step` of the moment.
     """
 
     net: Network
     marks: list[Any]
     views: list[Array]
     copies: list[bytearray]
+    step: object
 
 
 class Engine:
@@ -84,6 +90,8 @@ class Engine:
 
     Another thread may call at the same time. Each call uses the `Packed` that it found or made.
     """
+
+    step: ClassVar[object] = None  # another object after each step of any optimizer
 
     def __init__(self, options: Options) -> None:
         self.options, self.text = options, spec(options)
@@ -105,9 +113,8 @@ class Engine:
         thorough : bool
             True to compare contents where addresses and versions are those of the last call.
         """
-        dtype = str(weights[0].dtype).removeprefix("torch.")
-        key = dtype, chance
-        last = self._last.get(key)
+        key = NAMES.get(weights[0].dtype, ""), chance
+        last, step = self._last.get(key), Engine.step
         marks: list[Any] = []
         for weight in weights:
             marks.append(weight.data_ptr())
@@ -116,16 +123,21 @@ class Engine:
             except RuntimeError:  # an inference tensor has no version
                 marks.append(None)
                 thorough = True
-        if last is not None and last.marks == marks and (not thorough or _equal(last.copies, weights)):
-            return last.net
+        if last is not None and last.marks == marks:
+            if last.step is step and not thorough:
+                return last.net
+            if _equal(last.copies, weights):
+                if last.step is not step:
+                    self._last = {**self._last, key: last._replace(step=step)}
+                return last.net
         _check_weights(self.options, weights)
         views = [_plain(weight) for weight in weights]
         # Packed from the copies: if another thread or process writes meanwhile, the next comparison finds it.
         copies = [bytearray(view) for view in views]
         arrays = [np.frombuffer(copy, view.dtype).reshape(view.shape) for copy, view in zip(copies, views, strict=True)]
         net = self._make(key, arrays) if last is None else _successor(last.net, _parameters(last.net, arrays))
-        others = {k: v for k, v in self._last.items() if k[0] == dtype}  # not those of before .to()
-        self._last = {**others, key: Packed(net, marks, views, copies)}
+        others = {k: v for k, v in self._last.items() if k[0] == key[0]}  # not those of before .to()
+        self._last = {**others, key: Packed(net, marks, views, copies, step)}
         return net
 
     def _make(self, key: tuple[str, bool], arrays: list[Array]) -> Network:
@@ -138,6 +150,14 @@ class Engine:
         net._start(_parameters(net, arrays))
         net._snapshot = Snapshot(net._snapshot.core, {})
         return net
+
+
+def _stepped(*_: object) -> None:
+    """Let the next calls compare contents: torch's fused optimizers do not raise the version of what they write."""
+    Engine.step = object()
+
+
+register_optimizer_step_post_hook(_stepped)
 
 
 def _check_weights(o: Options, weights: Sequence[torch.Tensor]) -> None:
@@ -160,7 +180,7 @@ def _equal(copies: list[bytearray], weights: Sequence[torch.Tensor]) -> bool:
 
 def _plain(weight: torch.Tensor) -> Array:
     """Return a tensor's memory as a plain array; a copy if it is not contiguous."""
-    view: Array = weight.detach().resolve_neg().numpy()
+    view: Array = weight.numpy(force=True)
     return view if view.flags.c_contiguous else np.ascontiguousarray(view)
 
 

@@ -93,9 +93,9 @@ class Recurrent(nn.Module):
         """Read the parameters again at the next call.
 
         Training calls, and calls of many steps, compare the contents of the parameters and see every change. Short
-        calls without gradients see those that torch knows of: optimizers, ``load_state_dict``, and whatever else
-        writes in place or replaces a tensor. Only after writing to the memory itself, through ``.data``, ``.numpy()``
-        or another process, must this be called before a short one.
+        calls without gradients see optimizers, ``load_state_dict``, and whatever else writes in place or replaces a
+        tensor. Only after writing to the memory itself, through ``.data``, ``.numpy()``, a collective of
+        torch.distributed or another process, must this be called before a short one. docs/torch.md has the whole list.
         """
         self._engine.refresh()
 
