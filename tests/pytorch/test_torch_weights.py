@@ -185,6 +185,59 @@ def test_functional_call():
         assert torch.equal(lstm(x)[0], before)
 
 
+def transposed(rnn):
+    rnn.weight_hh_l0 = torch.nn.Parameter(rnn.weight_hh_l0.detach().t())
+
+
+def transposed_data(rnn):
+    rnn.weight_hh_l0.data = rnn.weight_hh_l0.data.t()
+
+
+def expanded(rnn):
+    rnn.bias_ih_l0 = torch.nn.Parameter(rnn.bias_ih_l0.detach()[:1].expand(4))
+
+
+@pytest.mark.parametrize("change", [transposed, transposed_data, expanded])
+def test_the_same_memory_in_another_order(change):
+    rnn, theirs = qt.RNN(3, 4, dtype=T), torch.nn.RNN(3, 4, dtype=T)
+    theirs.load_state_dict(rnn.state_dict())
+    x = torch.randn(5, 2, 3, dtype=T)
+    with torch.no_grad():
+        rnn(x)
+        for module in (rnn, theirs):
+            change(module)
+        torch.testing.assert_close(rnn(x)[0], theirs(x)[0], **near)
+        others = {"weight_hh_l0": rnn.weight_hh_l0.t(), "bias_ih_l0": rnn.bias_ih_l0}
+        got, want = (torch.func.functional_call(m, others, (x,))[0] for m in (rnn, theirs))
+        torch.testing.assert_close(got, want, **near)
+
+
+@pytest.mark.parametrize("map_", ["cayley", "householder"])
+def test_orthogonal(map_):
+    """It makes a matrix with fewer rows than columns anew at each call, as the transpose of one."""
+    lstm, x = qt.LSTM(100, 4, dtype=T), torch.randn(3, 2, 100, dtype=T)
+    theirs = theirs_of(lstm)
+    for module in (lstm, theirs):
+        torch.nn.utils.parametrizations.orthogonal(module, "weight_ih_l0", map_)
+    theirs.load_state_dict(lstm.state_dict())
+    assert not lstm.weight_ih_l0.is_contiguous()
+    with torch.no_grad():
+        for _ in range(40):
+            change = torch.randn_like(lstm.parametrizations.weight_ih_l0.original)
+            for module in (lstm, theirs):
+                module.parametrizations.weight_ih_l0.original.add_(change)
+            torch.testing.assert_close(lstm(x)[0], theirs(x)[0], **near)
+
+
+def test_memory_is_kept_in_any_order():
+    """Otherwise the next tensor may get the same address and version."""
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    lstm.weight_ih_l0 = torch.nn.Parameter(torch.randn(3, 20).t())
+    lstm(x)
+    (last,) = lstm._engine._last.values()
+    assert [v.data_ptr() for v in last.views] == [p.data_ptr() for p in lstm.parameters()]
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("norm", ["parametrized", "by hooks"])
 def test_weight_norm(norm):
@@ -289,7 +342,7 @@ def test_parameters_are_copied_once(packed):
         (last,) = lstm._engine._last.values()
         assert not last.net.params
         assert [len(copy) for copy in last.copies] == [4 * p.numel() for p in lstm.parameters()]
-        assert all(v.ctypes.data == p.data_ptr() for v, p in zip(last.views, lstm.parameters(), strict=True))
+        assert all(v.data_ptr() == p.data_ptr() for v, p in zip(last.views, lstm.parameters(), strict=True))
         by_place(lstm)
     assert len(packed) == 2
 

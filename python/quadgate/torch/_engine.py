@@ -69,8 +69,8 @@ class Packed(NamedTuple):
     ----------
     net : Network
     marks : list
-        Address and version of each parameter.
-    views : list of arrays
+        Address and version of each parameter, and strides where they say more than the shape.
+    views : list of tensors
         Their memory, kept so that no other tensor can get the same address.
     copies : list of bytearray
         Their contents.
@@ -80,7 +80,7 @@ class Packed(NamedTuple):
 
     net: Network
     marks: list[Any]
-    views: list[Array]
+    views: list[torch.Tensor]
     copies: list[bytearray]
     step: object
 
@@ -117,8 +117,10 @@ class Engine:
         last, step = self._last.get(key), Engine.step
         marks: list[Any] = []
         for weight in weights:
-            marks.append(weight.data_ptr())
             try:
+                marks.append(weight.data_ptr())
+                if not weight.is_contiguous():
+                    marks.append(weight.stride())
                 marks.append(weight._version)
             except RuntimeError:  # an inference tensor has no version
                 marks.append(None)
@@ -131,13 +133,12 @@ class Engine:
                     self._last = {**self._last, key: last._replace(step=step)}
                 return last.net
         _check_weights(self.options, weights)
-        views = [_plain(weight) for weight in weights]
         # Packed from the copies: if another thread or process writes meanwhile, the next comparison finds it.
-        copies = [bytearray(view) for view in views]
-        arrays = [np.frombuffer(copy, view.dtype).reshape(view.shape) for copy, view in zip(copies, views, strict=True)]
+        copies = [bytearray(_plain(weight)) for weight in weights]
+        arrays = [np.frombuffer(copy, key[0]).reshape(w.shape) for copy, w in zip(copies, weights, strict=True)]
         net = self._make(key, arrays) if last is None else _successor(last.net, _parameters(last.net, arrays))
         others = {k: v for k, v in self._last.items() if k[0] == key[0]}  # not those of before .to()
-        self._last = {**others, key: Packed(net, marks, views, copies, step)}
+        self._last = {**others, key: Packed(net, marks, [weight.detach() for weight in weights], copies, step)}
         return net
 
     def _make(self, key: tuple[str, bool], arrays: list[Array]) -> Network:
