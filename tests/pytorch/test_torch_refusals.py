@@ -136,6 +136,18 @@ def test_packed_sequences_have_lengths_of_their_own():
         qt.LSTM(3, 5)(packed, padding_output="lats")
 
 
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_states_of_packed_sequences_have_their_rows(rows):
+    """The rows of an unsorted batch are put in another order, which must not choose among too many."""
+    packed = torch.nn.utils.rnn.pack_sequence([X[:2, 0], X[:, 1]], enforce_sorted=False)
+    h = torch.zeros(1, rows, 5)
+    for k, state in enumerate(((h, H), (H, h))):
+        with pytest.raises(ValueError, match=rf"hx\[{k}\] must have shape \(1, 2, 5\), got \(1, {rows}, 5\)"):
+            qt.LSTM(3, 5)(packed, state)
+    with pytest.raises(ValueError, match=rf"hx must have shape \(1, 2, 5\), got \(1, {rows}, 5\)"):
+        qt.RNN(3, 5)(packed, h)
+
+
 def test_bad_parameters():
     for change, error, text in (
         (lambda m: m.bfloat16(), TypeError, r"in float32 or float64, and the parameters are torch\.bfloat16"),

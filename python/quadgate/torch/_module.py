@@ -214,7 +214,7 @@ class Recurrent(nn.Module):
         total = int(sizes.numel())
         x, rows = torch._VF._pad_packed_sequence(data, sizes, self._options.batch_first, 0.0, total)
         if hx is not None and order is not None:
-            hx = [t.index_select(1, order) if isinstance(t, torch.Tensor) and t.dim() == 3 else t for t in hx]
+            hx = [t.index_select(1, order) if _has_rows(t, order) else t for t in hx]  # _checked refuses the others
         y, *state = self._run(x, hx, rows, None, None, "zero", cells)
         state, rest = state[: 1 if self._elman else 2], state[1 if self._elman else 2 :]
         if back is not None:
@@ -303,6 +303,11 @@ def _tracing() -> bool:
     """Return True if the call is recorded rather than made: by torch.compile, torch.jit.trace or a dispatch mode."""
     trace: Any = torch.jit
     return torch.compiler.is_compiling() or trace.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _has_rows(value: Any, order: Tensor) -> bool:
+    """Return True for a state of as many rows as a batch has."""
+    return isinstance(value, torch.Tensor) and value.dim() == 3 and value.shape[1] == order.numel()
 
 
 def _cast(value: Any, name: str, dtype: torch.dtype) -> Tensor:
