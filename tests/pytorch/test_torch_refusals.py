@@ -112,6 +112,20 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (X, {"hx": (H.double(), H)}, TypeError, r"hx\[0\] must be torch\.float32"),
     (X, {"lengths": [5, 1]}, ValueError, "lengths must be between 0 and T = 4"),
     (X, {"lengths": torch.ones(2, requires_grad=True)}, TypeError, "lengths must not require a gradient"),
+    (
+        X,
+        {"lengths": torch.ones(2).bfloat16()},
+        TypeError,
+        "lengths must be of a type that NumPy has, got torch.bfloat16",
+    ),
+    (
+        X,
+        {"lengths": torch.ones(2).to_sparse()},
+        TypeError,
+        "lengths must be a dense tensor, got layout torch.sparse_coo",
+    ),
+    (X, {"lengths": torch.ones(2) * 1j}, TypeError, "lengths must hold integers, got dtype complex64"),
+    (X, {"lengths": (torch.ones(2) * 1j).conj()}, TypeError, "lengths must hold integers, got dtype complex64"),
     (X, {"resets": torch.zeros(4, dtype=torch.bool)}, ValueError, "resets must have shape"),
     (X, {"resets": torch.zeros(4, 2)}, TypeError, "resets must hold bools"),
     (X, {"mask": torch.zeros(4, 2, device="meta")}, ValueError, "mask must be on the CPU"),
@@ -125,6 +139,18 @@ def test_bad_arguments(x, keywords, error, text):
     for grad in (True, False):
         with torch.set_grad_enabled(grad), pytest.raises(error, match=text):
             qt.LSTM(3, 5)(x, **keywords)
+
+
+@scripted
+@pytest.mark.parametrize(
+    ("x", "keywords", "error", "text"), [bad for bad in BAD if bad[1].keys() & {"lengths", "return_cells"}]
+)
+def test_bad_arguments_of_compiled_calls(x, keywords, error, text):
+    compiled = torch.compile(qt.LSTM(3, 5), backend="eager")
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(error, match=text):
+            compiled(x, **keywords)
+    torch.compiler.reset()
 
 
 def test_packed_sequences_have_lengths_of_their_own():
@@ -148,6 +174,16 @@ def test_states_of_packed_sequences_have_their_rows(rows):
         qt.RNN(3, 5)(packed, h)
 
 
+@pytest.mark.parametrize("name", ["weight_ih_l0", "bias_hh_l0"])
+def test_parameters_that_are_none(name):
+    lstm = qt.LSTM(3, 5)
+    lstm(X)
+    setattr(lstm, name, None)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(TypeError, match=f"{name} must be a tensor, got None"):
+            lstm(X)
+
+
 def test_bad_parameters():
     for change, error, text in (
         (lambda m: m.bfloat16(), TypeError, r"in float32 or float64, and the parameters are torch\.bfloat16"),
@@ -156,6 +192,11 @@ def test_bad_parameters():
             lambda m: setattr(m.bias_hh_l0, "data", torch.zeros(20).double()),
             TypeError,
             "bias_hh_l0 must be torch.float32",
+        ),
+        (
+            lambda m: setattr(m, "weight_hh_l0", torch.nn.Parameter(torch.zeros(20, 5).to_sparse())),
+            TypeError,
+            "weight_hh_l0 must be a dense tensor, got layout torch.sparse_coo",
         ),
         (lambda m: setattr(m.bias_hh_l0, "data", torch.zeros(5)), ValueError, r"bias_hh_l0 must have shape \(20,\)"),
     ):

@@ -122,7 +122,7 @@ class Engine:
                 if not weight.is_contiguous():
                     marks.append(weight.stride())
                 marks.append(weight._version)
-            except RuntimeError:  # an inference tensor has no version
+            except RuntimeError:  # an inference tensor has no version, a sparse one no address
                 marks.append(None)
                 thorough = True
         if last is not None and last.marks == marks:
@@ -167,6 +167,8 @@ def _check_weights(o: Options, weights: Sequence[torch.Tensor]) -> None:
     for (name, shape), weight in zip(shapes(o).items(), weights, strict=True):
         if weight.device.type != "cpu":
             raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a parameter on {weight.device}")
+        if weight.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {weight.layout}")
         check_dtype(weight.dtype)
         if weight.dtype != dtype:
             raise TypeError(f"{name} must be {dtype} as the first parameter is, got {weight.dtype}")

@@ -28,6 +28,7 @@ Module = TypeVar("Module", bound="Recurrent")
 
 STATE_FORMAT = 1
 REDUCED = (torch.bfloat16, torch.float16)
+FLOATS = (torch.float16, torch.float32, torch.float64)  # those that NumPy has
 
 # Options that may change after construction: they change no parameter.
 SETTABLE = ("batch_first", "dropout", "recurrent_dropout", "weight_drop", "zoneout")
@@ -158,6 +159,10 @@ class Recurrent(nn.Module):
             weights = [parameters[name] for name in self._names]
         except KeyError:  # parametrized, or replaced by weight_norm
             weights = [getattr(self, name) for name in self._names]
+        for weight in weights:
+            if weight is None:
+                name = next(n for n, w in zip(self._names, weights, strict=True) if w is None)
+                raise TypeError(f"{name} must be a tensor, got None")
         input, hx = self._checked(input, hx, weights)
         chance = self.training and self._seeded
         if _tracing() or type(input) not in (torch.Tensor, nn.Parameter):
@@ -168,8 +173,13 @@ class Recurrent(nn.Module):
                 "torch.autograd.grad, or torch.nn.LSTM with the same state_dict; torch.func.functional_call works"
             )
         seed = int(torch.randint(2**63 - 1, ())) if chance else None
-        flags = (_array(lengths, "lengths"), _array(resets, "resets"), _array(mask, "mask"))
-        call = Call(*flags, padding, cells, seed)
+        if lengths is not None:
+            lengths = _array(lengths, "lengths")
+        if resets is not None:
+            resets = _array(resets, "resets")
+        if mask is not None:
+            mask = _array(mask, "mask")
+        call = Call(lengths, resets, mask, padding, cells, seed)
         state = hx or []
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (input, *state, *weights))
         if wanted or torch.autograd.forward_ad._current_level >= 0:
@@ -193,7 +203,9 @@ class Recurrent(nn.Module):
         if hx is None:
             batch = () if input.dim() == 2 else (input.shape[0 if self._options.batch_first else 1],)
             hx = [input.new_zeros((rows, *batch, columns)) for rows, columns in self._state_sizes]
-        flags = [None if v is None else torch.as_tensor(v) for v in (lengths, resets, mask)]
+        cells = _check.flag(cells, "return_cells")
+        given = (("lengths", lengths), ("resets", resets), ("mask", mask))
+        flags = [None if value is None else torch.as_tensor(_readable(value, name)) for name, value in given]
         seed = torch.randint(2**63 - 1, ()) if chance else None
         rest = (*flags, seed, padding, cells, chance, self._spec, self._number)
         if torch.is_grad_enabled() and any(t.requires_grad for t in (input, *hx, *weights)):
@@ -325,12 +337,21 @@ def _cast(value: Any, name: str, dtype: torch.dtype) -> Tensor:
     raise TypeError(f"{name} must be {dtype} as the parameters are, got {value.dtype}: convert it by .to()")
 
 
-def _array(value: Any, name: str) -> Any:
-    """Return an argument that is not differentiated as an array."""
+def _readable(value: Any, name: str) -> Any:
+    """Return an argument that is not differentiated, or raise if it is a tensor that has no plain memory."""
     if isinstance(value, torch.Tensor):
         if value.requires_grad:
             raise TypeError(f"{name} must not require a gradient: it has none")
         if value.device.type != "cpu":
             raise ValueError(f"{name} must be on the CPU, where quadgate computes, got a tensor on {value.device}")
-        return value.numpy()
+        if value.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+        if value.dtype.is_floating_point and value.dtype not in FLOATS:
+            raise TypeError(f"{name} must be of a type that NumPy has, got {value.dtype}")
     return value
+
+
+def _array(value: Any, name: str) -> Any:
+    """Return the same as an array."""
+    value = _readable(value, name)
+    return _function.view(value) if isinstance(value, torch.Tensor) else value
