@@ -200,6 +200,25 @@ def test_arrays_as_they_are():
         qg.io.from_state_dict([1])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("class_", [qg.LSTM, qg.RNN])
+@pytest.mark.parametrize("bias", [True, False])
+def test_highways_among_arrays(tmp_path, class_, bias):
+    """They make the shortcut, and their biases are none of the gates'."""
+    net = randomised(class_(3, 4, 3, shortcut="highway", bidirectional=True, bias=bias, rng=0))
+    asked = {"nonlinearity": "tanh"} if class_ is qg.RNN else {}
+    np.savez(tmp_path / "n.npz", **net.state_dict(prefix="enc."))
+    qg.save(net, tmp_path / "own")
+    for back in (
+        qg.io.from_state_dict(net.state_dict(), **asked),
+        qg.load(tmp_path / "n.npz", **asked),
+        qg.load(tmp_path / "own", bias=bias),
+    ):
+        same_bits(net, back)
+        assert np.array_equal(net(draw(4, 2, 3))[0], back(draw(4, 2, 3))[0])
+    with pytest.raises(ValueError, match=r"unknown: .*weight_highway_l1"):
+        qg.io.from_state_dict(net.state_dict(), shortcut=None, **asked)
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         qg.io.load(tmp_path / "none")

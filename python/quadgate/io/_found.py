@@ -138,7 +138,7 @@ class Found:
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
             "bidirectional": self.directions == 2,
-            "bias": any(name.startswith("bias") for name in self.arrays),
+            "bias": any(map(_is_bias, self.arrays)),
             "proj_size": self.arrays["weight_hr_l0"].shape[0] if "weight_hr_l0" in self.arrays else 0,
             "peephole": "peephole_l0" in self.arrays,
         }
@@ -183,11 +183,16 @@ def dtype_of(arrays: Iterable[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32)
 
 
+def _is_bias(name: str) -> bool:
+    """Return True for the gates' biases, whole or PyTorch's halves, and not for those of highways."""
+    return name.startswith(("bias_l", "bias_ih_l", "bias_hh_l"))
+
+
 def add_to_forget(arrays: Mapping[str, Array], hidden: int, forget_bias: float) -> dict[str, Array]:
     """Return the same parameters with a number added to the forget gate's biases."""
     result = dict(arrays)
     for name, value in arrays.items():
-        if name.startswith("bias"):
+        if _is_bias(name):
             added = np.array(value)
             added[hidden : 2 * hidden] += forget_bias
             result[name] = added

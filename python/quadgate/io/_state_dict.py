@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_KINDS = "weight_ih|weight_hh|weight_hr|bias_ih|bias_hh|bias|peephole|norm_ih|norm_hh|norm_c"
+_KINDS = "weight_(?:ih|hh|hr|highway)|bias(?:_ih|_hh|_highway)?|peephole|norm_(?:ih|hh|c)"
 _NAME = re.compile(rf"^(?P<prefix>(?:.*\.)?)(?P<kind>{_KINDS})(?P<layer>_l(?P<k>\d+))?(?P<reverse>_reverse)?$")
 _PADDLE = re.compile(r"^(?P<base>(?:.*\.)?)\d+\.cell(?:_fw|_bw)?\.$")  # its cells, listed a second time
 GATES = {4: "LSTM", 3: "GRU", 1: "RNN"}
@@ -91,4 +91,5 @@ def _one(
     if any(what.startswith("norm_") for what, *_ in names):
         asks["layer_norm"] = "the arrays do not tell its two kinds apart"
     sizes = (ih.shape[1], hidden, layers, directions)
-    return Found(kind, label, *sizes, {}, notes, asks, problem, source, params)
+    options = {"shortcut": "highway"} if "weight_highway_l1" in params else {}
+    return Found(kind, label, *sizes, options, notes, asks, problem, source, params)
