@@ -65,7 +65,7 @@ class Network(_pickling.Pickled):
         if keywords and init.__module__.startswith(f"{__package__}."):
             code = init.__code__
             known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-            _refuse_unknown(keywords, known, f"{cls.__name__}()")
+            refuse_unknown(keywords, known, f"{cls.__name__}()")
         return super().__new__(cls)
 
     def _create(self, arguments: dict[str, Any], rng: int | np.random.Generator | None) -> None:
@@ -234,17 +234,24 @@ class Network(_pickling.Pickled):
         LSTM(3, 4, num_layers=2, dtype='float32')
         """
         known = [n for n in Options._fields if isinstance(getattr(cls, n, None), Option)]
-        _refuse_unknown(options, [*known, "rng"], f"{cls.__name__}.from_state_dict()")
+        refuse_unknown(options, [*known, "rng"], f"{cls.__name__}.from_state_dict()")
         generator = _check.generator(options.pop("rng", None))
         prefix, found = _params.select(arrays, name)
         arguments = {**_params.infer(found, prefix, elman=cls._elman), **options}
         if any(key[len(prefix) :].startswith("norm_") for key in found) and "layer_norm" not in options:
             raise ValueError("the arrays are of a network with layer_norm: pass layer_norm='output' or 'cell'")
-        net = cls.__new__(cls)
         o = cls._checked(arguments)
         o.warn(stacklevel=2)
+        return cls._of_arrays(o, found, prefix, generator)
+
+    @classmethod
+    def _of_arrays(
+        cls: type[Net], o: Options, arrays: Mapping[str, Any], prefix: str, generator: np.random.Generator
+    ) -> Net:
+        """Return a network with the parameters of a state dict. No memory is taken before their shapes are compared."""
+        net = cls.__new__(cls)
         net._configure(o)
-        net._start(_params.read(found, net._shapes, o.dtype, prefix))
+        net._start(_params.read(arrays, net._shapes, o.dtype, prefix))
         net._seed(generator)
         return net
 
@@ -311,11 +318,12 @@ class Network(_pickling.Pickled):
 
         return _quantize.quantized(self, weights)
 
-    def _restored(self: Net, kind: str, arrays: Mapping[str, Array]) -> Net:
-        """Return a network of these options with the arrays that a quantised one stores."""
+    @classmethod
+    def _restored(cls: type[Net], o: Options, kind: str, arrays: Mapping[str, Array]) -> Net:
+        """Return a network with the arrays that a quantised one stores."""
         from . import _quantize
 
-        return _quantize.checked(type(self), self._options, kind, arrays)
+        return _quantize.checked(cls, o, kind, arrays)
 
     def _take_stored(self, kind: str, stored: dict[str, Array]) -> None:
         """Take the first parameters, whose matrices are of a compact type."""
@@ -386,7 +394,7 @@ class Network(_pickling.Pickled):
         return Snapshot(self._snapshot.core.successor(list(values.values())), values)
 
 
-def _refuse_unknown(keywords: Mapping[str, Any], known: Any, of: str) -> None:
+def refuse_unknown(keywords: Mapping[str, Any], known: Any, of: str) -> None:
     """Raise TypeError for a keyword argument that there is not."""
     for name in keywords:
         if name not in known:

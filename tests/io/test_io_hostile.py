@@ -257,6 +257,38 @@ def test_hostile_safetensors(tmp_path, memory):
     refused(file, written(b'{"a":' + b"[" * 100_000))
 
 
+def test_sizes_that_names_and_options_declare(tmp_path, memory):
+    """No network is made of them before its shapes are compared with those of the arrays."""
+    file = tmp_path / "f"
+    arrays = qg.LSTM(128, 128, rng=0).state_dict()
+    wide = {"weight_ih_l0": np.zeros((24000, 1), np.float32), "weight_hh_l0": np.zeros((1, 6000), np.float32)}
+    cases: dict[str, dict[str, Any]] = {
+        "it has 5001 layers and 5 arrays": arrays | {"weight_ih_l5000": draw(1, 1)},
+        r"weight_hh_l0 must have shape \(24000, 6000\)": wide,
+        r"must be matrices, found \(16, 3\), \(16, 4\), \(\)": {
+            "weight_ih_l0": draw(16, 3),
+            "weight_hh_l0": draw(16, 4),
+            "weight_hr_l0": draw(),
+        },
+        r"must be matrices, found .*, \(100, 0\)": {
+            "weight_ih_l0": draw(16, 3),
+            "weight_hh_l0": draw(16, 4),
+            "weight_hr_l0": draw(100, 0),
+        },
+    }
+    for why, values in cases.items():
+        np.savez(file.with_suffix(".npz"), **values)
+        with pytest.raises(ValueError, match=rf"f\.npz: .*{why}"):
+            qg.load(file.with_suffix(".npz"))
+    qg.save(qg.LSTM(4, 8, proj_size=3, rng=0), file)
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    for proj_size in (5_000_000, 1 << 70):
+        text = data[8 : 8 + size].replace(b'proj_size\\": 3', b'proj_size\\": %d' % proj_size)
+        assert len(text) > size
+        refused(file, len(text).to_bytes(8, "little") + text + data[8 + size :], "more than its arrays hold")
+
+
 def test_hostile_hdf5(tmp_path):
     """References to data outside the file, unknown filters, cycles, and sizes without bytes."""
     h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed: install h5py")

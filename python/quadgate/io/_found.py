@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
+from .._network import refuse_unknown
 from ..lstm import LSTM
 from ..rnn import RNN
 
@@ -110,23 +111,28 @@ class Found:
         if "forget_bias" in self.asks:
             arrays = add_to_forget(arrays, self.hidden_size, float(options.pop("forget_bias")))
         from_file_alone = not options
+        refuse_unknown(options, known, f"{self.kind}()")
+        generator = _check.generator(options.pop("rng", None))
         dtype = options.pop("dtype", None)
         if dtype is None:
             dtype = self.options.get("dtype") or dtype_of(arrays.values())
         merged = {k: v for k, v in shape.items() if k in known} | self.options | options
         try:
-            net = class_(**(merged | {"dtype": dtype}))
+            o = class_._checked(merged | {"dtype": dtype})
         except (TypeError, ValueError) as error:
             if not from_file_alone:  # as likely the caller's mistake, which the message names
                 raise
             raise ValueError(f"{where}: {error}") from error
+        o.warn(stacklevel=2)
         try:
+            if o.num_layers > len(arrays):  # of which the shapes alone could fill the memory
+                raise ValueError(f"it has {o.num_layers} layers and {len(arrays)} arrays")
             if self.weights is not None:
-                restored = net._restored(self.weights, arrays)
+                restored = class_._restored(o, self.weights, arrays)
                 if weights == self.weights:
                     return restored  # type: ignore[no-any-return]
                 arrays = restored.params
-            net.load_state_dict(arrays, prefix="")
+            net = class_._of_arrays(o, arrays, "", generator)
             return net.quantize(weights) if weights == "int8" else net  # type: ignore[no-any-return]
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error

@@ -138,10 +138,9 @@ def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -
     if not all(type(n) is int and n > 0 for n in sizes.values()):
         raise ValueError(f"its sizes are {sizes}; positive whole numbers are needed")
     needed = 4 * sum(a.nbytes for a in arrays.values()) + 4096
-    if sizes["hidden_size"] ** 2 > needed or sizes["input_size"] * sizes["hidden_size"] > needed:
-        raise ValueError(f"its sizes are {sizes}, more than its arrays hold")
-    if sizes["num_layers"] > len(arrays):
-        raise ValueError(f"it has {sizes['num_layers']} layers and {len(arrays)} arrays")
+    widths = sizes["input_size"], sizes["hidden_size"], options.get("proj_size")
+    if any(type(n) is int and n * sizes["hidden_size"] > needed for n in widths):
+        raise ValueError(f"its sizes are {sizes | {'proj_size': widths[2]}}, more than its arrays hold")
     return Found(
         kind, "", **sizes, directions=directions, options=options, source=source, arrays=arrays, weights=weights
     )

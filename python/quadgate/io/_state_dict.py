@@ -67,11 +67,12 @@ def _one(
     directions = 1 + any(reverse for *_, reverse in names)
     ih, hh = arrays[names["weight_ih", 0, False]], arrays[names["weight_hh", 0, False]]
     label = prefix.rstrip(".")
-    if ih.ndim != 2 or hh.ndim != 2 or 0 in ih.shape or 0 in hh.shape:
-        problem = problem or f"weight_ih and weight_hh must be matrices, found {ih.shape} and {hh.shape}"
-        return Found("LSTM", label, 0, 0, source=source, notes=notes, problem=problem)
     projection = arrays.get(names.get(("weight_hr", 0, False), ""))
-    hidden = projection.shape[-1] if projection is not None and projection.ndim == 2 else hh.shape[1]
+    shapes = [a.shape for a in (ih, hh, projection) if a is not None]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes):
+        problem = f"weight_ih, weight_hh and weight_hr must be matrices, found {', '.join(map(str, shapes))}"
+        return Found("LSTM", label, 0, 0, source=source, notes=notes, problem=problem)
+    hidden = shapes[-1][1]
     gates, rest = divmod(ih.shape[0], hidden)
     kind = "LSTM" if rest or gates not in GATES else GATES[gates]
     if rest or gates not in GATES:
