@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
@@ -115,25 +116,26 @@ def _numbers(values: Any, name: str, functions: Sequence[str], taken: list[bool]
     """
     if values is None or not any(taken):
         return iter(())
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
         raise TypeError(f"{name} must be a list of numbers, got {values!r}")
-    numbers = [_check.number(value, name) for value in values]
-    if len(numbers) > sum(taken):
-        raise ValueError(f"{name} has {len(numbers)} values, but {sum(taken)} of {', '.join(functions)} take one")
-    return iter(numbers)
+    found = [_check.number(value, name) for value in values]
+    if len(found) > sum(taken):
+        raise ValueError(f"{name} has {len(found)} values, but {sum(taken)} of {', '.join(functions)} take one")
+    return iter(found)
 
 
 def _clip(value: Any) -> float | None:
     """Return the bound, None for no clip. Exporters write 0 for no clip, since a bound of 0 would be meaningless."""
-    if value is None or value == 0 or value == math.inf:
+    if value is None or (isinstance(value, numbers.Real) and value in (0, math.inf)):
         return None
     return _check.positive(value, "clip")
 
 
 def _int(value: Any, name: str) -> int:
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    return operator.index(value)
+    try:
+        return operator.index(value)
+    except TypeError as error:  # of an array, too, which has an __index__
+        raise TypeError(f"{name} must be an integer, got {_check.shown(value)}") from error
 
 
 def _switch(value: Any, name: str) -> bool:
