@@ -219,6 +219,18 @@ def test_highways_among_arrays(tmp_path, class_, bias):
         qg.io.from_state_dict(net.state_dict(), shortcut=None, **asked)
 
 
+def test_sizes_of_a_wrong_type_are_named(tmp_path):
+    np.savez(tmp_path / "n.npz", **lstm(3, 4).state_dict())
+    for option, value in (("hidden_size", np.array([4, 4])), ("hidden_size", 4.0), ("bias", np.array([True, True]))):
+        with pytest.raises(TypeError, match=f"^{option} must be"):
+            qg.load(tmp_path / "n.npz", **{option: value})
+    with pytest.raises(ValueError, match="arrays have num_layers=1, got num_layers=2"):
+        qg.load(tmp_path / "n.npz", num_layers=2)
+    with pytest.raises(TypeError, match=r"RNN\(\) got an unexpected keyword argument 'peephole'"):
+        qg.io.from_state_dict(qg.RNN(3, 4).state_dict(), nonlinearity="tanh", peephole=False)
+    assert qg.load(tmp_path / "n.npz", hidden_size=np.int64(4), bias=True).hidden_size == 4
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         qg.io.load(tmp_path / "none")

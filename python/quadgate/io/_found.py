@@ -102,16 +102,17 @@ class Found:
             weights = _check.choice(options.pop("weights", weights), "weights", types)
         known = inspect.signature(class_).parameters
         shape = self._sizes()
-        for option, value in options.items():
-            if option in shape and option not in known:
-                raise TypeError(f"{self.kind} has no option {option}")
-            if option in shape and value != shape[option]:
+        refuse_unknown(options, known, f"{self.kind}()")
+        for option in shape.keys() & options.keys():
+            is_flag = isinstance(shape[option], bool)
+            given = options[option]
+            value = _check.flag(given, option) if is_flag else _check.size(given, option, zero=True)
+            if value != shape[option]:
                 raise ValueError(f"{where}: the arrays have {option}={shape[option]!r}, got {option}={value!r}")
         arrays = dict(self.arrays)
         if "forget_bias" in self.asks:
             arrays = add_to_forget(arrays, self.hidden_size, float(options.pop("forget_bias")))
         from_file_alone = not options
-        refuse_unknown(options, known, f"{self.kind}()")
         generator = _check.generator(options.pop("rng", None))
         dtype = options.pop("dtype", None)
         if dtype is None:
