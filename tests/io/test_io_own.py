@@ -219,6 +219,24 @@ def test_highways_among_arrays(tmp_path, class_, bias):
         qg.io.from_state_dict(net.state_dict(), shortcut=None, **asked)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.int64])
+def test_forget_bias_is_added_in_float32(tmp_path, dtype):
+    """65504 is float16's largest number; integers take halves."""
+    size = 65504 if dtype is np.float16 else 3
+    arrays = {"lstm_cell/kernel": draw(7, 16), "lstm_cell/bias": np.full(16, size, dtype)}
+    np.savez(tmp_path / "v.npz", **arrays)
+    want = np.repeat([size, size + 100.5, size, size], 4).astype(np.float32)
+    for net in (
+        qg.io.from_tensorflow1(arrays, forget_bias=100.5),
+        qg.load(tmp_path / "v.npz", forget_bias=100.5),
+    ):
+        assert net.dtype == np.float32
+        assert np.array_equal(net.params["bias_l0"], want)
+    for wrong in ("1", np.nan, np.ones(4), None):
+        with pytest.raises((TypeError, ValueError), match="forget_bias must be a finite number"):
+            qg.load(tmp_path / "v.npz", forget_bias=wrong)
+
+
 def test_sizes_of_a_wrong_type_are_named(tmp_path):
     np.savez(tmp_path / "n.npz", **lstm(3, 4).state_dict())
     for option, value in (("hidden_size", np.array([4, 4])), ("hidden_size", 4.0), ("bias", np.array([True, True]))):

@@ -111,12 +111,13 @@ class Found:
                 raise ValueError(f"{where}: the arrays have {option}={shape[option]!r}, got {option}={value!r}")
         arrays = dict(self.arrays)
         if "forget_bias" in self.asks:
-            arrays = add_to_forget(arrays, self.hidden_size, float(options.pop("forget_bias")))
+            forget_bias = _check.number(options.pop("forget_bias"), "forget_bias")
+            arrays = add_to_forget(arrays, self.hidden_size, forget_bias)
         from_file_alone = not options
         generator = _check.generator(options.pop("rng", None))
         dtype = options.pop("dtype", None)
         if dtype is None:
-            dtype = self.options.get("dtype") or dtype_of(arrays.values())
+            dtype = self.options.get("dtype") or dtype_of(self.arrays.values())
         merged = {k: v for k, v in shape.items() if k in known} | self.options | options
         try:
             o = class_._checked(merged | {"dtype": dtype})
@@ -196,11 +197,11 @@ def _is_bias(name: str) -> bool:
 
 
 def add_to_forget(arrays: Mapping[str, Array], hidden: int, forget_bias: float) -> dict[str, Array]:
-    """Return the same parameters with a number added to the forget gate's biases."""
+    """Return the same parameters with a number added to the forget gate's biases, to those of float16 in float32."""
     result = dict(arrays)
     for name, value in arrays.items():
         if _is_bias(name):
-            added = np.array(value)
+            added = value.astype(np.result_type(value, np.float32))
             added[hidden : 2 * hidden] += forget_bias
             result[name] = added
     return result
