@@ -240,7 +240,7 @@ def read(values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix:
             choices += [[key.removesuffix(_CELL) for key in keys] for keys in choices]
         found = [keys for keys in choices if any(key in values for key in keys)]
         if len(found) > 1:
-            twice.append(name)
+            twice.append(" and ".join(" + ".join(keys) for keys in found))
         elif not found:
             missing.append(" or ".join(" + ".join(keys) for keys in choices[:2]))
         else:
@@ -254,7 +254,7 @@ def read(values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix:
     if unknown:
         problems.append("unknown: " + ", ".join(map(str, unknown)))
     if twice:
-        problems.append("given both whole and in two parts: " + ", ".join(twice))
+        problems.append("given twice: " + ", ".join(twice))
     if problems:
         dotted = prefix and any(key.startswith(f"{prefix}.") for key in values)
         meant = f": did you mean prefix={prefix + '.'!r}?" if dotted else ""
@@ -294,7 +294,7 @@ def _whole(values: Mapping[str, object]) -> tuple[Mapping[str, object], Mapping[
 def _prefixes(values: Mapping[str, object]) -> list[str]:
     """Return the beginnings of the names of each network or cell in a state dict."""
     ends = ("weight_ih_l0", "weight_ih")
-    return sorted(key[: -len(end)] for key in values for end in ends if key.endswith(end))
+    return sorted({key[: -len(end)] for key in values for end in ends if key.endswith(end)})
 
 
 def _common_prefix(values: Mapping[str, object]) -> str:

@@ -219,6 +219,27 @@ def test_highways_among_arrays(tmp_path, class_, bias):
         qg.io.from_state_dict(net.state_dict(), shortcut=None, **asked)
 
 
+@pytest.mark.parametrize("prefix", ["", "enc."])
+def test_doubled_names_are_refused(prefix):
+    """Which of two arrays is meant cannot be told."""
+    values = {prefix + name: value for name, value in lstm(3, 4).state_dict().items()}
+    cell = {name.removesuffix("_l0"): value for name, value in values.items()}
+    weight = f"{prefix}weight_hh_l0"
+    both = (qg.io.from_state_dict, qg.LSTM.from_state_dict, qg.LSTM(3, 4).load_state_dict)
+    for more, why in (
+        (cell, "{0}weight_ih_l0 and {0}weight_ih|{0}bias_hh_l0 and {0}bias_hh are two names"),
+        ({f"{prefix}weight_ih": cell[f"{prefix}weight_ih"]}, "{0}weight_ih_l0 and {0}weight_ih"),
+        (
+            {f"{weight}0": values[weight]},
+            "{0}weight_hh_l0 and {0}weight_hh_l00 are two names|unknown: {0}weight_hh_l00",
+        ),
+        ({f"{prefix}bias_l0": draw(16)}, r"given twice: ({0})?bias_l0 and ({0})?bias_ih_l0 \+ ({0})?bias_hh_l0"),
+    ):
+        for load in both:
+            with pytest.raises(ValueError, match=why.format(prefix)):
+                load(values | more)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.int32, np.int64])
 def test_forget_bias_is_added_in_float32(tmp_path, dtype):
     """65504 is float16's largest number; integers take halves."""

@@ -177,7 +177,8 @@ def choose(found: list[Found], name: str | None, source: str) -> Found:
     if not found:
         raise ValueError(f"{source}: no LSTM and no RNN was found in it")
     if not usable:
-        raise ValueError(f"{source}: nothing that can be loaded: {'; '.join(f'{f.name}: {f.problem}' for f in found)}")
+        why = "; ".join(f"{f.name or 'the network'}: {f.problem}" for f in found)
+        raise ValueError(f"{source}: nothing that can be loaded: {why}")
     raise ValueError(f"{source}: several networks: choose one by name=, of {_listed(usable)}")
 
 

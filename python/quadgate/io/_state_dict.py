@@ -24,15 +24,15 @@ def networks(arrays: Mapping[str, Any], source: str = "the arrays") -> list[Foun
     """Return every network whose weights have PyTorch's names, in the order in which they appear."""
     whole, notes, broken = reparametrized(arrays)
     groups: dict[str, dict[tuple[str, int, bool], str]] = {}
-    cells: set[str] = set()
+    problems: dict[str, str] = {}
     for name in whole:
         match = _NAME.match(name)
         if match is None or (match["layer"] is None and (match["kind"] == "bias" or match["reverse"])):
             continue
-        groups.setdefault(match["prefix"], {})[match["kind"], int(match["k"] or 0), bool(match["reverse"])] = name
-        if match["layer"] is None:
-            cells.add(match["prefix"])
-    problems: dict[str, str] = {}
+        group = groups.setdefault(match["prefix"], {})
+        first = group.setdefault((match["kind"], int(match["k"] or 0), bool(match["reverse"])), name)
+        if first != name:
+            problems[match["prefix"]] = f"{first} and {name} are two names of one array"
     for name, text in broken.items():
         match = _NAME.match(name)
         if match is not None:
