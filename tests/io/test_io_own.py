@@ -219,6 +219,15 @@ def test_highways_among_arrays(tmp_path, class_, bias):
         qg.io.from_state_dict(net.state_dict(), shortcut=None, **asked)
 
 
+def test_the_one_bias_of_a_cell():
+    """A cell's names have no layer; a plain "bias" of another module is none of a network."""
+    net = lstm(3, 4)
+    cell = {f"cell.{name.removesuffix('_l0')}": value for name, value in net.params.items()}
+    assert "cell.bias" in cell
+    same_bits(qg.io.from_state_dict(cell | {"linear.bias": draw(2)}), net)
+    same_bits(qg.io.from_state_dict(net.params | {"bias": draw(2)}), net)
+
+
 @pytest.mark.parametrize("prefix", ["", "enc."])
 def test_doubled_names_are_refused(prefix):
     """Which of two arrays is meant cannot be told."""

@@ -27,8 +27,10 @@ def networks(arrays: Mapping[str, Any], source: str = "the arrays") -> list[Foun
     problems: dict[str, str] = {}
     for name in whole:
         match = _NAME.match(name)
-        if match is None or (match["layer"] is None and (match["kind"] == "bias" or match["reverse"])):
+        if match is None or (match["layer"] is None and match["reverse"]):
             continue
+        if match["layer"] is None and match["kind"] == "bias" and f"{match['prefix']}weight_ih" not in whole:
+            continue  # of a module of another kind
         group = groups.setdefault(match["prefix"], {})
         first = group.setdefault((match["kind"], int(match["k"] or 0), bool(match["reverse"])), name)
         if first != name:
