@@ -236,7 +236,7 @@ class Network(_pickling.Pickled):
         known = [n for n in Options._fields if isinstance(getattr(cls, n, None), Option)]
         refuse_unknown(options, [*known, "rng"], f"{cls.__name__}.from_state_dict()")
         generator = _check.generator(options.pop("rng", None))
-        prefix, found = _params.select(arrays, name)
+        prefix, found = _params.select(*_whole(_params.checked_mapping(arrays)), name)
         arguments = {**_params.infer(found, prefix, elman=cls._elman), **options}
         if any(key[len(prefix) :].startswith("norm_") for key in found) and "layer_norm" not in options:
             raise ValueError("the arrays are of a network with layer_norm: pass layer_norm='output' or 'cell'")
@@ -392,6 +392,17 @@ class Network(_pickling.Pickled):
         if not isinstance(values, _params.Params):
             values = _params.Params({name: values[name] for name in self._shapes})
         return Snapshot(self._snapshot.core.successor(list(values.values())), values)
+
+
+def _whole(values: Mapping[str, object]) -> tuple[Mapping[str, object], Mapping[str, str]]:
+    """Return a state dict whose weights are not in parts, and problems by the names of those that cannot be joined."""
+    parts = ("_g", "_v", "_raw", "_orig", "_mask", "_u")
+    if not any(key.endswith(parts) or "parametrizations." in key for key in values):
+        return values, {}
+    from ._reparametrized import reparametrized
+
+    whole, _, broken = reparametrized(values)
+    return whole, broken
 
 
 def refuse_unknown(keywords: Mapping[str, Any], known: Any, of: str) -> None:

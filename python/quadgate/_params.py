@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -224,7 +224,7 @@ def _halves(name: str) -> tuple[str, str] | None:
 
 def read(values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix: str | None) -> dict[str, Array]:
     """Read all parameters from a mapping with PyTorch's names or ours, or raise all that is wrong with its keys."""
-    values = _checked_mapping(values)
+    values = checked_mapping(values)
     if prefix is None:
         prefix = _common_prefix(values)
         left = list(values)
@@ -272,7 +272,8 @@ def read(values: Mapping[str, object], of: Shapes, dtype: np.dtype[Any], prefix:
 _CELL = "_l0"  # at the end of the names of a layer, and not of a cell
 
 
-def _checked_mapping(values: object) -> Mapping[str, object]:
+def checked_mapping(values: object) -> Mapping[str, object]:
+    """Return a state dict. Raises TypeError if it is no mapping, or a key no string."""
     if not isinstance(values, Mapping):
         raise TypeError(f"state dict must be a mapping from names to arrays, got {type(values).__name__}")
     if not all(isinstance(key, str) for key in values):
@@ -280,18 +281,7 @@ def _checked_mapping(values: object) -> Mapping[str, object]:
     return values
 
 
-def _whole(values: Mapping[str, object]) -> tuple[Mapping[str, object], Mapping[str, str]]:
-    """Return a state dict whose weights are not in parts, and problems by the names of those that cannot be joined."""
-    parts = ("_g", "_v", "_raw", "_orig", "_mask", "_u")
-    if not any(key.endswith(parts) or "parametrizations." in key for key in values):
-        return values, {}
-    from ._reparametrized import reparametrized
-
-    whole, _, broken = reparametrized(values)
-    return whole, broken
-
-
-def _prefixes(values: Mapping[str, object]) -> list[str]:
+def _prefixes(values: Iterable[str]) -> list[str]:
     """Return the beginnings of the names of each network or cell in a state dict."""
     ends = ("weight_ih_l0", "weight_ih")
     return sorted({key[: -len(end)] for key in values for end in ends if key.endswith(end)})
@@ -314,13 +304,13 @@ def _common_prefix(values: Mapping[str, object]) -> str:
     return prefix
 
 
-def select(values: Mapping[str, object], name: str | None) -> tuple[str, dict[str, Array]]:
+def select(values: Mapping[str, object], broken: Mapping[str, str], name: str | None) -> tuple[str, dict[str, Array]]:
     """Return the prefix and arrays of the one network in a state dict, or of the one with the given name.
 
-    Keys of other modules are left out: those with another prefix, or with a dot behind it.
+    Keys of other modules are left out: those with another prefix, or with a dot behind it. `broken` are problems by the
+    names of weights that could not be joined.
     """
-    values, broken = _whole(_checked_mapping(values))
-    found = _prefixes(values)
+    found = _prefixes([*values, *broken])
     if name is None:
         if len(found) != 1:
             listed = f"several networks: choose one by name=, of {', '.join(repr(p.rstrip('.')) for p in found)}"

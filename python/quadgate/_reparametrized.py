@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from . import _check
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,28 +34,26 @@ def reparametrized(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
             parts.setdefault(match["base"] + match["weight"], {})[match["rest"]] = name
     notes, broken = {}, {}
     for target, found in parts.items():
-        keys = found.keys()
-        if keys == {"g", "v"} or keys == {"original0", "original1"}:
-            g, v = (arrays[found[part]] for part in sorted(keys))
-            try:
-                result[target] = normalised(g, v)
-            except ValueError as error:
-                broken[target] = f"{target}: {error}"
-            notes[target] = f"{target} is g * v / |v| of weight_norm"
-        elif keys == {"orig", "mask"}:
-            result[target] = np.asarray(arrays[found["orig"]]) * np.asarray(arrays[found["mask"]])
-            notes[target] = f"{target} is the pruned {found['orig']}"
-        elif keys == {"raw"}:
-            target = _dropped(target, arrays)
-            result[target] = arrays[found["raw"]]
-            notes[target] = f"{target} is {found['raw']}, without what weight_drop drops in training"
-        else:
-            broken[target] = (
-                f"{target} is given by {', '.join(sorted(found.values()))}: no parametrization that is known"
-            )
+        known = _KNOWN.get(frozenset(found))
+        names = ", ".join(sorted(found.values()))
+        if known is None:
+            broken[target] = f"{target} is given by {names}: no parametrization that is known"
             continue
+        if "raw" in found:
+            target = _dropped(target, arrays)
         for name in found.values():
             del result[name]
+        join, note = known
+        # Weight-drop leaves a dropped copy in the weight's own place.
+        if target in notes or (target in arrays and "raw" not in found):
+            broken[target] = f"{target} is given twice, once by {names}"
+            continue
+        try:
+            ordered = sorted(found.items())
+            result[target] = join(*(_check.array(arrays[n], n, kinds=_KINDS.get(part, "fiu")) for part, n in ordered))
+        except (TypeError, ValueError) as error:
+            broken[target] = f"{target}: {error}"
+        notes[target] = f"{target} is {note.format(**found)}"
     return result, notes, broken
 
 
@@ -64,13 +64,36 @@ def _dropped(target: str, arrays: Mapping[str, Any]) -> str:
     return inside + weight if inside + weight.replace("weight_hh", "weight_ih") in arrays else target
 
 
-def normalised(g: Any, v: Any) -> Array:
+def _normalised(g: Array, v: Array) -> Array:
     """Return ``g * v / |v|``, the norm over the axes in which g has length 1, as PyTorch's weight_norm."""
-    g, v = np.asarray(g), np.asarray(v)
     if g.ndim not in (0, v.ndim) or any(n not in (1, m) for n, m in zip(g.shape, v.shape, strict=False)):
         raise ValueError(f"weight_norm's g of shape {g.shape} does not fit v of {v.shape}")
     axes = tuple(k for k in range(v.ndim) if g.ndim == 0 or g.shape[k] == 1)
     wide = np.asarray(v, np.float64)
     norm = np.sqrt((wide * wide).sum(axes, keepdims=True))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.asarray(g, np.float64) * wide / norm, v.dtype)
+        return np.asarray(np.asarray(g, np.float64) * wide / norm, _float_of(v, g))
+
+
+def _pruned(mask: Array, orig: Array) -> Array:
+    """Return the product; nothing is broadcast, and the mask's type does not change the weight's."""
+    if orig.shape != mask.shape:
+        raise ValueError(f"the mask of shape {mask.shape} does not fit the weight of {orig.shape}")
+    dtype = _float_of(orig)
+    return np.asarray(orig.astype(dtype) * mask.astype(dtype))
+
+
+def _float_of(*arrays: Array) -> np.dtype[Any]:
+    """Return the type of the first array that has a floating one, float32 if none does."""
+    return next((a.dtype for a in arrays if a.dtype.kind == "f"), np.dtype(np.float32))
+
+
+_KINDS = {"mask": "bfiu"}
+_NORM = "g * v / |v| of weight_norm"
+# From the names of the parts to the function that takes them in their alphabetical order, and a note.
+_KNOWN: dict[frozenset[str], tuple[Callable[..., Array], str]] = {
+    frozenset(("g", "v")): (_normalised, _NORM),
+    frozenset(("original0", "original1")): (_normalised, _NORM),
+    frozenset(("mask", "orig")): (_pruned, "the pruned {orig}"),
+    frozenset(("raw",)): (np.asarray, "{raw}, without what weight_drop drops in training"),
+}

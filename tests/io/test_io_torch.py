@@ -299,6 +299,73 @@ def test_spectral_norm_is_refused():
             load(net.state_dict())
 
 
+def replaced(**parts: Any) -> dict[str, Any]:
+    """A state dict, float32, with weight_hh_l0 in parts; one of these may be called weight_hh_l0 itself."""
+    rest = {k: v.numpy() for k, v in module().state_dict().items() if k != "weight_hh_l0"}
+    return rest | {"weight_hh_l0" + k.removeprefix("whole"): v for k, v in parts.items()}
+
+
+def test_parts_of_integers_and_bools_give_floats():
+    v, g = draw(28, 7).round().astype(np.int64) + 5, 2 * np.ones((28, 1), np.int8)
+    exact = g * v / np.sqrt((v.astype(np.float64) ** 2).sum(1, keepdims=True))
+    orig, mask = draw(28, 7, seed=3), draw(28, 7) > 0
+    for load in LOADERS:
+        for parts, want in (
+            ({"_g": g, "_v": v}, exact),
+            ({"_g": g.astype(np.float32), "_v": v}, exact),
+            ({"_orig": orig, "_mask": mask}, orig * mask),
+            ({"_orig": orig, "_mask": mask.astype(np.int64)}, orig * mask),
+            ({"_orig": v, "_mask": mask}, v * mask),
+        ):
+            net = load(replaced(**parts))
+            assert net.dtype == np.float32
+            assert np.array_equal(net.params["weight_hh_l0"], want.astype(np.float32))
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_parts_that_do_not_fit_are_refused(load):
+    whole, ones = draw(28, 7), np.ones((28, 1), np.float32)
+    for parts, why in (
+        ({"_g": ones.astype(np.complex64), "_v": whole}, "weight_hh_l0_g must hold real numbers"),
+        ({"_g": ones, "_v": whole.astype(str)}, "weight_hh_l0_v must hold real numbers"),
+        ({"_orig": whole, "_mask": ones}, r"the mask of shape \(28, 1\) does not fit the weight of \(28, 7\)"),
+        ({"_orig": whole[:1], "_mask": ones}, "does not fit"),
+        ({"_orig": whole, "_mask": np.ones((), np.float32)}, "does not fit"),
+        ({"_orig": whole, "_mask": whole > 0, "whole": whole}, "given twice, once by weight_hh_l0_mask, weight"),
+        ({"_g": ones, "_v": whole, "whole": whole}, "given twice, once by weight_hh_l0_g, weight_hh_l0_v"),
+    ):
+        with pytest.raises(ValueError, match=f"weight_hh_l0.*{why}" if why.startswith("given") else why):
+            load(replaced(**parts))
+    with pytest.raises(ValueError, match="weight_ih_l0 is given by weight_ih_l0_g: no parametrization"):
+        load({k.replace("ih_l0", "ih_l0_g"): v for k, v in replaced(whole=whole).items() if k.startswith("weight")})
+    raws = {f"a.{k}weight_hh_l0_raw": whole for k in ("", "module.")}
+    inside = {f"a.module.{k}": v for k, v in replaced().items()}
+    with pytest.raises(ValueError, match=r"a\.module\.weight_hh_l0 is given twice, once by a\..*weight_hh_l0_raw"):
+        load(raws | inside)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_parts_of_bfloat16_and_of_parameters(load):
+    """As a module's named_parameters are, which require gradients."""
+    prune = importlib.import_module("torch.nn.utils.prune")
+    for kind in ("norm", "pruned"):
+        net = module()
+        if kind == "norm":
+            net = torch.nn.utils.parametrizations.weight_norm(net, "weight_hh_l0")
+        else:
+            prune.random_unstructured(net, "weight_hh_l0", 0.5)
+        given = dict(net.named_parameters()) | dict(net.named_buffers())
+        compare(load(given), net, draw(4, 2, 5))
+        short = net.bfloat16()
+        with torch.no_grad():
+            short(torch.zeros(2, 1, 5, dtype=torch.bfloat16))
+            parts = {k: v.double().numpy() for k, v in short.state_dict().items() if "weight_hh" in k}
+        a, b = (parts[k] for k in sorted(parts, reverse=kind == "norm"))
+        want = b * a / np.sqrt((a * a).sum(1, keepdims=True)) if kind == "norm" else a * b
+        got = load(short.state_dict()).params["weight_hh_l0"]
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "names", [("rnn.weight_hh_l0_raw", "rnn.module."), ("rnn.module.weight_hh_l0_raw", "rnn.module.")]
 )
