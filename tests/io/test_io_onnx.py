@@ -309,6 +309,27 @@ def test_computed_and_quantised_weights_are_refused():
         qg.onnx.load(given)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_attributes_that_do_not_fit(kind):
+    for attribute, value, why in (
+        ("own", 1, f"its attributes own are none that {kind} has"),
+        ("hidden_size", H + 1, f"its hidden_size is {H + 1}, R has {H}"),
+        ("hidden_size", [H, H], "hidden_size must be an integer"),
+        ("direction", "backwards", "direction must be one of"),
+        ("direction", "bidirectional", "its direction is 'bidirectional', W has 1 directions"),
+        ("layout", 2, "layout must be 0 or 1, got 2"),
+        ("clip", -1.0, "clip must be a positive number"),
+        *([("input_forget", 1, "its attributes input_forget are none that RNN has")] if kind == "RNN" else []),
+    ):
+        proto = simple(kind=kind)
+        (node,) = proto.graph.node
+        kept = [a for a in node.attribute if a.name != attribute]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(attribute, value)])
+        with pytest.raises(ValueError, match=rf"cell: {why}"):
+            qg.onnx.load(proto)
+
+
 def test_external_data(tmp_path):
     """Within the model's folder it is read; outside, or beyond the file's end, refused."""
     folder = tmp_path / "model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..io._found import Found, choose
 from . import _inputs, _quantised
+from ._attributes import Attributes
 from ._attributes import parse as parse_attributes
 from ._nodes import Node, attributes, constant, recurrent_nodes, value_of
 
@@ -177,9 +179,7 @@ def _read(node: Node, kind: str, name: str, source: str, W: Any, R: Any, B: Any,
             raise ValueError(f"{what} must have shape {shape}, found {array.shape}")
     if not all(array is None or array.dtype.kind == "f" for array in (W, R, B, P)):
         raise ValueError(f"W has type {W.dtype}: quantised weights cannot be loaded")
-    options, reverse = _rnn_options(given, directions) if kind == "RNN" else _lstm_options(given, directions, hidden)
-    if directions == 1 and reverse:
-        options["reverse"] = True
+    options = _options(given, kind, directions, hidden)
     params: dict[str, Array] = {}
     for d, suffix in zip(range(directions), ("_l0", "_l0_reverse"), strict=False):
         if kind == "LSTM":
@@ -195,13 +195,30 @@ def _has(node: Node, k: int) -> bool:
     return len(node.proto.input) > k and node.proto.input[k] != ""
 
 
-def _lstm_options(given: Mapping[str, Any], directions: int, hidden: int) -> tuple[dict[str, Any], bool]:
-    known = {k: v for k, v in given.items() if k != "output_sequence"}
-    found = parse_attributes(**known)
+_RNN_OWN = ("activations", "activation_alpha", "activation_beta")  # attributes that mean something else in an RNN
+_KNOWN = frozenset((*inspect.signature(parse_attributes).parameters, "output_sequence"))
+
+
+def _options(given: Mapping[str, Any], kind: str, directions: int, hidden: int) -> dict[str, Any]:
+    """Return the network's options from a node's attributes."""
+    unknown = given.keys() - _KNOWN
+    if kind == "RNN":
+        unknown |= given.keys() & {"input_forget"}
+    if unknown:
+        raise ValueError(f"its attributes {', '.join(sorted(unknown))} are none that {kind} has")
+    left_out = {"output_sequence"} | set(_RNN_OWN if kind == "RNN" else ())
+    found = parse_attributes(**{k: v for k, v in given.items() if k not in left_out})
     if len(found.directions) != directions:
         raise ValueError(f"its direction is {given.get('direction', 'forward')!r}, W has {directions} directions")
     if found.hidden_size not in (None, hidden):
         raise ValueError(f"its hidden_size is {found.hidden_size}, R has {hidden}")
+    options = _rnn_options(given, found) if kind == "RNN" else _lstm_options(found)
+    if found.directions == (True,):
+        options["reverse"] = True
+    return options
+
+
+def _lstm_options(found: Attributes) -> dict[str, Any]:
     if any(cell != found.activations[0] for cell in found.activations):
         raise ValueError(f"its two directions have different activations, {found.activations}")
     options: dict[str, Any] = {"batch_first": found.batch_first}
@@ -212,17 +229,14 @@ def _lstm_options(given: Mapping[str, Any], directions: int, hidden: int) -> tup
         options["gate_clip"] = found.clip
     if found.coupled:
         options["coupled"] = True
-    return options, found.directions == (True,)
+    return options
 
 
-def _rnn_options(given: Mapping[str, Any], directions: int) -> tuple[dict[str, Any], bool]:
-    direction = given.get("direction", "forward")
-    if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != directions:
-        raise ValueError(f"its direction is {direction!r}, W has {directions} directions")
+def _rnn_options(given: Mapping[str, Any], found: Attributes) -> dict[str, Any]:
     functions = {str(name).lower() for name in given.get("activations", ["Tanh"])}
-    if len(functions) != 1 or not functions <= {"tanh", "relu"} or given.get("clip"):
-        raise ValueError(f"its activations are {sorted(functions)}, clip {given.get('clip')}; tanh or relu is needed")
-    return {"nonlinearity": functions.pop(), "batch_first": bool(given.get("layout", 0))}, direction == "reverse"
+    if len(functions) != 1 or not functions <= {"tanh", "relu"} or found.clip is not None:
+        raise ValueError(f"its activations are {sorted(functions)}, clip {found.clip}; tanh or relu is needed")
+    return {"nonlinearity": functions.pop(), "batch_first": found.batch_first}
 
 
 def _model(model: Model) -> tuple[Any, str]:
