@@ -326,8 +326,19 @@ def test_attributes_that_do_not_fit(kind):
         kept = [a for a in node.attribute if a.name != attribute]
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute(attribute, value)])
-        with pytest.raises(ValueError, match=rf"cell: {why}"):
+        with pytest.raises(ValueError, match=f"cell: {why}"):
             qg.onnx.load(proto)
+
+
+def test_wrong_options_are_the_callers_mistake(tmp_path):
+    """They raise as they do in `quadgate.load`, and are not put on the model."""
+    proto = simple()
+    onnx.save(proto, tmp_path / "m.onnx")
+    for given in (proto, tmp_path / "m.onnx"):
+        with pytest.raises(TypeError, match=r"^LSTM\(\) got an unexpected keyword argument 'drop'"):
+            qg.onnx.load(given, drop=1)
+        with pytest.raises(TypeError, match=r"^dropout must be"):
+            qg.onnx.load(given, dropout="much")
 
 
 def test_external_data(tmp_path):

@@ -300,7 +300,8 @@ def load(model: Model, name: str | None = None, **options: Any) -> LSTM | RNN:
 
     proto, source = _model(model)
     with blamed(source):
-        return choose(networks(proto, source), name, source).build(**options)
+        found = networks(proto, source)
+    return choose(found, name, source).build(**options)
 
 
 def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
