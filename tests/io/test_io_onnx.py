@@ -371,6 +371,66 @@ def test_external_data(tmp_path):
         qg.onnx.load((folder / "m.onnx").read_bytes())
 
 
+def external(name: str, location: str, *dims: int, **entries: str) -> Any:
+    result = onnx.TensorProto(name=name, data_type=FLOAT, dims=dims, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in {"location": location, **entries}.items():
+        result.external_data.add(key=key, value=value)
+    return result
+
+
+def test_external_data_that_is_shared(tmp_path):
+    """Some tensors may share bytes of a file; many that all point at one file would fill the memory."""
+    proto = simple()
+    tied, names = draw(1 << 16), [f"t{k}" for k in range(100)]
+    (tmp_path / "w").write_bytes(tied.tobytes() * 2)
+    half = {"length": str(tied.nbytes)}
+    proto.graph.initializer.extend([external(name, "w", 1 << 16, **half) for name in names[:4]])
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    assert np.array_equal(qg.io.read(tmp_path / "m.onnx")["t3"], tied)
+    proto.graph.initializer.extend([external(name, "w", 1 << 17) for name in names[4:]])
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    for read in (qg.io.read, qg.io.networks, qg.load, qg.onnx.load):
+        with pytest.raises(
+            ValueError, match=r"m\.onnx: its tensors have much more external data than their files hold"
+        ):
+            read(tmp_path / "m.onnx")
+
+
+def test_external_data_of_a_functions_default(tmp_path, monkeypatch):
+    """It is read in the model's folder, and not in that of the process."""
+    w = weights()
+    literal = helper.make_node("Constant", [], ["W"])
+    literal.attribute.add(name="value", ref_attr_name="w", type=onnx.AttributeProto.TENSOR)
+    cell = helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], "cell", hidden_size=H)
+    opsets = [helper.make_opsetid("", 17)]
+    default = helper.make_attribute("w", external("W", "w.bin", *w["W"].shape))
+    own = helper.make_function(
+        "own", "Net", ["X", "R", "B"], ["Y"], [literal, cell], opsets, attribute_protos=[default]
+    )
+    rest = [tensor(n, w[n]) for n in "RB"]
+    proto = model([helper.make_node("Net", ["X", "R", "B"], ["Y"], domain="own")], rest, [own])
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.bin").write_bytes(bytes(w["W"].nbytes))
+    with pytest.raises(ValueError, match="no file in the model's folder"):
+        qg.onnx.load(path)
+    (tmp_path / "model" / "w.bin").write_bytes(w["W"].tobytes())
+    compare(qg.onnx.load(path), simple())
+
+
+def test_the_size_of_a_model_is_not_asked_for():
+    """Protobuf copies the model for it, and fails beyond 2 GiB."""
+
+    class Model:
+        def __init__(self, proto: Any) -> None:
+            self.graph, self.functions = proto.graph, proto.functions
+
+    (found,) = qg.onnx._files.networks(Model(simple()), "m")
+    assert (found.problem, found.name) == (None, "cell")
+
+
 def test_hostile_models():
     """Circles and constants that unfold are found out in time."""
     cell = helper.make_node("LSTM", ["X", "W", "W", ""], ["Y"], "cell", hidden_size=H)

@@ -15,7 +15,7 @@ from ..io._found import Found, choose
 from . import _inputs, _quantised
 from ._attributes import Attributes
 from ._attributes import parse as parse_attributes
-from ._nodes import Node, attributes, constant, recurrent_nodes, value_of
+from ._nodes import Node, attributes, constant, literals, recurrent_nodes, value_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,34 +51,32 @@ def parse(data: bytes, folder: Path) -> Any:
         raise ValueError(f"not a model of ONNX: {error}") from error
     if not model.graph.node and not model.graph.initializer:
         raise ValueError("not a model of ONNX: it has no nodes")
-    for tensor in _tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _embed(tensor, folder)
+    _embed_all(model, folder)
     return model
 
 
-def _tensors(model: Any) -> Any:
-    """Iterate over all tensors of a model, those in attributes and subgraphs too."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes.extend(graph.node)
+def _embed_all(model: Any, folder: Path) -> None:
+    """Read all external data into a model's tensors: at most four times the bytes of its files, which may be shared."""
+    files: dict[tuple[int, int], int] = {}
+    total = 0
+    for tensor in literals(model):
+        if getattr(tensor, "data_location", 0) != 1:
             continue
-        for attribute in nodes.pop().attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            graphs += [attribute.g] if attribute.HasField("g") else []
-            graphs += attribute.graphs
+        file, offset, length = _place(tensor, folder)
+        status = file.stat()
+        files[status.st_dev, status.st_ino] = status.st_size
+        total += length
+        if total > 4 * sum(files.values()):
+            raise ValueError("its tensors have much more external data than their files hold")
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+        tensor.data_location = 0
+        del tensor.external_data[:]
 
 
-def _embed(tensor: Any, folder: Path) -> None:
-    """Read a tensor's external data into it."""
+def _place(tensor: Any, folder: Path) -> tuple[Path, int, int]:
+    """Return the file, the offset and the length of a tensor's external data."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     root = folder.resolve()
@@ -87,21 +85,17 @@ def _embed(tensor: Any, folder: Path) -> None:
         raise ValueError(
             f"tensor {tensor.name!r} has external data at {location!r}, which is no file in the model's folder"
         )
+    size = file.stat().st_size
     try:
         offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(file.stat().st_size - offset)))
+        length = int(entries.get("length", str(size - offset)))
     except ValueError as error:
         raise ValueError(f"tensor {tensor.name!r} has external data at a senseless place") from error
-    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+    if offset < 0 or length < 0 or offset + length > size:
         raise ValueError(
-            f"tensor {tensor.name!r} has external data at {offset} + {length}, "
-            f"{location} has {file.stat().st_size} bytes"
+            f"tensor {tensor.name!r} has external data at {offset} + {length}, {location} has {size} bytes"
         )
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        tensor.raw_data = stream.read(length)
-    tensor.data_location = 0
-    del tensor.external_data[:]
+    return file, offset, length
 
 
 def initializers(model: Any) -> dict[str, Array]:

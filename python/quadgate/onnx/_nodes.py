@@ -85,7 +85,7 @@ def recurrent_nodes(model: Any) -> list[Node]:
     """Return all recurrent nodes, those of a function once for each call of it."""
     functions = {(f.domain, f.name): f for f in model.functions}
     visits = [VISITS]
-    budget = Budget(4 * model.ByteSize() + (1 << 20))
+    budget = Budget(4 * _held(model) + (1 << 20))
 
     def walk(frame: Frame, path: str, depth: int) -> Iterator[Node]:
         if depth > DEPTH:
@@ -108,6 +108,41 @@ def recurrent_nodes(model: Any) -> list[Node]:
                     yield from walk(Frame(graph, frame, budget), f"{here}/{attribute.name}_{number}/", depth + 1)
 
     return list(walk(Frame(model.graph, None, budget), "", 0))
+
+
+def literals(model: Any) -> Iterator[Any]:
+    """Iterate over all tensors and attributes of a model, those in subgraphs and functions too."""
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    given = [attribute for function in model.functions for attribute in function.attribute_proto]  # the defaults
+    while graphs or nodes or given:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+        elif nodes:
+            given.extend(nodes.pop().attribute)
+        else:
+            attribute = given.pop()
+            yield attribute
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            graphs += [attribute.g] if attribute.HasField("g") else []
+            graphs += attribute.graphs
+
+
+_NUMBERS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "floats", "ints")
+
+
+def _held(model: Any) -> int:
+    """Return about the bytes of a model's numbers. Its ByteSize would copy them all, and fails beyond 2 GiB."""
+    return sum(
+        len(getattr(part, "raw_data", b"")) + 8 * sum(len(getattr(part, field, ())) for field in _NUMBERS)
+        for part in literals(model)
+    )
 
 
 def attributes(node: Node) -> dict[str, Any]:
