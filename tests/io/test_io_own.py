@@ -249,11 +249,10 @@ def test_doubled_names_are_refused(prefix):
                 load(values | more)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.int64])
-def test_forget_bias_is_added_in_float32(tmp_path, dtype):
-    """65504 is float16's largest number; integers take halves."""
-    size = 65504 if dtype is np.float16 else 3
-    arrays = {"lstm_cell/kernel": draw(7, 16), "lstm_cell/bias": np.full(16, size, dtype)}
+def test_forget_bias_is_added_in_float32(tmp_path):
+    """65504 is float16's largest number."""
+    size = 65504
+    arrays = {"lstm_cell/kernel": draw(7, 16), "lstm_cell/bias": np.full(16, size, np.float16)}
     np.savez(tmp_path / "v.npz", **arrays)
     want = np.repeat([size, size + 100.5, size, size], 4).astype(np.float32)
     for net in (
