@@ -266,6 +266,19 @@ def test_forget_bias_is_added_in_float32(tmp_path):
             qg.load(tmp_path / "v.npz", forget_bias=wrong)
 
 
+def test_forget_bias_of_coupled_gates(tmp_path):
+    np.savez(tmp_path / "v.npz", **{"lstm_cell/kernel": draw(7, 16), "lstm_cell/bias": draw(16)})
+    with pytest.raises(ValueError, match=r"forget_bias=1\.0 and coupled=True exclude each other"):
+        qg.load(tmp_path / "v.npz", forget_bias=1.0, coupled=True)
+
+
+def test_arrays_of_the_other_byte_order():
+    params = lstm(3, 4, dtype=np.float64).state_dict()
+    net = qg.io.from_state_dict({name: value.astype(value.dtype.newbyteorder()) for name, value in params.items()})
+    assert net.dtype == np.float64
+    assert all(np.array_equal(net.state_dict()[name], value) for name, value in params.items())
+
+
 def test_sizes_of_a_wrong_type_are_named(tmp_path):
     np.savez(tmp_path / "n.npz", **lstm(3, 4).state_dict())
     for option, value in (("hidden_size", np.array([4, 4])), ("hidden_size", 4.0), ("bias", np.array([True, True]))):

@@ -111,7 +111,7 @@ class Found:
                 raise ValueError(f"{where}: the arrays have {option}={shape[option]!r}, got {option}={value!r}")
         arrays = dict(self.arrays)
         if "forget_bias" in self.asks:
-            forget_bias = _check.number(options.pop("forget_bias"), "forget_bias")
+            forget_bias = forget_bias_of(options.pop("forget_bias"), options)
             arrays = add_to_forget(arrays, self.hidden_size, forget_bias)
         from_file_alone = not options
         generator = _check.generator(options.pop("rng", None))
@@ -189,7 +189,15 @@ def _listed(found: Iterable[Found]) -> str:
 
 def dtype_of(arrays: Iterable[Any]) -> np.dtype[Any]:
     """Return float64 if any array is, else float32."""
-    return np.dtype(np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32)
+    return np.dtype(np.float64 if any(a.dtype.newbyteorder("=") == np.float64 for a in arrays) else np.float32)
+
+
+def forget_bias_of(value: Any, options: Mapping[str, Any]) -> float:
+    """Return the number to add to the biases of f, where there is one."""
+    result = _check.number(value, "forget_bias")
+    if result and options.get("coupled"):
+        raise ValueError(f"forget_bias={result} and coupled=True exclude each other: f is 1 - i, without a bias")
+    return result
 
 
 def _is_bias(name: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _check
 from ..lstm import LSTM
-from ._found import Found, choose
+from ._found import Found, choose, forget_bias_of
 from ._keras_weights import FLOATS
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def from_gates(
     (5, 4)
     """
     blocks = _order(order)
-    forget_bias = _forget_bias(forget_bias, options)
+    forget_bias = forget_bias_of(forget_bias, options)
     given = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias, "weight_hr": weight_hr, "peephole": peephole}
     layers = {name: _layers(value) for name, value in given.items() if value is not None}
     sizes = {name: [len(pair) for pair in value] for name, value in layers.items()}
@@ -115,14 +115,6 @@ def from_gates(
         "LSTM", "", first.shape[1], hidden, len(layers["weight_ih"]), directions, source="from_gates", arrays=params
     )
     return found.build(**options)  # type: ignore[return-value]
-
-
-def _forget_bias(value: Any, options: Mapping[str, Any]) -> float:
-    """Return the number to add to the biases of f, where there is one."""
-    result = _check.number(value, "forget_bias")
-    if result and options.get("coupled"):
-        raise ValueError(f"forget_bias={result} and coupled=True exclude each other: f is 1 - i, without a bias")
-    return result
 
 
 def _widened(bias: Array) -> Array:
@@ -196,7 +188,7 @@ def from_tensorflow1(
         raise ValueError(
             "forget_bias= must be given: TensorFlow adds it in every step and does not save it; 1.0 is usual"
         )
-    forget_bias = _forget_bias(forget_bias, options)
+    forget_bias = forget_bias_of(forget_bias, options)
     if not isinstance(arrays, Mapping):
         try:
             kernel, bias = arrays
