@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,13 @@ _KNOWN = {
     *("dtype", "elman", "input_size", "hidden_size"),
 }
 _MOST = 1 << 31  # bytes of an influence matrix: more is a mistake
+
+
+class Carried(NamedTuple):
+    """From step to step, replaced as a whole: for each layer, of h and of c, arrays (B, H) and (B, H, N)."""
+
+    states: list[list[Array]]
+    influence: list[list[Array]]
 
 
 class RTRL:
@@ -69,7 +76,7 @@ class RTRL:
                 f"rtrl needs {parts * o.num_layers} arrays of {shape}: it is for small networks, and this one has "
                 f"{net.num_parameters} parameters"
             )
-        self._carried = self._zeros()  # states and influences, in each layer of h and of c
+        self._carried = self._zeros()
         self._shapes = {name: value.shape for name, value in net.params.items()}
         self._starts, at = {}, 0
         for name, value in net.params.items():
@@ -78,11 +85,11 @@ class RTRL:
         self._optimizer = None if optimizer is None else _optimizers.get(optimizer)
         self._memory: Any = None if self._optimizer is None else self._optimizer.start([net.params.flat])
 
-    def _zeros(self) -> tuple[list[list[Array]], list[list[Array]]]:
+    def _zeros(self) -> Carried:
         o, parts = self._net._options, 1 if self._elman else 2
         states = [[np.zeros((self._batch, o.hidden_size), o.dtype)] * parts for _ in range(o.num_layers)]
         shape = (self._batch, o.hidden_size, self._net.num_parameters)
-        return states, [[np.zeros(shape, o.dtype)] * parts for _ in range(o.num_layers)]
+        return Carried(states, [[np.zeros(shape, o.dtype)] * parts for _ in range(o.num_layers)])
 
     def step(self, x: ArrayLike) -> Array:
         """Take one step, of the state and of its derivative.
@@ -112,7 +119,7 @@ class RTRL:
             w = {
                 name: params[f"{name}_l{k}"] for name in ("weight_ih", "weight_hh", "bias") if f"{name}_l{k}" in params
             }
-            h, d_h = self._carried[0][k][0], self._carried[1][k][0]
+            h, d_h = self._carried.states[k][0], self._carried.influence[k][0]
             a = below @ w["weight_ih"].T + h @ w["weight_hh"].T
             d_a = w["weight_hh"] @ d_h
             if "bias" in w:
@@ -127,7 +134,7 @@ class RTRL:
             states.append(new)
             influence.append(d_new)
             below, d_below = new[0], d_new[0]
-        self._carried = states, influence
+        self._carried = Carried(states, influence)
         y: Array = below[0] if single else below
         return np.array(y)
 
@@ -148,7 +155,7 @@ class RTRL:
         return [h], [slope[..., None] * d_a]
 
     def _lstm_cell(self, k: int, a: Array, d_a: Array) -> tuple[list[Array], list[Array]]:
-        (_, c), (_, d_c) = self._carried[0][k], self._carried[1][k]
+        (_, c), (_, d_c) = self._carried.states[k], self._carried.influence[k]
         i, f, g, o = np.split(a, 4, axis=1)
         i, f, o = (_core.sigmoid(np.ascontiguousarray(gate)) for gate in (i, f, o))
         g = _core.tanh(np.ascontiguousarray(g))
@@ -185,7 +192,7 @@ class RTRL:
         given = _check.array(dy, "dy")
         shape = (o.hidden_size,) if given.ndim == 1 and self._batch == 1 else (self._batch, o.hidden_size)
         d = _check.floats(given, "dy", shape, o.dtype).reshape(1, self._batch * o.hidden_size)
-        flat = (d @ self._carried[1][-1][0].reshape(d.shape[1], -1))[0]
+        flat = (d @ self._carried.influence[-1][0].reshape(d.shape[1], -1))[0]
         return NamedGrads.of_flat(flat, self._shapes)
 
     def learn(self, dy: ArrayLike) -> NamedGrads:
@@ -213,7 +220,7 @@ class RTRL:
     @property
     def state(self) -> Any:
         """The state: (h, c), arrays (L, B, H), or h alone of an RNN; a copy."""
-        parts = [np.stack(part) for part in zip(*self._carried[0], strict=True)]
+        parts = [np.stack(part) for part in zip(*self._carried.states, strict=True)]
         return parts[0] if self._elman else tuple(parts)
 
     @property
