@@ -15,9 +15,10 @@ KeptFloats::Slot* KeptFloats::find(uint64_t network) {
   return nullptr;
 }
 
-KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most) {
+KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool stays) {
   uint64_t* const seen = std::find(others, others + kSlots, network);
-  if (seen == others + kSlots) {
+  const bool first = seen == others + kSlots;
+  if (first && !stays) {
     std::copy_backward(others, others + kSlots - 1, others + kSlots);
     others[0] = network;
     return nullptr;
@@ -41,7 +42,7 @@ KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most) {
     bytes -= oldest->floats.size() * sizeof(float);
     *oldest = Slot();
   }
-  *seen = 0;
+  if (!first) *seen = 0;
   // Whole huge pages, which Linux clears at their first use: too long beside the calls of small networks.
   result->floats = n * sizeof(float) < kHotFloats ? Buffer<float>(n) : Buffer<float>::hot(n);
   return result;

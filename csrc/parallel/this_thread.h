@@ -37,8 +37,8 @@ struct KeptFloats {
   // The slot of a network, or null.
   Slot* find(uint64_t network);
   // A slot for n floats of a network without one, so that all together take `most` bytes at most; null where networks
-  // that are still called would have to leave, and for a network's first call.
-  Slot* make(uint64_t network, size_t n, size_t most);
+  // that are still called would have to leave, and for a network's first call unless it `stays`, as in a stream.
+  Slot* make(uint64_t network, size_t n, size_t most, bool stays = false);
 };
 
 // The plans of a thread's last calls of different kinds; see Pace.

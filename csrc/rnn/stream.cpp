@@ -72,7 +72,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   const Real* floats = nullptr;
   if (w.compact() && sizes_.options.weights != WeightType::int8) {
     memory.emplace();
-    if (memory->of_thread()) floats = w.kept_floats(batch_, 1);
+    if (memory->of_thread()) floats = w.kept_floats(batch_, 1, true);
   }
   run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, nullptr, compact_work_.data()}, plan, lease);
   now_ = 1 - now_;
@@ -97,6 +97,7 @@ bool Stream<Real>::run(const Weights<Real>& w, size_t steps, Plane<const Real> x
   call.h = h_[1 - now_].data();
   call.c = c_[1 - now_].data();
   call.interrupted = interrupted;
+  call.stays = true;
   const bool done = forward(call);
   if (done) now_ = 1 - now_;
   return done;

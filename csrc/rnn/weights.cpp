@@ -215,7 +215,7 @@ void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t
 }
 
 template <class Real>
-const Real* Weights<Real>::kept_floats(size_t rows, size_t steps) const {
+const Real* Weights<Real>::kept_floats(size_t rows, size_t steps, bool stays) const {
   if constexpr (std::is_same_v<Real, float>) {
     if (!compact() || !functions_.widen) return nullptr;
     const size_t most = most_kept(rows, steps);
@@ -226,7 +226,7 @@ const Real* Weights<Real>::kept_floats(size_t rows, size_t steps) const {
     ++kept.calls;
     KeptFloats::Slot* slot = kept.find(id_);
     if (!slot) {
-      slot = kept.make(id_, n_floats_, most);
+      slot = kept.make(id_, n_floats_, most, stays);
       if (!slot) return nullptr;
       for (size_t i = 0; i < layers_.size(); ++i) {
         const PackedLayer<Real> to = with_floats(i / sizes.directions, i % sizes.directions, slot->floats.data());
@@ -240,6 +240,7 @@ const Real* Weights<Real>::kept_floats(size_t rows, size_t steps) const {
   }
   (void)rows;
   (void)steps;
+  (void)stays;
   return nullptr;
 }
 

@@ -96,8 +96,9 @@ class Weights {
   // Row-major copies of the matrices that are packed as they are, in the order of each_parameter. to: as many pointers.
   void unpack(Real* const* to) const;
   // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the networks that it called
-  // last; the caller has its scratch. Null where nothing is gained by them.
-  const Real* kept_floats(size_t rows, size_t steps) const;
+  // last; the caller has its scratch. Null where nothing is gained by them, and in a network's first call unless it
+  // `stays`: the copy takes as long as a few calls.
+  const Real* kept_floats(size_t rows, size_t steps, bool stays = false) const;
   // The layer with panels that lie there.
   PackedLayer<Real> with_floats(size_t l, size_t d, const Real* floats) const;
   size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0

@@ -42,6 +42,18 @@ void test_second_call() {
   CHECK(call(kept, 9));
 }
 
+// A stream's steps are sure to follow, and its first one may take longer than those.
+void test_network_that_stays() {
+  KeptFloats kept;
+  ++kept.calls;
+  KeptFloats::Slot* slot = kept.make(1, kFloats, kRoom, true);
+  CHECK(slot && slot->floats.size() == kFloats);
+  slot->network = 1;
+  slot->last_call = kept.calls;
+  CHECK(!call(kept, 2) && call(kept, 2));
+  CHECK(!kept.make(3, kFloats, kRoom, true));  // no room, as for others
+}
+
 // Three networks in turn, where two have room: these keep it, and no call makes floats in vain.
 void test_turns() {
   KeptFloats kept;
@@ -65,6 +77,7 @@ void test_room_of_networks_no_longer_called() {
 
 int main() {
   test_second_call();
+  test_network_that_stays();
   test_turns();
   test_room_of_networks_no_longer_called();
   return check::result();

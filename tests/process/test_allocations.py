@@ -290,3 +290,39 @@ def test_every_allocation_of_every_operation_may_fail(run_script, shim, way, thr
         timeout=120,
     )
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+STREAMS = """
+import ctypes, threading
+import numpy as np
+import quadgate as qg
+
+shim = ctypes.CDLL({shim!r})
+shim.qg_disarm.restype = ctypes.c_long
+shim.qg_only_ours(1)
+
+def steps(net, batch):
+    stream, x = net.stream(batch), np.ones((batch, 150), np.float32)
+    out = stream.step(x)
+    shim.qg_arm(ctypes.c_long(1000))
+    for _ in range(4):
+        stream.step(x, out=out)
+    made = 1000 - shim.qg_disarm()
+    if made:
+        print(net, batch, made)
+
+for options in ({{}}, {{"num_layers": 2}}, {{"proj_size": 40}}, {{"layer_norm": "output"}}):
+    for weights in ("float32", "float16", "bfloat16", "int8"):
+        net = qg.LSTM(150, 200, rng=0, **options)
+        net = net if weights == "float32" else net.quantize(weights)
+        for batch in (1, 8):  # in a thread that has no weights of other networks
+            thread = threading.Thread(target=steps, args=(net, batch))
+            thread.start()
+            thread.join()
+"""
+
+
+def test_a_stream_allocates_nothing_after_its_first_step(run_script, shim):
+    """On one thread, where no workers start; with weights of 16 bits the first step makes the thread's copy of them."""
+    done = run_script(STREAMS.format(shim=str(shim)), LD_PRELOAD=str(shim), QUADGATE_NUM_THREADS="1")
+    assert done.stdout == ""

@@ -56,7 +56,7 @@ bool ForwardPass<Real>::run(Pace& pace) {
   link_ = link_steps();
 
   ScratchLease memory;
-  if (memory.of_thread()) context_.floats = w_.kept_floats(order_.batch(), order_.steps());
+  if (memory.of_thread()) context_.floats = w_.kept_floats(order_.batch(), order_.steps(), call_.stays);
   memory.carve([this](Carver& carver) { carve(carver); });
   if (threads_ == 1) {
     thread(0);
