@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "memory/poison.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -84,6 +86,8 @@ class Buffer {
       if (bytes >= kHugeFrom) (void)madvise(data_, bytes, MADV_HUGEPAGE);
 #endif
     }
+    unpoison(data_, nbytes());
+    poison(data_ + n, (capacity_ - n) * sizeof(Element));
     size_ = n;
   }
   void resize_zero(size_t n) {

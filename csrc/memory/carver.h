@@ -6,6 +6,8 @@
 #include <new>
 #include <type_traits>
 
+#include "memory/poison.h"
+
 namespace quadgate {
 
 // Cuts off pieces, each aligned to 64 bytes. Past the end of the block it gives null and goes on counting: a run
@@ -13,13 +15,17 @@ namespace quadgate {
 class Carver {
  public:
   Carver() = default;
-  Carver(void* base, size_t size) : base_(static_cast<char*>(base)), size_(size) {}
+  Carver(void* base, size_t size) : base_(static_cast<char*>(base)), size_(size) { unpoison(base_, size_); }
 
   template <class Element>
   Element* take(size_t n) {
     const size_t at = used_;
     used_ = end_of(used_, n, sizeof(Element));
-    return used_ <= size_ ? reinterpret_cast<Element*>(base_ + at) : nullptr;
+    used_ = end_of(used_, kPoisonBetween, 1);
+    if (used_ > size_) return nullptr;
+    const size_t bytes = n * sizeof(Element);
+    poison(base_ + at + bytes, used_ - at - bytes);
+    return reinterpret_cast<Element*>(base_ + at);
   }
   template <class Element>
   Element* take_if(bool wanted, size_t n) {

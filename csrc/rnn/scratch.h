@@ -5,6 +5,7 @@
 
 #include "memory/buffer.h"
 #include "memory/carver.h"
+#include "memory/poison.h"
 #include "parallel/this_thread.h"
 
 namespace quadgate {
@@ -30,6 +31,7 @@ class ScratchLease {
   // n bytes with any contents, aligned to 64; valid until the next call of this or the end of the lease.
   char* bytes(size_t n) {
     buffer().resize_discard(n);
+    unpoison(buffer().data(), n);
     return buffer().data();
   }
 

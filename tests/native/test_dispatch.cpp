@@ -176,8 +176,27 @@ void test_carver() {
     end = parts[i].bytes + parts[i].n;
   }
   CHECK(end <= memory.data() + count.used());
-  CHECK(carver.take<char>(1) == nullptr && carver.used() == count.used() + 64);  // past the end it only counts
+  CHECK(carver.take<char>(1) == nullptr &&
+        carver.used() == count.used() + 64 + kPoisonBetween);  // past the end it only counts
   CHECK_THROWS(carver.take<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
+}
+
+// AddressSanitizer sees what is written behind a piece, or into the part of a buffer that is not in use.
+void test_poison() {
+#if defined(__SANITIZE_ADDRESS__)
+  auto poisoned = [](const char* p) { return __asan_address_is_poisoned(p) != 0; };
+  Buffer<char> memory(1000);
+  Carver carver(memory.data(), memory.size());
+  const char *a = carver.take<char>(70), *b = carver.take<char>(128);
+  CHECK(!poisoned(a) && !poisoned(a + 69) && poisoned(a + 72) && poisoned(b - 1));
+  CHECK(!poisoned(b) && !poisoned(b + 127) && poisoned(b + 128));
+  zero_pieces(memory.data(), size_t(b + 128 - memory.data()));
+  CHECK(a[69] == 0 && b[127] == 0 && poisoned(a + 72));
+  memory.resize_discard(80);
+  CHECK(!poisoned(a + 79) && poisoned(a + 80) && poisoned(a + 999));
+  memory.resize_discard(1000);
+  CHECK(!poisoned(a + 80) && !poisoned(a + 999));
+#endif
 }
 
 }  // namespace
@@ -189,5 +208,6 @@ int main() {
   test_sizes();
   test_buffer();
   test_carver();
+  test_poison();
   return check::result();
 }

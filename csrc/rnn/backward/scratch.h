@@ -5,12 +5,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/layouts.h"
 #include "kernels/norm_steps.h"
 #include "kernels/steps.h"
 #include "memory/carver.h"
+#include "memory/poison.h"
 #include "rnn/columns.h"
 #include "rnn/rows.h"
 
@@ -136,7 +136,7 @@ struct BackwardStateScratch {
   size_t all = from.used() - begin;
 
   void clear(bool any_block) const {
-    std::memset(reinterpret_cast<char*>(dg_carry) + (begin - start), 0, any_block ? zeros : all);
+    zero_pieces(reinterpret_cast<char*>(dg_carry) + (begin - start), any_block ? zeros : all);
   }
 };
 
@@ -151,7 +151,7 @@ struct BackwardHighwayScratch {
   Real* dw = from.take_if<Real>(needed, (n.output + 1) * n.highway_panel);  // (panels of O rows, O + 1)
   size_t bytes = from.used() - begin;
   void clear() const {
-    if (dw) std::memset(static_cast<void*>(dw), 0, bytes);
+    if (dw) zero_pieces(dw, bytes);
   }
 };
 
