@@ -272,6 +272,31 @@ def test_forget_bias_of_coupled_gates(tmp_path):
         qg.load(tmp_path / "v.npz", forget_bias=1.0, coupled=True)
 
 
+def test_forget_bias_is_refused_where_the_biases_are_there(tmp_path):
+    """It would change no number, and the repr would say that it had."""
+    net = lstm(5, 4)
+    np.savez(tmp_path / "n.npz", **net.state_dict())
+    qg.save(net, tmp_path / "n.st")
+    arrays = list(qg.io.to_keras(net).values())
+    for load in (
+        lambda **options: qg.load(tmp_path / "n.npz", **options),
+        lambda **options: qg.load(tmp_path / "n.st", **options),
+        lambda **options: qg.io.from_state_dict(net.state_dict(), **options),
+        lambda **options: qg.io.from_keras(arrays, **options),
+    ):
+        for value in (1.0, 0.0):
+            with pytest.raises(ValueError, match=f"forget_bias={value} is for the first biases of a new network"):
+                load(forget_bias=value)
+        assert load(forget_bias=None).forget_bias is None
+
+
+def test_forget_bias_of_quadgates_own_file_may_be_repeated(tmp_path):
+    qg.save(lstm(5, 4, forget_bias=1.5), tmp_path / "n.st")
+    assert qg.load(tmp_path / "n.st", forget_bias=1.5).forget_bias == 1.5
+    with pytest.raises(ValueError, match=r"forget_bias=2\.0 is for the first biases"):
+        qg.load(tmp_path / "n.st", forget_bias=2.0)
+
+
 def test_arrays_of_the_other_byte_order():
     params = lstm(3, 4, dtype=np.float64).state_dict()
     net = qg.io.from_state_dict({name: value.astype(value.dtype.newbyteorder()) for name, value in params.items()})

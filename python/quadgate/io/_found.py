@@ -125,6 +125,11 @@ class Found:
             if not from_file_alone:  # as likely the caller's mistake, which the message names
                 raise
             raise ValueError(f"{where}: {error}") from error
+        if o.forget_bias not in (None, self.options.get("forget_bias")):
+            raise ValueError(
+                f"{where}: forget_bias={o.forget_bias} is for the first biases of a new network, and these are there "
+                "already: leave it out, or add it to their rows of f"
+            )
         o.warn(stacklevel=2)
         try:
             if o.num_layers > len(arrays):  # of which the shapes alone could fill the memory
