@@ -216,7 +216,9 @@ class Network(_pickling.Pickled):
         **options
             More arguments of the constructor, ``batch_first`` for example. Sizes, ``num_layers``, ``bias``,
             ``bidirectional``, ``proj_size``, ``peephole``, highways and ``dtype`` (float64 if an array is, else
-            float32) are taken from the arrays unless they are given.
+            float32) are taken from the arrays unless they are given. An RNN's ``nonlinearity`` must be given, and so
+            must ``layer_norm`` where there are norms. ``forget_bias`` is kept as the option that the network was first
+            made with: it changes no bias.
 
         Raises
         ------
@@ -240,6 +242,8 @@ class Network(_pickling.Pickled):
         arguments = {**_params.infer(found, prefix, elman=cls._elman), **options}
         if any(key[len(prefix) :].startswith("norm_") for key in found) and "layer_norm" not in options:
             raise ValueError("the arrays are of a network with layer_norm: pass layer_norm='output' or 'cell'")
+        if cls._elman and "nonlinearity" not in options:
+            raise ValueError("an RNN's weights do not tell its activation: pass nonlinearity='tanh' or 'relu'")
         o = cls._checked(arguments)
         o.warn(stacklevel=2)
         return cls._of_arrays(o, found, prefix, generator)
