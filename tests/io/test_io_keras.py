@@ -88,6 +88,49 @@ def test_weights_alone(tmp_path):
     agree(y, run(network, x), TERMS, 2 * STEPS, "second")
 
 
+@pytest.mark.parametrize("file", ["m.keras", "m.h5"])
+def test_layers_with_names_of_directions(tmp_path, file):
+    """A side of Bidirectional is known by the configuration: a user may give a layer any name."""
+    network = model(
+        LSTM(4, return_sequences=True, name="forward_lstm", activation="relu", go_backwards=True),
+        LSTM(4, return_sequences=True, name="backward_1", recurrent_activation="relu"),
+        Bidirectional(
+            LSTM(4, return_sequences=True, name="forward_lstm"),
+            backward_layer=LSTM(4, return_sequences=True, go_backwards=True, name="other"),
+            merge_mode="sum",
+            name="both",
+        ),
+        Bidirectional(LSTM(3, return_sequences=True, name="x"), name="forward_x"),
+        keras.layers.RNN(keras.layers.LSTMCell(3, activation="relu", name="mine"), return_sequences=True, name="of"),
+    )
+    path = save(network, tmp_path / file)
+    assert [f.name for f in qg.io.networks(path)] == [layer.name for layer in network.layers]
+    x = draw(3, STEPS, 5)
+    for layer in network.layers:
+        want = layer(x).detach().numpy()
+        y, _ = qg.io.load(path, name=layer.name)(x)
+        agree(y[:, ::-1] if layer.name == "forward_lstm" else y, want, TERMS, STEPS, layer.name)
+        x = want
+
+
+def test_a_whole_model_with_names_of_directions(tmp_path):
+    network = model(
+        LSTM(4, return_sequences=True, name="forward_lstm", activation="relu"),
+        Bidirectional(LSTM(3), backward_layer=LSTM(3, go_backwards=True)),
+    )
+    x = draw(3, STEPS, 5)
+    for file in ("m.keras", "m.h5"):
+        ours = qg.train.load_keras(save(network, tmp_path / file))
+        agree(ours.predict(x), run(network, x), TERMS, 2 * STEPS, file)
+
+
+def test_directions_that_contradict_the_configuration(tmp_path):
+    plain = old_config("a", recurrent_activation="sigmoid")
+    both = {"class_name": "Bidirectional", "config": {"name": "a", "layer": plain}}
+    with pytest.raises(ValueError, match="a: its configuration has 2 directions, its arrays 1"):
+        qg.io.load(old_file(tmp_path / "m.h5", {"a": weights()}, [both], "2.11.0"))
+
+
 def test_nested_models_and_simple_rnn(tmp_path):
     inner = keras.Sequential([keras.layers.Input((None, 5)), LSTM(4, return_sequences=True, name="deep")], name="inner")
     network = model(
@@ -190,7 +233,9 @@ def old_file(path: Any, layers: dict[str, list[Any]], config: Any, version: str 
             file.attrs["keras_version"] = version.encode()
         root.attrs["layer_names"] = [name.encode() for name in layers]
         for name, arrays in layers.items():
-            names = [f"{name}/{what}:0" for what in ("kernel", "recurrent_kernel", "bias")[: len(arrays)]]
+            sides = (f"{name}/forward_{name}", f"{name}/backward_{name}") if len(arrays) == 6 else (name,)
+            each = ("kernel", "recurrent_kernel", "bias")[: len(arrays) // len(sides)]
+            names = [f"{side}/{what}:0" for side in sides for what in each]
             group = root.create_group(name)
             group.attrs["weight_names"] = [n.encode() for n in names]
             for key, array in zip(names, arrays, strict=True):
@@ -245,7 +290,7 @@ def test_time_major_of_keras_2(tmp_path, kind, time_major):
         cell = {"class_name": "LSTMCell", "config": old_config("c", recurrent_activation="sigmoid")["config"]}
         config["config"] = {"name": "a", "cell": cell, **entry}
     elif kind == "Bidirectional":
-        config["config"] = {"name": "a", "layer": plain}
+        config["config"], arrays = {"name": "a", "layer": plain}, 2 * arrays
     net = qg.io.load(old_file(tmp_path / "m.h5", {"a": arrays}, [config], "2.11.0"))
     assert net.batch_first is not bool(time_major)
 

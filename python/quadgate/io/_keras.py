@@ -58,15 +58,17 @@ def networks(file: File, source: str) -> list[Found]:
     by_name = {layer.name: layer for layer in layers}
     by_path = {layer.path: layer for layer in layers}
     result = []
-    for group in _groups(file):
+    for group in _groups(file, layers):
         layer = by_name.get(group.name) or by_path.get(group.path)
         place = layers.index(layer) if layer is not None else len(layers)
         result.append((place, _found(group, layer, file, source)))
     return [found for _, found in sorted(result, key=lambda pair: pair[0])]
 
 
-def _groups(file: File) -> list[Group]:
+def _groups(file: File, layers: list[Layer]) -> list[Group]:
     """Return the arrays that belong to recurrent layers, layer by layer."""
+    by_name = {layer.name: layer for layer in layers}
+    outermost = {layer.name for layer in layers if layer.path.count("layers/") == 1}
     groups: dict[str, Group] = {}
     for path, array in file.arrays.items():
         if path.startswith("optimizer") or "/optimizer" in path:
@@ -83,15 +85,21 @@ def _groups(file: File) -> list[Group]:
             match = _NAMED.match(path)
             if match is None:
                 continue
-            parts = match["base"].split("/")
-            if _CELL.match(parts[-1]):
-                parts.pop()
-            sided = _SIDE.match(parts[-1]) if len(parts) > 1 else None
-            side = sided["side"] if sided else ""
-            if sided:
-                parts.pop()
-            base, what = "/".join(parts), match["what"]
-            name = parts[-1]
+            parts, what = match["base"].removeprefix("model_weights/").split("/"), match["what"]
+            # A user may give any name to a layer, and to those within Bidirectional: the configuration decides.
+            at = 0 if parts[0] in outermost else max((k for k, part in enumerate(parts) if part in by_name), default=-1)
+            if at >= 0:
+                forward = by_name[parts[at]].forward
+                side = "" if not forward else "forward" if forward & {*parts[at + 1 :][-2:]} else "backward"
+                parts = parts[: at + 1]
+            else:
+                if _CELL.match(parts[-1]):
+                    parts.pop()
+                sided = _SIDE.match(parts[-1]) if len(parts) > 1 else None
+                side = sided["side"] if sided else ""
+                if sided:
+                    parts.pop()
+            base, name = "/".join(parts), parts[-1]
         if what:
             group = groups.setdefault(base, Group(base, name, {}))
             group.sides.setdefault(side, {})[what] = array
@@ -108,6 +116,8 @@ def _found(group: Group, layer: Layer | None, file: File, source: str) -> Found:
     options: dict[str, Any] = dict(layer.options) if layer is not None else {}
     notes, asks = list(layer.notes) if layer is not None else [], {}
     problem = problem or (layer.problem if layer is not None else None)
+    if layer is not None and bool(layer.forward) != (len(sides) == 2):
+        problem = problem or f"its configuration has {1 + bool(layer.forward)} directions, its arrays {len(sides)}"
     cudnn = kind == "LSTM" and any(w.bias is not None and w.bias.shape == (8 * hidden,) for w in weights)
     if kind == "GRU":
         problem = problem or "a GRU, which quadgate does not have"

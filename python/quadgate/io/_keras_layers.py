@@ -23,13 +23,17 @@ DEPTH = 50
 
 
 class Layer(NamedTuple):
-    """A recurrent layer: its name, its place among the weights of a .keras file, and what it says."""
+    """A recurrent layer: its name, its place among the weights of a .keras file, and what it says.
+
+    A Bidirectional one has the names that its forward layer may have in HDF5; the other layer may have any.
+    """
 
     name: str
     path: str
     options: dict[str, Any]
     notes: list[str]
     problem: str | None
+    forward: frozenset[str] = frozenset()
 
 
 def read_layers(config: Any) -> list[Layer]:
@@ -93,7 +97,10 @@ def _layer(kind: str, config: dict[str, Any], path: str, whole: dict[str, Any]) 
     elif merge not in _MERGES:
         problem = problem or f"merge_mode is {merge!r}; {', '.join(_MERGES)} are known"
     options["merge"] = _MERGES.get(merge, "concat")
-    return Layer(name, path, options, notes, problem)
+    first = str(one.get("name", "")) if isinstance(one, dict) else ""
+    # Keras 2 keeps the name without the prefix, Keras 3 with it.
+    forward = {f"forward_{first}"} | ({first} if first.startswith("forward_") else set())
+    return Layer(name, path, options, notes, problem, frozenset(forward))
 
 
 def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
