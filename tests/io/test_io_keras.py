@@ -172,7 +172,25 @@ def test_simple_rnn_round_trip():
     network = model(keras.layers.SimpleRNN(4, return_sequences=True))
     network.set_weights(list(qg.io.to_keras(ours).values()))
     agree(ours(draw(3, STEPS, 5))[0], run(network, draw(3, STEPS, 5)), TERMS, STEPS, "y")
-    assert isinstance(qg.io.from_keras(network.get_weights()), qg.RNN)
+    with pytest.raises(ValueError, match=r"must be given: nonlinearity= .*tanh.*relu"):
+        qg.io.from_keras(network.get_weights())
+    back = qg.io.from_keras(network.get_weights(), nonlinearity="tanh")
+    assert isinstance(back, qg.RNN)
+    assert all(np.array_equal(back.params[name], value) for name, value in ours.params.items())
+
+
+@pytest.mark.parametrize("file", ["arrays", "m.weights.h5"])
+def test_activation_of_a_simple_rnn_is_not_guessed(tmp_path, file):
+    network = model(keras.layers.SimpleRNN(4, activation="relu", return_sequences=True, name="r"))
+    path = tmp_path / file if file == "arrays" else save(network, tmp_path / file)
+
+    def made(**options: Any) -> Any:
+        of_arrays = file == "arrays"
+        return qg.io.from_keras(network.get_weights(), **options) if of_arrays else qg.io.load(path, **options)
+
+    with pytest.raises(ValueError, match="must be given: nonlinearity="):
+        made()
+    agree(made(nonlinearity="relu")(draw(3, STEPS, 5))[0], run(network, draw(3, STEPS, 5)), TERMS, STEPS, file)
 
 
 def test_to_keras_refuses_what_keras_has_not():
@@ -351,6 +369,7 @@ def test_arrays_that_are_no_layer():
         ([draw(5, 16), draw(4, 16), draw(15)], r"bias has shape \(15,\)"),
         ([draw(5, 12), draw(4, 12)], "GRU"),
         ([[draw(5, 16), draw(4, 16)], [draw(4, 12), draw(3, 12)]], "layer 1"),
+        ([weights(), [draw(4, 24), draw(6, 24)]], "must have the same .*got LSTM of 6 units .*above LSTM of 4 and 1"),
         ([draw(5, 16).astype(np.int8), draw(4, 16)], "quantised"),
         ([draw(5, 16), draw(4, 16), np.zeros(16, int)], "bias has type int64; floating-point .*quantised"),
         ([draw(5, 16), draw(4, 16), draw(1, 16)], r"bias has shape \(1, 16\)"),

@@ -12,8 +12,9 @@ A file's format is recognised by its content. Read are safetensors (with the pac
 TorchScript's weights (without PyTorch), .npz, pickles of NumPy arrays, Keras's .keras, .weights.h5 and .h5 (with h5py),
 and ONNX (with onnx). Nothing in a file is executed or imported, and no size is believed that its bytes do not confirm.
 
-If a file does not say something, an error names the argument to give. Only ``batch_first`` of a state dict, which no
-shape tells, is False as in PyTorch unless it is given.
+What neither a file nor a shape says is asked for: an error names the argument to give. Only defaults of the frameworks
+are assumed unless given: of PyTorch's state dicts ``batch_first=False``, of Keras's weights without a configuration an
+LSTM's activations and no ``go_backwards``, and in `from_keras` ``merge="concat"``.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _weights_only(kind: str, version: str, asks: dict[str, str], notes: list[str
                 'the file has weights only, and Keras changed its default: ("sigmoid", "tanh", "tanh"), or '
                 'before Keras 2.3 (("hard_sigmoid", 0.2, 0.5), "tanh", "tanh")'
             )
-    elif kind == "RNN" and not version.startswith("3"):
+    elif kind == "RNN":
         asks["nonlinearity"] = "the file has weights only"
 
 

@@ -78,13 +78,14 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
     weights : list of arrays, or list of such lists
         [kernel (I, 4H), recurrent_kernel (H, 4H), bias (4H,)] of an LSTM, without the bias where ``use_bias=False``;
         twice as many of a Bidirectional one, the forward direction first. Three arrays (I, H), (H, H) and (H,) are a
-        SimpleRNN. A list of such lists is a stack of layers.
+        SimpleRNN. A list of such lists is a stack of layers of the same kind, units and directions.
     cudnn : bool
         True if the arrays are a CuDNNLSTM's of Keras 2, whose bias has 8H numbers.
     **options
-        Arguments of `quadgate.LSTM` or `quadgate.RNN`: ``merge``, ``reverse`` for ``go_backwards``, ``activations``
-        (("hard_sigmoid", 1/6, 0.5) in Keras 3, ("hard_sigmoid", 0.2, 0.5) in Keras 2). ``batch_first`` is True unless
-        given, as in Keras.
+        Arguments of `quadgate.LSTM` or `quadgate.RNN`. Weights do not tell a layer's options, and no error can tell a
+        wrong one: give ``merge`` unless ``merge_mode`` is "concat", ``reverse`` for ``go_backwards``, ``activations``
+        unless they are sigmoid and tanh (("hard_sigmoid", 1/6, 0.5) in Keras 3, ("hard_sigmoid", 0.2, 0.5) in Keras 2).
+        ``nonlinearity`` of a SimpleRNN must be given. ``batch_first`` is True unless given, as in Keras.
 
     Returns
     -------
@@ -95,8 +96,8 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
     TypeError
         If `weights` is no list, or holds something else than arrays of real numbers.
     ValueError
-        If the arrays are not a recurrent layer's. A bias of 8H without ``cudnn=True`` is refused: it is a CuDNNLSTM's,
-        which computes gibberish when it is taken for a plain one.
+        If the arrays are not a recurrent layer's, or layers differ. A bias of 8H without ``cudnn=True`` is refused: it
+        is a CuDNNLSTM's, which computes gibberish when it is taken for a plain one.
 
     Examples
     --------
@@ -115,7 +116,10 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
         sides = _sides([_check.array(a, f"layer {k} of the weights, array {n},") for n, a in enumerate(layer)], k)
         this, width, units, problem = sizes(sides)
         if problem is None and k and (this, units, len(sides)) != (kind, hidden, directions):
-            problem = f"{this} of {units} units, {len(sides)} directions, above {kind} of {hidden} units, {directions}"
+            problem = (
+                f"a network's layers must have the same kind, units and directions, got {this} of {units} units and "
+                f"{len(sides)} directions above {kind} of {hidden} and {directions}: load each layer by itself"
+            )
         doubled = any(s.bias is not None and s.bias.shape == (8 * units,) for s in sides)
         if problem is None and doubled and not cudnn:
             problem = f"bias has shape ({8 * units},), a CuDNNLSTM's; give cudnn=True if it is, else ({4 * units},)"
@@ -131,10 +135,9 @@ def from_keras(weights: Any, *, cudnn: bool = False, **options: Any) -> LSTM | R
             params |= parameters(side, f"_l{k}{suffix}", cudnn=cudnn)
     if not layers:
         raise ValueError("weights must be a list of arrays, got an empty one")
-    defaults = {"batch_first": True}
-    if kind == "RNN":
-        defaults["nonlinearity"] = options.pop("nonlinearity", "tanh")
-    found = Found(kind, "", inputs, hidden, len(layers), directions, defaults, source="from_keras", arrays=params)
+    asks = {"nonlinearity": 'a SimpleRNN\'s weights do not tell "tanh" from "relu"'} if kind == "RNN" else {}
+    shape = (inputs, hidden, len(layers), directions)
+    found = Found(kind, "", *shape, {"batch_first": True}, asks=asks, source="from_keras", arrays=params)
     return found.build(**options)
 
 
