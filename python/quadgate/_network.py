@@ -255,7 +255,14 @@ class Network(_pickling.Pickled):
         """Return a network with the parameters of a state dict. No memory is taken before their shapes are compared."""
         net = cls.__new__(cls)
         net._configure(o)
-        net._start(_params.read(arrays, net._shapes, o.dtype, prefix))
+        try:
+            values = _params.read(arrays, net._shapes, o.dtype, prefix)
+        except ValueError as error:
+            text = str(error)
+            if "weight_ih_l1" in text and "must have shape" in text:  # as wide as the layer below makes it
+                raise ValueError(f"{text}; if the network has a merge= or shortcut= of its own, give it") from error
+            raise
+        net._start(values)
         net._seed(generator)
         return net
 

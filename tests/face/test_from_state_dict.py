@@ -101,6 +101,16 @@ def test_options_that_arrays_do_not_tell():
     assert qg.LSTM.from_state_dict(lstm.state_dict(), layer_norm="cell", dtype="float64").dtype == np.float64
 
 
+@pytest.mark.parametrize("from_state_dict", [qg.LSTM.from_state_dict, qg.io.from_state_dict])
+def test_options_that_shape_the_second_layer_are_named(from_state_dict):
+    for options in ({"bidirectional": True, "merge": "sum"}, {"shortcut": "dense"}):
+        arrays = qg.LSTM(3, 4, 2, **options, rng=0).state_dict()
+        with pytest.raises(ValueError, match=r"weight_ih_l1 must have shape .*got .*merge= or shortcut="):
+            from_state_dict(arrays)
+        options.pop("bidirectional", None)
+        assert from_state_dict(arrays, **options).num_layers == 2
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
