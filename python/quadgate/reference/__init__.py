@@ -72,8 +72,8 @@ suffix. A row of length n is active in steps 0 .. n-1 only. In other steps its o
 change. So the reverse direction starts at step n-1, and the final state of a row of length 0 is its initial state. A
 reset at (t, b) separates steps t - 1 and t of row b, for h and for c. In the forward direction step t starts from
 zeros; at t = 0 the initial state is not used. In the reverse direction step t - 1 starts from zeros; a reset at t = 0,
-or at a step past the row's end, has no effect. Without masked steps a reset never changes the final state. No gradient
-crosses a reset.
+or at a step past the row's end, has no effect. Without masked steps no reset follows a direction's last step, so the
+final state is always that of a step. No gradient crosses a reset.
 
 A mask (T, B) that is False at (t, b) makes that row inactive there, too: its state stays as it is. Resets at masked
 steps act as at all others; past a row's length they do not. So those after the last active step of a direction change
