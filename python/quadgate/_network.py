@@ -123,7 +123,7 @@ class Network(_pickling.Pickled):
 
         R is P with a projection, else H. O is a layer's output: D*R, or R if ``merge`` is not "concat".
         "in" is I for layer 0 and O for the others; with ``shortcut="dense"`` it is I + k*O. With ``coupled`` the rows
-        of f are there, and without effect.
+        of f are there, and without effect but for the mean and variance of ``layer_norm``.
         """
         return self._snapshot.params
 

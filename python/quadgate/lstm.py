@@ -53,7 +53,8 @@ class LSTM(Network):
     peephole : bool
         True if i and f see c of the step before, and o the new c, each unit its own (Gers and Schmidhuber 2000).
     coupled : bool
-        True if f is 1 - i (Greff et al. 2017). The rows of f stay among the parameters, without effect.
+        True if f is 1 - i (Greff et al. 2017). The rows of f stay among the parameters, without effect but for the mean
+        and variance of ``layer_norm``.
     activations : (gates, cell, output)
         Functions of i, f and o, of g, and of c on its way out: "sigmoid", "tanh", "relu", "hard_sigmoid", "affine",
         "leaky_relu", "thresholded_relu", "scaled_tanh", "elu", "softsign" or "softplus". (name, alpha) or
