@@ -101,6 +101,20 @@ def test_to_torch_refuses_what_pytorch_has_not(options):
         qg.io.to_torch(lstm(5, 7, **options))
 
 
+@pytest.mark.parametrize("columns", [6, 7, 8])
+def test_to_torch_refuses_wide_projections(columns):
+    """It passes what torch.nn.LSTM takes, and nothing else."""
+    net = lstm(5, 7, proj_size=columns)
+    if columns < 7:
+        torch.nn.LSTM(5, 7, proj_size=columns)
+        qg.io.to_torch(net)
+        return
+    with pytest.raises(ValueError, match="smaller than hidden_size"):
+        torch.nn.LSTM(5, 7, proj_size=columns)
+    with pytest.raises(ValueError, match=f"proj_size must be less than hidden_size=7, got {columns}"):
+        qg.io.to_torch(net)
+
+
 def test_to_torch_takes_networks():
     for net in (None, qg.LSTM(5, 7).stream()):
         with pytest.raises(TypeError, match=r"net must be a quadgate\.LSTM or quadgate\.RNN, got"):

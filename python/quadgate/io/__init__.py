@@ -232,7 +232,8 @@ def to_torch(net: LSTM | RNN, *, prefix: str = "") -> dict[str, Array]:
     ------
     ValueError
         If the network has what PyTorch's do not: peepholes, layer normalisation, coupled gates, other activations,
-        clipping, zoneout, shortcuts, a merge other than "concat", or ``reverse=True``.
+        clipping, zoneout, shortcuts, a merge other than "concat", ``reverse=True``, or a projection to H columns or
+        more.
     TypeError
         If `net` is no network.
 
@@ -245,4 +246,7 @@ def to_torch(net: LSTM | RNN, *, prefix: str = "") -> dict[str, Array]:
     ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
     """
     refuse_others(net, "PyTorch's networks", {"proj_size"})
+    projection = net._options.proj_size
+    if projection >= net.hidden_size:
+        raise ValueError(f"PyTorch's proj_size must be less than hidden_size={net.hidden_size}, got {projection}")
     return net.state_dict(prefix=prefix)
