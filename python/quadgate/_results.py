@@ -72,7 +72,8 @@ class LSTMGrads(NamedTuple):
     c0 : array (L*D, B, H), or (L*D, H)
         The same for c.
     params : dict
-        Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``.
+        Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``. After ``out``
+        the arrays of ``out``, and with `flat` only if that had it.
     """
 
     x: Array | None
@@ -96,7 +97,8 @@ class RNNGrads(NamedTuple):
     h0 : array (L*D, B, H), or (L*D, H) if x had no batch axis
         Gradient of the initial state, also if none was given and zeros were used.
     params : dict
-        Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``.
+        Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``. After ``out``
+        the arrays of ``out``, and with `flat` only if that had it.
     """
 
     x: Array | None
