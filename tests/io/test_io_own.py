@@ -316,6 +316,14 @@ def test_sizes_of_a_wrong_type_are_named(tmp_path):
     assert qg.load(tmp_path / "n.npz", hidden_size=np.int64(4), bias=True).hidden_size == 4
 
 
+def test_errors_of_writing_name_the_callers_path(tmp_path):
+    for path, error in ((tmp_path / "none" / "x.st", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error) as caught:
+            qg.save(lstm(3, 4), path)
+        assert str(caught.value).endswith(f": {str(path)!r}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         qg.io.load(tmp_path / "none")

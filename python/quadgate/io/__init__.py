@@ -170,6 +170,8 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
         If `net` is no network.
     ImportError
         If the package safetensors is not installed.
+    OSError
+        If the file cannot be written.
 
     Notes
     -----

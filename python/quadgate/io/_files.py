@@ -166,14 +166,17 @@ def write(data: bytes, path: PathLike) -> None:
     target = Path(os.path.realpath(path))
     # A name that nobody has: of another thread, or left by a process that was killed.
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    file = scratch.open("xb")
     try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(OSError):  # there is none yet, or modes are unknown here
-            shutil.copymode(target, scratch)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
+        file = scratch.open("xb")
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(OSError):  # there is none yet, or modes are unknown here
+                shutil.copymode(target, scratch)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:  # of the scratch file, whose name means nothing to the caller
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
