@@ -129,8 +129,9 @@ def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **o
         As in `read`.
     **options
         Arguments of `quadgate.LSTM` or `quadgate.RNN` that the file does not say, such as ``batch_first``, and those
-        that an error asks for. Sizes follow from the file and can be given only as they are. For a quantised network
-        also ``weights="float32"``, which makes one with the same numbers that can be trained.
+        that an error asks for. Sizes follow from the file and can be given only as they are. ``forget_bias`` is added
+        to the biases of a TensorFlow 1 file, and refused where it would change none. For a quantised network also
+        ``weights="float32"``, which makes one with the same numbers that can be trained.
 
     Returns
     -------
