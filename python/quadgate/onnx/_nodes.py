@@ -83,7 +83,7 @@ class Node(NamedTuple):
 
 def recurrent_nodes(model: Any) -> list[Node]:
     """Return all recurrent nodes, those of a function once for each call of it."""
-    functions = {(f.domain, f.name): f for f in model.functions}
+    functions = {(f.domain, f.name, _overload(f)): f for f in model.functions}
     visits = [VISITS]
     budget = Budget(4 * _held(model) + (1 << 20))
 
@@ -96,7 +96,7 @@ def recurrent_nodes(model: Any) -> list[Node]:
                 raise ValueError(f"it has more than {VISITS} nodes, each function counted once a call")
             label = node.name or next((name for name in node.output if name), f"{node.op_type}_{k}")
             here = f"{path}{label}"
-            function = functions.get((node.domain, node.op_type))
+            function = functions.get(called(node))
             if function is not None:
                 yield from walk(Frame(function, frame, budget, node), f"{here}/", depth + 1)
             elif node.op_type in KINDS:
@@ -108,6 +108,16 @@ def recurrent_nodes(model: Any) -> list[Node]:
                     yield from walk(Frame(graph, frame, budget), f"{here}/{attribute.name}_{number}/", depth + 1)
 
     return list(walk(Frame(model.graph, None, budget), "", 0))
+
+
+def called(node: Any) -> tuple[str, str, str]:
+    """Return what tells a node's function from others: its domain, its name and its overload."""
+    return node.domain, node.op_type, _overload(node)
+
+
+def _overload(proto: Any) -> str:
+    """Return the overload of a node or function, which onnx has from its version 1.16 on."""
+    return getattr(proto, "overload", "")
 
 
 def literals(model: Any) -> Iterator[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from . import _inputs, _quantised
-from ._nodes import Frame, Node
+from ._nodes import Frame, Node, called
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +59,8 @@ def _refuse_shared(model: Any, frame: Frame) -> None:
     """Raise ValueError for a node within a function that is called more than once: all calls share its body."""
     while frame.outer is not None:
         if frame.call is not None:
-            same = (frame.call.domain, frame.call.op_type)
-            calls = sum((n.domain, n.op_type) == same for _, nodes in _scopes(model) for n in nodes)
+            same = called(frame.call)
+            calls = sum(called(n) == same for _, nodes in _scopes(model) for n in nodes)
             if calls > 1:
                 raise ValueError(f"the node is in the function {same[1]!r}, which is called {calls} times")
         frame = frame.outer
