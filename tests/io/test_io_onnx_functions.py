@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import quadgate as qg
-from onnx_models import H, changed, helper, model, tensor, weights
+from nets import draw
+from onnx_models import BATCH, INPUTS, STEPS, H, changed, compare, helper, model, onnx, run, simple, tensor, weights
 
 OPSETS = [helper.make_opsetid("", 17)]
 
@@ -33,3 +35,70 @@ def test_overloads_of_a_function():
         other = {"a/cell": "b/cell", "b/cell": "a/cell"}[name]
         kept = qg.onnx.load(proto, other).params["weight_ih_l0"]
         assert np.array_equal(qg.onnx.load(stored, other).params["weight_ih_l0"], kept)
+
+
+def two_cells(outer: bool) -> Any:
+    """A function of two LSTMs, one after the other, that read the same weights; `outer`: within another function."""
+    inner = [
+        helper.make_node("Constant", [], ["axes"], value=tensor("", np.array([1]))),
+        helper.make_node("LSTM", ["x", "w", "r"], ["a"], "first", hidden_size=H),
+        helper.make_node("Squeeze", ["a", "axes"], ["b"]),
+    ]
+    second = helper.make_node("LSTM", ["b", "w", "r"], ["y"], "second", hidden_size=H)
+    own, arguments = [helper.make_opsetid("own", 1)], ["x", "w", "r"]
+    if outer:
+        rest = helper.make_function("own", "Rest", ["b", "w", "r"], ["y"], [second], OPSETS)
+        call = helper.make_node("Rest", ["b", "w", "r"], ["y"], "rest", domain="own")
+        functions = [helper.make_function("own", "Net", arguments, ["y"], [*inner, call], OPSETS + own), rest]
+    else:
+        functions = [helper.make_function("own", "Net", arguments, ["y"], [*inner, second], OPSETS)]
+    call = helper.make_node("Net", ["X", "W", "R"], ["Y"], "net", domain="own")
+    W, R = (0.5 * draw(1, 4 * H, H, seed=k) for k in range(2))
+    proto = model([call], [tensor("W", W), tensor("R", R)], functions)
+    del proto.graph.input[0].type.tensor_type.shape.dim[2]  # here I is H
+    proto.graph.input[0].type.tensor_type.shape.dim.add(dim_value=H)
+    return proto
+
+
+@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_weights_that_another_node_of_the_function_reads_stay(name, outer):
+    proto = two_cells(outer)
+    nets = {n: qg.onnx.load(proto, n) for n in ("first", "second")}
+    nets[name] = changed(nets[name])
+    stored = qg.onnx.store(proto, name, nets[name])
+    onnx.checker.check_model(stored, full_check=True)
+    x = draw(STEPS, BATCH, H)
+    want = nets["second"](nets["first"](x)[0])[0]
+    np.testing.assert_allclose(run(stored, x), want, atol=1e-5)
+    for n, net in nets.items():
+        assert np.array_equal(qg.onnx.load(stored, n).params["weight_ih_l0"], net.params["weight_ih_l0"])
+
+
+@pytest.mark.parametrize("given", [["X", "W", "R", ""], ["X", "W", "R"]])
+def test_inputs_that_a_call_leaves_out(given):
+    """They are absent in the node, too, and `store` gives the call a bias if the network has one."""
+    inner = [helper.make_node("LSTM", ["x", "w", "r", "b", "", "h"], ["y"], "cell", hidden_size=H)]
+    function = helper.make_function("own", "Net", ["x", "w", "r", "b", "h"], ["y"], inner, OPSETS)
+    w = weights()
+    call = helper.make_node("Net", given, ["Y"], "net", domain="own")
+    proto = model([call], [tensor(n, w[n]) for n in "WR"], [function])
+    net = qg.onnx.load(proto)
+    assert not net.bias
+    (found,) = qg.onnx._files.networks(proto, "m")
+    assert found.notes == ()
+    compare(net, proto)
+    compare(changed(net), qg.onnx.store(proto, "cell", changed(net)))
+    tuned = changed(qg.LSTM(INPUTS, H, rng=0))
+    compare(tuned, qg.onnx.store(proto, "cell", tuned))
+
+
+def test_names_that_nothing_defines():
+    w = weights()
+    inner = [helper.make_node("LSTM", ["x", "w", "other"], ["y"], "cell", hidden_size=H)]
+    function = helper.make_function("own", "Net", ["x", "w"], ["y"], inner, OPSETS)
+    proto = simple()
+    proto.graph.node[0].CopyFrom(helper.make_node("Net", ["X", "W"], ["Y"], "net", domain="own"))
+    proto.functions.append(function)
+    with pytest.raises(ValueError, match="cell: weight 'other' is defined nowhere"):
+        qg.onnx.load(proto)

@@ -186,7 +186,7 @@ def _read(node: Node, kind: str, name: str, source: str, W: Any, R: Any, B: Any,
 
 
 def _has(node: Node, k: int) -> bool:
-    return len(node.proto.input) > k and node.proto.input[k] != ""
+    return len(node.proto.input) > k and node.frame.origin(node.proto.input[k])[1] != ""
 
 
 _RNN_OWN = ("activations", "activation_alpha", "activation_beta")  # attributes that mean something else in an RNN

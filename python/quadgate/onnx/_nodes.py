@@ -55,20 +55,33 @@ class Frame:
             frame = frame.outer
         return None if frame is None else frame.arguments.get(name)
 
-    def find(self, name: str) -> tuple[Frame, Any]:
-        """Return where a name is defined, and by which initializer or node; raise ValueError where none does."""
+    def origin(self, name: str) -> tuple[Frame, str]:
+        """Return the frame and the name that a name stands for outside of calls; no name if a call leaves it out."""
         frame: Frame = self
+        while frame.call is not None and name in frame.formal:
+            assert frame.outer is not None
+            name, frame = frame.formal[name], frame.outer
+        return frame, name
+
+    def find(self, name: str) -> tuple[Frame, Any]:
+        """Return where a name is defined, and by which initializer or node: None if a call leaves it out.
+
+        Raises ValueError if nothing defines it.
+        """
+        frame: Frame = self
+        inner = name
         while True:
+            frame, name = frame.origin(name)
+            if not name:
+                return frame, None
             if name in frame.initializers:
                 return frame, frame.initializers[name]
             if name in frame.producers:
                 return frame, frame.producers[name]
-            if frame.call is not None:
-                name = frame.formal.get(name, "")
-            elif any(value.name == name for value in frame.proto.input):
+            if frame.call is None and any(value.name == name for value in frame.proto.input):
                 raise ValueError(f"weight {name!r} is an input of the graph {frame.proto.name!r}, not a constant")
-            if frame.outer is None or not name:
-                raise ValueError(f"weight {name!r} is defined nowhere")
+            if frame.call is not None or frame.outer is None:
+                raise ValueError(f"weight {inner!r} is defined nowhere")
             frame = frame.outer
 
 
@@ -186,7 +199,7 @@ def value_of(tensor: Any) -> Array:
 
 
 def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
-    """Return a constant of a graph, None for an empty name.
+    """Return a constant of a graph, None for an empty name and for an input that a function's call leaves out.
 
     Followed are initializers, Constant, and what exporters put between them and a node: Identity, Unsqueeze, Squeeze,
     Concat, Slice, Transpose, Reshape and Cast. Raises ValueError for what is computed in any other way.
@@ -196,6 +209,8 @@ def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
     if depth > DEPTH:
         raise ValueError(f"weight {name!r} is computed by more than {DEPTH} nodes")
     where, source = frame.find(name)
+    if source is None:
+        return None
     key = source.output[0] if hasattr(source, "op_type") and source.output else name
     if key in where.cache:
         return where.cache[key]

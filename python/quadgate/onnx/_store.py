@@ -26,13 +26,14 @@ NAMES = {1: "W", 2: "R", 3: "B", 7: "P", 8: "W_scale", 9: "W_zero_point", 10: "R
 def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
     """Give a node the parameters of a network that fits it."""
     _refuse_shared(model, node.frame)
-    old = [_place(node.frame, node.proto, k) for k in NAMES if _given(node.proto, k)]
+    old = [node.frame.origin(node.proto.input[k]) for k in NAMES if _given(node.proto, k)]
     taken = _names(model)
     for k, array in _inputs_of(net, node.proto.op_type, dtype).items():
         if k != 3 or array.any() or _given(node.proto, k):
-            _set(node.frame, node.proto, k, np.ascontiguousarray(array), taken)
+            _set(node.frame, node.proto, k, np.ascontiguousarray(array), NAMES[k], taken)
     for frame, name in old:
-        _drop(model, frame, name)
+        if name:
+            _drop(model, frame, name)
 
 
 def _inputs_of(net: Any, kind: str, dtype: np.dtype[Any]) -> dict[int, Array]:
@@ -91,23 +92,14 @@ def _given(proto: Any, k: int) -> bool:
     return len(proto.input) > k and proto.input[k] != ""
 
 
-def _place(frame: Frame, proto: Any, k: int) -> tuple[Frame, str]:
-    """Return the origin of a node's input: the frame and the name within it, outside of all functions' calls."""
-    name = proto.input[k]
-    while frame.call is not None and name in frame.formal:
-        assert frame.outer is not None
-        name, frame = frame.formal[name], frame.outer
-    return frame, name
-
-
-def _set(frame: Frame, proto: Any, k: int, value: Array, taken: set[str]) -> None:
+def _set(frame: Frame, proto: Any, k: int, value: Array, what: str, taken: set[str]) -> None:
     """Point an input of a node at a new constant."""
     name = proto.input[k] if len(proto.input) > k else ""
-    if frame.call is not None and name in frame.formal:  # the call hands it in
+    if frame.call is not None and name in frame.formal and _uses(frame.proto, name) == 1:  # the call hands it in
         assert frame.outer is not None
-        _set(frame.outer, frame.call, list(frame.proto.input).index(name), value, taken)
+        _set(frame.outer, frame.call, list(frame.proto.input).index(name), value, what, taken)
         return
-    base = name or f"{proto.output[0] if proto.output else proto.name}_{NAMES[k]}"
+    base = name or f"{proto.output[0] if proto.output else proto.name}_{what}"
     fresh, number = f"{base}_quadgate", 0
     while fresh in taken:
         number += 1
@@ -125,6 +117,18 @@ def _set(frame: Frame, proto: Any, k: int, value: Array, taken: set[str]) -> Non
     proto.input[k] = fresh
 
 
+def _uses(function: Any, name: str) -> int:
+    """Return how often the nodes within a function read a name, or an output has it."""
+    found = [n for scope, nodes in _within(function) for node in nodes for n in node.input]
+    found += [_name(value) for scope, _ in _within(function) for value in scope.output]
+    return found.count(name)
+
+
+def _name(value: Any) -> str:
+    """Return the name of an input or output of a graph, or of a function, whose inputs and outputs are names."""
+    return value if isinstance(value, str) else str(value.name)
+
+
 def _names(model: Any) -> set[str]:
     """Return every name that is in use anywhere in a model."""
     used: set[str] = set()
@@ -133,13 +137,18 @@ def _names(model: Any) -> set[str]:
         for node in nodes:
             used.update(node.input)
             used.update(node.output)
-        used.update(v if isinstance(v, str) else v.name for v in (*graph.input, *graph.output))
+        used.update(map(_name, (*graph.input, *graph.output)))
     return used
 
 
 def _scopes(model: Any) -> list[tuple[Any, Any]]:
     """Return all graphs and functions of a model with their nodes."""
-    found = [model.graph, *model.functions]
+    return _within(model.graph, *model.functions)
+
+
+def _within(*scopes: Any) -> list[tuple[Any, Any]]:
+    """Return graphs and functions with all graphs in them, each with its nodes."""
+    found = [*scopes]
     for scope in found:  # which grows on the way
         for node in scope.node:
             for attribute in node.attribute:
@@ -152,10 +161,7 @@ def _drop(model: Any, frame: Frame, name: str) -> None:
     """Take an initializer or a chain of nodes out of a graph if nothing uses it any more."""
     if any(name in node.input for _, nodes in _scopes(model) for node in nodes):
         return
-    outputs = [
-        v if isinstance(v, str) else v.name for scope, _ in _scopes(model) for v in (*scope.input, *scope.output)
-    ]
-    if name in outputs:
+    if name in (_name(value) for scope, _ in _scopes(model) for value in (*scope.input, *scope.output)):
         return
     while name not in frame.initializers and name not in frame.producers:
         if frame.outer is None or frame.call is not None:
