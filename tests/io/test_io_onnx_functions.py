@@ -94,11 +94,38 @@ def test_inputs_that_a_call_leaves_out(given):
 
 
 def test_names_that_nothing_defines():
-    w = weights()
     inner = [helper.make_node("LSTM", ["x", "w", "other"], ["y"], "cell", hidden_size=H)]
     function = helper.make_function("own", "Net", ["x", "w"], ["y"], inner, OPSETS)
     proto = simple()
     proto.graph.node[0].CopyFrom(helper.make_node("Net", ["X", "W"], ["Y"], "net", domain="own"))
     proto.functions.append(function)
     with pytest.raises(ValueError, match="cell: weight 'other' is defined nowhere"):
+        qg.onnx.load(proto)
+
+
+def test_nodes_of_other_domains():
+    """They only have the name; a function of the model with that name is looked into."""
+    for op, domain in (("LSTM", "own"), ("RNN", "own"), ("DynamicQuantizeLSTM", ""), ("LSTM", "com.microsoft")):
+        proto = simple(kind="RNN" if op == "RNN" else "LSTM")
+        proto.graph.node[0].op_type, proto.graph.node[0].domain = op, domain
+        with pytest.raises(ValueError, match="no LSTM and no RNN was found"):
+            qg.onnx.load(proto)
+    proto = simple()
+    proto.graph.node[0].domain = "ai.onnx"
+    compare(qg.onnx.load(proto), simple())
+    w = weights()
+    inner = [helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], "cell", hidden_size=H)]
+    function = helper.make_function("own", "LSTM", ["x", "w", "r", "b"], ["y"], inner, OPSETS)
+    call = helper.make_node("LSTM", ["X", *w], ["Y"], "outer", domain="own")
+    proto = model([call], [tensor(*item) for item in w.items()], [function])
+    compare(qg.onnx.load(proto, "cell"), proto)
+
+
+def test_a_constant_of_another_domain():
+    w = weights()
+    literal = helper.make_node("Constant", [], ["W"], domain="own", value=tensor("", w["W"]))
+    proto = simple()
+    proto.graph.node.insert(0, literal)
+    del proto.graph.initializer[0]
+    with pytest.raises(ValueError, match="weight 'W' is computed by Constant"):
         qg.onnx.load(proto)

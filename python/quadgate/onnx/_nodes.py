@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-KINDS = ("LSTM", "RNN", "GRU", "DynamicQuantizeLSTM", "QLinearLSTM")
+KINDS = {"LSTM": "", "RNN": "", "GRU": "", "DynamicQuantizeLSTM": "com.microsoft", "QLinearLSTM": "com.microsoft"}
 DEPTH, VISITS = 64, 1_000_000
 
 
@@ -112,7 +112,7 @@ def recurrent_nodes(model: Any) -> list[Node]:
             function = functions.get(called(node))
             if function is not None:
                 yield from walk(Frame(function, frame, budget, node), f"{here}/", depth + 1)
-            elif node.op_type in KINDS:
+            elif KINDS.get(node.op_type) == _domain(node):
                 yield Node(frame, node, label, here)
             for attribute in node.attribute:
                 if attribute.HasField("g"):
@@ -126,6 +126,11 @@ def recurrent_nodes(model: Any) -> list[Node]:
 def called(node: Any) -> tuple[str, str, str]:
     """Return what tells a node's function from others: its domain, its name and its overload."""
     return node.domain, node.op_type, _overload(node)
+
+
+def _domain(node: Any) -> str:
+    """Return a node's domain; that of ONNX itself has two names."""
+    return "" if node.domain == "ai.onnx" else str(node.domain)
 
 
 def _overload(proto: Any) -> str:
@@ -216,11 +221,11 @@ def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
         return where.cache[key]
     if not hasattr(source, "op_type"):
         value = value_of(source)
-    elif source.op_type == "Constant":
+    elif source.op_type == "Constant" and not _domain(source):
         value = _literal(_attributes(where, source), name)
     elif source.op_type == "DequantizeLinear":
         raise ValueError(f"weight {name!r} is dequantised: quantised weights cannot be loaded")
-    elif source.op_type in _OPERATORS and source.domain in ("", "ai.onnx"):
+    elif source.op_type in _OPERATORS and not _domain(source):
         arguments = [constant(where, inner, depth + 1) for inner in source.input]
         if not arguments or arguments[0] is None:
             raise ValueError(f"weight {name!r} comes from {source.op_type} {source.name!r} without an input")
