@@ -17,10 +17,14 @@ DEPTH, VISITS = 64, 1_000_000
 
 
 class Budget:
-    """Bytes that constants may be made of in all, by concatenating and the like: bounded by the model's own size."""
+    """Bytes that constants may take in all, those made by concatenating and the like too: eight times the model's own.
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    An export without folding takes five: of PyTorch's rows a Slice for each gate, which is a view, and two Concat. A
+    Cast from float16 makes each of these twice as large.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.left = 8 * _held(model) + (1 << 20)
 
     def take(self, array: Array) -> Array:
         self.left -= array.nbytes
@@ -98,7 +102,7 @@ def recurrent_nodes(model: Any) -> list[Node]:
     """Return all recurrent nodes, those of a function once for each call of it."""
     functions = {(f.domain, f.name, _overload(f)): f for f in model.functions}
     visits = [VISITS]
-    budget = Budget(4 * _held(model) + (1 << 20))
+    budget = Budget(model)
 
     def walk(frame: Frame, path: str, depth: int) -> Iterator[Node]:
         if depth > DEPTH:
@@ -214,6 +218,7 @@ def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
     if depth > DEPTH:
         raise ValueError(f"weight {name!r} is computed by more than {DEPTH} nodes")
     where, source = frame.find(name)
+    arguments: list[Any] = []
     if source is None:
         return None
     key = source.output[0] if hasattr(source, "op_type") and source.output else name
@@ -234,7 +239,8 @@ def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
             raise ValueError(f"weight {name!r} is more than the input of {source.op_type} {source.name!r}")
     else:
         raise ValueError(f"weight {name!r} is computed by {source.op_type} {source.name!r}, not a constant")
-    where.cache[key] = where.budget.take(value)
+    view = bool(arguments) and np.may_share_memory(value, arguments[0])
+    where.cache[key] = value if view else where.budget.take(value)
     return value
 
 
