@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._quantize import SCALE, is_matrix
 from ..io._found import Found, choose
 from . import _inputs, _quantised
 from ._attributes import Attributes
 from ._attributes import parse as parse_attributes
-from ._nodes import Node, attributes, constant, literals, recurrent_nodes, value_of
+from ._nodes import Node, attributes, constant, is_floating, known, literals, recurrent_nodes, value_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +103,7 @@ def _place(tensor: Any, folder: Path) -> tuple[Path, int, int]:
 
 def initializers(model: Any) -> dict[str, Array]:
     """Return the initializers of a model's graph by name."""
-    return {tensor.name: value_of(tensor) for tensor in model.graph.initializer if tensor.data_type in _NUMBERS}
+    return {tensor.name: known(value_of(tensor)) for tensor in model.graph.initializer if tensor.data_type in _NUMBERS}
 
 
 _NUMBERS = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16)  # TensorProto's numeric types but for complex and 8 bits
@@ -113,12 +116,8 @@ def networks(model: Any, source: str) -> list[Found]:
 
 def _pairs(model: Any, source: str) -> list[tuple[Found, Node]]:
     nodes = recurrent_nodes(model)
-    names = [node.label for node in nodes]
-    result = []
-    for node in nodes:
-        name = node.label if names.count(node.label) == 1 else node.path
-        result.append((_found(node, name, source), node))
-    return result
+    count = Counter(node.label for node in nodes)
+    return [(_found(node, node.label if count[node.label] == 1 else node.path, source), node) for node in nodes]
 
 
 def _found(node: Node, name: str, source: str) -> Found:
@@ -128,7 +127,7 @@ def _found(node: Node, name: str, source: str) -> Found:
     try:
         if kind == QUANTISED:
             return _read_quantised(node, name, source)
-        return _read(node, kind, name, source, *(_constant(node, k) for k in (1, 2, 3, 7)))
+        return _read(node, kind, name, source, lambda: _inputs.Weights(*(_constant(node, k) for k in (1, 2, 3, 7))))
     except (TypeError, ValueError) as error:
         return Found("LSTM" if kind == QUANTISED else kind, name, 0, 0, problem=str(error), source=source)
 
@@ -138,22 +137,55 @@ def _constant(node: Node, k: int) -> Any:
     return constant(node.frame, node.proto.input[k]) if k < len(node.proto.input) else None
 
 
+class _Parameters(Mapping[str, Any]):
+    """A node's parameters, made when one is read: so nodes that share their constants take no memory of their own."""
+
+    def __init__(self, names: list[str], make: Callable[[], dict[str, Array]]) -> None:
+        self._names, self._make = names, make
+
+    @cached_property
+    def _made(self) -> dict[str, Array]:
+        return self._make()
+
+    def __getitem__(self, name: str) -> Array:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def _read_quantised(node: Node, name: str, source: str) -> Found:
     """Return the record of a DynamicQuantizeLSTM: the integers as they are, or what to ask where these do not fit."""
-    given = ([_constant(node, k) for k in (place, scale, scale + 1)] for place, scale, _ in _quantised.PLACES)
-    W, R = (_quantised.Matrix.of(q, s, z, what) for (q, s, z), what in zip(given, "WR", strict=True))
-    found = _read(node, "LSTM", name, source, W.values, R.values, *(_constant(node, k) for k in (3, 7)))
-    if not (W.fits and R.fits):
+
+    def matrices() -> tuple[_quantised.Matrix, _quantised.Matrix]:
+        W, R = (
+            _quantised.Matrix.of(_constant(node, place), _constant(node, scale), _constant(node, scale + 1), what)
+            for place, scale, what in _quantised.PLACES
+        )
+        return W, R
+
+    def given() -> _inputs.Weights:
+        W, R = matrices()
+        return _inputs.Weights(W.values, R.values, _constant(node, 3), _constant(node, 7))
+
+    found = _read(node, "LSTM", name, source, given)
+    if not all(matrix.fits for matrix in matrices()):
         reason = (
             "its integers less their zero points go beyond 127: 'float32' keeps the numbers that they stand for, "
             "'int8' quantises these again"
         )
         return replace(found, asks={"weights": reason})
-    return replace(found, arrays=_quantised.parameters(W, R, found.arrays), weights="int8")
+    names = [n for own in found.arrays for n in ((own, own + SCALE) if is_matrix(own) else (own,))]
+    arrays = _Parameters(names, lambda: _quantised.parameters(*matrices(), found.arrays))
+    return replace(found, arrays=arrays, weights="int8")
 
 
-def _read(node: Node, kind: str, name: str, source: str, W: Any, R: Any, B: Any, P: Any) -> Found:
-    """Return the record of one node; W, R, B and P are its weights as the operator `kind` has them."""
+def _read(node: Node, kind: str, name: str, source: str, weights: Callable[[], _inputs.Weights]) -> Found:
+    """Return the record of one node; `weights` gives those that the operator `kind` has."""
+    W, R, B, P = weights()
     if W is None or R is None:
         raise ValueError("W and R must be given")
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
@@ -171,18 +203,19 @@ def _read(node: Node, kind: str, name: str, source: str, W: Any, R: Any, B: Any,
     for what, array, shape in (("B", B, (directions, 2 * gates * hidden)), ("P", P, (directions, 3 * hidden))):
         if array is not None and array.shape != shape:
             raise ValueError(f"{what} must have shape {shape}, found {array.shape}")
-    if not all(array is None or array.dtype.kind == "f" for array in (W, R, B, P)):
+    if not all(array is None or is_floating(array) for array in (W, R, B, P)):
         raise ValueError(f"W has type {W.dtype}: quantised weights cannot be loaded")
     options = _options(given, kind, directions, hidden)
-    params: dict[str, Array] = {}
-    for d, suffix in zip(range(directions), ("_l0", "_l0_reverse"), strict=False):
-        if kind == "LSTM":
-            weights = _inputs.Weights(W, R, B, P)
-            params |= _inputs.parameters(weights, d, suffix.removeprefix("_l0"))
-        else:
-            params |= {f"weight_ih{suffix}": W[d], f"weight_hh{suffix}": R[d]}
-            params |= {} if B is None else {f"bias{suffix}": _inputs.sum_of_biases(B[d, :hidden], B[d, hidden:])}
-    return Found(kind, name, *sizes, options, tuple(notes), {}, None, source, params)
+    suffixes = ("", "_reverse")[:directions]
+    parts = ["weight_ih", "weight_hh", *(["bias"] if B is not None else []), *(["peephole"] if P is not None else [])]
+    parameters = _inputs.parameters if kind == "LSTM" else _inputs.elman_parameters
+
+    def make() -> dict[str, Array]:
+        plain = _inputs.Weights(*(None if array is None else known(array) for array in weights()))  # type: ignore[arg-type]
+        return {n: array for d, suffix in enumerate(suffixes) for n, array in parameters(plain, d, suffix).items()}
+
+    arrays = _Parameters([f"{part}_l0{suffix}" for suffix in suffixes for part in parts], make)
+    return Found(kind, name, *sizes, options, tuple(notes), {}, None, source, arrays)
 
 
 def _has(node: Node, k: int) -> bool:
@@ -327,7 +360,7 @@ def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
     >>> lstm = qg.onnx.load("model.onnx")
     >>> onnx.save(qg.onnx.store("model.onnx", None, lstm), "tuned.onnx")
     """
-    from ._store import put
+    from ._store import fits, put
 
     proto, source = _model(model)
     changed = _package().ModelProto()
@@ -335,44 +368,6 @@ def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
     pairs = _pairs(changed, source)
     found = choose([f for f, _ in pairs], name, source)
     node = next(node for f, node in pairs if f is found)
-    _fits(found, net, f"{source}: {found.name}", node.proto.op_type == QUANTISED)
+    fits(found, net, f"{source}: {found.name}", node.proto.op_type == QUANTISED)
     put(changed, node, net, np.asarray(_constant(node, 1)).dtype)
     return changed
-
-
-def _fits(found: Found, net: Any, where: str, quantised: bool) -> None:
-    """Raise ValueError unless a network computes what a node computes."""
-    old = found.build(rng=0, **dict.fromkeys(found.asks, "float32"))
-    if type(net).__name__ != found.kind or not isinstance(net, type(old)):
-        raise ValueError(f"{where}: it is an {found.kind}, got {type(net).__name__}")
-    if quantised and net.weight_type != "int8":
-        got = net.weight_type or net.dtype.name
-        raise ValueError(f"{where}: it is a {QUANTISED}, got weights of {got}: pass net.quantize('int8')")
-    if not quantised and net.weight_type == "int8":
-        raise ValueError(
-            f"{where}: it is an {found.kind} with weights of floating point, got weights of int8: store the float32 "
-            "network, or into a model that onnxruntime has quantised"
-        )
-    shapes = {name: value.shape for name, value in old.params.items()}
-    given = {name: value.shape for name, value in net.params.items()}
-    if any(given.get(name) != shape for name, shape in shapes.items() if not name.startswith("bias")):
-        raise ValueError(f"{where}: its parameters have shapes {shapes}, got {given}")
-    extra = [name for name in given if name not in shapes and not name.startswith("bias")]
-    if extra:
-        raise ValueError(f"{where}: it has no {', '.join(extra)}")
-    for option in (
-        "reverse",
-        "bidirectional",
-        "coupled",
-        "activations",
-        "gate_clip",
-        "cell_clip",
-        "layer_norm",
-        "zoneout",
-        "nonlinearity",
-    ):
-        there, here = getattr(old, option, None), getattr(net, option, None)
-        if there != here:
-            raise ValueError(f"{where}: {option} is {there!r} there, {here!r} in the network")
-    if net.bidirectional and net.merge != "concat":
-        raise ValueError(f"{where}: merge is 'concat' there, {net.merge!r} in the network")

@@ -138,6 +138,14 @@ def parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
     return found
 
 
+def elman_parameters(w: Weights, d: int, suffix: str) -> dict[str, Array]:
+    """Return the parameters of direction d of the operator RNN."""
+    found = {f"weight_ih_l0{suffix}": w.W[d], f"weight_hh_l0{suffix}": w.R[d]}
+    if w.B is not None:
+        found[f"bias_l0{suffix}"] = sum_of_biases(*w.B[d].reshape(2, -1))
+    return found
+
+
 def from_parameters(grads: dict[str, Array], suffix: str) -> Weights:
     """Return one direction's gradients in the operator's layout; both halves of B have the gradient of their sum."""
     bias, peephole = grads.get(f"bias_l0{suffix}"), grads.get(f"peephole_l0{suffix}")

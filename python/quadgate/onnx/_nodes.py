@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 KINDS = {"LSTM": "", "RNN": "", "GRU": "", "DynamicQuantizeLSTM": "com.microsoft", "QLinearLSTM": "com.microsoft"}
-DEPTH, VISITS = 64, 1_000_000
+DEPTH, VISITS, PATHS = 64, 1_000_000, 1 << 24
 
 
 class Budget:
@@ -101,28 +101,35 @@ class Node(NamedTuple):
 def recurrent_nodes(model: Any) -> list[Node]:
     """Return all recurrent nodes, those of a function once for each call of it."""
     functions = {(f.domain, f.name, _overload(f)): f for f in model.functions}
-    visits = [VISITS]
+    left = {"nodes": VISITS, "characters": PATHS}
     budget = Budget(model)
 
     def walk(frame: Frame, path: str, depth: int) -> Iterator[Node]:
         if depth > DEPTH:
             raise ValueError(f"its graphs are nested more than {DEPTH} deep")
         for k, node in enumerate(frame.proto.node):
-            visits[0] -= 1
-            if visits[0] < 0:
+            left["nodes"] -= 1
+            if left["nodes"] < 0:
                 raise ValueError(f"it has more than {VISITS} nodes, each function counted once a call")
+            function = functions.get(called(node))
+            graphs = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
+            graphs += [(f"{a.name}_{number}", graph) for a in node.attribute for number, graph in enumerate(a.graphs)]
+            recurrent = function is None and KINDS.get(node.op_type) == _domain(node)
+            if function is None and not graphs and not recurrent:
+                continue
             label = node.name or next((name for name in node.output if name), f"{node.op_type}_{k}")
             here = f"{path}{label}"
-            function = functions.get(called(node))
+            left["characters"] -= len(here)
+            if left["characters"] < 0:
+                raise ValueError(
+                    f"the names of its nodes and of all that they are in have more than {PATHS} characters"
+                )
             if function is not None:
                 yield from walk(Frame(function, frame, budget, node), f"{here}/", depth + 1)
-            elif KINDS.get(node.op_type) == _domain(node):
+            elif recurrent:
                 yield Node(frame, node, label, here)
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    yield from walk(Frame(attribute.g, frame, budget), f"{here}/{attribute.name}/", depth + 1)
-                for number, graph in enumerate(attribute.graphs):
-                    yield from walk(Frame(graph, frame, budget), f"{here}/{attribute.name}_{number}/", depth + 1)
+            for name, graph in graphs:
+                yield from walk(Frame(graph, frame, budget), f"{here}/{name}/", depth + 1)
 
     return list(walk(Frame(model.graph, None, budget), "", 0))
 
@@ -205,6 +212,16 @@ def value_of(tensor: Any) -> Array:
 
     value = np.asarray(onnx.numpy_helper.to_array(tensor))
     return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+
+
+def is_floating(array: Array) -> bool:
+    """Return True for floating point; NumPy has bfloat16 from another package, and does not know its kind."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def known(array: Array) -> Array:
+    """Return an array of a type that is NumPy's own: bfloat16 as float32."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:

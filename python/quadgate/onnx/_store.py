@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 
 from . import _inputs, _quantised
+from ._files import QUANTISED
 from ._nodes import Frame, Node, called
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..io._found import Found
     from ..lstm import LSTM
     from ..rnn import RNN
 
@@ -34,6 +36,44 @@ def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
     for frame, name in old:
         if name:
             _drop(model, frame, name)
+
+
+def fits(found: Found, net: Any, where: str, quantised: bool) -> None:
+    """Raise ValueError unless a network computes what a node computes."""
+    old = found.build(rng=0, **dict.fromkeys(found.asks, "float32"))
+    if type(net).__name__ != found.kind or not isinstance(net, type(old)):
+        raise ValueError(f"{where}: it is an {found.kind}, got {type(net).__name__}")
+    if quantised and net.weight_type != "int8":
+        got = net.weight_type or net.dtype.name
+        raise ValueError(f"{where}: it is a {QUANTISED}, got weights of {got}: pass net.quantize('int8')")
+    if not quantised and net.weight_type == "int8":
+        raise ValueError(
+            f"{where}: it is an {found.kind} with weights of floating point, got weights of int8: store the float32 "
+            "network, or into a model that onnxruntime has quantised"
+        )
+    shapes = {name: value.shape for name, value in old.params.items()}
+    given = {name: value.shape for name, value in net.params.items()}
+    if any(given.get(name) != shape for name, shape in shapes.items() if not name.startswith("bias")):
+        raise ValueError(f"{where}: its parameters have shapes {shapes}, got {given}")
+    extra = [name for name in given if name not in shapes and not name.startswith("bias")]
+    if extra:
+        raise ValueError(f"{where}: it has no {', '.join(extra)}")
+    for option in (
+        "reverse",
+        "bidirectional",
+        "coupled",
+        "activations",
+        "gate_clip",
+        "cell_clip",
+        "layer_norm",
+        "zoneout",
+        "nonlinearity",
+    ):
+        there, here = getattr(old, option, None), getattr(net, option, None)
+        if there != here:
+            raise ValueError(f"{where}: {option} is {there!r} there, {here!r} in the network")
+    if net.bidirectional and net.merge != "concat":
+        raise ValueError(f"{where}: merge is 'concat' there, {net.merge!r} in the network")
 
 
 def _inputs_of(net: Any, kind: str, dtype: np.dtype[Any]) -> dict[int, Array]:
