@@ -207,11 +207,10 @@ def _attributes(frame: Frame, proto: Any) -> dict[str, Any]:
 
 
 def value_of(tensor: Any) -> Array:
-    """Return a tensor as an array; bfloat16 as float32."""
+    """Return a tensor as an array of its own type."""
     import onnx
 
-    value = np.asarray(onnx.numpy_helper.to_array(tensor))
-    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+    return np.asarray(onnx.numpy_helper.to_array(tensor))
 
 
 def is_floating(array: Array) -> bool:
@@ -318,12 +317,15 @@ def _reshape(arguments: list[Any], given: dict[str, Any]) -> Array:
 
 
 def _cast(arguments: list[Any], given: dict[str, Any]) -> Array:
-    types = {1: np.float32, 10: np.float16, 11: np.float64, 16: np.float32, 6: np.int32, 7: np.int64}
-    if given.get("to") not in types:
-        raise ValueError(f"a Cast of weights goes to type {given.get('to')}")
-    if arguments[0].dtype.kind != "f" and given["to"] in (1, 10, 11, 16):
+    import onnx
+
+    to = given.get("to")
+    if to not in (1, 10, 11, 16, 6, 7):
+        raise ValueError(f"a Cast of weights goes to type {to}")
+    if not is_floating(arguments[0]) and to in (1, 10, 11, 16):
         raise ValueError(f"weights of {arguments[0].dtype} are cast: quantised weights cannot be loaded")
-    return np.asarray(arguments[0].astype(types[given["to"]]))
+    with np.errstate(over="ignore"):
+        return np.asarray(arguments[0].astype(onnx.helper.tensor_dtype_to_np_dtype(to)))
 
 
 _OPERATORS: dict[str, Any] = {
