@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import quadgate as qg
-from onnx_models import INPUTS, H, changed, helper, onnx, simple, tensor, weights
+from onnx_models import INPUTS, H, changed, compare, helper, onnx, simple, tensor, weights
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: install onnx")
 BFLOAT16 = onnx.TensorProto.BFLOAT16
@@ -56,3 +56,21 @@ def test_a_cast_to_bfloat16_rounds(to):
     got = qg.onnx.load(proto).params["weight_ih_l0"]
     assert list(got[0, :4]) == [1, 1 + 2**-6, 1 + 2**-7, -1]
     assert np.array_equal(got[:H], nearest_bfloat16(w["W"][0, :H]))
+
+
+@pytest.mark.parametrize("version", [3, 8])
+def test_weights_that_are_inputs_of_the_graph(version):
+    """Version 3 of the format wants that of all initializers; the old weights go as inputs too."""
+    proto = simple()
+    proto.ir_version, proto.opset_import[0].version = version, 7
+    ends = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in proto.graph.initializer]
+    proto.graph.input.extend(ends)
+    onnx.checker.check_model(proto, full_check=True)
+    tuned = changed(qg.onnx.load(proto))
+    stored = qg.onnx.store(proto, None, tuned)
+    for _ in range(2):  # a second time, on what the first has made
+        onnx.checker.check_model(stored, full_check=True)
+        assert [value.name for value in stored.graph.input] == ["X"]
+        assert len(stored.graph.initializer) + len(stored.graph.node) == 4  # the cell and its three weights
+        compare(tuned, stored)
+        stored = qg.onnx.store(stored, None, tuned)

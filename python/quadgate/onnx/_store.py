@@ -29,10 +29,9 @@ def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
     """Give a node the parameters of a network that fits it."""
     _refuse_shared(model, node.frame)
     old = [node.frame.origin(node.proto.input[k]) for k in NAMES if _given(node.proto, k)]
-    taken = _names(model)
     for k, array in _inputs_of(net, node.proto.op_type, dtype).items():
         if k != 3 or array.any() or _given(node.proto, k):
-            _set(node.frame, node.proto, k, np.ascontiguousarray(array), NAMES[k], taken)
+            _set(model, node.frame, node.proto, k, np.ascontiguousarray(array), NAMES[k])
     for frame, name in old:
         if name:
             _drop(model, frame, name)
@@ -132,21 +131,20 @@ def _given(proto: Any, k: int) -> bool:
     return len(proto.input) > k and proto.input[k] != ""
 
 
-def _set(frame: Frame, proto: Any, k: int, value: Array, what: str, taken: set[str]) -> None:
+def _set(model: Any, frame: Frame, proto: Any, k: int, value: Array, what: str) -> None:
     """Point an input of a node at a new constant."""
     name = proto.input[k] if len(proto.input) > k else ""
     if frame.call is not None and name in frame.formal and _uses(frame.proto, name) == 1:  # the call hands it in
         assert frame.outer is not None
-        _set(frame.outer, frame.call, list(frame.proto.input).index(name), value, what, taken)
+        _set(model, frame.outer, frame.call, list(frame.proto.input).index(name), value, what)
         return
     base = name or f"{proto.output[0] if proto.output else proto.name}_{what}"
-    fresh, number = f"{base}_quadgate", 0
+    taken, fresh, number = _names(model), f"{base}_quadgate", 0
     while fresh in taken:
         number += 1
         fresh = f"{base}_quadgate_{number}"
-    taken.add(fresh)
     tensor = onnx.numpy_helper.from_array(value, fresh)
-    if frame.call is None:
+    if frame.call is None and model.ir_version >= 4:  # before, an initializer had to be an input of the graph too
         frame.proto.initializer.append(tensor)
         frame.initializers[fresh] = frame.proto.initializer[-1]
     else:
@@ -201,13 +199,18 @@ def _drop(model: Any, frame: Frame, name: str) -> None:
     """Take an initializer or a chain of nodes out of a graph if nothing uses it any more."""
     if any(name in node.input for _, nodes in _scopes(model) for node in nodes):
         return
-    if name in (_name(value) for scope, _ in _scopes(model) for value in (*scope.input, *scope.output)):
+    if name in (_name(value) for scope, _ in _scopes(model) for value in scope.output):
         return
     while name not in frame.initializers and name not in frame.producers:
         if frame.outer is None or frame.call is not None:
             return
         frame = frame.outer
     if name in frame.initializers:
+        inputs = [value for value in frame.proto.input if value.name == name]
+        if inputs and frame.outer is not None:  # the node around the graph counts its inputs
+            return
+        for value in inputs:
+            frame.proto.input.remove(value)
         position = next(k for k, t in enumerate(frame.proto.initializer) if t.name == name)
         del frame.proto.initializer[position]
         del frame.initializers[name]
@@ -215,9 +218,9 @@ def _drop(model: Any, frame: Frame, name: str) -> None:
     node = frame.producers[name]
     if len(node.output) > 1 or any(attribute.HasField("g") for attribute in node.attribute):
         return
-    inputs = [inner for inner in node.input if inner]
+    sources = [inner for inner in node.input if inner]
     position = next(k for k, n in enumerate(frame.proto.node) if name in n.output)
     del frame.proto.node[position]
     del frame.producers[name]
-    for inner in inputs:
+    for inner in sources:
         _drop(model, frame, inner)
