@@ -253,6 +253,27 @@ def test_weights_beyond_the_nodes_type_are_refused():
         qg.onnx.store(proto, "cell", net)
 
 
+def test_none_is_chosen_where_another_cannot_be_loaded():
+    """It may be the one that is meant."""
+    w = weights()
+    nodes = [helper.make_node("Exp", ["W"], ["V"])]
+    nodes += [
+        helper.make_node("LSTM", ["X", n, "R", "B"], [out], out, hidden_size=H) for n, out in (("V", "a"), ("W", "b"))
+    ]
+    nodes.append(helper.make_node("Add", ["a", "b"], ["Y"]))
+    proto = model(nodes, [tensor(*item) for item in w.items()])
+    why = (
+        r"several networks: choose one by name=, of 'b' \(LSTM, 5 -> 7\); 'a' cannot be loaded: weight 'V' is computed"
+    )
+    with pytest.raises(ValueError, match=why):
+        qg.onnx.load(proto)
+    with pytest.raises(ValueError, match=why):
+        qg.onnx.store(proto, None, lstm(INPUTS, H))
+    qg.onnx.store(proto, "b", qg.onnx.load(proto, "b"))
+    proto.graph.node[1].op_type = "GRU"
+    qg.onnx.load(proto)  # quadgate has no GRU, so it is not meant
+
+
 def test_computed_and_quantised_weights_are_refused():
     w = weights()
     rest = [tensor(n, w[n]) for n in "RB"]

@@ -170,21 +170,26 @@ class Found:
 
 
 def choose(found: list[Found], name: str | None, source: str) -> Found:
-    """Return the network of that name, or the only one; raise ValueError that lists them otherwise."""
+    """Return the network of that name, or the only one; raise ValueError that lists them otherwise.
+
+    An LSTM or RNN that cannot be loaded counts too: it may be the one that is meant.
+    """
     usable = [f for f in found if f.problem is None]
     if name is not None:
         same = [f for f in found if f.name == name]
         if len(same) != 1:
             raise ValueError(f"{source}: no network is named {name!r}; there are: {_listed(found)}")
         return same[0]
-    if len(usable) == 1:
+    broken = [f for f in found if f.problem is not None and f.kind in CLASSES]
+    if len(usable) == 1 and not broken:
         return usable[0]
     if not found:
         raise ValueError(f"{source}: no LSTM and no RNN was found in it")
     if not usable:
         why = "; ".join(f"{f.name or 'the network'}: {f.problem}" for f in found)
         raise ValueError(f"{source}: nothing that can be loaded: {why}")
-    raise ValueError(f"{source}: several networks: choose one by name=, of {_listed(usable)}")
+    unread = "".join(f"; {f.name!r} cannot be loaded: {f.problem}" for f in broken)
+    raise ValueError(f"{source}: several networks: choose one by name=, of {_listed(usable)}{unread}")
 
 
 def _listed(found: Iterable[Found]) -> str:
