@@ -10,6 +10,7 @@ import quadgate.onnx
 
 onnx: Any = pytest.importorskip("onnx", reason="there are no models to run without onnx: install onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference.op_run import OpRun  # noqa: E402
 
 
 def body(node: Any) -> Any:
@@ -65,3 +66,36 @@ def test_quantised_models_say_where_they_fail():
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     with pytest.raises(Exception, match=r"^node '(dequantise|cell)' \((DequantizeLinear|LSTM)\): "):
         quadgate.onnx.ReferenceEvaluator(made).run(None, {"x": np.ones((2, 1, 4), np.float32)})
+
+
+class Failing(OpRun):
+    """An operator that raises what a test has put here."""
+
+    op_domain = "own"
+    error: Exception | None = None
+
+    def _run(self, x: Any) -> Any:
+        if self.error is None:
+            return (np.empty(1 << 60, np.float32),)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (None, MemoryError),  # NumPy's, which is made of a shape and a type
+        (MemoryError(), MemoryError),
+        (FileNotFoundError(2, "no such file", "w.bin"), OSError),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"), ValueError),
+        (KeyError("w"), KeyError),
+    ],
+)
+def test_errors_keep_their_type(error, kind, monkeypatch):
+    monkeypatch.setattr(Failing, "error", error)
+    value = helper.make_tensor_value_info
+    ends = [value(name, TensorProto.FLOAT, None) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Failing", ["x"], ["y"], domain="own")], "graph", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    evaluate = quadgate.onnx.ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets), new_ops=[Failing])
+    with pytest.raises(kind, match=r"node 'y' \(own\.Failing\): "):
+        evaluate.run(None, {"x": np.ones(1, np.float32)})

@@ -118,8 +118,9 @@ def _named(call: Callable[..., Any], node: Any) -> Callable[..., Any]:
             where = f"node {label!r} ({node.domain + '.' if node.domain else ''}{node.op_type})"
             text = f"{where}: {_reason(error)}"
             if isinstance(error, OSError) or len(error.args) != 1:
-                error = RuntimeError(text)
-            error.args = (text,)  # the same exception, for those who catch it by its type
+                types = (MemoryError, OSError, ValueError)
+                error = next((t for t in types if isinstance(error, t)), RuntimeError)(text)
+            error.args = (text,)  # an exception of its type, for those who catch it by that
             error.named = True  # type: ignore[attr-defined]
             raise error
 
