@@ -329,6 +329,10 @@ WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"clip": np.nan}, ValueError),
     ({"clip": "1"}, TypeError),
     ({"clip": np.array([1.0, 2.0])}, TypeError),
+    ({"clip": 1e300}, ValueError),  # more than float32 holds
+    ({"clip": 1e-50}, ValueError),
+    ({"activations": ["Elu", "Tanh", "Tanh"], "activation_alpha": [1e300]}, ValueError),
+    ({"activations": ["Tanh", "Affine", "HardSigmoid"], "activation_beta": [0.0, -1e39]}, ValueError),
     ({"hidden_size": np.array([4, 4])}, TypeError),
     ({"layout": np.array([0, 1])}, TypeError),
     ({"activations": ["Elu", "Tanh", "Tanh"], "activation_alpha": np.array(0.5)}, TypeError),

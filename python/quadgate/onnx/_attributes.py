@@ -8,6 +8,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
+import numpy as np
+
 from .. import _check
 from .._options import ACTIVATIONS
 
@@ -43,6 +45,16 @@ class Attributes(NamedTuple):
     clip: float | None
     coupled: bool
     batch_first: bool
+
+    def refuse_unrepresentable(self, dtype: np.dtype[Any]) -> None:
+        """Raise ValueError for a number that the type of the arithmetic would make infinite or, for the clip, 0."""
+        info = np.finfo(dtype)
+        numbers = [] if self.clip is None else [("clip", self.clip)]
+        for function in (function for cell in self.activations for function in cell):
+            numbers += zip(("activation_alpha", "activation_beta"), function[1:], strict=False)
+        for name, value in numbers:
+            if abs(value) > float(info.max) or (name == "clip" and value < float(info.tiny)):
+                raise ValueError(f"{name} must be of what {dtype} can hold, got {value}")
 
 
 def parse(

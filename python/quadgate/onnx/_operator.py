@@ -151,6 +151,7 @@ def lstm(
 
 def networks(weights: _inputs.Weights, attributes: Attributes) -> list[Part]:
     """Return one network for all directions, or one for each direction if their activations differ."""
+    attributes.refuse_unrepresentable(weights.W.dtype)
     cells, directions = attributes.activations, len(attributes.directions)
     one = all(cell == cells[0] for cell in cells)
     parts = []
