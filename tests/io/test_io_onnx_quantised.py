@@ -165,6 +165,18 @@ def test_zero_points_are_asked_about(tmp_path):
         qg.onnx.load(proto, weights="float16")
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_float64_of_integers(tmp_path, symmetric):
+    """`weights="float32"` are the numbers; the arithmetic may be of another type."""
+    proto = quantised(tmp_path, model(), False, symmetric)
+    whole, net = held(proto), qg.onnx.load(proto, weights="float32", dtype="float64", dropout=0.0)
+    assert net.dtype == np.float64
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        np.testing.assert_array_equal(net.params[name], stands_for(whole, name))
+    with pytest.raises(ValueError, match="float32"):
+        qg.onnx.load(proto, weights="int8", dtype="float64")
+
+
 def replaced(proto: Any, **arrays: Any) -> Any:
     """A copy of a model with other initializers."""
     result = onnx.ModelProto()

@@ -135,10 +135,9 @@ class Found:
             if o.num_layers > len(arrays):  # of which the shapes alone could fill the memory
                 raise ValueError(f"it has {o.num_layers} layers and {len(arrays)} arrays")
             if self.weights is not None:
-                restored = class_._restored(o, self.weights, arrays)
                 if weights == self.weights:
-                    return restored  # type: ignore[no-any-return]
-                arrays = restored.params
+                    return class_._restored(o, weights, arrays)  # type: ignore[no-any-return]
+                arrays = class_._restored(o._replace(dtype=np.dtype(np.float32)), self.weights, arrays).params
             net = class_._of_arrays(o, arrays, "", generator)
             return net.quantize(weights) if weights == "int8" else net  # type: ignore[no-any-return]
         except ValueError as error:
