@@ -7,6 +7,7 @@ from math import exp, sqrt, tanh
 import numpy as np
 import pytest
 from quadgate import reference
+from quadgate.reference.activations import DEFAULTS
 from support.reference_cases import CLOSE, REAL, STEP
 
 ACTIVATIONS = {
@@ -32,6 +33,7 @@ def s(a):
 @pytest.mark.parametrize("given", [(), (0.7,), (0.7, -0.4)])
 def test_activation_and_slope(name, given):
     """Values against the formula; slopes against differences, at points that lie far from every kink."""
+    given = given[: len(DEFAULTS[name])]
     kind = reference.Activation.read((name, *given))
     defaults = {"hard_sigmoid": (0.2, 0.5), "affine": (1, 0), "leaky_relu": (0.01, 0), "thresholded_relu": (1, 0)}
     defaults |= {"scaled_tanh": (1, 1), "elu": (1, 0)}
@@ -41,6 +43,30 @@ def test_activation_and_slope(name, given):
     np.testing.assert_allclose(reference.activation(kind, a), want, rtol=1e-13, atol=1e-15)
     up, down = (reference.activation(kind, a.astype(REAL) + e) for e in (STEP, -STEP))
     np.testing.assert_allclose(reference.slope(kind, a), (up - down) / (2 * STEP), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_parameters_that_an_activation_does_not_have(name):
+    own = DEFAULTS[name]
+    kind = reference.Activation.read((name, *own))
+    assert reference.Activation.read(name) == reference.Activation.read(kind) == kind
+    with pytest.raises(ValueError, match=f"^{name} takes {len(own)} parameters, got "):
+        reference.Activation.read((name, *own, 0.5))
+
+
+def test_activations_at_infinity():
+    """Limits, where there are any."""
+    limits = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu": (0, np.inf), "hard_sigmoid": (0, 1), "elu": (-1, np.inf)}
+    limits |= {"softsign": (-1, 1), "softplus": (0, np.inf), "scaled_tanh": (-1, 1)}
+    for name, want in limits.items():
+        for dtype in (np.float64, REAL):
+            a = np.array([-np.inf, np.inf, np.nan], dtype)
+            with np.errstate(invalid="ignore"):
+                got = reference.activation(reference.Activation.read(name), a)
+            assert got.dtype == dtype
+            np.testing.assert_array_equal(got, [*want, np.nan], name)
+    a = np.array([-5e300, -1e-300, 1e-5, 5e300])
+    np.testing.assert_array_equal(reference.activation(reference.Activation("softsign"), a), a / (1 + np.abs(a)))
 
 
 def test_slopes_at_kinks():

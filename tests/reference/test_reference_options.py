@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from quadgate import reference
+from quadgate.reference.activations import DEFAULTS
 from support.examples import examples
 from support.reference_cases import CLOSE, EXTENDED, Problem
 
@@ -114,7 +115,8 @@ def cases(draw):
     else:
         names = st.sampled_from(list(ACTIVATIONS))
         numbers = st.sampled_from([0.3, 0.5, 1.0])
-        form = names | st.tuples(names, numbers) | st.tuples(names, numbers, numbers)
+        form = names | names.flatmap(lambda name: st.tuples(st.just(name), *[numbers] * len(DEFAULTS[name])))
+        form |= st.tuples(st.sampled_from([name for name in ACTIVATIONS if DEFAULTS[name]]), numbers)
         projected = draw(st.booleans())
         options |= {
             "proj_size": draw(st.integers(1, 4)) if projected else 0,

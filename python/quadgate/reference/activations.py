@@ -43,16 +43,20 @@ class Activation(NamedTuple):
 
     @classmethod
     def read(cls, given: str | Sequence[Any]) -> Activation:
-        """Make an activation of a name, (name, alpha) or (name, alpha, beta).
+        """Make an activation of a name, (name, alpha) or (name, alpha, beta); one that is made already stays.
 
         Raises
         ------
         ValueError
             If the name is unknown, or more parameters are given than the function has.
         """
+        if isinstance(given, cls):
+            return given
         name, *values = (given,) if isinstance(given, str) else tuple(given)
-        if name not in DEFAULTS or len(values) > max(2, len(DEFAULTS[name])):
+        if name not in DEFAULTS:
             raise ValueError(f"unknown activation {given!r}")
+        if len(values) > len(DEFAULTS[name]):
+            raise ValueError(f"{name} takes {len(DEFAULTS[name])} parameters, got {given!r}")
         return cls(name, *(float(v) for v in (*values, *DEFAULTS[name][len(values) :])))
 
 
@@ -97,6 +101,7 @@ def activation(kind: Activation, a: Array) -> Array:
     if name == "elu":
         return np.where(a < 0, alpha * np.expm1(below), a)
     if name == "softsign":
+        a = np.clip(a, np.finfo(a.dtype).min, np.finfo(a.dtype).max)  # 1 for infinity, too
         return a / (1.0 + np.abs(a))
     if name == "softplus":
         return np.logaddexp(a, 0.0)
