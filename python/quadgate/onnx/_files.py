@@ -85,9 +85,11 @@ def _place(tensor: Any, folder: Path) -> tuple[Path, int, int]:
     root = folder.resolve()
     file = (root / location).resolve()
     if not location or not file.is_relative_to(root) or not file.is_file():
-        raise ValueError(
-            f"tensor {tensor.name!r} has external data at {location!r}, which is no file in the model's folder"
-        )
+        why = "is no file in the model's folder"
+        # Of a name that stays within the folder by itself, a symbolic link leads out.
+        if location and Path(os.path.normpath(root / location)).is_relative_to(root) and not file.is_relative_to(root):
+            why = f"is a symbolic link out of the model's folder, to {file}: put the file itself there"
+        raise ValueError(f"tensor {tensor.name!r} has external data at {location!r}, which {why}")
     size = file.stat().st_size
     try:
         offset = int(entries.get("offset", "0"))
@@ -352,7 +354,9 @@ def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
     Raises
     ------
     ValueError
-        If the network does not fit the node; the message says in what.
+        If the network does not fit the node; the message says in what. Also if the node cannot be read, as in `load`.
+    TypeError
+        If `net` is no network of quadgate's.
 
     Examples
     --------
@@ -360,12 +364,14 @@ def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
     >>> lstm = qg.onnx.load("model.onnx")
     >>> onnx.save(qg.onnx.store("model.onnx", None, lstm), "tuned.onnx")
     """
+    from ..io._files import blamed
     from ._store import fits, put
 
     proto, source = _model(model)
     changed = _package().ModelProto()
     changed.CopyFrom(proto)
-    pairs = _pairs(changed, source)
+    with blamed(source):
+        pairs = _pairs(changed, source)
     found = choose([f for f, _ in pairs], name, source)
     node = next(node for f, node in pairs if f is found)
     fits(found, net, f"{source}: {found.name}", node.proto.op_type == QUANTISED)
