@@ -236,6 +236,46 @@ def test_networks_that_do_not_fit(net, why):
         qg.onnx.store(simple(), "cell", net())
 
 
+def test_options_are_compared_in_float32():
+    """An attribute has no more digits. A number that float32 tells apart is another one."""
+    names = {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [0.3], "activation_beta": [0.4]}
+    proto = simple(**names, clip=0.7)
+    for dtype in ("float32", "float64"):
+        options = {"activations": (("hard_sigmoid", 0.3, 0.4), "tanh", "tanh"), "gate_clip": 0.7, "dtype": dtype}
+        qg.onnx.store(proto, "cell", lstm(INPUTS, H, **options))
+        for other in ({"gate_clip": 0.7000001}, {"activations": (("hard_sigmoid", 0.3, 0.4000001), "tanh", "tanh")}):
+            with pytest.raises(ValueError, match=f"{next(iter(other))} is .* there, .* in the network"):
+                qg.onnx.store(proto, "cell", lstm(INPUTS, H, **options | other))
+    with pytest.raises(ValueError, match="gate_clip is None there, 1e\\+300 in the network"):
+        qg.onnx.store(simple(), "cell", lstm(INPUTS, H, gate_clip=1e300, dtype="float64"))
+
+
+def test_networks_of_classes_of_ones_own():
+    class Encoder(qg.LSTM):
+        pass
+
+    tuned = changed(Encoder(INPUTS, H, rng=0))
+    compare(tuned, qg.onnx.store(simple(), "cell", tuned))
+
+
+@pytest.mark.parametrize("given", [None, "net", type("LSTM", (), {"__module__": "torch.nn"})(), {"weight_ih_l0": 0}])
+def test_what_is_no_network(given):
+    got = rf"{type(given).__module__}\.{type(given).__name__}"
+    with pytest.raises(TypeError, match=rf"^net must be a quadgate\.LSTM or quadgate\.RNN, got {got}"):
+        qg.onnx.store(simple(), "cell", given)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_infinite_biases(kind):
+    """The operator adds two halves: the second must be zeros, or the sum is not a number."""
+    proto = simple(kind=kind)
+    net = qg.onnx.load(proto)
+    bias = net.params["bias_l0"].copy()
+    bias[:2] = np.inf, -np.inf
+    net.load_state_dict({**net.params, "bias_l0": bias})
+    np.testing.assert_array_equal(qg.onnx.load(qg.onnx.store(proto, None, net)).params["bias_l0"], bias)
+
+
 def test_weights_beyond_the_nodes_type_are_refused():
     node = helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], "cell", hidden_size=H)
     graph = helper.make_graph(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from ..io._found import CLASSES
 from . import _inputs, _quantised
 from ._files import QUANTISED
 from ._nodes import Frame, Node, called
@@ -39,8 +40,11 @@ def put(model: Any, node: Node, net: LSTM | RNN, dtype: np.dtype[Any]) -> None:
 
 def fits(found: Found, net: Any, where: str, quantised: bool) -> None:
     """Raise ValueError unless a network computes what a node computes."""
+    if not isinstance(net, tuple(CLASSES.values())):
+        got = f"{type(net).__module__}.{type(net).__qualname__}"
+        raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {got}")
     old = found.build(rng=0, **dict.fromkeys(found.asks, "float32"))
-    if type(net).__name__ != found.kind or not isinstance(net, type(old)):
+    if not isinstance(net, type(old)):
         raise ValueError(f"{where}: it is an {found.kind}, got {type(net).__name__}")
     if quantised and net.weight_type != "int8":
         got = net.weight_type or net.dtype.name
@@ -69,10 +73,18 @@ def fits(found: Found, net: Any, where: str, quantised: bool) -> None:
         "nonlinearity",
     ):
         there, here = getattr(old, option, None), getattr(net, option, None)
-        if there != here:
+        if _in_float32(there) != _in_float32(here):
             raise ValueError(f"{where}: {option} is {there!r} there, {here!r} in the network")
     if net.bidirectional and net.merge != "concat":
         raise ValueError(f"{where}: merge is 'concat' there, {net.merge!r} in the network")
+
+
+def _in_float32(option: Any) -> Any:
+    """Return an option with its numbers as attributes of a node hold them."""
+    if isinstance(option, tuple):
+        return tuple(map(_in_float32, option))
+    with np.errstate(over="ignore"):
+        return float(np.float32(option)) if isinstance(option, float) else option
 
 
 def _inputs_of(net: Any, kind: str, dtype: np.dtype[Any]) -> dict[int, Array]:
@@ -122,7 +134,9 @@ def _weights(net: Any, kind: str) -> list[tuple[str, Array | None]]:
             b = np.concatenate([np.asarray(w.B)[:half], np.zeros(half, bias.dtype)])
             rows.append((w.W, w.R, b) if w.P is None else (w.W, w.R, b, w.P))
         else:
-            rows.append((params[f"weight_ih_l0{suffix}"], params[f"weight_hh_l0{suffix}"], np.append(bias, 0 * bias)))
+            rows.append(
+                (params[f"weight_ih_l0{suffix}"], params[f"weight_hh_l0{suffix}"], np.append(bias, np.zeros_like(bias)))
+            )
     stacked = [np.stack(parts) for parts in zip(*rows, strict=True)]
     return list(zip("WRBP", stacked, strict=False))
 
