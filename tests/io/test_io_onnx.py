@@ -246,6 +246,9 @@ def test_options_are_compared_in_float32():
         for other in ({"gate_clip": 0.7000001}, {"activations": (("hard_sigmoid", 0.3, 0.4000001), "tanh", "tanh")}):
             with pytest.raises(ValueError, match=f"{next(iter(other))} is .* there, .* in the network"):
                 qg.onnx.store(proto, "cell", lstm(INPUTS, H, **options | other))
+    given = simple(activations=["HardSigmoid", "Tanh", "Tanh"], activation_alpha=[0.2], activation_beta=[0.5])
+    defaults = lstm(INPUTS, H, activations=("hard_sigmoid", "tanh", "tanh"))
+    compare(defaults, qg.onnx.store(given, "cell", defaults))
     with pytest.raises(ValueError, match="gate_clip is None there, 1e\\+300 in the network"):
         qg.onnx.store(simple(), "cell", lstm(INPUTS, H, gate_clip=1e300, dtype="float64"))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from .._options import ACTIVATIONS
 from ..io._found import CLASSES
 from . import _inputs, _quantised
 from ._files import QUANTISED
@@ -73,16 +74,18 @@ def fits(found: Found, net: Any, where: str, quantised: bool) -> None:
         "nonlinearity",
     ):
         there, here = getattr(old, option, None), getattr(net, option, None)
-        if _in_float32(there) != _in_float32(here):
+        if _attribute(option, there) != _attribute(option, here):
             raise ValueError(f"{where}: {option} is {there!r} there, {here!r} in the network")
     if net.bidirectional and net.merge != "concat":
         raise ValueError(f"{where}: merge is 'concat' there, {net.merge!r} in the network")
 
 
-def _in_float32(option: Any) -> Any:
-    """Return an option with its numbers as attributes of a node hold them."""
+def _attribute(name: str, option: Any) -> Any:
+    """Return an option as attributes of a node hold it: activations with their numbers, all numbers as float32."""
+    if name == "activations" and option:
+        option = tuple((a, *ACTIVATIONS[a]) if isinstance(a, str) else a for a in option)
     if isinstance(option, tuple):
-        return tuple(map(_in_float32, option))
+        return tuple(_attribute("", part) for part in option)
     with np.errstate(over="ignore"):
         return float(np.float32(option)) if isinstance(option, float) else option
 
