@@ -35,6 +35,8 @@ def test_overloads_of_a_function():
         other = {"a/cell": "b/cell", "b/cell": "a/cell"}[name]
         kept = qg.onnx.load(proto, other).params["weight_ih_l0"]
         assert np.array_equal(qg.onnx.load(stored, other).params["weight_ih_l0"], kept)
+    with pytest.raises(ValueError, match=r"own\.Net has 2 overloads, which onnx's evaluator cannot tell apart"):
+        qg.onnx.ReferenceEvaluator(proto)
 
 
 def two_cells(outer: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,6 +77,8 @@ class ReferenceEvaluator(onnx.reference.ReferenceEvaluator):
 
     Raises
     ------
+    ValueError
+        If a function of the model has several overloads: onnx's evaluator takes one for another.
     Exception
         Whatever an operator raises, with the names of its node and operator in front, and those of the nodes around it.
 
@@ -94,6 +97,10 @@ class ReferenceEvaluator(onnx.reference.ReferenceEvaluator):
 
     def __init__(self, proto: Any, *, new_ops: Sequence[type[OpRun]] | None = None, **keywords: Any) -> None:
         super().__init__(proto, new_ops=[*(new_ops or ()), LSTM, DynamicQuantizeLSTM], **keywords)
+        functions = Counter((f.domain, f.name) for f in getattr(self.proto_, "functions", ()))
+        for (domain, name), count in functions.items():
+            if count > 1:  # onnx's evaluator runs the last of them, whatever is called
+                raise ValueError(f"{domain}.{name} has {count} overloads, which onnx's evaluator cannot tell apart")
 
     def _init(self) -> None:
         super()._init()
