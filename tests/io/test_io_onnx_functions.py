@@ -131,3 +131,16 @@ def test_a_constant_of_another_domain():
     del proto.graph.initializer[0]
     with pytest.raises(ValueError, match="weight 'W' is computed by Constant"):
         qg.onnx.load(proto)
+
+
+def test_names_that_are_no_text():
+    """They come out of protobuf as bytes, and are in nobody's way."""
+    w = weights()
+    inner = [helper.make_node("LSTM", ["x", "w", "r"], ["y"], "cell", hidden_size=H)]
+    function = helper.make_function("own", "Net", ["x", "w", "r", "zzzz"], ["y"], inner, OPSETS)
+    call = helper.make_node("Net", ["X", "W", "R"], ["Y"], "net", domain="own")
+    proto = model([call], [tensor(n, w[n]) for n in "WR"], [function])
+    data = proto.SerializeToString().replace(b"zzzz", b"\xff" * 4)
+    tuned = changed(qg.onnx.load(data))
+    stored = qg.onnx.store(data, None, tuned)
+    assert np.array_equal(qg.onnx.load(stored).params["weight_ih_l0"], tuned.params["weight_ih_l0"])

@@ -179,9 +179,9 @@ def _uses(function: Any, name: str) -> int:
     return found.count(name)
 
 
-def _name(value: Any) -> str:
+def _name(value: Any) -> Any:
     """Return the name of an input or output of a graph, or of a function, whose inputs and outputs are names."""
-    return value if isinstance(value, str) else str(value.name)
+    return getattr(value, "name", value)  # a name that is no UTF-8 comes as bytes
 
 
 def _names(model: Any) -> set[str]:
