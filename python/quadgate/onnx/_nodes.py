@@ -19,8 +19,8 @@ DEPTH, VISITS, PATHS = 64, 1_000_000, 1 << 24
 class Budget:
     """Bytes that constants may take in all, those made by concatenating and the like too: eight times the model's own.
 
-    An export without folding takes five: of PyTorch's rows a Slice for each gate, which is a view, and two Concat. A
-    Cast from float16 makes each of these twice as large.
+    Views take none. PyTorch's export without folding needs three times: the rows, a Concat of the gates (each a Slice,
+    which is a view), and a Concat of the directions. After a Cast from float16 it is seven.
     """
 
     def __init__(self, model: Any) -> None:
