@@ -83,7 +83,16 @@ def onnx() -> Names:
     ):
         proto.graph.node[0].name = "/encoder/LSTM" + ("_quant" if "int8" in name else "")
         quantised.onnx.save(proto, f"{name}.onnx")
+    stacked("stacked.onnx")
     return {"onnx": quantised.onnx}
+
+
+def stacked(path: str) -> Any:
+    """Export a batch first module of two layers, and return it."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    module = torch.nn.LSTM(INPUTS, H, num_layers=2, batch_first=True).eval()
+    torch.onnx.export(module, (torch.zeros(2, 3, INPUTS),), path, dynamo=False)
+    return module
 
 
 def jax() -> Names:
@@ -185,6 +194,19 @@ def test_blocks(name, tmp_path, monkeypatch):
     assert found
     for number, block in enumerate(found, 1):
         exec(compile(block, f"{name}, prepared block {number}", "exec"), names)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_stack_that_pytorch_exported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    module = stacked("stacked.onnx")
+    names: Names = {"qg": qg}
+    exec(next(block for block in blocks(DOCS / "coming-from/onnx.md") if "stacked.onnx" in block), names)
+    x = draw(2, 3, INPUTS)
+    torch = pytest.importorskip("torch")
+    want = module(torch.from_numpy(x.astype(np.float32)))[0].detach().numpy()
+    assert np.abs(names["lstm"](x.astype(np.float32))[0] - want).max() < 1e-6
 
 
 def test_every_block_of_the_pages_runs():
