@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
@@ -50,7 +51,8 @@ class QuantizedSnapshot(Snapshot):
         self._held = stored
         if core.unpack(None):
             self._held = {name: value for name, value in stored.items() if not is_matrix(name)}
-        self.forward_tape = self.backward = self.refuse_training
+        # No method of its own, which would be a cycle: memory is to go with the last network that has it.
+        self.forward_tape = self.backward = functools.partial(_refuse_training, weight_type)
 
     @property
     def stored(self) -> dict[str, Array]:
@@ -76,16 +78,19 @@ class QuantizedSnapshot(Snapshot):
         return self._held
 
     def refuse_training(self, *_: Any) -> NoReturn:
-        raise TypeError(
-            f"a network with {self.weight_type} weights is for inference and streams: train the float32 network, and "
-            "quantize it again"
-        )
+        _refuse_training(self.weight_type)
 
     def refuse_change(self) -> NoReturn:
         raise TypeError(
             f"the parameters of a network with {self.weight_type} weights cannot be changed: change those of the "
             "float32 network, and quantize it again"
         )
+
+
+def _refuse_training(kind: str, *_: Any) -> NoReturn:
+    raise TypeError(
+        f"a network with {kind} weights is for inference and streams: train the float32 network, and quantize it again"
+    )
 
 
 def quantized(net: Net, weights: object) -> Net:
