@@ -69,7 +69,7 @@ def chain_of(net: Any) -> Chain:
     Raises
     ------
     TypeError, ValueError
-        If it is neither, or has no network.
+        If it is neither, or has no network, or one with weights of a compact type.
     """
     from ..train import Dropout, Embedding, Recurrent, Sequential
 
@@ -101,6 +101,12 @@ class Inside:
     def __init__(self, net: Any, padding_output: str = "zero") -> None:
         from ..train import Recurrent
 
+        if net._snapshot.weight_type:  # a copy without its dropout would be another network, with float32 weights
+            kind = "RNN" if isinstance(net, RNN) else "LSTM"
+            raise TypeError(
+                f"net must have weights of float32 or float64, got {net.weight_type}, without gradients: "
+                f"{kind}.from_state_dict(net.state_dict()), with net's options, has the same weights as float32"
+            )
         self.mean = any(net._options.zoneout)
         self.net = net if self.mean else _without_dropout(net)
         self._layer = Recurrent(self.net)
