@@ -36,14 +36,17 @@ class Pickled:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         kind, state = type(self), self.__getstate__()
-        attributes = dict(getattr(self, "__dict__", {})) | {
-            name: getattr(self, name) for name in _slots(kind) if hasattr(self, name)
-        }
+        attributes = self._kept_attributes()
         # A subclass with its own way of pickling has that.
         if not attributes or kind.__reduce__ is not object.__reduce__ or not isinstance(state, dict):
             return super().__reduce_ex__(protocol)
         own = {name: {} if name == "attributes" else value for name, value in state.items()}
         return _rebuilt, (kind, own), {"attributes": attributes}
+
+    def _kept_attributes(self) -> dict[str, Any]:
+        """Return what a subclass keeps, in slots, too."""
+        slots = {name: getattr(self, name) for name in _slots(type(self)) if hasattr(self, name)}
+        return dict(getattr(self, "__dict__", {})) | slots
 
     def _take_attributes(self, state: Any) -> bool:
         """Set what a subclass keeps, never what is our own; return False for a state that has more than that."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
@@ -94,7 +93,10 @@ def _refuse_training(kind: str, *_: Any) -> NoReturn:
 
 
 def quantized(net: Net, weights: object) -> Net:
-    """Return `net` with its matrices stored in another type; see `Network.quantize`."""
+    """Return `net` with its matrices stored in another type; see `Network.quantize`.
+
+    Attributes of a subclass are those of `net` themselves, as in a shallow copy.
+    """
     kind: str = _check.choice(weights, "weights", TYPES)
     o = net._options
     if net.weight_type in TYPES:
@@ -114,18 +116,16 @@ def quantized(net: Net, weights: object) -> Net:
         else:
             bits = to_float16(value, name) if kind == "float16" else to_bfloat16(value, name)
             stored[name] = _params.freeze(bits)
-    return restored(type(net), o, kind, stored, getattr(net, "__dict__", {}))
+    result = restored(type(net), o, kind, stored)
+    result._take_attributes({"attributes": net._kept_attributes()})
+    return result
 
 
-def restored(
-    of: type[Net], o: Options, kind: str, stored: dict[str, Array], attributes: Mapping[str, Any] = MappingProxyType({})
-) -> Net:
+def restored(of: type[Net], o: Options, kind: str, stored: dict[str, Array]) -> Net:
     """Return a network of these options with the arrays of `QuantizedSnapshot.stored`."""
     net = of.__new__(of)
     net._configure(o)
     net._take_stored(kind, stored)
-    if attributes:
-        net.__dict__.update(attributes)
     return net
 
 

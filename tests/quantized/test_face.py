@@ -26,6 +26,19 @@ class Named(qg.LSTM):
     """A subclass with something of its own."""
 
 
+class Slotted(qg.RNN):
+    """A subclass with slots, of which a third is empty."""
+
+    __slots__ = ("__private", "empty", "label")
+
+    def keep(self, value):
+        self.__private, self.label = value, "mine"
+        return self
+
+    def kept(self):
+        return self.__private
+
+
 def y_of(net):
     return net(X)[0].tobytes()
 
@@ -151,6 +164,12 @@ def test_subclasses_keep_what_is_theirs(kind):
     small = net.quantize(kind)
     assert type(small) is Named
     assert small.label == "mine"
+    thing = [1]
+    slotted = Slotted(5, 9, rng=0).keep(thing).quantize(kind)
+    assert type(slotted) is Slotted
+    assert slotted.label == "mine"
+    assert slotted.kept() is thing  # shared, as by copy.copy
+    assert not hasattr(slotted, "empty")
 
 
 @every_kind
