@@ -44,6 +44,8 @@ class QuantizedSnapshot(Snapshot):
     __slots__ = ("_held", "_shapes")
 
     def __init__(self, core: _core.Network, stored: dict[str, Array], weight_type: str) -> None:
+        for name, value in stored.items():
+            _refuse_unmade(value, name, weight_type)
         super().__init__(core, {})
         self.weight_type: str = weight_type
         self._shapes = {name: value.shape for name, value in stored.items()}
@@ -200,6 +202,21 @@ def _refuse_infinite(value: Array, result: Array, name: str, kind: str, hint: st
     if not np.isfinite(result).all():
         worst = float(np.abs(value).max())
         raise ValueError(f"{name} has {worst:.6g}, which {kind} cannot hold: {hint}")
+
+
+def _refuse_unmade(stored: Array, name: str, kind: str) -> None:
+    """Raise ValueError for numbers that `quantized` never makes, but a file or a pickle may hold."""
+    if name.endswith(SCALE):
+        wrong, what = ~np.isfinite(stored), "NaN or infinity: scales must be finite"
+    elif not is_matrix(name):
+        return
+    elif kind == "int8":
+        wrong, what = stored == -128, "-128: int8 weights are from -127 to 127"
+    else:
+        exponent = 0x7C00 if kind == "float16" else 0x7F80
+        wrong, what = stored & exponent == exponent, f"NaN or infinity: {kind} weights must be finite"
+    if wrong.any():
+        raise ValueError(f"{name} has {what}")
 
 
 def widened(stored: Array, kind: str) -> NDArray[np.float32]:

@@ -157,6 +157,33 @@ def test_damaged_files_and_pickles(tmp_path):
             qg.LSTM.__new__(qg.LSTM).__setstate__({**state, **wrong})
 
 
+UNMADE = [("float16", "weight_hh_l0", bits) for bits in (0x7C00, 0xFC00, 0x7E00)]  # infinity, its negative, NaN
+UNMADE += [("bfloat16", "weight_hh_l0", bits) for bits in (0x7F80, 0xFF80, 0x7FC0)]
+UNMADE += [("int8", "weight_hh_l0", -128)] + [("int8", "weight_hh_l0.scale", value) for value in (np.inf, np.nan)]
+
+
+@pytest.mark.parametrize("hidden", [9, 300])  # packed as float32, and in 16 bits
+@pytest.mark.parametrize(("kind", "name", "value"), UNMADE)
+def test_numbers_that_quantize_never_makes(kind, name, value, hidden, tmp_path):
+    """Files and pickles with NaN, infinity or -128 are refused when they are read, whatever the size."""
+    pytest.importorskip("safetensors")
+    small = qg.LSTM(5, hidden, rng=0).quantize(kind)
+    arrays = {key: array.copy() for key, array in small._snapshot.stored.items()}
+    arrays[name].flat[7] = value
+    state = small.__getstate__()
+    item = state["params"][name]
+    state["params"][name] = (*item[:2], arrays[name].tobytes())
+    with pytest.raises(ValueError, match=rf"^{name} has (NaN or infinity|-128): "):
+        qg.LSTM.__new__(qg.LSTM).__setstate__(state)
+    path = tmp_path / "net.safetensors"
+    qg.save(small, path)
+    whole = path.read_bytes()
+    assert whole.count(item[2]) == 1
+    path.write_bytes(whole.replace(item[2], arrays[name].tobytes()))
+    with pytest.raises(ValueError, match=rf"net\.safetensors.*{name} has (NaN or infinity|-128)"):
+        qg.load(path)
+
+
 @every_kind
 def test_subclasses_keep_what_is_theirs(kind):
     net = Named(5, 9, rng=0)
