@@ -281,6 +281,17 @@ def test_labels_are_text(tab, tmp_path):
     assert tab.run("document.images.length") == 0
 
 
+def test_labels_that_name_parts_of_objects(tab, tmp_path):
+    """Names that every object of JavaScript inherits are labels like others."""
+    words = ["constructor", "toString", "__proto__", " "]
+    tab.open(qg.explore(qg.LSTM(2, 3, rng=0), np.ones((4, 2)), words, tmp_path / "a.html").path)
+    spans = tab.run("[...byId('letters').children].map((e) => [e.textContent, e.className === 'gap'])")
+    assert spans == [["constructor", False], ["toString", False], ["__proto__", False], ["·", True]]
+    tab.run("choose({ step: 0 })")
+    tab.settle()
+    assert tab.run("byId('where').textContent").startswith("step 0 “constructor”, ")
+
+
 def test_notebook(tab, pages, tmp_path):
     """The frame of a notebook has the page, which works there without rights of its own."""
     path, empty = tmp_path / "notebook.html", tmp_path / "empty.html"

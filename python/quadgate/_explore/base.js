@@ -84,7 +84,8 @@ function moveUnit(by) {
 
 // --------------------------------------------------------------------------------------------------------------- text
 
-const VISIBLE = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+// Without the names that objects inherit, such as "constructor".
+const VISIBLE = { __proto__: null, " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 
 // Labels are data: they go into the page as text, never as HTML.
 function label(step) {
