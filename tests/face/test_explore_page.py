@@ -233,6 +233,22 @@ def test_spans(tab, pages):
     assert tab.run("chosen.step") == found[0]["from"]
 
 
+def test_spans_where_all_of_many_units_agree(tab, tmp_path):
+    """All of 150 units are 100 %, however many terms a sum has."""
+    net = qg.RNN(1, 150, rng=0)
+    with net.writable() as params:
+        for name, value in params.items():
+            value[:] = name == "weight_ih_l0"
+    x = np.tile(np.float32([1, 1, 0, -1]), 4)[:, None]
+    tab.open(qg.explore(net, x, out=tmp_path / "a.html").path)
+    tab.run("choose({ from: 4, to: 5 })")
+    tab.run("byId('share').value = 100")
+    tab.click("#find")
+    assert "150 units are active" in tab.run("byId('span-units').textContent")
+    found = tab.run("chosen.found")
+    assert [(span["from"], span["to"], span["quality"]) for span in found] == [(k, k + 1, 1) for k in (0, 8, 12)]
+
+
 def test_norms(tab, pages):
     tab.open(pages["both"].path)
     before = tab.run("byId('norm-plot').toDataURL()")

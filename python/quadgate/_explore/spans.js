@@ -23,24 +23,24 @@
     return found;
   }
 
-  // Share of the units that are active at every step.
+  // Number of the units that are active at every step: whole, so that sums are exact.
   function agreement(units) {
     const h = signal("h"), least = limit(), result = new Float32Array(T);
     for (const [unit, sign] of units) {
       const row = h.row(unit);
-      for (let step = 0; step < T; step++) result[step] += sign * row[step] > least ? 1 / units.length : 0;
+      for (let step = 0; step < T; step++) result[step] += sign * row[step] > least ? 1 : 0;
     }
     return result;
   }
 
   // Spans as long as the selected one, none of which overlaps a better one: the share of its units, over all its steps.
-  function matches(shares) {
+  function matches(counts, units) {
     const length = chosen.to - chosen.from + 1, needed = Number(share.value) / 100 - 1e-6;
     const sums = [0];
-    for (const v of shares) sums.push(sums[sums.length - 1] + v);
+    for (const v of counts) sums.push(sums[sums.length - 1] + v);
     const all = [];
     for (let from = 0; from + length <= T; from++) {
-      const quality = (sums[from + length] - sums[from]) / length;
+      const quality = (sums[from + length] - sums[from]) / (length * units);
       if (quality >= needed) all.push({ from, to: from + length - 1, quality });
     }
     all.sort((a, b) => b.quality - a.quality || a.from - b.from);
@@ -63,7 +63,7 @@
 
   function find() {
     const units = active();
-    choose({ found: units.length ? matches(agreement(units)) : [], searched: true });
+    choose({ found: units.length ? matches(agreement(units), units.length) : [], searched: true });
   }
 
   from.addEventListener("input", () => {
@@ -90,7 +90,7 @@
     byId("span-units").textContent = units.length
       ? `${span}: ${units.length === 1 ? "one unit is" : `${units.length} units are`} active: ${names}${units.length > 30 ? ", …" : ""}`
       : `${span}: no unit is active through all of it. Lower the threshold, or choose a shorter span.`;
-    const shares = agreement(units);
+    const shares = agreement(units).map((count) => count / Math.max(1, units.length));
     const box = prepare(canvas, 120);
     valueAxis(box, 0, 1);
     band(box, chosen.from, chosen.to);
