@@ -264,6 +264,30 @@ def test_large_pages_have_8_bits_and_fewer_steps(monkeypatch, tmp_path):
     assert not (tmp_path / "b.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("net", "signals"),
+    [
+        (qg.RNN(INPUTS, H, 2, rng=0), 2 * H),
+        (qg.LSTM(INPUTS, H, 2, bidirectional=True, proj_size=2, rng=0), 4 * 6 * H),
+        (qg.LSTM(INPUTS, H, zoneout=(0.1, 0.1), rng=0), 6 * H),
+        (train.Sequential([qg.LSTM(INPUTS, H), train.Dropout(0.5), qg.RNN(H, 2)], rng=0), 6 * H + 2),
+    ],
+)
+def test_the_size_is_known_before_anything_runs(net, signals, monkeypatch, tmp_path):
+    """The limit counts every number of a page; beyond it nothing is computed first."""
+    monkeypatch.setattr(_page, "MOST", T * signals)
+    page = data_of(qg.explore(net, sequence(), out=tmp_path / "a.html"))
+    assert sum(np.prod(v["shape"]) for state in page["states"] for v in state["signals"].values()) == T * signals
+
+    def refuse(*_):
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(_page, "MOST", T * signals - 1)
+    monkeypatch.setattr(_layers.Inside, "forward", refuse)
+    with pytest.raises(ValueError, match=f"x is too long for a page: {T * signals} numbers"):
+        qg.explore(net, sequence(), out=tmp_path / "b.html")
+
+
 def test_wide_inputs_keep_the_strongest_columns(monkeypatch, tmp_path):
     monkeypatch.setattr(_page, "COLUMNS", 4)
     net, x = qg.LSTM(40, H, rng=0), sequence(columns=40) * np.linspace(0.1, 3, 40, dtype=np.float32)

@@ -11,7 +11,7 @@ from .. import _check
 from ._data import read_labels, read_outputs, read_x
 from ._gradients import gradients
 from ._layers import chain_of, look
-from ._page import write
+from ._page import check_size, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,7 @@ def explore(
     except TypeError:
         raise TypeError(f"out must be the path of a file, got {_check.shown(out)}") from None
     x_, mask, ids = read_x(net, x)
+    check_size(chain, x_.shape[1])
     names = read_labels(labels, x_.shape[1], ids)
     seen = look(chain, x_, mask)
     columns = read_outputs(outputs, seen.y)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from ._layers import Chain, Inside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,19 +29,19 @@ SCRIPTS = ("base.js", "input.js", "units.js", "spans.js", "gradients.js")
 HERE = Path(__file__).parent
 
 
-def write(title: str, labels: list[str] | None, seen: Seen, back: Gradients) -> str:
-    """Return the page.
-
-    Raises
-    ------
-    ValueError
-        If there are more numbers than a page should have.
-    """
-    count = sum(value.size for state in seen.states for value in state.values.values())
+def check_size(chain: Chain, steps: int) -> None:
+    """Raise ValueError if a sequence of so many steps makes more numbers than a page should have."""
+    all_options = [layer.net._options for layer in chain.layers if isinstance(layer, Inside)]
+    count = steps * sum(o.num_layers * o.directions * o.hidden_size * (1 if o.elman else 6) for o in all_options)
     if count > MOST:
         raise ValueError(
             f"x is too long for a page: {count:,} numbers of h, c and gates, at most {MOST:,}; pass a part of it"
         )
+
+
+def write(title: str, labels: list[str] | None, seen: Seen, back: Gradients) -> str:
+    """Return the page."""
+    count = sum(value.size for state in seen.states for value in state.values.values())
     bits = 16 if count <= FINE else 8
     floor, logs = _logarithms(back)
     total = sum(each.size for each in logs.values())
