@@ -100,6 +100,8 @@ def test_labels(tmp_path):
     assert labels(["un", "deux", "trois"]) == ["un", "deux", "trois"]
     assert labels(np.array(["a", "b", "c"])) == ["a", "b", "c"]
     assert labels(np.array([1, 2, -3])) == labels([1, 2, -3]) == ["1", "2", "-3"]
+    assert labels(map(int, "123")) == ["1", "2", "3"]
+    assert labels(iter("abc")) == ["a", "b", "c"]
     assert labels(["x" * 50, "", "b"]) == ["x" * 39 + "…", "", "b"]
 
 
@@ -154,6 +156,8 @@ ERRORS = [
     ((LSTM, X, ["a", 1] * 4 + ["a"]), {}, TypeError, "labels must be .* got a mixture"),
     ((LSTM, X, np.zeros(9)), {}, TypeError, "labels must hold str or integers, got dtype float64"),
     ((LSTM, X, np.zeros((9, 1), int)), {}, ValueError, r"labels must be .* got shape \(9, 1\)"),
+    ((LSTM, X, np.array(5)), {}, ValueError, r"labels must be .* got shape \(\)"),
+    ((LSTM, X, map(float, range(9))), {}, TypeError, "labels must hold str or integers, got dtype float64"),
     ((LSTM, X, None, 5), {}, TypeError, "out must be the path of a file, got 5"),
     ((LSTM, X), {"outputs": [4]}, ValueError, r"outputs must be a list of at most 8 numbers from 0 to 3, got \[4\]"),
     ((LSTM, X), {"outputs": 1}, ValueError, "outputs must be a list"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +74,10 @@ def read_labels(labels: object, steps: int, ids: Array | None) -> list[str] | No
     if isinstance(labels, str):
         result = list(labels)
     else:
-        items: Any = list(labels) if isinstance(labels, Iterable) else None
+        try:
+            items: Any = list(labels) if isinstance(labels, Iterable) else None
+        except TypeError:  # an array without axes, whose shape is refused below
+            items = []
         if items and all(isinstance(item, str) for item in items):
             result = [str(item) for item in items]
         else:
@@ -82,7 +85,8 @@ def read_labels(labels: object, steps: int, ids: Array | None) -> list[str] | No
                 raise TypeError(f"labels must be {needed}, got {_check.shown(labels)}")
             if any(isinstance(item, str) for item in items):
                 raise TypeError(f"labels must be {needed}, got a mixture")
-            read = _check.array(labels, "labels", "str or integers", "iu")
+            # An iterator is used up by now.
+            read = _check.array(items if isinstance(labels, Iterator) else labels, "labels", "str or integers", "iu")
             if read.ndim != 1:
                 raise ValueError(f"labels must be {needed}, got shape {read.shape}")
             result = [str(value) for value in read.tolist()]
