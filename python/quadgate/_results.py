@@ -174,8 +174,10 @@ class Tape:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds, in bytes, without the parameters."""
-        return self._core.nbytes + (0 if self._masking is None else self._masking.nbytes)
+        """Memory that it holds, in bytes, with cells, masks and trace, and without the parameters."""
+        kept = [self._masking, self._cells, *self._dropped.values()]
+        kept += [getattr(self._trace, name, None) for name in Trace.__slots__]
+        return self._core.nbytes + sum(getattr(each, "nbytes", 0) for each in kept)
 
     @property
     def cells(self) -> Array | None:

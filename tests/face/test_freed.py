@@ -1,4 +1,4 @@
-"""Memory is freed when the last name of an object goes, not when Python's collector of cycles comes by."""
+"""Memory is freed with the last name of an object, not when Python's collector comes by; a tape says what it holds."""
 
 from __future__ import annotations
 
@@ -76,3 +76,18 @@ def test_no_cycle(name):
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+def test_a_tape_counts_all_that_it_holds():
+    """Beside the memory of the core: the trace and its norms, cells, and a byte for each number of the masks."""
+    net = lstm(weight_drop=0.1, recurrent_dropout=0.1, dropout=0.1)
+    plain, full = (net.forward(X, return_cells=more, trace=more)[-1] for more in (False, True))
+    steps, rows, layers, hidden = 4, 3, 2, 9
+    masks = layers * 4 * hidden * hidden + layers * rows * hidden + steps * rows * hidden
+    assert plain.nbytes == plain._core.nbytes + masks
+    of_step = layers * steps * rows * 4
+    own = 5 * of_step * hidden + steps * rows * hidden * 4
+    assert full.nbytes == plain.nbytes + own
+    net.backward(full, np.ones_like(X[:, :, :1]).repeat(hidden, axis=2))
+    net.backward(plain, np.ones_like(X[:, :, :1]).repeat(hidden, axis=2))
+    assert full.nbytes == plain.nbytes + own + 2 * of_step
