@@ -7,6 +7,7 @@ the axes, to be shown or saved as matplotlib does.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from . import _check
 from ._results import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -42,20 +41,25 @@ def history(figures: Any, ax: Any = None) -> Any:
 
     Raises
     ------
+    TypeError, ValueError
+        If ``figures`` is no such mapping, or ``ax`` no axes.
     ImportError
         If matplotlib is not installed.
     """
-    lists: Mapping[str, Sequence[float]] = getattr(figures, "history", figures)
-    ax = _axes(1)[0] if ax is None else ax
+    lists: object = getattr(figures, "history", figures)
+    if not isinstance(lists, Mapping):
+        needed = "a History, or a mapping from names to lists of numbers"
+        raise TypeError(f"figures must be {needed}, got {_check.shown(figures)}")
+    curves = {name: _curve(name, values) for name, values in lists.items()}
+    ax = _one(ax)
     colours: dict[str, Any] = {}
-    for name, values in sorted(lists.items(), key=lambda item: item[0].startswith("val_")):
+    for name, values in sorted(curves.items(), key=lambda item: item[0].startswith("val_")):
         of = name.removeprefix("val_")
         style = "--" if name.startswith("val_") else "-"
-        marker = "o" if len(values) == 1 else None
-        (line,) = ax.plot(values, style, label=name, color=colours.get(of), marker=marker)
+        (line,) = ax.plot(values, style, label=name, color=colours.get(of), marker=_marker(values))
         colours[of] = line.get_color()
     ax.set_xlabel("epoch")
-    if lists:
+    if curves:
         ax.legend()
     return ax
 
@@ -82,15 +86,15 @@ def gates(trace: Trace, *, state: int = 0, row: int = 0, units: Any = None) -> A
     Raises
     ------
     TypeError, ValueError
-        If ``trace`` is none, or there is no such state or row.
+        If ``trace`` is none, or there is no such state, row or unit.
     ImportError
         If matplotlib is not installed.
     """
     _one_of(trace, state, row)
+    shown = slice(None) if units is None else _units(units, trace.c.shape[3])
     axes = _axes(len(GATES), height=1.6)
     for ax, (name, title) in zip(axes, GATES.items(), strict=True):
-        values = getattr(trace, name)[state, :, row].T
-        values = values if units is None else values[list(units)]
+        values = getattr(trace, name)[state, :, row].T[shown]
         low, high = (0.0, 1.0) if name in "ifo" else (-1.0, 1.0) if name == "g" else _symmetric(values)
         image = ax.imshow(values, aspect="auto", interpolation="nearest", vmin=low, vmax=high, cmap=_colours(low))
         ax.set_ylabel("unit")
@@ -119,24 +123,26 @@ def gradient_norms(trace: Trace, *, row: int | None = None, ax: Any = None) -> A
     Raises
     ------
     TypeError, ValueError
-        If ``trace`` is none, has not seen ``backward``, or there is no such row.
+        If ``trace`` is none, has not seen ``backward``, or there is no such row; or ``ax`` is no axes.
     ImportError
         If matplotlib is not installed.
     """
-    _one_of(trace, 0, row or 0)
+    _one_of(trace, 0, 0 if row is None else row)
     if trace.dh_norm is None or trace.dc_norm is None:
         raise ValueError("trace has no norms yet: call backward with its tape first")
-    ax = _axes(1)[0] if ax is None else ax
+    ax = _one(ax)
     for name, norms, style in (("h", trace.dh_norm, "-"), ("c", trace.dc_norm, "--")):
         for state, values in enumerate(norms):
             over = np.sqrt((values.astype(np.float64) ** 2).sum(axis=1)) if row is None else values[:, row]
             over = np.where(over > 0, over, np.nan)  # a logarithmic axis has no 0
             if not np.isnan(over).all():
-                ax.plot(over, style, color=f"C{state}", label=f"gradient of {name}, state {state}")
+                label = f"gradient of {name}, state {state}"
+                ax.plot(over, style, color=f"C{state}", label=label, marker=_marker(over))
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("norm")
-    ax.legend()
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend()
     return ax
 
 
@@ -149,6 +155,27 @@ def _one_of(trace: Any, state: int, row: int) -> None:
             raise ValueError(f"{name} must be one of 0 to {end - 1}, got {value}")
 
 
+def _units(units: Any, end: int) -> Array:
+    read = list(units) if isinstance(units, Iterator) else units
+    given = _check.array(read, "units", "numbers of units", "iu")
+    if given.ndim != 1 or ((given < 0) | (given >= end)).any():
+        raise ValueError(f"units must be a list of numbers from 0 to {end - 1}, got {_check.shown(units)}")
+    return given.astype(np.intp)
+
+
+def _curve(name: Any, values: object) -> Array:
+    _check.text(name, "a name of figures")
+    read = _check.array(values, f"figures[{name!r}]")
+    if read.ndim != 1:
+        raise ValueError(f"figures[{name!r}] must be a list of numbers, got {_check.shown(values)}")
+    return read
+
+
+def _marker(values: Array) -> str | None:
+    """Return a marker for one value alone, of which a line shows nothing."""
+    return "o" if len(values) == 1 else None
+
+
 def _symmetric(values: Array) -> tuple[float, float]:
     most = float(np.abs(values).max(initial=0)) or 1.0
     return -most, most
@@ -156,6 +183,13 @@ def _symmetric(values: Array) -> tuple[float, float]:
 
 def _colours(low: float) -> str:
     return "viridis" if low == 0 else "RdBu_r"
+
+
+def _one(ax: Any) -> Any:
+    """Return the given axes, or new ones for None."""
+    if ax is not None and not hasattr(ax, "plot"):
+        raise TypeError(f"ax must be None or axes of matplotlib, got {_check.shown(ax)}")
+    return _axes(1)[0] if ax is None else ax
 
 
 def _axes(count: int, height: float = 3.6) -> Array:
