@@ -102,17 +102,21 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         args.shapes = [parse(text, args.layers, args.directions, args.mode == "training") for text in args.sizes]
     except ValueError as error:
         parser.error(str(error))
-    if args.rounds < 1 or min(args.threads or [1]) < 1:
-        parser.error("--rounds and --threads must be positive")
+    threads = args.threads or [1]
+    if args.rounds < 1 or min(threads) < 1 or max(threads) >= 2**31:
+        parser.error("--rounds and --threads must be positive, and --threads below 2**31")
     return args
 
 
 def parse(text: str, layers: int, directions: int, training: bool) -> Shape:
-    """Return the shape with the sizes T,B,I,H; raise ValueError unless these are four positive integers."""
+    """Return the shape with the sizes T,B,I,H; raise ValueError unless they are positive integers, not too large."""
     sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
     if len(sizes) != 4 or min(*sizes, layers) < 1:
         raise ValueError(f"T,B,I,H must be four positive integers and layers positive, got {text!r} and {layers}")
     steps, batch, inputs, hidden = sizes
+    largest = steps * batch * max(inputs, directions * hidden)  # of x or y
+    if max(4 * largest, layers) > sys.maxsize:
+        raise ValueError(f"{text!r} with {layers} layers is too large to be addressed")
     return Shape(steps, batch, inputs, hidden, layers, directions, training)
 
 

@@ -91,6 +91,23 @@ def test_bench_refuses_wrong_arguments(words, capsys):
     assert "usage: python -m quadgate bench" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["1,1,4,99999999999999999999"], "'1,1,4,99999999999999999999' with 1 layers is too large"),
+        (["1,1,99999999999999999999,4"], "too large to be addressed"),
+        (["4000000000,4000000000,4,4"], "too large to be addressed"),
+        (["1,1,4,4", "--layers", "99999999999999999999"], "'1,1,4,4' with 99999999999999999999 layers is too large"),
+        (["1,1,4,4", "--threads", "1", "3000000000"], "--threads must be positive, and --threads below 2\\*\\*31"),
+    ],
+)
+def test_bench_refuses_numbers_beyond_all_memory(words, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _bench.main(words)
+    assert caught.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("sizes", ["1,1,1,99999999999", "9999999,9999999,1,1"])
 def test_bench_of_a_network_beyond_memory(sizes, capsys):
     assert _bench.main([sizes, "--threads", "1"]) == 1
