@@ -67,7 +67,9 @@ def repeats_last(padding_output: object, o: Options) -> bool:
 
 def state(value: object, name: str, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
     """Return one array of a state, of shape (L, B, columns); (L, columns) will do if B is 1."""
+    if value is None:
+        raise TypeError(f"{name} must be an array of shape {shape}, got None")
     array = _check.array(value, name)
-    if shape[1] == 1 and array.ndim == 2:
+    if shape[1] == 1 and array.shape == (shape[0], shape[2]):
         array = array[:, None]
     return _check.floats(array, name, shape, dtype)

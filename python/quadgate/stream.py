@@ -50,7 +50,10 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
                 raise ValueError(f"a {name} {type(network).__name__} has no stream: it starts at the end of a sequence")
         self._network, self._batch_size = network, batch_size
         self._time_major = not o.batch_first
-        self._core = _core.Stream(network._snapshot.core, batch_size)
+        try:
+            self._core = _core.Stream(network._snapshot.core, batch_size)
+        except MemoryError:
+            raise MemoryError(f"the state of a stream of {batch_size} rows does not fit into memory") from None
         self._step = self._core.step
         self._run = self._core.run
 
@@ -319,7 +322,8 @@ class Stream(BaseStream[Net]):
         o = self._network._options
         shapes = [(o.num_layers, self._batch_size, columns) for columns in (o.state_columns, o.cell_columns)]
         if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise TypeError(f"state must be a pair (h, c) of arrays of shapes {shapes[0]} and {shapes[1]}")
+            needed = f"a pair (h, c) of arrays of shapes {shapes[0]} and {shapes[1]}"
+            raise TypeError(f"state must be {needed}, got {_check.shown(value)}")
         self._core.set_state(
             *(
                 np.zeros(shape, o.dtype) if part is None else _stream_input.state(part, f"state[{k}]", shape, o.dtype)

@@ -251,6 +251,27 @@ def test_a_refused_state_leaves_the_state(lstm, d, shape):
         assert same_state(stream.state, before)
 
 
+def test_errors_of_a_state_say_what_came():
+    lstm, rnn = qg.LSTM(3, 4, rng=0).stream(), qg.RNN(3, 4, rng=0).stream()
+    for stream, value, error, said in (
+        (lstm, None, TypeError, "state must be a pair (h, c) of arrays of shapes (1, 1, 4) and (1, 1, 4), got None"),
+        (lstm, (1, 2, 3), TypeError, "got (1, 2, 3)"),
+        (lstm, np.zeros((1, 4)), TypeError, "got ndarray"),
+        (lstm, (np.zeros((2, 3)), None), ValueError, "state[0] must have shape (1, 1, 4), got (2, 3)"),
+        (lstm, (None, np.zeros((2, 4))), ValueError, "state[1] must have shape (1, 1, 4), got (2, 4)"),
+        (rnn, np.zeros((1, 3)), ValueError, "state must have shape (1, 1, 4), got (1, 3)"),
+        (rnn, None, TypeError, "state must be an array of shape (1, 1, 4), got None"),
+    ):
+        with pytest.raises(error, match=f"{re.escape(said)}$"):
+            stream.state = value
+
+
+@pytest.mark.parametrize("net", [qg.LSTM(3, 4), qg.RNN(3, 4), qg.LSTM(3, 4).quantize("int8")])
+def test_a_batch_beyond_memory(net):
+    with pytest.raises(MemoryError, match=f"a stream of {2**62} rows does not fit into memory"):
+        net.stream(2**62)
+
+
 @pytest.mark.parametrize("batch", [0, -1, 1.5, "2", None, True])
 def test_a_refused_batch(lstm, batch):
     with pytest.raises(ValueError if batch in (0, -1) else TypeError, match="batch"):
