@@ -302,7 +302,8 @@ class Network(_pickling.Pickled):
         -------
         LSTM or RNN
             Of the same class and options. Calls, streams, pickles, copies and `quadgate.save` work as before; training
-            and changes of parameters raise TypeError. It shares nothing with this network, which does not change.
+            and changes of parameters raise TypeError. It shares nothing with this network, which does not change,
+            but the attributes of a subclass, as in a shallow copy.
 
         Raises
         ------
