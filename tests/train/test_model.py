@@ -376,6 +376,17 @@ def test_pickle(stateful):
     assert model.params.flat.tobytes() == other.params.flat.tobytes()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_update_by_given_gradients_that_are_not_finite(bad):
+    model = compiled()
+    model.train_on_batch(*data())
+    before, memory = model.params, model._memory
+    with pytest.raises(FloatingPointError, match="a gradient is NaN or infinite at step 1"):
+        model.apply_gradients(other(np.full(before["0.weight"].shape, bad)))
+    assert model.params is before
+    assert model._memory is memory
+
+
 def sequential(*layers, **options):
     return train.Sequential(layers, rng=0, **options)
 

@@ -138,6 +138,18 @@ def test_online_learning():
     assert np.mean(errors[-100:]) < 0.1 * np.mean(errors[:100])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_update_by_a_gradient_that_is_not_finite(bad):
+    net = qg.LSTM(2, 3, rng=0)
+    learner = train.rtrl(net, optimizer=train.Adam(0.1))
+    learner.step(np.ones(2))
+    before, memory = net.params, learner._memory
+    with pytest.raises(FloatingPointError, match="a gradient is NaN or infinite at step 0"):
+        learner.learn(np.full(3, bad))
+    assert net.params is before
+    assert learner._memory is memory
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -242,6 +242,8 @@ class Sequential:
         ------
         TypeError, ValueError
             If a name is missing or unknown, or an array is wrong. Nothing has changed then.
+        FloatingPointError
+            If a gradient is NaN or infinite. Nothing has changed then.
         """
         if not isinstance(grads, Mapping):
             raise TypeError(f"grads must be a mapping from names to arrays, got {type(grads).__name__}")
@@ -249,6 +251,7 @@ class Sequential:
             odd = ", ".join(sorted(map(str, grads.keys() ^ self._shapes.keys())))
             raise ValueError(f"grads must have the names of model.params; missing or unknown: {odd}")
         read = [_check.floats(grads[n], f"grads[{n!r}]", shape, self.dtype) for n, shape in self._shapes.items()]
+        _pass.require_finite(read, self.step)
         self._update(read, self._states)
 
     def _update(self, grads: Sequence[Array], states: Mapping[Layer, Any] | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -237,23 +237,28 @@ def activated(outputs: Array, head: str | None) -> Array:
     return outputs
 
 
+def require_finite(grads: Iterable[Array], step: int, loss: float = 0.0) -> None:
+    """Raise FloatingPointError for a loss or gradients with NaN or infinity: before an update, never after it."""
+    wrong = ""
+    # A sum has NaN or infinity if a gradient has, and is fast.
+    with np.errstate(all="ignore"):
+        if not math.isfinite(loss):
+            wrong = f"the loss is {loss}"
+        elif any(not np.isfinite(g.sum()) and not np.isfinite(g).all() for g in grads):
+            wrong = "a gradient is NaN or infinite"
+    if wrong:
+        raise FloatingPointError(
+            f"{wrong} at step {step}, and the parameters are those of before the step: look for NaN in x, y and "
+            "the weights, lower the learning rate, or clip gradients with clip_norm"
+        )
+
+
 def learn(model: Sequential, result: Result) -> None:
     """Take one step of the optimizer; a batch of which nothing counts changes states alone.
 
     Raises FloatingPointError, with nothing changed, for a loss or gradients with NaN or infinity.
     """
-    wrong = ""
-    # A sum has NaN or infinity if a gradient has, and is fast.
-    with np.errstate(all="ignore"):
-        if not math.isfinite(result.loss):
-            wrong = f"the loss is {result.loss}"
-        elif not np.isfinite(result.grads.flat.sum()) and not np.isfinite(result.grads.flat).all():
-            wrong = "a gradient is NaN or infinite"
-    if wrong:
-        raise FloatingPointError(
-            f"{wrong} at step {model.step}, and the parameters are those of before the step: look for NaN in x, y and "
-            "the weights, lower the learning rate, or clip gradients with clip_norm"
-        )
+    require_finite([result.grads.flat], model.step, result.loss)
     if result.sums[0, 1]:
         model._update(list(result.grads.values()), result.states)
     else:

@@ -10,7 +10,7 @@ from .. import _check, _core
 from .._results import NamedGrads
 from ..lstm import LSTM
 from ..rnn import RNN
-from . import _optimizers
+from . import _optimizers, _pass
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -192,7 +192,8 @@ class RTRL:
         given = _check.array(dy, "dy")
         shape = (o.hidden_size,) if given.ndim == 1 and self._batch == 1 else (self._batch, o.hidden_size)
         d = _check.floats(given, "dy", shape, o.dtype).reshape(1, self._batch * o.hidden_size)
-        flat = (d @ self._carried.influence[-1][0].reshape(d.shape[1], -1))[0]
+        with np.errstate(all="ignore"):  # `learn` refuses what is not finite
+            flat = (d @ self._carried.influence[-1][0].reshape(d.shape[1], -1))[0]
         return NamedGrads.of_flat(flat, self._shapes)
 
     def learn(self, dy: ArrayLike) -> NamedGrads:
@@ -202,10 +203,13 @@ class RTRL:
         ------
         ValueError
             If there is no optimizer.
+        FloatingPointError
+            If a gradient is NaN or infinite. Nothing has changed then.
         """
         if self._optimizer is None:
             raise ValueError("learn needs an optimizer: rtrl(net, optimizer=train.Adam(1e-3)) for example")
         grads = self.gradients(dy)
+        _pass.require_finite([grads.flat], self._memory.step)
         before = self._net._snapshot
         (flat,), memory = self._optimizer.update([before.params.flat], [grads.flat], self._memory)
         new = self._net._successor(NamedGrads.of_flat(flat, self._shapes))
