@@ -387,6 +387,33 @@ def test_no_update_by_given_gradients_that_are_not_finite(bad):
     assert model._memory is memory
 
 
+def test_parameters_are_of_one_moment(monkeypatch):
+    """Another thread's step between the reads of two layers: `params` and copies have all of it or nothing."""
+    model = train.Sequential([train.Dense(3, 4), train.Dropout(0.0), train.Dense(4, 2)], rng=0)
+    model.compile("mse", train.SGD(0.1, momentum=0.9))
+    plain, steps = train.Dropout.params, []
+
+    def params(layer):
+        if steps:
+            steps.pop()
+            model.train_on_batch(np.ones((2, 3)), np.ones((2, 2)))
+        return plain.__get__(layer)
+
+    monkeypatch.setattr(train.Dropout, "params", property(params))
+    for read in (lambda: model.params, lambda: pickle.loads(pickle.dumps(model)).params):
+        before = {name: value.copy() for name, value in model.params.items()}
+        steps.append(1)
+        got = read()
+        changed = {name: not np.array_equal(value, before[name]) for name, value in got.items()}
+        assert len(set(changed.values())) == 1, changed
+    steps.append(1)
+    other = pickle.loads(pickle.dumps(model))
+    rest = [np.ones((2, 3)), np.zeros((2, 2))]
+    assert other.step == model.step == 3
+    assert other.train_on_batch(*rest) == model.train_on_batch(*rest)
+    assert np.array_equal(other.params.flat, model.params.flat)
+
+
 def sequential(*layers, **options):
     return train.Sequential(layers, rng=0, **options)
 

@@ -97,7 +97,8 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
                 f"a model with {layer.net.weight_type} weights is neither saved nor copied: save the float32 model, "
                 "and quantize its networks where it is loaded; or save each network by qg.save"
             )
-    arrays: dict[str, Array] = dict(model.params)
+    *params, memory, states = model._moment()
+    arrays: dict[str, Array] = {f"{k}.{name}": value for k, part in enumerate(params) for name, value in part.items()}
     description: dict[str, Any] = {
         "layers": [layer.config() for layer in model._layers],
         "dtype": model.dtype.name,
@@ -114,11 +115,10 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
             raise TypeError(f"the loss {model._loss.name!r} cannot be saved: it is not one of quadgate.train")
         if type(model._optimizer).__module__ != _optimizers.__name__:
             raise TypeError(f"the optimizer {model._optimizer!r} cannot be saved: it is not one of quadgate.train")
-        memory = model._memory
         description |= {"loss": model._loss.name, "optimizer": model._optimizer.config(), "step": memory.step}
         for slot, values in memory.slots.items():
             arrays |= {f"optimizer.{slot}.{name}": v for name, v in zip(model._shapes, values, strict=True)}
-    for layer, state in (model._states or {}).items():
+    for layer, state in (states or {}).items():
         parts = state if isinstance(state, tuple) else (state,)
         place = model._layers.index(layer)
         description["states"].append([place, len(parts)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
-from .._params import Params
+from .._params import Params, Snapshot
 from .._results import NamedGrads
 from . import _commit, _fit, _losses, _optimizers, _pass, _structure
 from ._batch import Batch
@@ -122,13 +122,26 @@ class Sequential:
         A name is that of the layer's parameter behind the layer's number: ``0.weight``, ``1.weight_ih_l0``.
         ``params.flat`` is one vector of all, of which the arrays are views.
         """
-        parts = [layer.params for layer in self._layers]
+        parts = self._moment()[:-2]
         cached = self._cached
         if cached is not None and all(a is b for a, b in zip(cached[0], parts, strict=True)):
             return cached[1]
         params = Params.gathered({f"{k}.{n}": value for k, part in enumerate(parts) for n, value in part.items()})
         self._cached = parts, params
         return params
+
+    def _moment(self) -> list[Any]:
+        """Return the parameters of each layer, the optimizer's state and the states, as they were at one moment.
+
+        Another thread may swap them between two reads: they are read until two readings in a row find the same objects.
+        """
+        seen: list[Any] = []
+        while True:  # a quantised network makes params anew at each look
+            own = [layer.net._snapshot if isinstance(layer, Recurrent) else layer.params for layer in self._layers]
+            now = [*own, self._memory, self._states]
+            if seen and all(a is b for a, b in zip(now, seen, strict=True)):
+                return [item.params if isinstance(item, Snapshot) else item for item in now]
+            seen = now
 
     @property
     def num_parameters(self) -> int:
@@ -330,7 +343,8 @@ class Sequential:
         Returns
         -------
         array (B, C) or (B, T, C)
-            After the model's ``head``, if it has one.
+            After the model's ``head``, if it has one. Each layer reads its parameters when its turn comes: beside a
+            thread that trains the same model some layers may be of before a step and some of after it.
 
         Raises
         ------
