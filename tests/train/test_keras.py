@@ -199,12 +199,25 @@ def test_twenty_steps_of_training(name, tmp_path):
             "go_backwards and return_sequences",
         ),
         (lambda: features(layers.Dense(4, "softmax"), layers.LSTM(2)), "LSTM behind a softmax"),
+        (lambda: features(layers.Masking(), layers.LSTM(4, zero_output_for_mask=True)), "0 for some rows"),
     ],
 )
 def test_refused(make, message, tmp_path):
     keras.Sequential(make()).save(tmp_path / "m.keras")
     with pytest.raises(ValueError, match=message):
         train.load_keras(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("layer", [layers.LSTM, both], ids=["one direction", "both"])
+def test_zero_output_for_mask(layer, tmp_path):
+    """Loaded where the result is Keras's; of one direction's last step it is 0 where that one is masked: refused."""
+    inner = layers.LSTM(4, zero_output_for_mask=True, return_sequences=layer is layers.LSTM)
+    model = keras.Sequential(features(layers.Masking(), inner if layer is layers.LSTM else layer(inner)))
+    model.save(tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(size=(3, T, FEATURES)).astype(np.float32)
+    x[0, 4:] = x[1, 2] = 0
+    want = np.asarray(model.predict(x, verbose=0))
+    assert np.abs(train.load_keras(tmp_path / "m.keras").predict(x) - want).max() <= 1e-5
 
 
 def test_time_major_layers_are_refused(tmp_path):

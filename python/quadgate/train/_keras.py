@@ -209,6 +209,10 @@ class _Model:
             raise ValueError(f"the layer {name!r:.80} has go_backwards and return_sequences: its y is in another order")
         if config.get("merge_mode", "concat") is None:
             raise ValueError(f"the layer {name!r:.80} has merge_mode None: two outputs")
+        if not whole and self._masked and inner.get("zero_output_for_mask") and found.directions == 1:
+            raise ValueError(
+                f"the layer {name!r:.80} has zero_output_for_mask without return_sequences: 0 for some rows"
+            )
         net = found.build(**({"merge": "concat"} if not whole and merge != "concat" else {}))
         layer = Recurrent(net)
         if self._masked and not net.bidirectional and not inner.get("zero_output_for_mask"):
