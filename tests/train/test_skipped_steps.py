@@ -54,6 +54,31 @@ def test_a_stream_skips_what_a_mask_skips(net):
         assert np.array_equal(y, model.predict(x[:, : t + 1]))
 
 
+def test_a_stream_compares_in_the_type_of_the_model():
+    """0.1 in float32 is another number than in float64: x is converted first, in a stream as in a batch."""
+    model = new_model(train.Masking(0.1), qg.LSTM(1, 5, rng=0))
+    x = np.full((1, 2, 1), np.float32(0.1)).astype(np.float64)
+    stream = model.stream()
+    for t in range(2):
+        y = stream.step(x[:, t])
+    assert np.array_equal(y, model.predict(x))
+    assert not stream.states[0][0].any()
+
+
+def test_numbers_without_steps_have_nothing_to_skip():
+    """x (B, I): a length or a mask would cut features off."""
+    dense = train.Sequential([train.Dense(4, 2)], rng=0)
+    masked = train.Sequential([train.Masking(), train.Dense(4, 2)], rng=0)
+    x = np.ones((3, 4))
+    with pytest.raises(ValueError, match=r"lengths must be left out for x without steps.*got \(3, 4\)"):
+        dense.predict(x, lengths=[1, 2, 3])
+    with pytest.raises(ValueError, match="mask must be left out"):
+        dense.predict(x, mask=np.ones((3, 4), bool))
+    with pytest.raises(ValueError, match=r"x must have shape \(B, T, I\) behind Masking"):
+        masked.predict(x)
+    assert masked.predict(x[:, None]).shape == (3, 1, 2)
+
+
 def test_a_stream_of_every_step():
     model = train.Sequential([train.Masking(-1), train.Embedding(9, 3), qg.LSTM(3, 5, rng=0), train.Dense(5, 2)], rng=0)
     x = np.array([[4, -1, 5, 2, -1, 8], [-1, 1, 2, 3, 0, -1]])

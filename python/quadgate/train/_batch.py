@@ -55,6 +55,9 @@ class Batch(NamedTuple):
             if x_.ndim not in (2, 3):
                 raise ValueError(f"x must have shape (B, T, I), got {x_.shape}")
         rows, steps = x_.shape[:2]
+        given = "lengths" if lengths is not None else "mask" if mask is not None else ""
+        if given and not integers and x_.ndim == 2:
+            raise ValueError(f"{given} must be left out for x without steps: x (B, T, I) has them, got {x_.shape}")
         lengths_ = mask_ = weights_ = y_ = None
         if lengths is not None:
             read = _check.array(lengths, "lengths", "integers")

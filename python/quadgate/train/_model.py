@@ -216,6 +216,8 @@ class Sequential:
             raise ValueError(f"x must have shape (B, T, I), got {batch.x.shape}")
         first = self._layers[0]
         if isinstance(first, Masking):
+            if batch.x.ndim + self._integers != 3:
+                raise ValueError(f"x must have shape (B, T, I) behind {first!r}, got {batch.x.shape}")
             own = first.mask(batch.x)
             batch = batch._replace(mask=own if batch.mask is None else own & batch.mask)
         return batch.without_padding()
@@ -294,7 +296,8 @@ class Sequential:
         lengths : array of int (B,), optional
             Number of steps of each row; later steps are ignored, by the loss too.
         mask : array of bool (B, T), optional
-            False for steps to skip, by the loss too.
+            False for steps to skip, by the loss too. An x (B, I), which a model of `Dense` layers takes as well, has no
+            steps, and neither lengths nor a mask.
         sample_weight : array (B,) or (B, T), optional
             Weights of rows or steps in the loss, which is their weighted mean.
 

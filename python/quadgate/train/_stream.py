@@ -77,10 +77,12 @@ class ModelStream:
         TypeError, ValueError
             If x has a wrong type, shape or value. No state has changed then, nor after an interrupt.
         """
-        given = _check.array(x, "x", "integers", "iu") if self._model._integers else _check.array(x, "x")
+        given = _check.array(x, "x", *(("integers", "iu") if self._model._integers else ()))
         if given.ndim != 2 - self._model._integers or len(given) != self.batch_size:
             shape = f"({self.batch_size},)" if self._model._integers else f"({self.batch_size}, I)"
             raise ValueError(f"x must have shape {shape}, got {given.shape}")
+        if not self._model._integers:  # before it is compared with Masking's value, as in a batch
+            given = _check.plain(given, self._model.dtype)
         mask = None if self._masking is None else self._masking.mask(given[:, None])[:, 0]
         y: Any = given
         if mask is not None:  # skipped steps may hold anything
