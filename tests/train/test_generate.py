@@ -145,6 +145,38 @@ def test_draws_are_seeded_and_rows_apart():
         assert np.array_equal(got, train.generate(m, start, 40, rng=5))
 
 
+class Scores:
+    """A stream of which the scores of every step are the same."""
+
+    def __init__(self, scores):
+        self.scores, self.batch_size = np.array(scores), len(scores)
+
+    def step(self, symbols):
+        return self.scores
+
+    def select(self, rows):
+        return Scores(self.scores[rows])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_scores_that_are_not_finite_have_no_symbols(bad, temperature):
+    for row in ([0.0, bad, 1.0], [-np.inf] * 3):
+        steps = Scores([[0.0, 1.0, 2.0], row])
+        with pytest.raises(FloatingPointError, match="largest score of the next symbol is"):
+            train.generate(steps, [[1], [1]], 3, temperature=temperature)
+        with pytest.raises(FloatingPointError, match="largest score of the next symbol is"):
+            train.beam_search(steps, [[1], [1]], 3)
+
+
+def test_scores_of_minus_infinity_rule_symbols_out_under_any_errstate():
+    steps = Scores([[-np.inf, 0.0, -1000.0]])
+    with np.errstate(all="raise"):
+        assert (train.generate(steps, [0], 50, top_k=3, top_p=0.9, rng=0) == 1).all()
+        assert (train.generate(steps, [0], 50, rng=0, temperature=0.5) == 1).all()
+        assert train.beam_search(steps, [0], 3, beams=1)[0].symbols.tolist() == [1, 1, 1]
+
+
 def test_end_fills_the_row_and_cuts_the_result():
     m = model(scale=1.0)
     got = train.generate(m, [[1]] * 6, 200, end=0, rng=0)

@@ -90,6 +90,8 @@ def generate(
     ------
     TypeError, ValueError
         If an argument has a wrong type, shape or value.
+    FloatingPointError
+        If all scores of the next symbol are -inf, or one is NaN or +inf.
 
     Examples
     --------
@@ -115,6 +117,7 @@ def generate(
         logits = steps.step(symbol)
         if done == 0:
             _check_end(end, logits.shape[1])
+        _require_finite(logits[~ended])
         symbol = choose(logits, draws.random(rows))
         if end is not None:
             symbol[ended] = end
@@ -163,6 +166,8 @@ def beam_search(
     ------
     TypeError, ValueError
         If an argument has a wrong type, shape or value.
+    FloatingPointError
+        If all scores of the next symbol are -inf, or one is NaN or +inf.
 
     Notes
     -----
@@ -273,12 +278,13 @@ class _Chooser:
             return np.asarray(logits.argmax(axis=1))
         scaled = logits.astype(np.float64)
         scaled -= scaled.max(axis=1, keepdims=True)
-        scaled /= self._temperature
-        p = np.exp(scaled, out=scaled)
-        if self._top_k is not None or self._top_p is not None:
-            p = self._truncated(p)
-        cumulative = np.cumsum(p, axis=1)
-        mark = uniform * cumulative[:, -1]
+        with np.errstate(over="ignore", under="ignore"):
+            scaled /= self._temperature
+            p = np.exp(scaled, out=scaled)
+            if self._top_k is not None or self._top_p is not None:
+                p = self._truncated(p)
+            cumulative = np.cumsum(p, axis=1)
+            mark = uniform * cumulative[:, -1]
         chosen = (cumulative <= mark[:, None]).sum(axis=1)  # symbols of probability 0 are never the first above
         return np.asarray(np.minimum(chosen, logits.shape[1] - 1))
 
@@ -320,8 +326,20 @@ def _check_end(end: int | None, symbols: int) -> None:
         raise ValueError(f"end must be one of the {symbols} symbols, 0 to {symbols - 1}, got {end}")
 
 
+def _require_finite(logits: Array) -> None:
+    """Raise FloatingPointError for rows without a largest score; -inf for some symbols rules those out."""
+    most = logits.max(axis=1)
+    if not np.isfinite(most).all():
+        raise FloatingPointError(
+            f"the model's largest score of the next symbol is {most[~np.isfinite(most)][0]}: look for NaN in its "
+            "parameters, and for the state of its stream"
+        )
+
+
 def _log_softmax(logits: Array) -> Array:
+    _require_finite(logits)
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
-    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+    with np.errstate(under="ignore"):
+        values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
     return values
