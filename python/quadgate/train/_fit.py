@@ -65,8 +65,9 @@ def fit(
     validation_data : (x, y), (x, y, sample_weight), a mapping, or a list of batches; optional
         Data to evaluate after each epoch; the names of its figures begin with ``val_``.
     metrics : list of str and functions
-        "accuracy", "mse", "mae", "bits", or functions of (outputs, targets) that return a figure for each position.
-        They are means over the positions that count, without weights, of the outputs before the model's head.
+        "accuracy", "binary_accuracy", "mse", "mae", "bits", or functions of (outputs, targets) that return a figure for
+        each position. They are means over the positions that count and have a weight above 0, all alike, of the
+        outputs before the model's head.
     callbacks : list of Callback and functions
         Functions are called as ``f(model, epoch, figures)`` after each epoch; one that returns True ends training.
     accumulate : int

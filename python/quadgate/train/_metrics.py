@@ -23,37 +23,55 @@ def accuracy(outputs: Array, targets: Array) -> Array:
     logit, above 0 for the target 1.
     """
     if outputs.shape[-1] == 1:
-        said: Array = outputs[..., 0] > 0
-        return np.asarray(said == (targets.reshape(said.shape) > 0.5), np.float64)
-    classes = targets.argmax(axis=-1) if targets.shape == outputs.shape else targets.reshape(outputs.shape[:-1])
+        return np.asarray((outputs > 0) == (_numbers("accuracy", outputs, targets) > 0.5), np.float64)[..., 0]
+    classes = targets.argmax(axis=-1) if targets.shape == outputs.shape else _classes("accuracy", outputs, targets)
     return np.asarray(outputs.argmax(axis=-1) == classes, np.float64)
 
 
 def binary_accuracy(outputs: Array, targets: Array) -> Array:
     """Return the share of outputs, each a logit, whose sign says its target: above 0 for 1."""
-    if outputs.shape[-1] == 1:
-        return accuracy(outputs, targets)
-    return np.asarray(((outputs > 0) == (targets.reshape(outputs.shape) > 0.5)).mean(axis=-1))
+    return np.asarray(((outputs > 0) == (_numbers("binary_accuracy", outputs, targets) > 0.5)).mean(axis=-1))
 
 
 def mean_squared_error(outputs: Array, targets: Array) -> Array:
     """Return the squared error, its mean over the last axis."""
-    difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
+    difference = outputs.astype(np.float64) - _numbers("mse", outputs, targets)
     return np.asarray((difference * difference).mean(axis=-1))
 
 
 def mean_absolute_error(outputs: Array, targets: Array) -> Array:
     """Return the absolute error, its mean over the last axis."""
-    return np.asarray(np.abs(outputs.astype(np.float64) - targets.reshape(outputs.shape)).mean(axis=-1))
+    return np.asarray(np.abs(outputs.astype(np.float64) - _numbers("mae", outputs, targets)).mean(axis=-1))
 
 
 def bits(outputs: Array, targets: Array) -> Array:
     """Return minus the binary logarithm of the probability that a softmax of the outputs gives the target's class."""
+    classes = _classes("bits", outputs, targets)
     values = outputs.astype(np.float64)
     values -= values.max(axis=-1, keepdims=True)
-    classes = targets.reshape(outputs.shape[:-1]).astype(np.int64)
     at = np.take_along_axis(values, classes[..., None], axis=-1)[..., 0]
-    return np.asarray((np.log(np.exp(values).sum(axis=-1)) - at) / np.log(2))
+    with np.errstate(under="ignore"):
+        return np.asarray((np.log(np.exp(values).sum(axis=-1)) - at) / np.log(2))
+
+
+def _classes(name: str, outputs: Array, targets: Array) -> Array:
+    """Return class numbers of the positions' shape, or raise ValueError."""
+    positions, count = outputs.shape[:-1], outputs.shape[-1]
+    if count < 2 or targets.shape != positions or targets.dtype.kind not in "iu":
+        raise ValueError(
+            f"the metric {name} needs two outputs or more and class numbers of shape {positions}, got {count} and "
+            f"{targets.dtype} of shape {targets.shape}"
+        )
+    if targets.size and not 0 <= targets.min() <= targets.max() < count:
+        raise ValueError(f"the metric {name} needs class numbers from 0 to {count - 1}")
+    return targets.astype(np.int64)
+
+
+def _numbers(name: str, outputs: Array, targets: Array) -> Array:
+    """Return targets of the outputs' shape, or raise ValueError; of one output the last axis may be left out."""
+    if targets.shape != outputs.shape and (*targets.shape, 1) != outputs.shape:
+        raise ValueError(f"the metric {name} needs targets of the outputs' shape {outputs.shape}, got {targets.shape}")
+    return targets.reshape(outputs.shape)
 
 
 _NAMED: dict[str, Metric] = {

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import _params
 from .._results import NamedGrads
-from . import _metrics
-from ._batch import Batch, bounds, steps_that_count
+from . import _losses, _metrics
+from ._batch import Batch, bounds
 from ._layer import Context, values
 from ._recurrent import Recurrent
 
@@ -153,10 +153,11 @@ def _part(
 def count_metrics(
     sums: Array, metrics: Mapping[str, _metrics.Metric], outputs: Array, batch: Batch, counts: Mapping[str, Any]
 ) -> None:
-    """Add the sums and counts of metrics, of which weights are no part, to the rows of `sums` after the first."""
+    """Add the sums and counts of metrics to the rows of `sums` after the first; of weights only 0 matters."""
     if not metrics or batch.y is None:
         return
-    kept = steps_that_count(outputs.shape[:-1], counts["lengths"], counts["mask"])
+    weights = _losses.position_weights(outputs.shape[:-1], **counts)
+    kept = None if weights is None else weights > 0
     for k, metric in enumerate(metrics.values(), 1):
         sums[k] += _metrics.total(metric, outputs, batch.y, kept)
 
