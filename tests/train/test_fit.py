@@ -197,6 +197,43 @@ def test_predictions_go_on_in_a_stateful_model():
     assert pieces.predict(x).tobytes() == want.tobytes()
 
 
+def test_a_stateful_model_needs_full_batches():
+    x, y, _ = data()
+    m, whole = model(stateful=True), model(stateful=True)
+    before = bits(m)
+    for call in (m.fit, m.evaluate):
+        with pytest.raises(ValueError, match=r"batch_size must divide the number of rows, 22, .*: got 8"):
+            call(x, y, batch_size=8)
+    with pytest.raises(ValueError, match="batch_size must divide"):
+        m.fit(x[:16], y[:16], batch_size=8, validation_data=(x, y))
+    assert bits(m) == before
+    m.fit(x, y, batch_size=32)
+    whole.fit(x, y, batch_size=22)
+    assert bits(m) == bits(whole)
+
+
+def test_an_iterator_of_validation_data_is_for_one_epoch():
+    x, y, _ = data()
+    m = model()
+    before = bits(m)
+    with pytest.raises(ValueError, match=r"validation_data must be arrays or a list of batches.*got an iterator"):
+        m.fit(x, y, epochs=2, validation_data=iter([(x, y)]))
+    assert bits(m) == before
+    one = m.fit(x, y, validation_data=iter([(x, y)]))
+    assert one["val_loss"] == [m.evaluate(x, y)["loss"]]
+
+
+def test_states_go_on_with_an_iterator():
+    x, y, _ = data()
+    m, loop = model(stateful=True), model(stateful=True)
+    for each in (m, loop):
+        each.train_on_batch(x, y)
+    m.fit(iter([(x, y)] * 2), epochs=2, steps_per_epoch=1)
+    for _ in range(2):
+        loop.train_on_batch(x, y)
+    assert bits(m) == bits(loop)
+
+
 def test_validation_and_metrics():
     x, y, lengths = data()
     m = model()

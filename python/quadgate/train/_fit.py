@@ -58,12 +58,13 @@ def fit(
     epochs : int
         Number of times to go through the data.
     batch_size : int
-        Rows of a batch. The last batch of an epoch has those that are left.
+        Rows of a batch. The last batch of an epoch has those that are left; a stateful model needs a size that divides
+        their number.
     shuffle : bool
         True to take the rows in another order in each epoch. A stateful model's rows are never shuffled: its batches
-        are taken in order, and its states are reset before each epoch.
+        are taken in order, and its states are reset before each epoch. With an iterator they are never reset.
     validation_data : (x, y), (x, y, sample_weight), a mapping, or a list of batches; optional
-        Data to evaluate after each epoch; the names of its figures begin with ``val_``.
+        Data to evaluate after each epoch; the names of its figures begin with ``val_``. An iterator is for one epoch.
     metrics : list of str and functions
         "accuracy", "binary_accuracy", "mse", "mae", "bits", or functions of (outputs, targets) that return a figure for
         each position. They are means over the positions that count and have a weight above 0, all alike, of the
@@ -105,6 +106,9 @@ def fit(
     source = _source(model, x, arrays, batch_size, _check.flag(shuffle, "shuffle"), accumulate, parts)
     if source.once and epochs > 1 and limit is None:
         raise ValueError("an iterator of batches ends after one epoch: pass steps_per_epoch, or a list")
+    validation = None if validation_data is None else _read(model, validation_data, batch_size)
+    if validation is not None and validation.once and epochs > 1:
+        raise ValueError("validation_data must be arrays or a list of batches for each epoch anew, got an iterator")
     watchers = _callbacks.read(callbacks)
     history = model.history = History()
     show = (sys.stderr.isatty() if progress is None else _check.flag(progress, "progress")) and parts.rank == 0
@@ -134,9 +138,8 @@ def fit(
                 break
             raise ValueError("x must have at least one row or batch that counts")
         figures = _figures(sums, named)
-        if validation_data is not None:
-            validation = _evaluated(model, validation_data, named, batch_size)
-            figures |= {f"val_{name}": value for name, value in validation.items()}
+        if validation is not None:
+            figures |= {f"val_{name}": value for name, value in _evaluated(model, validation, named).items()}
         history.add(epoch, figures)
         bar.say(epoch, figures)
         stopped = [watcher for watcher in watchers if watcher.on_epoch_end(model, epoch, figures)]
@@ -179,18 +182,17 @@ def evaluate(
     """
     model._compiled()
     arrays = {"y": y, "sample_weight": sample_weight, "lengths": lengths, "mask": mask}
-    return _evaluated(model, (x, arrays), _metrics.read(metrics), batch_size)
+    named = _metrics.read(metrics)
+    return _evaluated(model, _source(model, x, arrays, batch_size, False, 1, _pass.ONE), named)
 
 
-def _evaluated(model: Sequential, data: Any, named: Mapping[str, _metrics.Metric], batch_size: int) -> dict[str, float]:
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Mapping):
-        x, arrays = data
-    elif isinstance(data, (tuple, Mapping)):
-        given = _fields(data)
-        x, arrays = given.pop("x"), given
-    else:
-        x, arrays = data, {}
-    source = _source(model, x, arrays, batch_size, False, 1, _pass.ONE)
+def _read(model: Sequential, data: Any, batch_size: int) -> _Source:
+    """Return the source of validation data."""
+    given = _fields(data) if isinstance(data, (tuple, Mapping)) else {"x": data}
+    return _source(model, given.pop("x"), given, batch_size, False, 1, _pass.ONE)
+
+
+def _evaluated(model: Sequential, source: _Source, named: Mapping[str, _metrics.Metric]) -> dict[str, float]:
     loss, _ = model._compiled()
     sums, states = np.zeros((1 + len(named), 2)), None
     for batch in itertools.chain.from_iterable(source.updates()):
@@ -259,6 +261,11 @@ def _source(
     batch = model._read(x, *(arrays.get(name) for name in ("y", "lengths", "mask", "sample_weight")))
     size = _check.size(batch_size, "batch_size")
     if model.stateful:
+        if batch.rows > size and batch.rows % size:
+            raise ValueError(
+                f"batch_size must divide the number of rows, {batch.rows}, since the model is stateful and its states "
+                f"go on row by row: got {size}"
+            )
 
         def ordered() -> Iterator[list[Batch]]:
             pieces = [batch.take(slice(at, at + size)) for at in range(0, batch.rows, size)]
