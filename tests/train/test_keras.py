@@ -220,6 +220,24 @@ def test_zero_output_for_mask(layer, tmp_path):
     assert np.abs(train.load_keras(tmp_path / "m.keras").predict(x) - want).max() <= 1e-5
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.LSTM(4, trainable=False),
+        lambda: layers.LSTM(4, kernel_regularizer="l2"),
+        lambda: both(layers.LSTM(4, recurrent_constraint="max_norm")),
+        lambda: layers.TimeDistributed(layers.Dense(4, activity_regularizer="l1")),
+    ],
+)
+def test_a_warning_names_what_training_leaves_out(layer, tmp_path):
+    made = layer()
+    keras.Sequential(features(made, layers.Dense(2))).save(tmp_path / "m.keras")
+    with pytest.warns(UserWarning, match=f"are not kept.* in '{made.name}'$") as seen:
+        train.load_keras(tmp_path / "m.keras")
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+
+
 def test_time_major_layers_are_refused(tmp_path):
     """Of Keras 2: x has its time axis in front there, and models here have the batch."""
     keras.Sequential(features(layers.LSTM(4))).save(tmp_path / "m.keras")

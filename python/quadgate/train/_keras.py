@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,8 @@ def load_keras(path: str | os.PathLike[str], *, rng: int | np.random.Generator |
     -----
     At masked steps y repeats the last one that counted, as in Keras; that of a Bidirectional layer is 0. Keras's
     dropout arguments of recurrent layers (``dropout``) act on x, which those here do not have: a Dropout layer stands
-    in their place, with other masks at every step.
+    in their place, with other masks at every step. All parameters are trained, by the loss alone: a warning names the
+    layers with ``trainable=False``, regularizers or constraints, which are left out.
     """
     source = os.fspath(path)
     read = io_files.contents(path)
@@ -81,6 +83,7 @@ class _Model:
         if kind != "Sequential" or not isinstance(layers, list):
             raise ValueError(f"a {kind!s:.80} model; a Sequential one is needed")
         counts: dict[str, int] = {}
+        lost: list[str] = []
         for layer in layers:
             if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
                 raise ValueError(f"its configuration has a layer that is none: {layer!r:.80}")
@@ -92,8 +95,13 @@ class _Model:
             counts[snake] = number + 1
             if name != "Dropout" and any(dense.activation == "softmax" for dense in self._denses()):
                 raise ValueError(f"it has {name} behind a softmax, which can only be the last")
+            if _is_trained_otherwise(layer["config"]):
+                lost.append(repr(layer["config"].get("name", name)))
             self._add(name, layer["config"], f"layers/{snake}" + (f"_{number}" if number else ""))
         self._take_head()
+        if lost:
+            text = "trainable=False, regularizers and constraints are not kept: training here does without them in"
+            warnings.warn(f"{text} {', '.join(lost):.200}", stacklevel=3)
         return self._made(rng)
 
     def _take_head(self) -> None:
@@ -222,6 +230,19 @@ class _Model:
             self._layers.append(FinalState())
             if found.directions == 2 and merge != "concat":
                 self._layers.append(Halves(merge))
+
+
+def _is_trained_otherwise(config: Any) -> bool:
+    """Return True for a layer that Keras does not train, or by a rule that is not the loss's, also inside another."""
+    if not isinstance(config, dict):
+        return False
+    rules = [key for key, value in config.items() if str(key).endswith(("_regularizer", "_constraint")) and value]
+    inner = config.get("layer")
+    return bool(
+        rules
+        or config.get("trainable") is False
+        or (isinstance(inner, dict) and _is_trained_otherwise(inner.get("config")))
+    )
 
 
 class _Weighted:
