@@ -156,6 +156,7 @@ def test_no_update_by_a_gradient_that_is_not_finite(bad):
         (lambda: train.rtrl(None), TypeError, "net must be a quadgate.LSTM or quadgate.RNN, got NoneType"),
         (lambda: train.rtrl(qg.LSTM(2, 3, bidirectional=True)), ValueError, "without bidirectional"),
         (lambda: train.rtrl(qg.LSTM(2, 3, peephole=True, coupled=True)), ValueError, "without coupled, peephole"),
+        (lambda: train.rtrl(qg.LSTM(2, 3).quantize("int8")), TypeError, "int8"),
         (lambda: train.rtrl(qg.LSTM(512, 512)), ValueError, "it is for small networks"),
         (lambda: train.rtrl(qg.RNN(2, 3), 0), ValueError, "batch_size must be a positive int"),
         (lambda: train.rtrl(qg.RNN(2, 3)).step(np.zeros((2, 2))), ValueError, r"x must have shape \(1, 2\)"),

@@ -66,6 +66,7 @@ class RTRL:
             raise ValueError(
                 f"rtrl is for networks without {', '.join(odd)}; backpropagation through time has them all"
             )
+        net._snapshot.refuse_change()
         o = net._options
         self._net, self._batch = net, _check.size(batch_size, "batch_size")
         self._elman, self._gates = isinstance(net, RNN), 1 if isinstance(net, RNN) else 4
@@ -242,7 +243,7 @@ def rtrl(net: LSTM | RNN, batch_size: int = 1, *, optimizer: str | Optimizer | N
     Raises
     ------
     TypeError
-        If ``net`` is no network, or ``optimizer`` is none.
+        If ``net`` is no network or has quantised weights, or ``optimizer`` is none.
     ValueError
         If the network has options other than ``num_layers``, ``bias`` and ``nonlinearity``, or is too large: the
         derivative has 2 L B H N numbers.
