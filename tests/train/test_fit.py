@@ -197,6 +197,23 @@ def test_predictions_go_on_in_a_stateful_model():
     assert pieces.predict(x).tobytes() == want.tobytes()
 
 
+def test_lists_of_numbers_of_numpy_are_an_array():
+    x, y, _ = data()
+    one, other = model(), model()
+    one.fit([list(row) for row in x], [list(row) for row in y])
+    other.fit(x, y)
+    assert bits(one) == bits(other)
+    assert one.evaluate([tuple(row[:2]) for row in x], y[:, :2]) == other.evaluate(x[:, :2], y[:, :2])
+
+
+def test_one_batch_is_no_list_of_batches():
+    x, y, lengths = data()
+    for batch in ({"x": x, "y": y}, (x, y), (x, y[:, 0]), (x, y, lengths.astype(float))):
+        for call in (model().fit, model().evaluate):
+            with pytest.raises(TypeError, match="x must be an array or an iterable of batches, got one batch"):
+                call(batch)
+
+
 def test_a_stateful_model_needs_full_batches():
     x, y, _ = data()
     m, whole = model(stateful=True), model(stateful=True)

@@ -248,6 +248,10 @@ def _source(
     accumulate: int,
     shards: _pass.Shards,
 ) -> _Source:
+    if isinstance(x, Mapping) or (
+        isinstance(x, tuple) and len(x) in (2, 3) and arrays.get("y") is None and all(map(_has_axes, x))
+    ):
+        raise TypeError("x must be an array or an iterable of batches, got one batch: pass its parts, or a list of it")
     if not _is_array(x):
         odd = [name for name, value in arrays.items() if value is not None]
         if odd:
@@ -293,9 +297,14 @@ def _is_array(x: Any) -> bool:
     first = x[0]
     if isinstance(first, Mapping):
         return False
-    if isinstance(first, tuple) and len(first) in (2, 3) and all(hasattr(part, "shape") for part in first[:2]):
+    if isinstance(first, tuple) and len(first) in (2, 3) and all(map(_has_axes, first[:2])):
         return False
-    return not (isinstance(first, (list, tuple)) and first and hasattr(first[0], "shape"))
+    return not (isinstance(first, (list, tuple)) and first and _has_axes(first[0]))
+
+
+def _has_axes(part: Any) -> bool:
+    """Return True for an array, but not for a number of NumPy."""
+    return bool(getattr(part, "shape", ()))
 
 
 def _fields(item: Any) -> dict[str, Any]:
