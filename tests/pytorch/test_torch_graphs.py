@@ -66,6 +66,26 @@ def test_compile(which):
         assert torch.equal(compiled(x, **keywords)[0], module(x, **keywords)[0])
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's, behind its graph break
+def test_compiled_code_with_a_packed_sequence():
+    """By a graph break, as torch.nn.LSTM: the same bits and gradients."""
+    module = qt.LSTM(3, 5)
+    parts = [torch.randn(n, 3) for n in (2, 6, 4)]
+    packed = torch.nn.utils.rnn.pack_sequence(parts, enforce_sorted=False)
+
+    def loss(p):
+        y, (h, _) = module(p)
+        return y.data.square().sum() + 2 * h.sum()
+
+    found = []
+    for call in (loss, torch.compile(loss, backend="aot_eager")):
+        module.zero_grad()
+        value = call(packed)
+        value.backward()
+        found.append([value, *(p.grad for p in module.parameters())])
+    assert same(*found)
+
+
 def test_compiled_calls_see_fused_optimizers():
     module, x, *_ = networks()[0]
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

@@ -209,7 +209,7 @@ def test_bad_parameters():
 
 def test_bad_constructor_arguments():
     for arguments, error, text in (
-        ({"dtype": torch.bfloat16}, TypeError, "computes in float32 or float64"),
+        ({"dtype": torch.bfloat16}, TypeError, r"computes in float32 or float64, and dtype is torch\.bfloat16"),
         ({"hidden_size": 0}, ValueError, "hidden_size"),
         ({"dropout": 2.0}, ValueError, "dropout"),
         ({"merge": "sum"}, ValueError, "merge='sum' needs bidirectional=True"),

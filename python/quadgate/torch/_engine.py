@@ -310,10 +310,10 @@ def seeded(o: Options) -> bool:
     return any(getattr(o, name) for name in CHANCE) or any(o.zoneout)
 
 
-def check_dtype(dtype: object) -> None:
+def check_dtype(dtype: object, found: str = "the parameters are {}: use .float()") -> None:
     """Raise TypeError unless the core computes in this type."""
     if str(dtype) not in ("torch.float32", "torch.float64"):
-        raise TypeError(f"quadgate computes in float32 or float64, and the parameters are {dtype}: use .float()")
+        raise TypeError(f"quadgate computes in float32 or float64, and {found.format(dtype)}")
 
 
 def state_sizes(o: Options) -> tuple[tuple[int, int], ...]:

@@ -47,7 +47,7 @@ class Recurrent(nn.Module):
         super().__init__()
         arguments = {n: value for n, value in arguments.items() if n in Options._fields and n != "dtype"}
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        _engine.check_dtype(dtype)
+        _engine.check_dtype(dtype, "dtype is {}")
         if self._elman:
             _check.choice(arguments["nonlinearity"], "nonlinearity", ("tanh", "relu"))
         # The dtype here only says which numbers an option may have; that of the parameters decides at each call.
@@ -153,7 +153,7 @@ class Recurrent(nn.Module):
         """Return y, the final states and, with `cells`, the cells; `input` may be a PackedSequence."""
         if isinstance(input, PackedSequence):
             _check.padding(padding)
-            return self._run_packed(input, hx, lengths, resets, mask, cells)
+            return cast("list[Any]", self._run_packed(input, hx, lengths, resets, mask, cells))
         parameters: Any = self._parameters
         try:
             weights = [parameters[name] for name in self._names]
@@ -214,6 +214,7 @@ class Recurrent(nn.Module):
             return results[:-1]
         return cast("list[Tensor]", torch.ops.quadgate.infer(input, hx, weights, *rest))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # no graph can have it, nor that of nn.LSTM
     def _run_packed(
         self, packed: PackedSequence, hx: list[Any] | None, lengths: Any, resets: Any, mask: Any, cells: Any
     ) -> list[Any]:
