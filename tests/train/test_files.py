@@ -133,6 +133,75 @@ def test_classes_of_the_users(tmp_path):
             model.save(tmp_path / "n")
 
 
+class MyDropout(train.Dropout):
+    """A layer of the user's."""
+
+
+class MyModel(train.Sequential):
+    """A model of the user's."""
+
+
+def test_layers_and_models_of_the_users_are_refused_at_once(tmp_path):
+    """A file that cannot be loaded is not written, and no copy is of another class."""
+    model = train.Sequential([train.Dense(4, 2), MyDropout(0.5)], rng=0)
+    for refused in (lambda: model.save(tmp_path / "m"), lambda: copy.deepcopy(model), lambda: pickle.dumps(model)):
+        with pytest.raises(
+            TypeError, match=r"MyDropout\(rate=0.5\) of the class MyDropout is neither saved nor copied"
+        ):
+            refused()
+    assert not list(tmp_path.iterdir())
+    model = MyModel([train.Dense(4, 2)], rng=0)
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a MyModel is neither copied nor pickled"):
+            refused(model)
+    model.save(tmp_path / "m")
+    assert np.array_equal(train.load(tmp_path / "m").params.flat, model.params.flat)
+
+
+def test_a_stream_is_refused_by_name():
+    stream = train.Sequential([qg.LSTM(3, 4, rng=0)], rng=0).stream()
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a stream of a model is neither copied nor pickled"):
+            refused(stream)
+
+
+def again(value):
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, again])
+def test_layers_are_copied(copied):
+    """With their parameters, which nothing can write to, before and after a model took them."""
+    net = qg.LSTM(8, 10, rng=0)
+    layers = [train.Embedding(20, 8), net, train.FinalState(), train.Dropout(0.5), train.Dense(10, 5, "relu")]
+    fresh = [copied(layer) for layer in layers]
+    model = train.Sequential(layers, rng=0)
+    x = np.arange(12).reshape(2, 6)
+    other = train.Sequential([copied(layer) for layer in layers], rng=1)
+    assert np.array_equal(other.predict(x), model.predict(x))
+    for value in other.params.values():
+        assert not value.flags.writeable
+    other.compile("mse", "sgd")
+    other.train_on_batch(x, np.ones((2, 5)))
+    assert not np.array_equal(other.params["4.weight"], model.params["4.weight"])
+    assert train.Sequential(fresh, rng=0).predict(x).shape == (2, 5)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, again])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", train.SGD(0.1, momentum=0.9)], ids=["adam", "sgd", "momentum"])
+def test_a_learner_is_copied(copied, optimizer):
+    """After an update, and goes on to the same bits, apart from the first."""
+    learner = train.rtrl(qg.LSTM(2, 3, rng=0), optimizer=optimizer)
+    learner.step([1.0, 2.0])
+    learner.learn(np.ones(3))
+    other, before = copied(learner), learner.net.params.flat.copy()
+    for each in (other, learner):
+        assert np.array_equal(each.net.params.flat, before)
+        each.step([0.5, -1.0])
+        each.learn(np.ones(3))
+    assert np.array_equal(other.net.params.flat, learner.net.params.flat)
+
+
 def test_a_schedule_of_the_users_cannot_be_saved(tmp_path):
     model = final_model()
     model.compile("softmax_cross_entropy", train.Adam(lambda step: 0.1))

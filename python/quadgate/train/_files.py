@@ -89,9 +89,15 @@ def load(path: str | os.PathLike[str]) -> Sequential:
 def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return all of a model: a description of plain values, and arrays by name.
 
-    Raises TypeError for what could not be loaded again: quantised weights, a loss or an optimizer of the user's.
+    Raises TypeError for what could not be loaded again: quantised weights, a layer, a loss or an optimizer of the
+    user's. A network of a subclass is described as the `LSTM` or `RNN` in it.
     """
     for layer in model._layers:
+        if type(layer) not in (Recurrent, *_PLAIN.values()):
+            raise TypeError(
+                f"the layer {layer!r} of the class {type(layer).__qualname__} is neither saved nor copied: it is not "
+                "one of quadgate.train; keep model.params, and load_params into a model of the same layers"
+            )
         if isinstance(layer, Recurrent) and layer.net._snapshot.weight_type:
             raise TypeError(
                 f"a model with {layer.net.weight_type} weights is neither saved nor copied: save the float32 model, "
@@ -111,10 +117,11 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
         "states": [],
     }
     if model._loss is not None and model._optimizer is not None:
+        end = "cannot be saved: it is not one of quadgate.train (a copy is made as a file is)"
         if _losses.LOSSES.get(model._loss.name) is not model._loss:
-            raise TypeError(f"the loss {model._loss.name!r} cannot be saved: it is not one of quadgate.train")
+            raise TypeError(f"the loss {model._loss.name!r} {end}")
         if type(model._optimizer).__module__ != _optimizers.__name__:
-            raise TypeError(f"the optimizer {model._optimizer!r} cannot be saved: it is not one of quadgate.train")
+            raise TypeError(f"the optimizer {model._optimizer!r} {end}")
         description |= {"loss": model._loss.name, "optimizer": model._optimizer.config(), "step": memory.step}
         for slot, values in memory.slots.items():
             arrays |= {f"optimizer.{slot}.{name}": v for name, v in zip(model._shapes, values, strict=True)}
@@ -277,6 +284,11 @@ def _number(value: Any, bits: int) -> int:
 
 def pickled(model: Sequential) -> tuple[Any, ...]:
     """Return the function and arguments that a pickle makes a model from: text and plain arrays."""
+    if type(model) is not Sequential:
+        raise TypeError(
+            f"a {type(model).__qualname__} is neither copied nor pickled, since a plain Sequential would come back: "
+            "give the subclass a __reduce__ of its own, or use save, load, params and load_params"
+        )
     description, arrays = describe(model)
     return unpickled, (1, json.dumps(description), {name: _params.pack(value) for name, value in arrays.items()})
 

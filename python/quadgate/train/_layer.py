@@ -211,6 +211,13 @@ class _Plain:
     def __init__(self, params: Values) -> None:
         self.params = MappingProxyType(dict(params))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _plain, (dict(self.params),)
+
+
+def _plain(params: Values) -> _Plain:
+    return _Plain(_owned(params))
+
 
 def _rows(x: Array) -> tuple[Array, bool]:
     """Return x (..., N) as rows (n, N) in their order of memory; True if that is x's with two axes swapped."""

@@ -25,11 +25,16 @@ _INT64 = np.dtype(np.int64)
 class _Packed(_Plain):
     """The same with the core's form of them."""
 
-    __slots__ = ("core",)
+    __slots__ = ("activation", "core")
 
-    def __init__(self, core: _core.Dense, params: Values) -> None:
-        super().__init__(params)
-        self.core = core
+    def __init__(self, params: Values, activation: _options.Activation | None) -> None:
+        super().__init__(_owned(params))
+        self.activation = activation
+        whole = None if activation is None else _whole(activation)
+        self.core = _core.Dense(self.params["weight"], self.params.get("bias"), whole)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Packed, (dict(self.params), self.activation)
 
 
 class Embedding(Layer):
@@ -176,9 +181,7 @@ class Dense(Layer):
 
     def successor(self, values: Values) -> list[Swap]:
         """Return the swap of the one snapshot, with the weight packed for products."""
-        read = _owned(values)
-        activation = None if self.activation is None else _whole(self.activation)
-        return [(self, "_snapshot", _Packed(_core.Dense(read["weight"], read.get("bias"), activation), read))]
+        return [(self, "_snapshot", _Packed(values, self.activation))]
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

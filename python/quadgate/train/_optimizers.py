@@ -39,6 +39,9 @@ class State:
         self._blocks: list[_core.Block] = []  # that flat and the slots lie in
         self._spare: list[_core.Block] = []  # of the step before: written again once nothing looks at them
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _copied, (self.step, self.slots)
+
 
 class Optimizer:
     """Base of the optimizers: learning rate and clipping.
@@ -188,7 +191,9 @@ class Optimizer:
         if isinstance(rate, WarmupCosine):
             rate = {"schedule": "WarmupCosine", **rate.config()}
         elif callable(rate):
-            raise TypeError(f"the learning rate {rate!r} cannot be saved: use a number or train.WarmupCosine")
+            raise TypeError(
+                f"the learning rate {rate!r} cannot be saved: use a number or train.WarmupCosine, to copy it too"
+            )
         clips = {"clip_norm": self.clip_norm, "clip_value": self.clip_value, "clipnorm": self.clip_each}
         return {
             "optimizer": type(self).__name__,
@@ -372,6 +377,11 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
         arguments["learning_rate"] = WarmupCosine(**rate)
     made: Optimizer = kinds[name](**arguments)
     return made
+
+
+def _copied(step: int, slots: Mapping[str, list[Array]]) -> State:
+    """Return the state of a copy or a pickle, whose running means lie in memory of its own."""
+    return State(step, {name: lay_out(means, means[0].dtype)[1] for name, means in slots.items() if means}, None)
 
 
 def _fraction(value: float, name: str) -> float:

@@ -149,6 +149,11 @@ class ModelStream:
         """Set all states to zeros."""
         self._together(lambda: [stream.reset() for stream in self._streams.values()])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "a stream of a model is neither copied nor pickled: take select(range(batch_size)), or its states"
+        )
+
     def probabilities(self, outputs: Array) -> Array:
         """Return outputs after the model's head."""
         return _pass.activated(outputs, self._model.head)
