@@ -291,6 +291,15 @@ def test_rows_end_apart():
 
 
 REFUSED = [
+    (lambda m: train.generate(m, [[1, 99]], 2), ValueError, "start must hold symbols from 0 to .*, got 1 to 99"),
+    (lambda m: train.beam_search(m, [-1, 1], 2), ValueError, "start must hold symbols from 0 to .*, got -1 to 1"),
+    (
+        lambda m: train.beam_search(m, [1], 5, length_penalty=1e4),
+        ValueError,
+        r"length_penalty must be nearer to 0: 5 \*\*",
+    ),
+    (lambda m: train.beam_search(m, [1], 5, length_penalty=-1e4), ValueError, "length_penalty must be nearer to 0"),
+    (lambda m: m.stream(2).select([]), ValueError, "rows must have one number or more"),
     (lambda m: train.generate(3, [1], 2), TypeError, "model must be a Sequential or a stream of one"),
     (lambda m: train.generate(m.stream(2), [1], 2), ValueError, "a row for each of the stream's 2, got 1"),
     (lambda m: train.generate(m, [], 2), ValueError, "start must have shape"),

@@ -448,6 +448,28 @@ REFUSED = [
     (lambda: compiled().apply_gradients([]), TypeError, "grads must be a mapping from names to arrays, got list"),
     (lambda: compiled().apply_gradients(other(np.zeros(2))), ValueError, r"grads\['0.weight'\] must have shape"),
     (lambda: compiled().apply_gradients(other([1j])), TypeError, r"grads\['0.weight'\] must hold real numbers"),
+    (
+        lambda: sequential(qg.LSTM(3, 4)).predict(np.ones((2, 5, 4))),
+        ValueError,
+        r"x must have 3 columns, got shape \(2, 5, 4\)",
+    ),
+    (lambda: at_rate(-1), ValueError, "learning rate of step 0 must be 0 or more, got -1"),
+    (lambda: at_rate("fast"), TypeError, "learning rate of step 0 must be a number"),
+    (
+        lambda: fitted(np.ones((2, 5, 3)), np.zeros((2, 4)), sample_weight=np.ones((2, 5))),
+        ValueError,
+        r"weights must have shape \(2,\), got",
+    ),
+    (
+        lambda: fitted(np.ones((2, 5, 3)), np.zeros((2, 4)), shards=2, reduce=Ranks(0, 0)),
+        ValueError,
+        "reduce.size must",
+    ),
+    (
+        lambda: fitted(np.ones((2, 5, 3)), np.zeros((2, 4)), shards=2, reduce=Ranks(2, 2)),
+        ValueError,
+        "below reduce.size",
+    ),
     (lambda: tagger().load_params({"0.weight": 0}), ValueError, "missing or unknown"),
     (lambda: tagger().stream(), ValueError, "has no stream"),
 ]
@@ -455,6 +477,26 @@ REFUSED = [
 
 def other(value):
     return dict(compiled().params) | {"0.weight": value}
+
+
+class Ranks:
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+    def __call__(self, vector):
+        return vector
+
+
+def at_rate(rate):
+    model = compiled()
+    model.optimizer.learning_rate = rate
+    model.train_on_batch(*data())
+
+
+def fitted(*arguments, **options):
+    model = sequential(qg.LSTM(3, 4, rng=0), train.FinalState())
+    model.compile("mse")
+    model.fit(*arguments, **options)
 
 
 def compiled():

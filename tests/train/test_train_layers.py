@@ -300,3 +300,18 @@ def test_bits_do_not_depend_on_threads_nor_layout():
             found.append((first, value, {key: g.tobytes() for key, g in grads.items()}))
     assert found[0] == found[2] == found[4]
     assert found[1] == found[3] == found[5]
+
+
+@pytest.mark.parametrize("layer", [train.Dense(3, 4), train.Embedding(5, 4), train.Dropout(0.5)], ids=repr)
+def test_a_layer_of_no_model_has_no_forward(layer):
+    with pytest.raises(RuntimeError, match="belongs to no model yet: put it into a Sequential, or call bind"):
+        layer.forward(
+            np.zeros((2, 3), np.int64 if isinstance(layer, train.Embedding) else np.float32), train.Context(True)
+        )
+
+
+@pytest.mark.parametrize("outputs", [np.array([[1, 2]]), np.array([[1, 2]], np.float16), [[1.0, 2.0]]])
+@pytest.mark.parametrize("name", ["mse", "categorical_crossentropy", "softmax_cross_entropy"])
+def test_losses_of_other_types_than_floats_are_refused(name, outputs):
+    with pytest.raises(TypeError, match="outputs must be an array of float32 or float64, got"):
+        _losses.get(name)(outputs, np.array([[0.5, 0.5]]))

@@ -222,7 +222,10 @@ def _shards(model: Sequential, count: int | None, reduce: Any) -> _pass.Shards:
     count = _check.size(count, "shards")
     if count & (count - 1):
         raise ValueError(f"shards must be a power of two, got {count}")
-    rank, size = getattr(reduce, "rank", 0), getattr(reduce, "size", 1)
+    size = _check.size(getattr(reduce, "size", 1), "reduce.size")
+    rank = _check.size(getattr(reduce, "rank", 0), "reduce.rank", zero=True)
+    if rank >= size:
+        raise ValueError(f"reduce.rank must be below reduce.size={size}, got {rank}")
     if count % size:
         raise ValueError(f"the number of processes must divide shards={count}, got {size}")
     if model.stateful and size > 1:

@@ -106,7 +106,7 @@ def generate(
     choose = _Chooser(temperature, top_k, top_p)
     draws = _check.generator(rng)
     rows = len(symbols)
-    steps = _stream(model, rows)
+    steps = _stream(model, symbols)
     result = np.empty((rows, count), np.int64)
     ended = np.zeros(rows, np.bool_)
     if count:
@@ -187,7 +187,9 @@ def beam_search(
     count = _check.size(count, "count")
     beams = _check.size(beams, "beams")
     penalty = _check.number(length_penalty, "length_penalty")
-    steps = _stream(model, len(symbols))
+    if abs(penalty) * math.log(count) > 600:
+        raise ValueError(f"length_penalty must be nearer to 0: {count} ** {penalty} is no number of float64")
+    steps = _stream(model, symbols)
     for symbol in symbols.T[:-1]:
         steps.step(symbol)
     logits = _log_softmax(steps.step(np.ascontiguousarray(symbols[:, -1])))
@@ -312,12 +314,16 @@ def _start(start: ArrayLike) -> tuple[Array, bool]:
     return np.atleast_2d(given).astype(np.int64), given.ndim == 1
 
 
-def _stream(model: Any, rows: int) -> Steps:
+def _stream(model: Any, start: Array) -> Steps:
+    rows = len(start)
     steps: Steps = model.stream(rows) if hasattr(model, "stream") else model
     if not hasattr(steps, "step") or not hasattr(steps, "select"):
         raise TypeError(f"model must be a Sequential or a stream of one, got {type(model).__name__}")
     if steps.batch_size != rows:
         raise ValueError(f"start must have a row for each of the stream's {steps.batch_size}, got {rows}")
+    known = getattr(steps, "_symbols", None)
+    if known is not None and not 0 <= start.min() <= start.max() < known:
+        raise ValueError(f"start must hold symbols from 0 to {known - 1}, got {start.min()} to {start.max()}")
     return steps
 
 

@@ -194,6 +194,9 @@ class Layer:
         """Start a generator of this layer's own."""
         self.generator = np.random.Generator(np.random.PCG64(int.from_bytes(rng.bytes(16), "little")))
 
+    def _unbound(self) -> RuntimeError:
+        return RuntimeError(f"{self!r} belongs to no model yet: put it into a Sequential, or call bind")
+
     def _refuse(self, shape: Shape, needed: str) -> ValueError:
         return ValueError(f"{self!r} needs {needed}, got the shape {_shown(shape)}")
 

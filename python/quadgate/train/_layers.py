@@ -81,6 +81,8 @@ class Embedding(Layer):
         """
         ids = _check.array(values(x), "x", "integers", "iu")
         flat, shape = ids.astype(_INT64).reshape(-1), ids.shape  # a copy: the caller may change x before `backward`
+        if not self.params:
+            raise self._unbound()
         try:
             y = _core.embed(self.params["weight"], flat)
         except IndexError as error:
@@ -162,6 +164,8 @@ class Dense(Layer):
         x = values(x)
         if x.ndim < 2 or x.shape[-1] != self.units_in:
             raise self._refuse(x.shape, f"(..., {self.units_in})")
+        if not self.params:
+            raise self._unbound()
         core = self._snapshot.core
         rows, swapped = _rows(_check.plain(x, self.dtype) if x.dtype != self.dtype else x)
         y, z = core.forward(rows, context.training)
@@ -214,7 +218,8 @@ class Dropout(Layer):
         x = values(x)
         if not context.training or self.rate == 0:
             return x, None
-        assert self.generator is not None
+        if self.generator is None:
+            raise self._unbound()
         begin, end, total = context.rows or (0, len(x), len(x))
         dropped = _masks._draw(self.rate, (total, *x.shape[1:]), self.generator)[begin:end]
         scale = np.where(dropped, x.dtype.type(0), x.dtype.type(1 / (1 - self.rate) if self.rate < 1 else 0))

@@ -93,6 +93,9 @@ class Loss:
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
         """
+        if not isinstance(outputs, np.ndarray) or outputs.dtype not in (np.float32, np.float64):
+            got = outputs.dtype if isinstance(outputs, np.ndarray) else type(outputs).__name__
+            raise TypeError(f"outputs must be an array of float32 or float64, got {got}")
         part = self.part(outputs, targets, weights=weights, mask=mask, lengths=lengths)
         assert part.doutputs is not None
         return (part.total / part.weight if part.weight else 0.0), part.doutputs
@@ -130,7 +133,8 @@ def position_weights(shape: tuple[int, ...], weights: Any, mask: Any, lengths: A
     if weights is not None:
         given = _check.array(weights, "sample_weight").astype(np.float64)
         if given.shape not in (shape, shape[:1]):
-            raise ValueError(f"weights must have shape {shape[:1]} or {shape}, got {given.shape}")
+            known = " or ".join(map(str, dict.fromkeys((shape[:1], shape))))
+            raise ValueError(f"weights must have shape {known}, got {given.shape}")
         if not (given >= 0).all():
             raise ValueError(f"weights must be 0 or more, got {given[~(given >= 0)][0]}")
         result = np.array(np.broadcast_to(given.reshape(given.shape + (1,) * (len(shape) - given.ndim)), shape))

@@ -214,6 +214,8 @@ class Sequential:
         batch = Batch.read(x, y, lengths, mask, weights, self._integers, self.dtype)
         if not self._integers and batch.x.ndim != 3 and any(isinstance(layer, Recurrent) for layer in self._layers):
             raise ValueError(f"x must have shape (B, T, I), got {batch.x.shape}")
+        if not self._integers and batch.x.shape[-1] != self._input_shape[-1]:
+            raise ValueError(f"x must have {self._input_shape[-1]} columns, got shape {batch.x.shape}")
         first = self._layers[0]
         if isinstance(first, Masking):
             if batch.x.ndim + self._integers != 3:

@@ -91,11 +91,10 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If a schedule returns anything but a finite number of 0 or more.
+            If it is, or a schedule returns, anything but a finite number of 0 or more.
         """
-        if not callable(self.learning_rate):
-            return float(self.learning_rate)
-        rate = _check.number(self.learning_rate(step), f"the learning rate of step {step}", "a number of 0 or more")
+        given = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+        rate = _check.number(given, f"the learning rate of step {step}", "a number of 0 or more")
         if rate < 0:
             raise ValueError(f"the learning rate of step {step} must be 0 or more, got {rate}")
         return rate

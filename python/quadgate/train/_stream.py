@@ -45,6 +45,8 @@ class ModelStream:
         self.batch_size = _check.size(batch_size, "batch_size")
         self._model = model
         self._masking = model._layers[0] if isinstance(model._layers[0], Masking) else None
+        first = model._layers[0]  # behind Masking there are other numbers, too
+        self._symbols = first.num_embeddings if isinstance(first, Embedding) else None
         self._streams: dict[Any, Any] = {}
         self._steps: list[Any] = []
         layers = [layer for layer in model._layers if not isinstance(layer, (Dropout, Masking))]
@@ -120,6 +122,8 @@ class ModelStream:
         places = _check.array(rows, "rows", "numbers of rows", "iu")
         if places.ndim != 1 or (places.size and not 0 <= places.min() <= places.max() < self.batch_size):
             raise ValueError(f"rows must be numbers from 0 to {self.batch_size - 1}, got {_check.shown(rows)}")
+        if not places.size:
+            raise ValueError("rows must have one number or more, got none")
         other = ModelStream(self._model, len(places))
         for layer, stream in self._streams.items():
             state = stream.state
