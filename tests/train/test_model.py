@@ -387,6 +387,16 @@ def test_no_update_by_given_gradients_that_are_not_finite(bad):
     assert model._memory is memory
 
 
+def test_compile_changes_all_or_nothing(monkeypatch):
+    """An optimizer without its own state would read that of the one before."""
+    model = compiled()
+    before = model._loss, model.optimizer, model._memory
+    monkeypatch.setattr(train.Adam, "start", lambda *_: {}["no memory"])
+    with pytest.raises(KeyError, match="no memory"):
+        model.compile("mse", "adam")
+    assert (model._loss, model.optimizer, model._memory) == before
+
+
 def test_parameters_are_of_one_moment(monkeypatch):
     """Another thread's step between the reads of two layers: `params` and copies have all of it or nothing."""
     model = train.Sequential([train.Dense(3, 4), train.Dropout(0.0), train.Dense(4, 2)], rng=0)

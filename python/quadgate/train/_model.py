@@ -192,8 +192,8 @@ class Sequential:
         """
         chosen, new = _losses.get(loss), _optimizers.get(optimizer)
         _losses.require_fitting(chosen, self.head)
-        self._loss, self._optimizer = chosen, new
-        self._memory = new.start(list(self.params.values()))
+        memory = new.start(list(self.params.values()))
+        _commit.replace_all([(self, "_loss", chosen), (self, "_optimizer", new), (self, "_memory", memory)])
 
     def _compiled(self) -> tuple[Loss, Optimizer]:
         if self._loss is None or self._optimizer is None:
