@@ -76,24 +76,25 @@ def step(
         rows = (begin, end, batch.rows)
         return _part(model, batch.take(slice(begin, end)), model._states, divisor, rows, metrics or {}, states)
 
-    def tree(first: int, last: int) -> tuple[NamedGrads, Array]:
-        if last - first == 1:
-            return one(first)
-        middle = (first + last) // 2
-        (grads, sums), (more, counts) = tree(first, middle), tree(middle, last)
-        grads.flat += more.flat
-        return grads, sums + counts
-
     if len(batches) > 1:
-        grads, sums = tree(0, len(batches))
+        grads, sums = _tree(one, 0, len(batches))
     else:
         each = shards.number // shards.size
-        grads, sums = tree(shards.rank * each, (shards.rank + 1) * each)
+        grads, sums = _tree(one, shards.rank * each, (shards.rank + 1) * each)
     if shards.reduce is not None:
         grads = NamedGrads.of_flat(_reduced(shards.reduce, grads.flat), model._shapes)
         sums = _reduced(shards.reduce, sums.ravel()).reshape(sums.shape)
     value = float(sums[0, 0] / sums[0, 1]) if sums[0, 1] else 0.0
     return Result(value, grads, _joined(states), sums)
+
+
+def _tree(one: Callable[[int], tuple[NamedGrads, Array]], first: int, last: int) -> tuple[NamedGrads, Array]:
+    if last - first == 1:
+        return one(first)
+    middle = (first + last) // 2
+    (grads, sums), (more, counts) = _tree(one, first, middle), _tree(one, middle, last)
+    grads.flat += more.flat
+    return grads, sums + counts
 
 
 def _reduced(reduce: Reduce, vector: Array) -> Array:
