@@ -175,8 +175,9 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Memory that it holds, in bytes, with cells, masks and trace, and without the parameters."""
-        kept = [self._masking, self._cells, *self._dropped.values()]
-        kept += [getattr(self._trace, name, None) for name in Trace.__slots__]
+        kept = [self._masking, self._cells, *(getattr(self._trace, name, None) for name in Trace.__slots__)]
+        if self._masking is not None:  # then the core has copies of the masks, and counts those
+            kept += self._dropped.values()
         return self._core.nbytes + sum(getattr(each, "nbytes", 0) for each in kept)
 
     @property
