@@ -71,7 +71,8 @@ int cgroup_cpus(const std::string& proc_cgroup, const std::string& mount) {
         limit = smaller_limit(limit,
                               whole_cpus(first_line(dir + "cpu.cfs_quota_us"), first_line(dir + "cpu.cfs_period_us")));
       }
-      path.erase(std::min(path.size(), path.rfind('/')));
+      const size_t slash = path.rfind('/');  // none where something else than Linux made the file
+      path.erase(slash == std::string::npos ? 0 : slash);
     }
   }
   return limit;
