@@ -191,8 +191,19 @@ QG_OUTLINE Vec<Real> activate_other(const Activation<Real>& f, Vec<Real> x) {
 }
 
 template <class Real>
-QG_INLINE Vec<Real> activate(const Activation<Real>& f, Vec<Real> x) {
+QG_INLINE Vec<Real> activate_here(const Activation<Real>& f, Vec<Real> x) {
   return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
+}
+template <class Real>
+QG_OUTLINE Vec<Real> activate_there(const Activation<Real>& f, Vec<Real> x) {
+  return activate_here(f, x);
+}
+
+// Of doubles, whose options few use, a call: a copy of sigmoid and tanh at each of ten places takes memory.
+template <class Real>
+QG_INLINE Vec<Real> activate(const Activation<Real>& f, Vec<Real> x) {
+  if constexpr (sizeof(Real) > sizeof(float)) return activate_there(f, x);
+  return activate_here(f, x);
 }
 
 // f'(x), given y = f(x); at a kink the slope of the side below, and 0 at both of hard_sigmoid's, as PyTorch has it.
