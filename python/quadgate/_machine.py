@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from . import _check, _core, _threadpools
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["cpu_info", "get_num_threads", "set_num_threads"]
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: SupportsIndex) -> None:
     """Set the largest number of threads of a call, for the whole process; the calling thread is one of them.
 
     Parameters

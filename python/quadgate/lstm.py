@@ -203,6 +203,19 @@ class LSTM(Network):
         return_cells: Literal[True],
         out: Array | None = None,
     ) -> tuple[Array, State, Array]: ...
+    @overload
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: StateLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
+        return_cells: bool,
+        out: Array | None = None,
+    ) -> tuple[Array, State] | tuple[Array, State, Array]: ...
     def __call__(
         self,
         x: ArrayLike,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, overload
 
 import numpy as np
 
@@ -28,7 +28,14 @@ class Streamable(Protocol):
     _snapshot: Snapshot
 
 
-Net = TypeVar("Net", bound=Streamable)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # known to type checkers, not needed at run time
+
+    Net = TypeVar("Net", bound=Streamable, default=Any)
+else:
+    from typing import TypeVar
+
+    Net = TypeVar("Net", bound=Streamable)
 
 
 class BaseStream(_pickling.Pickled, Generic[Net]):
@@ -269,6 +276,17 @@ class Stream(BaseStream[Net]):
         padding_output: Literal["zero", "last"] = "zero",
         return_cells: Literal[True],
     ) -> tuple[Array, Array]: ...
+    @overload
+    def run(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        padding_output: Literal["zero", "last"] = "zero",
+        return_cells: bool,
+    ) -> Array | tuple[Array, Array]: ...
     def run(
         self,
         x: ArrayLike,

@@ -235,7 +235,7 @@ def infer(net: Network, call: Call, x: Array, state: Sequence[Array | None]) -> 
         return list(net(x, state[0], **keywords))
     assert isinstance(net, LSTM)
     pair: Any = None if state[0] is None else (state[0], state[1])
-    y, (h, c), *cells = net(x, pair, **keywords, return_cells=call.cells)  # type: ignore[call-overload]
+    y, (h, c), *cells = net(x, pair, **keywords, return_cells=call.cells)
     return [y, h, c, *cells]
 
 
