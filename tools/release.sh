@@ -2,8 +2,9 @@
 # Everything of a release but publishing it: bash tools/release.sh VERSION [OUT]
 #
 # Checks that the tree is clean, that every place names VERSION, and that CHANGELOG.md has an entry; runs the style
-# checks and all tests; builds wheels and sdist with tools/wheels.sh; writes OUT/NOTES.md (OUT is dist/VERSION). Prints
-# the commands that would publish, and runs none of them. Needs an environment with pip install -e ".[test,dev,docs]".
+# checks and all tests; builds wheels and sdist with tools/wheels.sh; writes OUT/NOTES.md. OUT, dist/VERSION if it is not
+# given, must be a new or an empty folder: nothing is removed. Prints the commands that would publish, and runs none of
+# them. Needs an environment with pip install -e ".[test,dev,docs]".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fail() { echo "release: $*" >&2; exit 1; }
@@ -12,6 +13,9 @@ fail() { echo "release: $*" >&2; exit 1; }
 version=$1
 out=$(realpath -m "${2:-dist/$version}")
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?$ ]] || fail "$version is no version like 1.2.3 or 1.2.3rc1"
+if [ -e "$out" ]; then
+  [ -d "$out" ] && [ -z "$(ls -A "$out")" ] || fail "$out is there and is no empty folder: remove it or name another"
+fi
 
 echo "== state of the tree"
 [ -z "$(git status --porcelain)" ] || fail "the tree has changes that are not committed"
@@ -39,7 +43,6 @@ python -m sphinx -q -W -b html docs build/site
 python -m pytest -q -n auto
 
 echo "== wheels and sdist"
-rm -rf "$out"
 bash tools/wheels.sh "$out"
 
 {

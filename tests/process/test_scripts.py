@@ -1,0 +1,85 @@
+"""Scripts of releases and checks: they erase nothing, list what they made, and fail when a part of them fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not (ROOT / "tools/release.sh").exists(), reason="of Linux, and of a checkout"
+)
+
+# A Python that makes environments of itself, "builds" an sdist, and says one version.
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+  "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$0" "$3/bin/pip" ;;
+  "-m build") mkdir -p "$7" && tar -czf "$7/quadgate-1.2.3.tar.gz" pyproject.toml ;;
+  "-c "*) echo 1.2.3 ;;
+esac
+"""
+WHEELS = """set -e
+mkdir -p "$1"
+echo "a sum" > "$1/SHA256SUMS"
+"""
+
+
+def run(folder, *command, **environment):
+    """Run a command of a folder, whose stubs come first on the path."""
+    path = f"{folder}/stubs:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "HOME": str(folder), **environment}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with release.sh and wheels.sh, ready for a release of 1.2.3, and stubs of the programs they run."""
+    files = {
+        "pyproject.toml": 'version = "1.2.3"\n',
+        "CITATION.cff": "version: 1.2.3\n",
+        "CHANGELOG.md": "## 1.2.3\n\n- Something.\n",
+        "stubs/git": '#!/bin/sh\ncase "$1" in rev-parse) exit 1 ;; log) echo 1000000000 ;; esac\n',
+        "stubs/python": PYTHON,
+        "stubs/python3": PYTHON,
+        "stubs/ruff": "#!/bin/sh\n",
+        "stubs/mypy": "#!/bin/sh\n",
+    }
+    for name, text in files.items():
+        file = tmp_path / "checkout" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+    shutil.copytree(ROOT / "tools", tmp_path / "checkout/tools")
+    return tmp_path / "checkout"
+
+
+@pytest.mark.parametrize("out", [".", "../kept", "../kept/file", None])
+def test_a_release_removes_nothing(checkout, out):
+    """A folder that has files, given or by default, is refused by name, before anything runs."""
+    (checkout / "tools/wheels.sh").write_text(WHEELS)
+    folder = checkout.parent / "kept" if out else checkout / "dist/1.2.3"
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("kept")
+    done = run(checkout, "bash", "tools/release.sh", "1.2.3", *([out] if out else []))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "is no empty folder: remove it or name another" in done.stderr
+    assert str((checkout / out).resolve() if out else folder) in done.stderr
+    assert done.stdout == ""
+    assert (folder / "file").read_text() == "kept"
+    assert (checkout / "pyproject.toml").exists()
+
+
+@pytest.mark.parametrize("out", ["new", "empty", None])
+def test_a_release_into_a_new_or_an_empty_folder(checkout, out):
+    (checkout / "tools/wheels.sh").write_text(WHEELS)
+    (checkout / "empty").mkdir()
+    done = run(checkout, "bash", "tools/release.sh", "1.2.3", *([out] if out else []))
+    assert done.returncode == 0, done.stdout + done.stderr
+    notes = (checkout / (out or "dist/1.2.3") / "NOTES.md").read_text()
+    assert "- Something." in notes
+    assert "a sum" in notes
