@@ -4,8 +4,8 @@
 # Builds manylinux2014 and musllinux wheels with zig, which brings the libc's symbols and links libc++ statically, and
 # with gcc for the kernels; auditwheel checks the result. Every wheel is built twice, from an unpacked sdist in two
 # folders, and must be equal byte for byte. It is installed in a fresh environment, checks itself, and runs the fast
-# tests of tests/face. OUT (dist/) gets the wheels, the sdist and SHA256SUMS. Zig's first run takes some minutes
-# for each target: it builds libc++.
+# tests of tests/face. OUT (dist/) gets the wheels, the sdist and SHA256SUMS, which lists those of this run. Zig's first
+# run takes some minutes for each target: it builds libc++.
 #
 #   PYTHONS   interpreters to build for; by default CPython 3.10 to 3.14 and free-threaded ones on the PATH and in
 #             pyenv, one of each version
@@ -172,6 +172,7 @@ for copy in one two; do
   tar -xzf "$work"/sdist/*.tar.gz --strip-components=1 -C "$work/$copy"
 done
 cp "$work"/sdist/*.tar.gz "$out/"
+made=("$(basename "$work"/sdist/*.tar.gz)")
 
 for interpreter in ${PYTHONS:-$(find_pythons)}; do
   rm -rf "$work/build-env"
@@ -207,7 +208,8 @@ PY
       try_foreign "$interpreter" "$target" "$work/wheel-one/$wheel" "$work/one"
     fi
     cp "$work/wheel-one/$wheel" "$out/"
+    made+=("$wheel")
   done
 done
 
-(cd "$out" && sha256sum -- *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS)
+(cd "$out" && sha256sum -- "${made[@]}" > SHA256SUMS && cat SHA256SUMS)

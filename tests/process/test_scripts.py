@@ -83,3 +83,15 @@ def test_a_release_into_a_new_or_an_empty_folder(checkout, out):
     notes = (checkout / (out or "dist/1.2.3") / "NOTES.md").read_text()
     assert "- Something." in notes
     assert "a sum" in notes
+
+
+def test_sums_are_those_of_this_run(checkout):
+    """A wheel of an earlier run stays where it is, and is not listed."""
+    (checkout / "dist").mkdir()
+    (checkout / "dist/quadgate-1.2.2-cp311.whl").write_text("earlier")
+    settings = {"PYTHONS": str(checkout / "stubs/python"), "TARGETS": " "}  # no target: no wheel is built
+    done = run(checkout, "bash", "tools/wheels.sh", **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (checkout / "dist/SHA256SUMS").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["quadgate-1.2.3.tar.gz"]
+    assert (checkout / "dist/quadgate-1.2.2-cp311.whl").read_text() == "earlier"
