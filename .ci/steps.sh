@@ -131,8 +131,9 @@ instruction_sets() { numbers_on '{*i["supported"]} - {i["isa"], "baseline"}'; }
 baseline() { numbers_on '{*i["supported"]} - {i["isa"]} & {"baseline"}'; }
 
 numbers_on() {  # SET OF NAMES, in Python, by i = qg.cpu_info()
-  local isa
-  for isa in $(python -c "import quadgate as qg; i = qg.cpu_info(); print(*($1))"); do
+  local isa names
+  names=$(python -c "import quadgate as qg; i = qg.cpu_info(); print(*($1))")  # not in `for`, which ignores a failure
+  for isa in $names; do
     echo "-- $isa"
     QUADGATE_ISA=$isa pytest -q -n auto -m numbers
   done

@@ -95,3 +95,13 @@ def test_sums_are_those_of_this_run(checkout):
     lines = (checkout / "dist/SHA256SUMS").read_text().splitlines()
     assert [line.split()[1] for line in lines] == ["quadgate-1.2.3.tar.gz"]
     assert (checkout / "dist/quadgate-1.2.2-cp311.whl").read_text() == "earlier"
+
+
+@pytest.mark.skipif(not (ROOT / ".ci/steps.sh").exists(), reason="an sdist has no .ci")
+def test_a_step_without_instruction_sets_fails(checkout):
+    """A Python that cannot name the instruction sets is a failure, not an empty list of them."""
+    (checkout / "stubs/python").write_text("#!/bin/sh\nexit 3\n")
+    script = f"set -euo pipefail; . {ROOT}/.ci/steps.sh; instruction_sets; echo passed"
+    done = run(checkout, "bash", "-c", script)
+    assert done.returncode == 3
+    assert "passed" not in done.stdout
