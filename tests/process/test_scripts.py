@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,3 +106,17 @@ def test_a_step_without_instruction_sets_fails(checkout):
     done = run(checkout, "bash", "-c", script)
     assert done.returncode == 3
     assert "passed" not in done.stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".github/workflows/wheels.yml").exists(), reason="an sdist has no .github")
+@pytest.mark.parametrize(("tag", "status"), [("v1.2.3", 0), ("v1.2.4", 1), ("v1.2", 1), ("1.2.3", 1)])
+def test_the_workflow_compares_the_tag_with_the_version(checkout, tag, status):
+    """The job that publishing waits for runs it on tags."""
+    text = (ROOT / ".github/workflows/wheels.yml").read_text()
+    sdist = text.partition("\n  sdist:\n")[2].partition("\n  publish:\n")[0]
+    assert "needs: [wheels, sdist]" in text
+    found = re.search(r"- if: startsWith\(github.ref, 'refs/tags/'\)\n +run: \|\n((?: {10}.*\n)+)", sdist)
+    assert found is not None, "the job has no step for tags"
+    done = run(checkout, "bash", "-e", "-o", "pipefail", "-c", found[1], GITHUB_REF_NAME=tag)
+    assert done.returncode == status
+    assert ("pyproject.toml has version 1.2.3" in done.stderr) == bool(status)
