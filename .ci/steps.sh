@@ -119,7 +119,7 @@ emulation() { tests/native/run_neon.sh "$work/neon"; }
 example() { python examples/write_python.py --seconds 5 --explore "$work/page.html"; }
 
 bench() {
-  pytest bench/test_bench.py -q
+  pytest bench/test_arguments.py bench/test_bench.py -q
   pytest bench --benchmark-only --benchmark-min-rounds=1 --benchmark-max-time=0.05 --benchmark-warmup=off -q
 }
 

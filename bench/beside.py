@@ -20,6 +20,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import quadgate as qg
+from command import positive
+from grid import parse
+from shapes import Shape
 
 NEIGHBOURS = ("numpy", "torch", "busy")
 IDLE_SECONDS = 0.0005  # before a quiet call, so that it starts with sleeping workers, as the others do
@@ -69,11 +72,10 @@ def product(library: str, threads: int) -> Callable[[], object]:
     return lambda: b @ b
 
 
-def calls(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
+def calls(shape: Shape) -> dict[str, Callable[[], object]]:
     """Return the calls of a network with that T, B, I, H, with kept result arrays."""
-    steps, batch, inputs, hidden = shape
-    lstm = qg.LSTM(inputs, hidden, rng=0)
-    x = np.random.default_rng(0).standard_normal((steps, batch, inputs)).astype(np.float32)
+    lstm = qg.LSTM(shape.I, shape.H, rng=0)
+    x = np.random.default_rng(0).standard_normal((shape.T, shape.B, shape.I)).astype(np.float32)
     y, _, tape = lstm.forward(x)
     grads = lstm.backward(tape, y).params
     out = np.empty_like(y)
@@ -84,20 +86,26 @@ def calls(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
+    """Measure the calls beside each neighbour and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", default="50,32,48,256", help="T,B,I,H (%(default)s)")
     parser.add_argument("--neighbours", default=",".join(NEIGHBOURS), help="some of %(default)s")
-    parser.add_argument("--rounds", type=int, default=60, help="calls per figure (%(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="(%(default)s)")
-    args = parser.parse_args()
-    shape = tuple(map(int, args.shape.split(",")))
+    parser.add_argument("--rounds", type=positive, default=60, help="calls per figure (%(default)s)")
+    parser.add_argument("--threads", type=positive, default=2, help="(%(default)s)")
+    args = parser.parse_args(words)
+    neighbours = args.neighbours.split(",")
+    unknown = [name for name in neighbours if name not in NEIGHBOURS]
+    if unknown:
+        parser.error(f"unknown neighbour {unknown[0]!r}; there are {', '.join(NEIGHBOURS)}")
+    try:
+        shape = parse(args.shape)
+    except ValueError as error:
+        parser.error(f"argument --shape: {error}")
     print(f"load {os.getloadavg()[0]:.2f}, {qg.cpu_info()['isa']}, T,B,I,H = {args.shape}, milliseconds")
     print("call        neighbour   one thread   quiet   beside   of quiet   of one thread   worst of quiet")
     for name, call in calls(shape).items():
-        for neighbour in args.neighbours.split(","):
-            if neighbour not in NEIGHBOURS:
-                parser.error(f"unknown neighbour {neighbour!r}; there are {', '.join(NEIGHBOURS)}")
+        for neighbour in neighbours:
             time.sleep(0.3)  # the last neighbour's threads go to sleep
             quiet = {}
             for threads in (1, args.threads):

@@ -30,6 +30,7 @@ import numpy as np
 import readme
 import report
 import uses
+from command import kept, output, positive
 from measure import Result, Runner
 from peers.client import PEERS
 from shapes import DEFAULT_FILE, MODES, Shape, choose
@@ -43,37 +44,46 @@ def cpu_model() -> str:
     return name + (f", model {found['model']}" if "model" in found else "")
 
 
-def run(
-    shapes: list[Shape], threads: list[int], peers: list[str], rounds: int, quick: bool
-) -> tuple[report.Run, list[Result]]:
-    """Measure all shapes; return the report's head and the results."""
+def run(args: argparse.Namespace, shapes: list[Shape]) -> tuple[report.Run, list[Result]]:
+    """Measure all shapes; return the report's head and the results.
+
+    Whatever ends the run, the file of --json gets the samples of all shapes that were measured until then.
+    """
     load = [os.getloadavg()[0]]
     if load[0] > 0.5:
         print(f"The machine is busy (load average {load[0]:.2f}): figures are unreliable.", file=sys.stderr)
-    largest = 32 if quick else 256
-    figures = machine.measure(max(threads), largest)
+    largest = 32 if args.quick else 256
+    figures = machine.measure(max(args.threads), largest)
     results: list[Result] = []
-    with Runner(peers, lambda text: print(text, file=sys.stderr)) as runner:
-        for k, shape in enumerate(shapes):
-            begin = time.perf_counter()
-            measured = runner.measure(shape, threads, rounds)
-            results += measured
-            print(f"[{k + 1}/{len(shapes)}] {time.perf_counter() - begin:.1f} s")
-            print("\n".join(line for result in measured for line in report.progress(result)), flush=True)
-        versions = dict(runner.versions)
-    figures = machine.best(figures, machine.measure(max(threads), largest))
-    load.append(os.getloadavg()[0])
     header = {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "load": load,
-        "versions": versions,
+        "versions": {},
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "rounds": rounds,
+        "rounds": args.rounds,
+        "shapes": f"grid of {args.grid}, seed {args.seed}" if args.grid else ", ".join(args.shapes),
     }
-    return {"header": header, "ceilings": figures}, results
+    content = {"header": header, "ceilings": figures}
+    with kept(args.json, lambda: as_json(content, results)):
+        with Runner(args.peers, lambda text: print(text, file=sys.stderr)) as runner:
+            header["versions"] = runner.versions  # filled in as the peers start
+            for k, shape in enumerate(shapes):
+                begin = time.perf_counter()
+                measured = runner.measure(shape, args.threads, args.rounds)
+                results += measured
+                load[1:] = [os.getloadavg()[0]]  # at the end, if no other shape follows
+                print(f"[{k + 1}/{len(shapes)}] {time.perf_counter() - begin:.1f} s")
+                print("\n".join(line for result in measured for line in report.progress(result)), flush=True)
+        content["ceilings"] = machine.best(figures, machine.measure(max(args.threads), largest))
+    return content, results
+
+
+def as_json(content: report.Run, results: list[Result]) -> report.Run:
+    """Return the content of the file of --json, empty without results."""
+    return {**content, "results": [r.as_json() for r in results]} if results else {}
 
 
 def read(path: Path) -> tuple[report.Run, list[Result]]:
@@ -94,18 +104,18 @@ def arguments() -> argparse.ArgumentParser:
     add("--grid", type=int, default=0, metavar="N", help="draw N shapes of at most 5 GFLOP, half of them training")
     add("--seed", type=int, default=0, help="seed of --grid: the same seed draws the same shapes")
     add("--shapes-file", type=Path, default=DEFAULT_FILE, help="list of named shapes (JSON)")
-    add("--threads", nargs="+", type=int, default=[1, 2])
+    add("--threads", nargs="+", type=positive, default=[1, 2])
     add("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
-    add("--rounds", type=int, default=15, help="samples of each peer, shape and number of threads")
+    add("--rounds", type=positive, default=15, help="samples of each peer, shape and number of threads")
     add("--quick", action="store_true", help="read arrays of at most 32 MiB when measuring the machine")
     add("--read", type=Path, help="measure nothing, render this earlier --json")
     add("--earlier", type=Path, help="list only the shapes below 1.00 in this earlier --json, too")
-    add("--json", type=Path, help="write every sample")
-    add("--markdown", type=Path, help="write the report to this file instead of standard output")
-    add("--plot", type=Path, help="write a PNG")
-    add("--readme", type=Path, help="rewrite the table in this file (docs/benchmarks.md)")
-    add("--uses", type=Path, help="rewrite the table of uses in this file (README.md); needs --shapes all")
-    add("--picture", type=Path, help="write a PNG of the table of uses")
+    add("--json", type=output, help="write every sample, also those before an error")
+    add("--markdown", type=output, help="write the report to this file instead of standard output")
+    add("--plot", type=output, help="write a PNG")
+    add("--readme", type=output, help="rewrite the table in this file (docs/benchmarks.md)")
+    add("--uses", type=output, help="rewrite the table of uses in this file (README.md); needs --shapes all")
+    add("--picture", type=output, help="write a PNG of the table of uses")
     return parser
 
 
@@ -128,22 +138,26 @@ def selected(args: argparse.Namespace) -> list[Shape]:
     return result + [shape for shape in grid.draw(args.grid, args.seed) if shape not in result]
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure the selected shapes, and write the requested files."""
     parser = arguments()
-    args = parser.parse_args()
-    if args.read is not None:
-        content, results = read(args.read)
+    args = parser.parse_args(words)
+    try:  # before the first measurement
+        earlier = read(args.earlier)[1] if args.earlier else None
+        shapes = selected(args) if args.read is None else []
+        if args.readme is not None:
+            readme.around(args.readme, readme.BEGIN, readme.END)
+        if args.uses is not None:
+            readme.around(args.uses, uses.BEGIN, uses.END)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if args.read is None:
+        content, results = run(args, shapes)
     else:
-        try:
-            shapes = selected(args)
-        except ValueError as error:
-            parser.error(str(error))
-        content, results = run(shapes, args.threads, args.peers, args.rounds, args.quick)
-        content["header"]["shapes"] = f"grid of {args.grid}, seed {args.seed}" if args.grid else ", ".join(args.shapes)
-    if args.json is not None:
-        args.json.write_text(json.dumps({**content, "results": [r.as_json() for r in results]}, indent=1) + "\n")
-    text = report.markdown(content, results, read(args.earlier)[1] if args.earlier else None)
+        content, results = read(args.read)
+        with kept(args.json, lambda: as_json(content, results)):
+            pass
+    text = report.markdown(content, results, earlier)
     if args.markdown is not None:
         args.markdown.write_text(text)
     else:

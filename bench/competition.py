@@ -9,7 +9,6 @@ every core gets half of each, so a slowdown of 2 is the minimum; up to 4 is allo
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import signal
@@ -17,10 +16,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import quadgate as qg
+from command import kept, output, positive
 from peers.base import make_arrays
 from peers.peer_quadgate import network
 from shapes import Shape
@@ -103,15 +102,16 @@ def measure(shape: Shape, threads: int, rounds: int, pids: list[int]) -> dict[st
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure all shapes and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
+    parser.add_argument("--rounds", type=positive, default=9)
+    parser.add_argument("--json", type=output)
+    args = parser.parse_args(words)
     context = multiprocessing.get_context("spawn")
     busy = [context.Process(target=_burn, daemon=True) for _ in os.sched_getaffinity(0)]
+    results: list[dict[str, object]] = []
     try:
         for process in busy:
             process.start()
@@ -119,7 +119,9 @@ def main() -> None:
         pids = [process.pid for process in busy if process.pid is not None]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        results = [measure(shape, n, args.rounds, pids) for shape in SHAPES for n in args.threads]
+        with kept(args.json, lambda: results):
+            for shape in SHAPES:
+                results += [measure(shape, n, args.rounds, pids) for n in args.threads]
     finally:
         for process in busy:
             process.kill()
@@ -130,8 +132,6 @@ def main() -> None:
         cells = [str(r["mode"]), str(r["shape"]), str(r["threads"]), f"{r['alone_us']:.1f}"]
         cells += [f"{r['slowdown_median']:.2f}", f"{r['slowdown_worst_round']:.2f}", f"{r['longest_call_us']:.0f}"]
         print("| " + " | ".join(cells) + " |")
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

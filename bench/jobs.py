@@ -7,6 +7,7 @@ A worker reads commands as lines of JSON on standard input and answers each by a
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import positive
 
 RATE, CLIP = 1e-3, 1.0
 
@@ -247,16 +249,19 @@ def answer(state: dict[str, Any], command: dict[str, Any], program: str, threads
     raise ValueError(kind)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Answer commands until standard input ends."""
-    program, threads = sys.argv[1], int(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", choices=list(PROGRAMS))
+    parser.add_argument("threads", type=positive)
+    args = parser.parse_args(words)
     answers = os.fdopen(os.dup(1), "w")  # what libraries print must not get between the answers
     os.dup2(2, 1)
     sys.path.insert(0, str(Path(__file__).parent))
     state: dict[str, Any] = {}
     for line in sys.stdin:
         try:
-            reply: dict[str, Any] = {"result": answer(state, json.loads(line), program, threads)}
+            reply: dict[str, Any] = {"result": answer(state, json.loads(line), args.program, args.threads)}
         except Exception as error:  # of a compiler, for example: the parent reports it
             reply = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         print(json.dumps(reply), file=answers, flush=True)

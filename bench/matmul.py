@@ -21,7 +21,8 @@ from collections.abc import Callable
 
 import torch
 from ceilings import fma_peak, measure
-from grid import is_sizes, parse
+from command import positive
+from grid import parse
 from measure import percentiles
 from peers.base import make_arrays
 from peers.peer_quadgate import QuadgatePeer
@@ -68,24 +69,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=list(DEFAULT), metavar="T,B,I,H")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--product", nargs=3, type=int, default=(3200, 512, 1024), metavar=("M", "K", "N"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--product", nargs=3, type=positive, default=(3200, 512, 1024), metavar=("M", "K", "N"))
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--rounds", type=positive, default=15)
     args = parser.parse_args()
-    wrong = [text for text in args.shapes if not is_sizes(text)]
-    if wrong:
-        parser.error(f"{wrong[0]!r} is not T,B,I,H")
+    try:
+        shapes = [(parse(text, mode), text) for text in args.shapes for mode in args.mode]
+    except ValueError as error:
+        parser.error(f"argument --shapes: {error}")
     torch.set_num_threads(args.threads)
     peak = 1e9 * fma_peak(measure(args.threads, 32), args.threads)
     print(f"{'':28} of the product           of the peak   GFLOP/s")
-    for text in args.shapes:
-        for mode in args.mode:
-            found = rates(parse(text, mode, 1, 1), tuple(args.product), args.threads, args.rounds)
-            shares = [ours / plain for ours, plain in found]
-            low, high = percentiles(shares)
-            rate = statistics.median(ours for ours, _ in found)
-            share = f"{statistics.median(shares):.2f} [{low:.2f}, {high:.2f}]"
-            print(f"{mode:10} {text:17} {share:24} {rate / peak:.2f} {rate / 1e9:16.1f}", flush=True)
+    for shape, text in shapes:
+        found = rates(shape, tuple(args.product), args.threads, args.rounds)
+        shares = [ours / plain for ours, plain in found]
+        low, high = percentiles(shares)
+        rate = statistics.median(ours for ours, _ in found)
+        share = f"{statistics.median(shares):.2f} [{low:.2f}, {high:.2f}]"
+        print(f"{shape.mode:10} {text:17} {share:24} {rate / peak:.2f} {rate / 1e9:16.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 
 import numpy as np
 import quadgate as qg
+from command import positive
 
 SIZES = ((1, 64, 128), (32, 64, 128), (1, 256, 256), (64, 256, 256))  # B, I, H
 STEPS = (100, 1000, 4000)
@@ -37,11 +38,13 @@ def workspace(steps: int, batch: int, inputs: int, hidden: int) -> int:
     return peak_bytes() - before
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Print both tables; with four sizes as arguments, print the workspace of that call only."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", type=int, help="T B I H")
-    sizes = parser.parse_args().sizes
+    parser.add_argument("sizes", nargs="*", type=positive, metavar="SIZE", help="T B I H: four, or none")
+    sizes = parser.parse_args(words).sizes
+    if len(sizes) not in (0, 4):
+        parser.error(f"SIZE must be given four times, T B I H, or not at all, got {len(sizes)}")
     if sizes:
         print(workspace(*sizes))
         return

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from command import kept, output, positive
 from measure import Result, Runner
 from peers.base import Array
 from peers.client import QUANTISED, Client
@@ -110,10 +110,10 @@ def main(words: list[str] | None = None) -> list[Result]:
     """Measure the shapes of the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=DEFAULT, metavar="T,B,I,H")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
     parser.add_argument("--peers", nargs="+", choices=QUANTISED, default=list(QUANTISED))
-    parser.add_argument("--rounds", type=int, default=15, help="samples of each program (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write every sample")
+    parser.add_argument("--rounds", type=positive, default=15, help="samples of each program (%(default)s)")
+    parser.add_argument("--json", type=output, help="write every sample, also those before an error")
     args = parser.parse_args(words)
     try:
         shapes = [shape for text in args.shapes for shape in parse(text)]
@@ -122,13 +122,14 @@ def main(words: list[str] | None = None) -> list[Result]:
     if os.getloadavg()[0] > 0.5:
         print(f"The machine is busy (load average {os.getloadavg()[0]:.2f}): figures are unreliable.", file=sys.stderr)
     results: list[Result] = []
-    with QuantisedRunner(args.peers, lambda text: print(text, file=sys.stderr)) as runner:
+    with (
+        kept(args.json, lambda: [r.as_json() for r in results]),
+        QuantisedRunner(args.peers, lambda text: print(text, file=sys.stderr)) as runner,
+    ):
         for shape in shapes:
             results += runner.measure(shape, args.threads, args.rounds)
             print(f"{shape.label}: " + ", ".join(f"{best_ratio(r) or 0:.2f}" for r in results[-len(args.threads) :]))
     print(table(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps([r.as_json() for r in results], indent=1) + "\n")
     return results
 
 

@@ -100,9 +100,20 @@ def replace_between(path: Path, begin: str, end: str, new: str) -> None:
     ValueError
         If the file has no marks.
     """
-    text = path.read_text()
-    before, found, rest = text.partition(begin)
+    before, after = around(path, begin, end)
+    path.write_text(f"{before}{begin}\n\n{new}\n\n{end}{after}")
+
+
+def around(path: Path, begin: str, end: str) -> tuple[str, str]:
+    """Return the text before and after two marks of a file.
+
+    Raises
+    ------
+    ValueError
+        If the file has no marks.
+    """
+    before, found, rest = path.read_text().partition(begin)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:
         raise ValueError(f"{path} has no {begin} and {end}")
-    path.write_text(f"{before}{begin}\n\n{new}\n\n{end}{after}")
+    return before, after

@@ -17,6 +17,7 @@ from typing import Any
 import quadgate as qg
 import quadgate.torch
 import torch
+from command import positive
 
 # The README's table: T, B, I, H, layers, directions, training.
 SHAPES = {
@@ -77,7 +78,7 @@ def measure(functions: list[Callable[[], None]], seconds: float, rounds: int = 1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=1.0, help="for each shape and number of threads")
     parser.add_argument("--shapes", nargs="+", default=[*SHAPES], choices=[*SHAPES])
     parser.add_argument("--compiled", action="store_true", help="also the operators, by torch.compile")

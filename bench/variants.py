@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import quadgate as qg
+from command import positive
 
 SHAPES = [(100, 32, 256, 256), (100, 1, 256, 256)]
 
@@ -106,8 +107,8 @@ def ragged(rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--rounds", type=positive, default=11)
     parser.add_argument("--only", nargs="*", default=[], help="parts of options' names")
     args = parser.parse_args()
     qg.set_num_threads(args.threads)

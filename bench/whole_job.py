@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from command import kept, output, positive
 from jobs import JOBS, PROGRAMS
 
 LISTED = ["readme", "tagger", "forecast", "audio", "ptb"]
@@ -139,29 +140,29 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure all jobs and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=LISTED)
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
+    parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of one sample, at least one step (%(default)s)")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--letters", type=int, default=1000, help="to generate one by one; 0 for none (%(default)s)")
     parser.add_argument("--generate", choices=list(JOBS), default="readme", help="job that writes the letters")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=output)
     args = parser.parse_args(arguments)
     programs = [program for program in PROGRAMS if program != "torch.compile" or not args.no_compile]
-    results = []
-    for threads in args.threads:
-        workers = {program: Worker(program, threads) for program in programs}
-        try:
-            found = [measure(job, workers, args.rounds, args.seconds) for job in args.jobs]
-            if args.letters:
-                found.append(generation(args.generate, workers, args.rounds, args.letters))
-        finally:
-            for worker in workers.values():
-                worker.close()
-        results += [{**result, "threads": threads} for result in found]
+    results: list[dict[str, Any]] = []
+    with kept(args.json, lambda: results):
+        for threads in args.threads:
+            workers = {program: Worker(program, threads) for program in programs}
+            try:
+                for job in args.jobs:
+                    results.append({**measure(job, workers, args.rounds, args.seconds), "threads": threads})
+                if args.letters:
+                    written = generation(args.generate, workers, args.rounds, args.letters)
+                    results.append({**written, "threads": threads})
+            finally:
+                for worker in workers.values():
+                    worker.close()
     print(table(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
