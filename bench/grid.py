@@ -35,15 +35,17 @@ def parse(text: str, mode: str = "inference", layers: int = 1, directions: int =
     ValueError
         If a size is missing or not positive, or a stream has more than one step or direction.
     """
-    sizes = [int(size) for size in text.split(",") if size]
+    sizes = [int(size) if size.isdecimal() else 0 for size in text.split(",") if size]
     if len(sizes) != 4 or min(sizes) < 1:
         raise ValueError(f"sizes must be four positive integers T,B,I,H, got {text!r}")
     if layers < 1 or directions not in (1, 2):
         raise ValueError(f"layers must be positive and directions 1 or 2, got {layers} and {directions}")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if mode == "stream" and (sizes[0] != 1 or directions != 1):
-        raise ValueError(f"a stream takes one step at a time, in one direction: T must be 1, got {text!r}")
+    if mode == "stream" and sizes[0] != 1:
+        raise ValueError(f"a stream takes one step at a time: T must be 1, got {text!r}")
+    if mode == "stream" and directions != 1:
+        raise ValueError(f"a stream takes one step at a time, in one direction: directions must be 1, got {directions}")
     shape = Shape("", *sizes, mode, layers, directions)
     return Shape(shape.label, *sizes, mode, layers, directions)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import compare
 import competition
+import grid
 import pytest
 import quantised
 import whole_job
@@ -71,6 +72,7 @@ def test_files_to_read_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("memory", ["1", "2"], "SIZE must be given four times, T B I H, or not at all, got 2"),
         ("memory", ["1", "2", "3", "0"], "must be a positive integer"),
         ("beside", ["--shape", "1,2"], "argument --shape: sizes must be four positive integers T,B,I,H, got '1,2'"),
+        ("beside", ["--shape", "1,2,3,x"], "argument --shape: sizes must be four positive integers"),
         ("beside", ["--neighbours", "numpy,x"], "unknown neighbour 'x'"),
         ("jobs", [], "the following arguments are required: program, threads"),
         ("jobs", ["torch", "0"], "argument threads: must be a positive integer"),
@@ -79,6 +81,14 @@ def test_files_to_read_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_wrong_words_are_named(program: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in refused(program, words, capsys)
+
+
+def test_a_stream_in_two_directions_is_blamed_for_them() -> None:
+    """The message has the argument that is wrong, and not the sizes, which are right."""
+    with pytest.raises(ValueError, match=r"directions must be 1, got 2$"):
+        grid.parse("1,1,4,4", "stream", 1, 2)
+    with pytest.raises(ValueError, match=r"T must be 1, got '2,1,4,4'$"):
+        grid.parse("2,1,4,4", "stream", 1, 2)
 
 
 def fails_at(count: int, error: BaseException, result: Callable[..., Any]) -> Callable[..., Any]:
