@@ -14,8 +14,8 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Return the folder of the build results: QUADGATE_BENCH_CACHE, or a folder in the user's cache."""
     given = os.environ.get("QUADGATE_BENCH_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = Path(given) if given else base / "quadgate-bench"
+    cache = os.environ.get("XDG_CACHE_HOME")  # a user without a home folder can give either
+    folder = Path(given) if given else (Path(cache) if cache else Path.home() / ".cache") / "quadgate-bench"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -11,6 +11,7 @@ from typing import Any
 import compare
 import competition
 import grid
+import native
 import pytest
 import quantised
 import whole_job
@@ -154,3 +155,19 @@ def test_nothing_measured_leaves_an_earlier_file(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         quantised.main(["--json", str(path)])
     assert path.read_text() == "earlier"
+
+
+def test_the_cache_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home folder names the cache."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(native.Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("QUADGATE_BENCH_CACHE", str(tmp_path / "one"))
+    assert native.cache_folder() == tmp_path / "one"
+    monkeypatch.delenv("QUADGATE_BENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    assert native.cache_folder() == tmp_path / "two" / "quadgate-bench"
+    assert (tmp_path / "two" / "quadgate-bench").is_dir()
