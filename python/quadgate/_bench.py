@@ -127,17 +127,20 @@ def _measure(shape: Shape, threads: int, rounds: int) -> int:
     x = rng.standard_normal((shape.T, shape.B, shape.I), np.float32)
     data = Data(net, x, rng.standard_normal((shape.T, shape.B, shape.directions * shape.H), np.float32))
     print(f"\n{shape}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
-    runs: dict[str, Run] = {}
-    missing = []
-    for name, prepare in PROGRAMS.items():
+    runs = {"quadgate": PROGRAMS["quadgate"](shape, data, threads)}
+    wanted = runs["quadgate"]()
+    different, absent = [], []
+    for name in [name for name in PROGRAMS if name != "quadgate"]:
         try:
-            runs[name] = prepare(shape, data, threads)
+            run = PROGRAMS[name](shape, data, threads)
+            if not _close(run(), wanted):
+                different.append(name)
+            runs[name] = run
         except NotImplementedError:
             continue
-        except ImportError:
-            missing.append(name)
-    wanted = runs["quadgate"]()
-    different = [name for name, run in runs.items() if not _close(run(), wanted)]
+        except Exception as error:  # of any kind where an installation is broken
+            missing = isinstance(error, ModuleNotFoundError) and error.name == name
+            absent.append(f"{name} {'is not installed' if missing else f'cannot run: {error!r}'}")
     times = settled(interleave(runs, rounds))
     mine = times["quadgate"]
     for name, values in times.items():
@@ -147,8 +150,8 @@ def _measure(shape: Shape, threads: int, rounds: int) -> int:
             ratio = statistics.median(values) / statistics.median(mine)
             line += f"   ratio {ratio:.2f} {_brackets(quotients, '{:.2f}'.format)}"
         print(line + ("   RESULTS DIFFER" if name in different else ""))
-    for name in missing:
-        print(f"    {name} is not installed")
+    for text in absent:
+        print(f"    {text}")
     return int(bool(different))
 
 

@@ -64,6 +64,24 @@ def test_bench_needs_no_peer(run_script):
     assert output.count("torch is not installed") == output.count("onnxruntime is not installed") == 2
 
 
+def test_bench_outlives_a_broken_peer(monkeypatch, capsys):
+    """A peer whose import or call fails in any way is named with its error, and quadgate's times are printed."""
+
+    def broken_import(shape, data, threads):
+        raise OSError("libpeer.so: cannot open shared object file")
+
+    def broken_call(shape, data, threads):
+        return lambda: np.linalg.inv(np.zeros((2, 2)))  # raises
+
+    broken = dict(_bench.PROGRAMS, torch=broken_import, onnxruntime=broken_call)
+    monkeypatch.setattr(_bench, "PROGRAMS", broken)
+    assert _bench.main(["3,2,4,5", "--threads", "1", "--rounds", "2"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^    quadgate +\d", said, re.MULTILINE)
+    assert "    torch cannot run: OSError('libpeer.so: cannot open shared object file')\n" in said
+    assert "    onnxruntime cannot run: LinAlgError('Singular matrix')\n" in said
+
+
 def test_bench_reports_wrong_results(monkeypatch, capsys):
     """A program whose result differs is marked, and the status is 1; the number of threads is restored."""
     wrong = dict(_bench.PROGRAMS, torch=lambda shape, data, threads: lambda: np.full((3, 2, 5), 0.5))
@@ -188,8 +206,7 @@ def test_the_first_number_of_threads_is_that_of_the_cores(run_script):
     """Of those that the process may use: restricted to one core it starts with one thread."""
     run_script(
         """
-        import os
-        if hasattr(os, "sched_setaffinity"):
+                if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
             import quadgate
             assert quadgate.get_num_threads() == 1
