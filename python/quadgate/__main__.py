@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -111,11 +112,14 @@ def _bytes(n: int) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run a subcommand, or the self-check without one; return the exit status."""
+    if hasattr(sys.stdout, "reconfigure"):  # a name in a file may have letters that the terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
+    asked = arguments[:1] == ["inspect"] and not {"-h", "--help"}.isdisjoint(arguments[1:])
     if arguments[:1] == ["bench"]:
         from quadgate import _bench
 
         return _bench.main(arguments[1:])
-    if arguments[:1] == ["inspect"] and len(arguments) > 1:
+    if arguments[:1] == ["inspect"] and len(arguments) > 1 and not asked:
         from quadgate.io import _inspect
 
         return _inspect.main(arguments[1:])
@@ -123,7 +127,7 @@ def main(arguments: list[str]) -> int:
         print(f"quadgate {qg.__version__}")
         return 0
     if arguments:
-        asked = arguments[0] in ("-h", "--help")
+        asked = asked or arguments[0] in ("-h", "--help")
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     return report()
@@ -155,4 +159,6 @@ def report() -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # end quietly if `| head` has seen enough
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main(sys.argv[1:]))

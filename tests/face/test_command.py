@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -137,6 +138,39 @@ def test_version_alone(capsys):
     assert capsys.readouterr().out == f"quadgate {qg.__version__}\n"
 
 
+def test_inspect_prints_what_the_terminal_has_not(tmp_path):
+    """A name with letters outside of the terminal's is escaped, and the files behind it are read."""
+    state = qg.LSTM(3, 4, rng=0).state_dict()
+    np.savez(tmp_path / "one.npz", **{f"größe.{name}": value for name, value in state.items()})
+    np.savez(tmp_path / "two.npz", **{f"plain.{name}": value for name, value in state.items()})
+    command = [sys.executable, "-m", "quadgate", "inspect", "one.npz", "two.npz"]
+    env = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gr\\xf6\\xdfe" in done.stdout
+    assert "plain" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["inspect", "--help"], ["inspect", "-h"], ["inspect", "a.npz", "--help"]])
+def test_inspect_has_help(words, capsys):
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "quadgate inspect FILE" in said.out
+    assert not said.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """`python -m quadgate -h | head -1`: the pipe is closed before anything is written."""
+    command = [sys.executable, "-m", "quadgate", "-h"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read()
+    process.wait(timeout=60)
+    assert said == b""
+
+
 def test_unknown_command(capsys):
     assert main(["no_such_command"]) == 2
     assert "usage: python -m quadgate" in capsys.readouterr().err
@@ -206,7 +240,8 @@ def test_the_first_number_of_threads_is_that_of_the_cores(run_script):
     """Of those that the process may use: restricted to one core it starts with one thread."""
     run_script(
         """
-                if hasattr(os, "sched_setaffinity"):
+        import os
+        if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
             import quadgate
             assert quadgate.get_num_threads() == 1
