@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
 
 import numpy as np
@@ -448,6 +450,41 @@ def test_progress(capfd):
     assert "epoch 1/1: loss" in capfd.readouterr().err
     model().fit(x, y)  # no terminal
     assert capfd.readouterr().err == ""
+
+
+class Lines(list):
+    """A stream that only writes, as programs with windows put in the place of standard error."""
+
+    write = list.append
+
+
+@pytest.mark.parametrize("bar", [True, False])
+@pytest.mark.parametrize("progress", [None, True, False])
+@pytest.mark.parametrize("kind", ["none", "closed", "only writes"])
+def test_no_terminal_needed(kind, progress, bar, monkeypatch, capsys):
+    """Training needs no standard error: there is none under pythonw, and daemons close or replace it."""
+    x, y, _ = data()
+    stream = {"none": None, "closed": io.StringIO(), "only writes": Lines()}[kind]
+    if kind == "closed":
+        stream.close()
+    if not bar:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys, "stderr", stream)
+    history = model().fit(x, y, progress=progress)
+    monkeypatch.undo()
+    assert len(history.history["loss"]) == 1
+    assert capsys.readouterr() == ("", "")
+    if kind == "only writes":
+        assert ("epoch 1/1: loss" in "".join(stream)) == (progress is True)
+
+
+def test_a_terminal_shows_progress_by_default(monkeypatch):
+    x, y, _ = data()
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    model().fit(x, y)
+    assert "epoch 1/1: loss" in terminal.getvalue()
 
 
 def test_history_plots_itself():

@@ -111,7 +111,7 @@ def fit(
         raise ValueError("validation_data must be arrays or a list of batches for each epoch anew, got an iterator")
     watchers = _callbacks.read(callbacks)
     history = model.history = History()
-    show = (sys.stderr.isatty() if progress is None else _check.flag(progress, "progress")) and parts.rank == 0
+    show = _shown(None if progress is None else _check.flag(progress, "progress")) and parts.rank == 0
     for watcher in watchers:
         watcher.on_train_begin(model)
     for epoch in range(epochs):
@@ -335,6 +335,14 @@ def _grouped(model: Sequential, batches: Iterable[Any], accumulate: int) -> Iter
             group = []
     if group:
         yield group
+
+
+def _shown(progress: bool | None) -> bool:
+    """Return True if progress is to be shown; never without standard error, as in daemons and under pythonw."""
+    stream: Any = sys.stderr
+    if not hasattr(stream, "write") or getattr(stream, "closed", False):
+        return False
+    return bool(getattr(stream, "isatty", bool)()) if progress is None else progress
 
 
 class _Bar:
