@@ -162,6 +162,8 @@ try_foreign() {
     tests/numerics/test_lengths.py tests/numerics/test_rnn.py tests/numerics/test_gradients.py)
 }
 
+pythons=${PYTHONS:-$(find_pythons)}
+[ -n "$pythons" ] || { echo "no CPython 3.10 to 3.14 with headers is here: name some in PYTHONS" >&2; exit 1; }
 python3 -m venv "$tools"
 "$tools/bin/pip" install -q "${build_tools[@]}" "${other_tools[@]}"
 
@@ -174,7 +176,7 @@ done
 cp "$work"/sdist/*.tar.gz "$out/"
 made=("$(basename "$work"/sdist/*.tar.gz)")
 
-for interpreter in ${PYTHONS:-$(find_pythons)}; do
+for interpreter in $pythons; do
   rm -rf "$work/build-env"
   "$interpreter" -m venv "$work/build-env"
   python="$work/build-env/bin/python"

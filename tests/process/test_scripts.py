@@ -33,7 +33,7 @@ echo "a sum" > "$1/SHA256SUMS"
 def run(folder, *command, **environment):
     """Run a command of a folder, whose stubs come first on the path."""
     path = f"{folder}/stubs:{os.environ['PATH']}"
-    env = os.environ | {"PATH": path, "HOME": str(folder), **environment}
+    env = os.environ | {"PATH": path, "HOME": str(folder), "PYENV_ROOT": str(folder), **environment}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -96,6 +96,17 @@ def test_sums_are_those_of_this_run(checkout):
     lines = (checkout / "dist/SHA256SUMS").read_text().splitlines()
     assert [line.split()[1] for line in lines] == ["quadgate-1.2.3.tar.gz"]
     assert (checkout / "dist/quadgate-1.2.2-cp311.whl").read_text() == "earlier"
+
+
+def test_wheels_of_no_python_are_a_failure(checkout):
+    """Without an interpreter to build for there would be an sdist alone, and a status of 0."""
+    programs = "awk basename bash cat cp dirname grep mkdir mktemp realpath rm sha256sum sort tar uname"
+    for name in programs.split():
+        (checkout / "stubs" / name).symlink_to(shutil.which(name))
+    done = run(checkout, "bash", "tools/wheels.sh", PATH=str(checkout / "stubs"), TARGETS="", PYTHONS="")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no CPython 3.10 to 3.14 with headers is here: name some in PYTHONS" in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.skipif(not (ROOT / ".ci/steps.sh").exists(), reason="an sdist has no .ci")
