@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import multiprocessing
+import os
+import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,11 +141,23 @@ class Service:
                     answer.set_result(y[k])
 
 
-def serve(engine: str, port: int, capacity: int = 4096) -> None:
-    """Serve until the process ends."""
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on a port of this machine; end the program if the port cannot be had."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        sys.exit(f"port {port} cannot be had, and --port names another: {error}")
+
+
+def serve(engine: str, listener: socket.socket, capacity: int = 4096) -> None:
+    """Serve until the process ends, or the one that started it."""
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=lambda: (parent.join(), os._exit(0)), daemon=True).start()
     service = Service({"quadgate": Quadgate, "onnxruntime": OnnxRuntime}[engine](), capacity)
     app = Starlette(routes=[WebSocketRoute("/stream", service.stream)])
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", ws_ping_interval=None)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws_ping_interval=None))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 async def client(
@@ -167,7 +183,8 @@ async def load(url: str, streams: int, seconds: float) -> tuple[np.ndarray, np.n
     All clients send the same frames, so all must get the same answers.
     """
     sound = np.random.default_rng(streams).standard_normal((max(4, round(seconds / FRAME)), FEATURES), np.float32)
-    sockets = [await websockets.connect(url, compression=None, ping_interval=None) for _ in range(streams)]
+    given = {"compression": None, "ping_interval": None, "open_timeout": 40}  # a server needs seconds to start
+    sockets = [await websockets.connect(url, **given) for _ in range(streams)]
     times: list[float] = []
     begins = time.perf_counter() + 0.1 + FRAME * np.arange(streams) / streams  # devices do not speak in step
     clients = [client(socket, sound, begin, times) for socket, begin in zip(sockets, begins, strict=True)]
@@ -175,13 +192,13 @@ async def load(url: str, streams: int, seconds: float) -> tuple[np.ndarray, np.n
     return np.array(times), sound, np.stack(answers)
 
 
-def measure(engine: str, args: argparse.Namespace, port: int) -> list[tuple[int, float, float]]:
+def measure(engine: str, args: argparse.Namespace) -> list[tuple[int, float, float]]:
     """Raise the number of streams until p99 passes 32 ms; return (streams, p50, p99) in ms."""
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(engine, port), daemon=True)
-    process.start()
-    url, results = f"ws://127.0.0.1:{port}/stream", []
+    with listen(args.port) as listener:  # clients of the next lines wait in its queue, and nobody else can answer them
+        process = multiprocessing.get_context("spawn").Process(target=serve, args=(engine, listener), daemon=True)
+        process.start()
+    url, results = f"ws://127.0.0.1:{args.port}/stream", []
     try:
-        wait_for(port, process)
         asyncio.run(load(url, 2, 0.1))  # the first call of each part is slower
         for streams in tqdm(args.streams, desc=engine, unit="load"):
             times, sound, answers = asyncio.run(load(url, streams, args.seconds))
@@ -195,23 +212,12 @@ def measure(engine: str, args: argparse.Namespace, port: int) -> list[tuple[int,
                 sys.exit(f"{engine} computes something else")
             if p99 > FRAME * 1e3:
                 break
+    except (OSError, websockets.WebSocketException) as error:
+        sys.exit(f"the server of {engine} did not answer: {error!r}")
     finally:
         process.terminate()
         process.join()
     return results
-
-
-def wait_for(port: int, process: multiprocessing.Process) -> None:
-    import socket
-
-    for _ in range(400):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if not process.is_alive():
-            sys.exit("the server ended before it answered")
-        time.sleep(0.1)
-    sys.exit("the server did not answer within 40 s")
 
 
 def arguments() -> argparse.Namespace:
@@ -235,11 +241,11 @@ def main() -> None:
     """Serve, or measure each engine in turn."""
     args = arguments()
     if args.serve:
-        serve(args.engine, args.port)
+        return serve(args.engine, listen(args.port))
     engines = ["quadgate"]
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         engines.append("onnxruntime")
-    figures = {engine: measure(engine, args, args.port + k) for k, engine in enumerate(engines)}
+    figures = {engine: measure(engine, args) for engine in engines}
     parts = []
     for engine, rows in figures.items():
         held = [row for row in rows if row[2] <= FRAME * 1e3]
@@ -263,6 +269,7 @@ def main() -> None:
         plt.legend()
         plt.savefig(args.plot, dpi=120)
     print("RESULT", *parts)
+    return None
 
 
 if __name__ == "__main__":

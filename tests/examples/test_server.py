@@ -1,0 +1,80 @@
+"""The service of the examples serves only its own clients, and ends when it must."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+psutil = pytest.importorskip("psutil", reason="psutil is not installed, processes left behind are not looked for")
+client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed, server.py is not run")
+for name in ("matplotlib", "uvicorn", "starlette", "tqdm"):
+    pytest.importorskip(name, reason=f"{name} is not installed, server.py is not run")
+
+SERVER = Path(__file__).parents[2] / "examples" / "distributed" / "server.py"
+
+
+@contextlib.contextmanager
+def started(*arguments: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start the program; end it, and what it has started, in the end."""
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, SERVER, *map(str, arguments)], text=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            for one in [*children(process), process]:
+                one.kill()
+
+
+def children(process: subprocess.Popen[str]) -> list[Any]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def connected(port: int) -> Any:
+    """Return a client of the server, which may take seconds to start."""
+    for _ in range(600):
+        with contextlib.suppress(ConnectionError):
+            return client.connect(f"ws://127.0.0.1:{port}/stream", open_timeout=60)
+        time.sleep(0.1)
+    raise AssertionError("the server does not listen")
+
+
+@pytest.mark.parametrize("more", [("--quick",), ("--serve",)])
+def test_another_program_on_the_port_is_not_measured(more):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with started("--port", port, *more) as process:
+            out, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"port {port} cannot be had, and --port names another" in errors
+    assert "Traceback" not in errors
+    assert "RESULT" not in out
+
+
+@pytest.mark.slow
+def test_the_server_ends_with_the_process_that_measures_it():
+    port = free_port()
+    with started("--port", port, "--seconds", 600, "--streams", 1) as process:
+        with connected(port):
+            left = children(process)
+            assert left
+            process.kill()
+            process.wait(60)
+        _, alive = psutil.wait_procs(left, timeout=30)
+        for one in alive:
+            one.kill()
+        assert not alive
