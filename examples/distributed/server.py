@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class Service:
         self.engine, self.pool = engine, ThreadPoolExecutor(1)
         self.h, self.c = np.zeros((2, LAYERS, capacity, UNITS), np.float32)
         self.free = list(range(capacity))
-        self.waiting: list[tuple[int, np.ndarray, asyncio.Future[np.ndarray]]] = []
+        self.waiting: list[tuple[int, np.ndarray, asyncio.Future[np.ndarray | None]]] = []
         self.running: asyncio.Task[None] | None = None
 
     async def stream(self, socket: WebSocket) -> None:
@@ -114,14 +115,20 @@ class Service:
         self.h[:, row] = self.c[:, row] = 0
         try:
             while True:
-                frame = np.frombuffer(await socket.receive_bytes(), np.float32)
-                if frame.shape != (FEATURES,):
+                message = await socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return None
+                data = message.get("bytes") or b""  # text has none
+                if len(data) != 4 * FEATURES:
                     return await socket.close(1007, f"a frame is {FEATURES} float32")
                 answer = asyncio.get_running_loop().create_future()
-                self.waiting.append((row, frame, answer))
+                self.waiting.append((row, np.frombuffer(data, np.float32), answer))
                 if self.running is None or self.running.done():
                     self.running = asyncio.create_task(self.work())
-                await socket.send_bytes((await answer).tobytes())
+                output = await answer
+                if output is None:
+                    return await socket.close(1011, "the step failed")
+                await socket.send_bytes(output.tobytes())
         except WebSocketDisconnect:
             return None
         finally:
@@ -135,7 +142,12 @@ class Service:
             rows = [row for row, _, _ in batch]
             x = np.stack([frame for _, frame, _ in batch])
             states = self.h[:, rows], self.c[:, rows]
-            y, self.h[:, rows], self.c[:, rows] = await loop.run_in_executor(self.pool, self.engine.step, x, *states)
+            try:
+                y, h, c = await loop.run_in_executor(self.pool, self.engine.step, x, *states)
+                self.h[:, rows], self.c[:, rows] = h, c
+            except Exception:  # ends these clients, not the service
+                traceback.print_exc()
+                y = [None] * len(rows)
             for k, (_, _, answer) in enumerate(batch):
                 if not answer.done():
                     answer.set_result(y[k])
