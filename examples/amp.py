@@ -18,6 +18,7 @@ import time
 import wave
 from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -97,9 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
     parser.add_argument("--units", type=int, default=24, help="(%(default)s)")
-    parser.add_argument("--wav", type=Path, help="write the held-out notes, played, to this file")
+    parser.add_argument("--wav", type=command_line.output, help="write the held-out notes, played, to this file")
     parser.add_argument("--quick", action="store_true", help="seconds: little sound, few epochs")
-    parser.add_argument("--plot", type=Path, help="write a picture of the sounds to this file")
+    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the sounds to this file")
     args = parser.parse_args()
     seconds, epochs = (6.0, 12) if args.quick else (30.0, args.epochs)
     x, test_x = guitar(seconds, np.random.default_rng(0)), guitar(5.0, np.random.default_rng(1))

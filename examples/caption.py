@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -101,7 +101,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="(%(default)s)")
     parser.add_argument("--scenes", type=int, default=20_000, help="to learn from (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few scenes, few epochs")
-    parser.add_argument("--plot", type=Path, help="write a picture of held-out scenes and captions to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of held-out scenes and captions to this file"
+    )
     args = parser.parse_args()
     tests = 1000
     if args.quick:

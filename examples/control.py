@@ -17,8 +17,8 @@ import argparse
 import importlib.util
 import sys
 import time
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 
@@ -186,7 +186,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.3, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="seconds")
-    parser.add_argument("--plot", type=Path, help="write a picture of the returns over time to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of the returns over time to this file"
+    )
     args = parser.parse_args()
     if args.quick:
         args.seconds = 3.0

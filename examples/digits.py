@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -62,7 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
-    parser.add_argument("--plot", type=Path, help="write a picture of accuracies and confusions to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of accuracies and confusions to this file"
+    )
     args = parser.parse_args()
     epochs = 10 if args.quick else args.epochs
     images, labels = load_digits(return_X_y=True)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=300, help="steps of training of each network (%(default)s)")
     parser.add_argument("--networks", type=int, default=5, help="for each series (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: one network, few steps")
-    parser.add_argument("--plot", type=Path, help="write a picture of the held-out steps to this file")
+    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the held-out steps to this file")
     args = parser.parse_args()
     if args.quick:
         args.updates, args.networks = 100, 1

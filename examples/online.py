@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -73,7 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=30_000, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: a short stream")
-    parser.add_argument("--plot", type=Path, help="write a picture of the errors over time to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of the errors over time to this file"
+    )
     args = parser.parse_args()
     steps = 6000 if args.quick else args.steps
     u, truth = stream(steps)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=1500, help="steps of training (%(default)s)")
     parser.add_argument("--catchments", type=int, default=150, help="to learn from (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few catchments, few steps")
-    parser.add_argument("--plot", type=Path, help="write a picture of a river that it has not seen to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of a river that it has not seen to this file"
+    )
     args = parser.parse_args()
     years, held_out = 4, 40
     if args.quick:

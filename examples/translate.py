@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=192, help="(%(default)s)")
     parser.add_argument("--beams", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: two languages, little to learn from")
-    parser.add_argument("--plot", type=Path, help="write a picture of the exact matches by language to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of the exact matches by language to this file"
+    )
     args = parser.parse_args()
     tests = 1000
     if args.quick:

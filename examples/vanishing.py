@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from quadgate import train
@@ -101,7 +101,9 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 150, 500], help="values of T (%(default)s)")
     parser.add_argument("--updates", type=int, default=3000, help="steps of training (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: T = 20, few steps")
-    parser.add_argument("--plot", type=Path, help="write a picture of gradients and errors to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of gradients and errors to this file"
+    )
     args = parser.parse_args()
     if args.quick:
         args.lengths, args.updates = [20], 300

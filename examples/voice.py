@@ -21,6 +21,7 @@ import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import command_line
 import numpy as np
 import package_files
 import quadgate as qg
@@ -159,7 +160,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "silero")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4], help="numbers of threads (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: a short clip, short measurements")
-    parser.add_argument("--plot", type=Path, help="write a picture of waveform and probability to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of waveform and probability to this file"
+    )
     args = parser.parse_args()
     package_files.fetch(PIN, INSIDE, FILES, args.folder)
     audio = read_wav(args.wav) if args.wav else make_clip(4.0 if args.quick else 20.0)

@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import command_line
 import numpy as np
 import package_files
 import quadgate as qg
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="(%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "vowels")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
-    parser.add_argument("--plot", type=Path, help="write a picture of the accuracies to this file")
+    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the accuracies to this file")
     args = parser.parse_args()
     epochs = 25 if args.quick else args.epochs
     package_files.fetch(PIN, INSIDE, FILES, args.folder)

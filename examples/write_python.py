@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import command_line
 import numpy as np
 import quadgate as qg
 from library_text import ALPHABET, encode, read_library, trigram_bits
@@ -140,12 +141,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.6, help="sampling temperature (%(default)s)")
     parser.add_argument("--save", type=Path, default=Path("write_python.safetensors"), help="(%(default)s)")
     parser.add_argument("--load", type=Path, help="start from this model, with its --hidden and --layers")
-    parser.add_argument("--explore", type=Path, help="write a page here about how the model reads held-out text")
+    parser.add_argument(
+        "--explore", type=command_line.output, help="write a page here about how the model reads held-out text"
+    )
     parser.add_argument("--compare", action="store_true", help="print letters per second beside PyTorch's, and end")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.seconds is None:
         args.seconds = 0.0 if args.load else 120.0
+    if args.seconds > 0 and not args.compare and not command_line.can_write(args.save):
+        parser.error(f"argument --save: {args.save} cannot be written")
     return args
 
 
@@ -167,11 +172,15 @@ def main() -> None:
     threads = f"{qg.get_num_threads()} threads ({qg.cpu_info()['isa']})"
     print(f"{model.layers[1]!r}, {model.num_parameters:,} parameters in all, {threads}")
     if args.seconds > 0:
-        fit(model, text, held_out, args)
+        try:
+            fit(model, text, held_out, args)
+        except KeyboardInterrupt:
+            print("stopped; what it has learnt so far is saved")
     model.compile(LOSS)  # a schedule by the clock cannot be saved
-    print(f"held-out files: {bits_of(model, held_out):.3f} bits per character, trigram {trigram:.3f}")
     if args.seconds > 0:
         model.save(args.save)
+    print(f"held-out files: {bits_of(model, held_out):.3f} bits per character, trigram {trigram:.3f}")
+    if args.seconds > 0:
         piece = held_out[:10_000]
         if bits_of(train.load(args.save), piece) != bits_of(model, piece):
             sys.exit(f"{args.save} does not give back the same network")

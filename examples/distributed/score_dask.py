@@ -19,6 +19,9 @@ from pathlib import Path
 import numpy as np
 import quadgate as qg
 
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
+import command_line
+
 try:
     import dask
     import dask.array as da
@@ -51,7 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8192, help="(%(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="T (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few rows")
-    parser.add_argument("--plot", type=Path, help="write a picture of who did which block when to this file")
+    parser.add_argument(
+        "--plot", type=command_line.picture, help="write a picture of who did which block when to this file"
+    )
     args = parser.parse_args()
     if args.quick:
         args.rows, args.steps = 256, 20

@@ -18,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import quadgate as qg
 
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
+import command_line
+
 try:
     import matplotlib as mpl
     import ray
@@ -47,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8192, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few rows")
-    parser.add_argument("--plot", type=Path, help="write a picture of the scores to this file")
+    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the scores to this file")
     args = parser.parse_args()
     rows, steps = (256, 20) if args.quick else (args.rows, 100)
     lstm = qg.LSTM(64, 128, batch_first=True, rng=0)

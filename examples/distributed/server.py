@@ -29,6 +29,9 @@ from pathlib import Path
 import numpy as np
 import quadgate as qg
 
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
+import command_line
+
 try:
     import matplotlib as mpl
     import uvicorn
@@ -242,7 +245,7 @@ def arguments() -> argparse.Namespace:
         "--streams", type=int, nargs="+", default=[8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384]
     )
     parser.add_argument("--quick", action="store_true", help="seconds: two small loads")
-    parser.add_argument("--plot", type=Path, help="write a picture of the latencies to this file")
+    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the latencies to this file")
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.streams = 0.5, [4, 16]

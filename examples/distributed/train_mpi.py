@@ -23,6 +23,9 @@ import numpy as np
 import quadgate as qg
 from quadgate import train
 
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
+import command_line
+
 try:
     import matplotlib as mpl
     import safetensors  # noqa: F401
@@ -92,6 +95,9 @@ def main() -> None:
         args.epochs = 4
     together = TreeSum(MPI.COMM_WORLD)
     first = together.rank == 0
+    for path in filter(None, (args.checkpoint, args.plot)):
+        if not together.world.bcast(command_line.can_write(path)):  # as process 0 sees it, which writes
+            sys.exit(f"{path} cannot be written")
     x, y, test = digits()
     model = new_model(args.epochs * -(-len(x) // BATCH))
     initial, done = bits(model), 0

@@ -1,0 +1,29 @@
+"""Values of a command line, refused before the work begins and not after it. For the other examples."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def can_write(path: Path) -> bool:
+    """Return if a file of this name can be written."""
+    return not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
+
+
+def output(text: str) -> Path:
+    """Return the path of a file to be written: a `type` of argparse."""
+    if not can_write(Path(text)):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    return Path(text)
+
+
+def picture(text: str) -> Path:
+    """Return the path of a picture to be written: a `type` of argparse."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    ending = Path(text).suffix[1:].lower()
+    if ending and ending not in FigureCanvasBase.filetypes:
+        raise argparse.ArgumentTypeError(f"{text} must end in .png or another of {sorted(FigureCanvasBase.filetypes)}")
+    return output(text)

@@ -1,0 +1,95 @@
+"""Examples refuse values of their command lines at once, with a message, and lose no model."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import string
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def program(monkeypatch) -> Callable[..., Any]:
+    """A function that makes a module of a program, with a command line."""
+
+    def made(name: str, *arguments: Any) -> Any:
+        monkeypatch.syspath_prepend(FOLDER)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        spec: Any = importlib.util.spec_from_file_location(Path(name).stem, FOLDER / name)
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except SystemExit as end:
+            if "is missing, which only this example needs" not in str(end):
+                raise
+            pytest.skip(str(end))
+        return module
+
+    return made
+
+
+def refusal(module: Any, capsys: Any) -> str:
+    """Return why a program ends at once."""
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert end.value.code == 2
+    return errors.splitlines()[-1]
+
+
+PICTURES = "amp caption control digits forecast online rainfall translate vanishing voice vowels".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("name", [*PICTURES, "distributed/score_dask", "distributed/score_ray", "distributed/server"])
+def test_a_picture_that_cannot_be_written_is_refused_at_once(program, capsys, tmp_path, name):
+    for path, why in ((tmp_path / "none" / "p.png", "cannot be written"), (tmp_path / "p.txt", "must end in .png or")):
+        said = refusal(program(f"{name}.py", "--quick", "--plot", path), capsys)
+        assert f"argument --plot: {path} {why}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("amp", "--wav"), ("write_python", "--save"), ("write_python", "--explore")]
+)
+def test_other_files_that_cannot_be_written_are_refused_at_once(program, capsys, tmp_path, name, option):
+    for path in (tmp_path, tmp_path / "none" / "file"):
+        assert f"argument {option}: {path} cannot be written" in refusal(program(f"{name}.py", option, path), capsys)
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--plot"])
+def test_processes_of_mpi_agree_that_a_file_cannot_be_written(program, tmp_path, option):
+    module = program("distributed/train_mpi.py", "--quick", option, tmp_path / "none" / "file")
+    with pytest.raises(SystemExit, match="none/file cannot be written"):
+        module.main()
+
+
+def test_a_model_is_saved_when_its_training_is_interrupted(program, monkeypatch, tmp_path):
+    path, letters = tmp_path / "model.safetensors", random.Random(0)
+    sizes = ("--hidden", 8, "--batch", 4, "--steps", 8, "--sample", 5, "--seconds", 600)
+    module = program("write_python.py", *sizes, "--save", path)
+    train, step, seen = module.train, module.train.Sequential.train_on_batch, []
+
+    def interrupted(model: Any, *batch: Any) -> float:
+        seen.append(model.params.flat.copy())
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return step(model, *batch)
+
+    texts = ["".join(letters.choices(string.ascii_letters, k=20_000)) for _ in range(20)]
+    monkeypatch.setattr(module, "read_library", lambda: texts)
+    monkeypatch.setattr(train.Sequential, "train_on_batch", interrupted)
+    try:
+        module.main()  # goes on to the sample
+    except KeyboardInterrupt:  # would end the tests
+        pytest.fail("the interruption ended the program")
+    saved = train.load(path).params.flat
+    assert np.array_equal(saved, seen[3])
+    assert not np.array_equal(saved, seen[0])
