@@ -18,9 +18,9 @@ import time
 import wave
 from pathlib import Path
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, output, picture
 from quadgate import train
 
 try:
@@ -96,11 +96,11 @@ class Effect:
 def main() -> None:
     """Learn the amplifier, play the held-out notes, measure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
-    parser.add_argument("--units", type=int, default=24, help="(%(default)s)")
-    parser.add_argument("--wav", type=command_line.output, help="write the held-out notes, played, to this file")
+    parser.add_argument("--epochs", type=at_least(1), default=40, help="(%(default)s)")
+    parser.add_argument("--units", type=at_least(1), default=24, help="(%(default)s)")
+    parser.add_argument("--wav", type=output, help="write the held-out notes, played, to this file")
     parser.add_argument("--quick", action="store_true", help="seconds: little sound, few epochs")
-    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the sounds to this file")
+    parser.add_argument("--plot", type=picture, help="write a picture of the sounds to this file")
     args = parser.parse_args()
     seconds, epochs = (6.0, 12) if args.quick else (30.0, args.epochs)
     x, test_x = guitar(seconds, np.random.default_rng(0)), guitar(5.0, np.random.default_rng(1))

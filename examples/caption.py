@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -98,12 +98,10 @@ def sentence(caption: np.ndarray) -> str:
 def main() -> None:
     """Learn to describe scenes, describe held-out ones."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=12, help="(%(default)s)")
-    parser.add_argument("--scenes", type=int, default=20_000, help="to learn from (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=12, help="(%(default)s)")
+    parser.add_argument("--scenes", type=at_least(1), default=20_000, help="to learn from (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few scenes, few epochs")
-    parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of held-out scenes and captions to this file"
-    )
+    parser.add_argument("--plot", type=picture, help="write a picture of held-out scenes and captions to this file")
     args = parser.parse_args()
     tests = 1000
     if args.quick:

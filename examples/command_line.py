@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+
+def at_least(least: float) -> Callable[[str], float]:
+    """Return a `type` of argparse for finite numbers from `least` on, whole ones if it is whole."""
+    kind, words = type(least), "whole number" if isinstance(least, int) else "number"
+
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"it must be a {words} of at least {least}, not {text!r}")
+        return value
+
+    return number
 
 
 def can_write(path: Path) -> bool:

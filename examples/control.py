@@ -18,9 +18,9 @@ import importlib.util
 import sys
 import time
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 
 try:
     import matplotlib as mpl
@@ -179,17 +179,22 @@ def held_out(centre: np.ndarray, episodes: int) -> float:
 def main() -> None:
     """Learn with both cells for the same time."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=30.0, help="time to learn, for each (%(default)s)")
-    parser.add_argument("--policies", type=int, default=32, help="(%(default)s)")
-    parser.add_argument("--environments", type=int, default=8, help="of each policy (%(default)s)")
-    parser.add_argument("--sigma", type=float, default=0.3, help="size of the changes that are tried (%(default)s)")
-    parser.add_argument("--rate", type=float, default=0.3, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="seconds")
+    parser.add_argument("--seconds", type=at_least(0.001), default=30.0, help="time to learn, for each (%(default)s)")
+    parser.add_argument("--policies", type=at_least(2), default=32, help="(%(default)s)")
+    parser.add_argument("--environments", type=at_least(1), default=8, help="of each policy (%(default)s)")
     parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of the returns over time to this file"
+        "--sigma",
+        type=at_least(0.001),
+        default=0.3,
+        help="size of the changes that are tried (%(default)s)",
     )
+    parser.add_argument("--rate", type=at_least(0.0), default=0.3, help="(%(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--quick", action="store_true", help="seconds")
+    parser.add_argument("--plot", type=picture, help="write a picture of the returns over time to this file")
     args = parser.parse_args()
+    if args.policies % 2:
+        parser.error(f"argument --policies: they are pairs, so it must be even, not {args.policies}")
     if args.quick:
         args.seconds = 3.0
     parts, curves = [], {}

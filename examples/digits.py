@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -60,11 +60,9 @@ def learn(name: str, x: np.ndarray, y: np.ndarray, test: tuple[np.ndarray, np.nd
 def main() -> None:
     """Train the three, print the confusion matrix of the LSTM."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=40, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
-    parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of accuracies and confusions to this file"
-    )
+    parser.add_argument("--plot", type=picture, help="write a picture of accuracies and confusions to this file")
     args = parser.parse_args()
     epochs = 10 if args.quick else args.epochs
     images, labels = load_digits(return_X_y=True)

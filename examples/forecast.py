@@ -16,9 +16,9 @@ import argparse
 import sys
 import warnings
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -100,10 +100,12 @@ def smoothing(z: np.ndarray, season: int, repeats: bool, end: int) -> np.ndarray
 def main() -> None:
     """Forecast the held-out end of each series."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--updates", type=int, default=300, help="steps of training of each network (%(default)s)")
-    parser.add_argument("--networks", type=int, default=5, help="for each series (%(default)s)")
+    parser.add_argument(
+        "--updates", type=at_least(10), default=300, help="steps of training of each network (%(default)s)"
+    )
+    parser.add_argument("--networks", type=at_least(1), default=5, help="for each series (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: one network, few steps")
-    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the held-out steps to this file")
+    parser.add_argument("--plot", type=picture, help="write a picture of the held-out steps to this file")
     args = parser.parse_args()
     if args.quick:
         args.updates, args.networks = 100, 1

@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -71,11 +71,10 @@ def by_truncation(u: np.ndarray, truth: np.ndarray, piece: int) -> np.ndarray:
 def main() -> None:
     """Let all of them learn from one stream."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=30_000, help="(%(default)s)")
+    # From 180 on, a piece of 12 steps ends in the last fifth of each third.
+    parser.add_argument("--steps", type=at_least(180), default=30_000, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: a short stream")
-    parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of the errors over time to this file"
-    )
+    parser.add_argument("--plot", type=picture, help="write a picture of the errors over time to this file")
     args = parser.parse_args()
     steps = 6000 if args.quick else args.steps
     u, truth = stream(steps)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -86,12 +86,10 @@ def lagged(x: np.ndarray, weather: int) -> np.ndarray:
 def main() -> None:
     """Learn from some catchments, say the runoff of others."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--updates", type=int, default=1500, help="steps of training (%(default)s)")
-    parser.add_argument("--catchments", type=int, default=150, help="to learn from (%(default)s)")
+    parser.add_argument("--updates", type=at_least(1), default=1500, help="steps of training (%(default)s)")
+    parser.add_argument("--catchments", type=at_least(2), default=150, help="to learn from (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few catchments, few steps")
-    parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of a river that it has not seen to this file"
-    )
+    parser.add_argument("--plot", type=picture, help="write a picture of a river that it has not seen to this file")
     args = parser.parse_args()
     years, held_out = 4, 40
     if args.quick:

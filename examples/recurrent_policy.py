@@ -18,6 +18,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from command_line import at_least
+
 try:
     import quadgate.torch
     import torch
@@ -99,9 +101,9 @@ def seconds(call: Callable[[], object], rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=128, help="T, steps of a rollout")
-    parser.add_argument("--rows", type=int, default=8, help="B, environments side by side")
-    parser.add_argument("--hidden", type=int, default=256, help="H, units of the LSTM")
+    parser.add_argument("--steps", type=at_least(1), default=128, help="T, steps of a rollout")
+    parser.add_argument("--rows", type=at_least(1), default=8, help="B, environments side by side")
+    parser.add_argument("--hidden", type=at_least(1), default=256, help="H, units of the LSTM")
     parser.add_argument("--quick", action="store_true", help="a small network and few rounds")
     chosen = parser.parse_args()
     steps, rows, hidden, rounds = chosen.steps, chosen.rows, chosen.hidden, 15

@@ -16,9 +16,9 @@ import argparse
 import datetime
 import sys
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -89,14 +89,12 @@ def translations(model: train.Sequential, words: list[str], alphabet: Alphabet, 
 def main() -> None:
     """Learn, then translate held-out days, greedily and by beam search."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--lines", type=int, default=24_000, help="lines to learn from (%(default)s)")
-    parser.add_argument("--units", type=int, default=192, help="(%(default)s)")
-    parser.add_argument("--beams", type=int, default=4, help="(%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=8, help="(%(default)s)")
+    parser.add_argument("--lines", type=at_least(1), default=24_000, help="lines to learn from (%(default)s)")
+    parser.add_argument("--units", type=at_least(1), default=192, help="(%(default)s)")
+    parser.add_argument("--beams", type=at_least(1), default=4, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: two languages, little to learn from")
-    parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of the exact matches by language to this file"
-    )
+    parser.add_argument("--plot", type=picture, help="write a picture of the exact matches by language to this file")
     args = parser.parse_args()
     tests = 1000
     if args.quick:

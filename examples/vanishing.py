@@ -17,9 +17,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -98,12 +98,12 @@ def exploding(clip: float | None) -> int:
 def main() -> None:
     """Trace gradients, train all networks at all lengths, break one."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 150, 500], help="values of T (%(default)s)")
-    parser.add_argument("--updates", type=int, default=3000, help="steps of training (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="seconds: T = 20, few steps")
     parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of gradients and errors to this file"
+        "--lengths", type=at_least(2), nargs="+", default=[50, 150, 500], help="values of T (%(default)s)"
     )
+    parser.add_argument("--updates", type=at_least(1), default=3000, help="steps of training (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="seconds: T = 20, few steps")
+    parser.add_argument("--plot", type=picture, help="write a picture of gradients and errors to this file")
     args = parser.parse_args()
     if args.quick:
         args.lengths, args.updates = [20], 300

@@ -21,10 +21,10 @@ import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import command_line
 import numpy as np
 import package_files
 import quadgate as qg
+from command_line import at_least, picture
 
 try:
     import matplotlib as mpl
@@ -158,11 +158,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--wav", type=Path, help="a recording instead of the clip made here")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "silero")
-    parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4], help="numbers of threads (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="seconds: a short clip, short measurements")
     parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of waveform and probability to this file"
+        "--callers",
+        type=at_least(1),
+        nargs="+",
+        default=[1, 2, 4],
+        help="numbers of threads (%(default)s)",
     )
+    parser.add_argument("--quick", action="store_true", help="seconds: a short clip, short measurements")
+    parser.add_argument("--plot", type=picture, help="write a picture of waveform and probability to this file")
     args = parser.parse_args()
     package_files.fetch(PIN, INSIDE, FILES, args.folder)
     audio = read_wav(args.wav) if args.wav else make_clip(4.0 if args.quick else 20.0)

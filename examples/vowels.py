@@ -15,10 +15,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import command_line
 import numpy as np
 import package_files
 import quadgate as qg
+from command_line import at_least, picture
 from quadgate import train
 
 try:
@@ -53,10 +53,10 @@ def summary(sequences: list[np.ndarray]) -> np.ndarray:
 def main() -> None:
     """Train networks of one and of both directions."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=60, help="(%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=60, help="(%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "vowels")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
-    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the accuracies to this file")
+    parser.add_argument("--plot", type=picture, help="write a picture of the accuracies to this file")
     args = parser.parse_args()
     epochs = 25 if args.quick else args.epochs
     package_files.fetch(PIN, INSIDE, FILES, args.folder)

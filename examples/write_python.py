@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import command_line
 import numpy as np
 import quadgate as qg
+from command_line import at_least, can_write, output
 from library_text import ALPHABET, encode, read_library, trigram_bits
 from quadgate import train
 
@@ -131,25 +131,27 @@ def compare(model: train.Sequential, text: np.ndarray, args: argparse.Namespace)
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, help="training time (120, or 0 with --load)")
-    parser.add_argument("--hidden", type=int, default=256, help="hidden size of each layer (%(default)s)")
-    parser.add_argument("--layers", type=int, default=1, help="(%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="batch size (%(default)s)")
-    parser.add_argument("--steps", type=int, default=50, help="time steps of truncated backpropagation (%(default)s)")
-    parser.add_argument("--rate", type=float, default=4e-3, help="largest learning rate of Adam (%(default)s)")
-    parser.add_argument("--sample", type=int, default=2000, help="letters to sample after training (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.6, help="sampling temperature (%(default)s)")
+    parser.add_argument("--seconds", type=at_least(0.0), help="training time (120, or 0 with --load)")
+    parser.add_argument("--hidden", type=at_least(1), default=256, help="hidden size of each layer (%(default)s)")
+    parser.add_argument("--layers", type=at_least(1), default=1, help="(%(default)s)")
+    parser.add_argument("--batch", type=at_least(1), default=32, help="batch size (%(default)s)")
+    parser.add_argument(
+        "--steps", type=at_least(1), default=50, help="time steps of truncated backpropagation (%(default)s)"
+    )
+    parser.add_argument("--rate", type=at_least(0.0), default=4e-3, help="largest learning rate of Adam (%(default)s)")
+    parser.add_argument(
+        "--sample", type=at_least(0), default=2000, help="letters to sample after training (%(default)s)"
+    )
+    parser.add_argument("--temperature", type=at_least(0.0), default=0.6, help="sampling temperature (%(default)s)")
     parser.add_argument("--save", type=Path, default=Path("write_python.safetensors"), help="(%(default)s)")
     parser.add_argument("--load", type=Path, help="start from this model, with its --hidden and --layers")
-    parser.add_argument(
-        "--explore", type=command_line.output, help="write a page here about how the model reads held-out text"
-    )
+    parser.add_argument("--explore", type=output, help="write a page here about how the model reads held-out text")
     parser.add_argument("--compare", action="store_true", help="print letters per second beside PyTorch's, and end")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     args = parser.parse_args()
     if args.seconds is None:
         args.seconds = 0.0 if args.load else 120.0
-    if args.seconds > 0 and not args.compare and not command_line.can_write(args.save):
+    if args.seconds > 0 and not args.compare and not can_write(args.save):
         parser.error(f"argument --save: {args.save} cannot be written")
     return args
 

@@ -20,7 +20,7 @@ import numpy as np
 import quadgate as qg
 
 sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
-import command_line
+from command_line import at_least, picture
 
 try:
     import dask
@@ -50,14 +50,14 @@ def threads() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scheduler", help="address of a running cluster instead of a new one on this machine")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes of the new one (%(default)s)")
-    parser.add_argument("--rows", type=int, default=8192, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=100, help="T (%(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=2, help="worker processes of the new one (%(default)s)")
+    parser.add_argument("--rows", type=at_least(1), default=8192, help="(%(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=100, help="T (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few rows")
-    parser.add_argument(
-        "--plot", type=command_line.picture, help="write a picture of who did which block when to this file"
-    )
+    parser.add_argument("--plot", type=picture, help="write a picture of who did which block when to this file")
     args = parser.parse_args()
+    if args.rows % 16:
+        parser.error(f"argument --rows: it must be a multiple of 16, the number of blocks, not {args.rows}")
     if args.quick:
         args.rows, args.steps = 256, 20
     return args

@@ -19,7 +19,7 @@ import numpy as np
 import quadgate as qg
 
 sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
-import command_line
+from command_line import at_least, picture
 
 try:
     import matplotlib as mpl
@@ -47,10 +47,10 @@ class Scorer:
 def main() -> None:
     """Score an array by Ray's workers and in this process, and compare the bits."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=8192, help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="(%(default)s)")
+    parser.add_argument("--rows", type=at_least(1), default=8192, help="(%(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=2, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few rows")
-    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the scores to this file")
+    parser.add_argument("--plot", type=picture, help="write a picture of the scores to this file")
     args = parser.parse_args()
     rows, steps = (256, 20) if args.quick else (args.rows, 100)
     lstm = qg.LSTM(64, 128, batch_first=True, rng=0)

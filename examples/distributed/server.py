@@ -30,7 +30,7 @@ import numpy as np
 import quadgate as qg
 
 sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
-import command_line
+from command_line import at_least, picture
 
 try:
     import matplotlib as mpl
@@ -239,13 +239,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--serve", action="store_true", help="only serve, until stopped")
     parser.add_argument("--engine", choices=("quadgate", "onnxruntime"), default="quadgate", help="with --serve")
-    parser.add_argument("--port", type=int, default=8765, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="seconds of each load (%(default)s)")
+    parser.add_argument("--port", type=at_least(1), default=8765, help="(%(default)s)")
+    parser.add_argument("--seconds", type=at_least(0.0), default=4.0, help="seconds of each load (%(default)s)")
     parser.add_argument(
-        "--streams", type=int, nargs="+", default=[8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384]
+        "--streams", type=at_least(1), nargs="+", default=[8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384]
     )
     parser.add_argument("--quick", action="store_true", help="seconds: two small loads")
-    parser.add_argument("--plot", type=command_line.picture, help="write a picture of the latencies to this file")
+    parser.add_argument("--plot", type=picture, help="write a picture of the latencies to this file")
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.streams = 0.5, [4, 16]

@@ -24,7 +24,7 @@ import quadgate as qg
 from quadgate import train
 
 sys.path.append(str(Path(__file__).parents[1]))  # the folder of command_line.py
-import command_line
+from command_line import at_least, can_write
 
 try:
     import matplotlib as mpl
@@ -84,7 +84,7 @@ def new_model(steps: int) -> train.Sequential:
 def main() -> None:
     """Train; every process does its shards of every batch."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=40, help="(%(default)s)")
     parser.add_argument("--checkpoint", type=Path, default=Path("train_mpi.safetensors"), help="(%(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--die-after", type=int, help="kill the last process after this epoch, to try --resume")
@@ -95,8 +95,10 @@ def main() -> None:
         args.epochs = 4
     together = TreeSum(MPI.COMM_WORLD)
     first = together.rank == 0
+    if SHARDS % together.size:
+        sys.exit(f"the number of processes must divide {SHARDS}, and it is {together.size}")
     for path in filter(None, (args.checkpoint, args.plot)):
-        if not together.world.bcast(command_line.can_write(path)):  # as process 0 sees it, which writes
+        if not together.world.bcast(can_write(path)):  # as process 0 sees it, which writes
             sys.exit(f"{path} cannot be written")
     x, y, test = digits()
     model = new_model(args.epochs * -(-len(x) // BATCH))

@@ -64,10 +64,55 @@ def test_other_files_that_cannot_be_written_are_refused_at_once(program, capsys,
         assert f"argument {option}: {path} cannot be written" in refusal(program(f"{name}.py", option, path), capsys)
 
 
+SIZES = {
+    "amp": ("--epochs 0", "--units 0"),
+    "caption": ("--epochs 0", "--scenes 0"),
+    "control": ("--policies 3", "--policies 1", "--policies 0", "--environments 0", "--seconds 0", "--sigma 0"),
+    "digits": ("--epochs 0", "--epochs -1", "--epochs 1.5", "--epochs many"),
+    "forecast": ("--updates 9", "--networks 0"),
+    "online": ("--steps 10", "--steps 179"),
+    "rainfall": ("--updates 0", "--catchments 1"),
+    "recurrent_policy": ("--steps 0", "--rows 0", "--hidden 0"),
+    "translate": ("--epochs 0", "--lines 0", "--units 0", "--beams 0"),
+    "vanishing": ("--lengths 20 1", "--updates 0"),
+    "voice": ("--callers 1 0",),
+    "vowels": ("--epochs 0",),
+    "write_python": ("--batch 0", "--steps 0", "--hidden 0", "--seconds inf", "--rate nan", "--seed -1"),
+    "distributed/score_dask": ("--rows 100", "--rows 0", "--steps 0", "--workers 0"),
+    "distributed/score_ray": ("--rows 0", "--workers 0"),
+    "distributed/server": ("--streams 4 0", "--seconds nan", "--port 0"),
+    "distributed/train_mpi": ("--epochs 0",),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_makes_no_sense_is_refused_at_once(program, capsys, name):
+    for option, *values in map(str.split, SIZES[name]):
+        said = refusal(program(f"{name}.py", option, *values), capsys)
+        assert f"error: argument {option}: " in said
+        assert said.replace("'", "").endswith(f"not {values[-1]}")
+
+
+@pytest.mark.parametrize("steps", [180, 191])  # with no steps behind the last piece of 12, and with the most
+def test_the_shortest_streams_have_all_errors(program, capsys, steps):
+    program("online.py", "--steps", steps).main()
+    assert "nan" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["--checkpoint", "--plot"])
 def test_processes_of_mpi_agree_that_a_file_cannot_be_written(program, tmp_path, option):
     module = program("distributed/train_mpi.py", "--quick", option, tmp_path / "none" / "file")
     with pytest.raises(SystemExit, match="none/file cannot be written"):
+        module.main()
+
+
+def test_a_number_of_processes_that_does_not_divide_the_shards_is_refused(program, monkeypatch):
+    class Tree:
+        rank, size, world = 0, 3, None
+
+    module = program("distributed/train_mpi.py", "--quick")
+    monkeypatch.setattr(module, "TreeSum", lambda world: Tree())
+    with pytest.raises(SystemExit, match="the number of processes must divide 8, and it is 3"):
         module.main()
 
 
