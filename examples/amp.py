@@ -95,7 +95,7 @@ class Effect:
 
 def main() -> None:
     """Learn the amplifier, play the held-out notes, measure."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=40, help="(%(default)s)")
     parser.add_argument("--units", type=at_least(1), default=24, help="(%(default)s)")
     parser.add_argument("--wav", type=output, help="write the held-out notes, played, to this file")

@@ -97,7 +97,7 @@ def sentence(caption: np.ndarray) -> str:
 
 def main() -> None:
     """Learn to describe scenes, describe held-out ones."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=12, help="(%(default)s)")
     parser.add_argument("--scenes", type=at_least(1), default=20_000, help="to learn from (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few scenes, few epochs")

@@ -178,7 +178,7 @@ def held_out(centre: np.ndarray, episodes: int) -> float:
 
 def main() -> None:
     """Learn with both cells for the same time."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=at_least(0.001), default=30.0, help="time to learn, for each (%(default)s)")
     parser.add_argument("--policies", type=at_least(2), default=32, help="(%(default)s)")
     parser.add_argument("--environments", type=at_least(1), default=8, help="of each policy (%(default)s)")

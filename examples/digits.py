@@ -59,7 +59,7 @@ def learn(name: str, x: np.ndarray, y: np.ndarray, test: tuple[np.ndarray, np.nd
 
 def main() -> None:
     """Train the three, print the confusion matrix of the LSTM."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=40, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
     parser.add_argument("--plot", type=picture, help="write a picture of accuracies and confusions to this file")

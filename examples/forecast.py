@@ -99,7 +99,7 @@ def smoothing(z: np.ndarray, season: int, repeats: bool, end: int) -> np.ndarray
 
 def main() -> None:
     """Forecast the held-out end of each series."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--updates", type=at_least(10), default=300, help="steps of training of each network (%(default)s)"
     )

@@ -70,7 +70,7 @@ def by_truncation(u: np.ndarray, truth: np.ndarray, piece: int) -> np.ndarray:
 
 def main() -> None:
     """Let all of them learn from one stream."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     # From 180 on, a piece of 12 steps ends in the last fifth of each third.
     parser.add_argument("--steps", type=at_least(180), default=30_000, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: a short stream")

@@ -85,7 +85,7 @@ def lagged(x: np.ndarray, weather: int) -> np.ndarray:
 
 def main() -> None:
     """Learn from some catchments, say the runoff of others."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--updates", type=at_least(1), default=1500, help="steps of training (%(default)s)")
     parser.add_argument("--catchments", type=at_least(2), default=150, help="to learn from (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few catchments, few steps")

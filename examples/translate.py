@@ -88,7 +88,7 @@ def translations(model: train.Sequential, words: list[str], alphabet: Alphabet, 
 
 def main() -> None:
     """Learn, then translate held-out days, greedily and by beam search."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=8, help="(%(default)s)")
     parser.add_argument("--lines", type=at_least(1), default=24_000, help="lines to learn from (%(default)s)")
     parser.add_argument("--units", type=at_least(1), default=192, help="(%(default)s)")

@@ -97,7 +97,7 @@ def exploding(clip: float | None) -> int:
 
 def main() -> None:
     """Trace gradients, train all networks at all lengths, break one."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--lengths", type=at_least(2), nargs="+", default=[50, 150, 500], help="values of T (%(default)s)"
     )

@@ -155,7 +155,7 @@ def frames_a_second(run, audio: np.ndarray, callers: int, seconds: float) -> flo
 
 def main() -> None:
     """Compare the probabilities, measure, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--wav", type=Path, help="a recording instead of the clip made here")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "silero")
     parser.add_argument(

@@ -52,7 +52,7 @@ def summary(sequences: list[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
     """Train networks of one and of both directions."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=60, help="(%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "vowels")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")

@@ -130,7 +130,7 @@ def compare(model: train.Sequential, text: np.ndarray, args: argparse.Namespace)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=at_least(0.0), help="training time (120, or 0 with --load)")
     parser.add_argument("--hidden", type=at_least(1), default=256, help="hidden size of each layer (%(default)s)")
     parser.add_argument("--layers", type=at_least(1), default=1, help="(%(default)s)")

@@ -48,7 +48,7 @@ def threads() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--scheduler", help="address of a running cluster instead of a new one on this machine")
     parser.add_argument("--workers", type=at_least(1), default=2, help="worker processes of the new one (%(default)s)")
     parser.add_argument("--rows", type=at_least(1), default=8192, help="(%(default)s)")

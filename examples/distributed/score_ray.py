@@ -46,7 +46,7 @@ class Scorer:
 
 def main() -> None:
     """Score an array by Ray's workers and in this process, and compare the bits."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=at_least(1), default=8192, help="(%(default)s)")
     parser.add_argument("--workers", type=at_least(1), default=2, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few rows")

@@ -236,7 +236,7 @@ def measure(engine: str, args: argparse.Namespace) -> list[tuple[int, float, flo
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--serve", action="store_true", help="only serve, until stopped")
     parser.add_argument("--engine", choices=("quadgate", "onnxruntime"), default="quadgate", help="with --serve")
     parser.add_argument("--port", type=at_least(1), default=8765, help="(%(default)s)")

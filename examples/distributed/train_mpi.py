@@ -83,7 +83,7 @@ def new_model(steps: int) -> train.Sequential:
 
 def main() -> None:
     """Train; every process does its shards of every batch."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=40, help="(%(default)s)")
     parser.add_argument("--checkpoint", type=Path, default=Path("train_mpi.safetensors"), help="(%(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")

@@ -93,6 +93,13 @@ def test_a_size_that_makes_no_sense_is_refused_at_once(program, capsys, name):
         assert said.replace("'", "").endswith(f"not {values[-1]}")
 
 
+@pytest.mark.parametrize("name", SIZES)
+def test_python_that_strips_docstrings_runs_examples(program, capsys, name):
+    module = program(f"{name}.py", "--unknown")
+    module.__doc__ = None  # as in python -OO
+    assert "unrecognized arguments: --unknown" in refusal(module, capsys)
+
+
 @pytest.mark.parametrize("steps", [180, 191])  # with no steps behind the last piece of 12, and with the most
 def test_the_shortest_streams_have_all_errors(program, capsys, steps):
     program("online.py", "--steps", steps).main()
