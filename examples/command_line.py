@@ -25,6 +25,14 @@ def at_least(least: float) -> Callable[[str], float]:
     return number
 
 
+def folder(text: str) -> Path:
+    """Return a path in which ~ is the home directory: a `type` of argparse, which reads defaults only if used."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text} is in no home directory that is known") from None
+
+
 def can_write(path: Path) -> bool:
     """Return if a file of this name can be written."""
     return not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import package_files
 import quadgate as qg
-from command_line import at_least, picture
+from command_line import at_least, folder, picture
 
 try:
     import matplotlib as mpl
@@ -157,7 +157,7 @@ def main() -> None:
     """Compare the probabilities, measure, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--wav", type=Path, help="a recording instead of the clip made here")
-    parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "silero")
+    parser.add_argument("--folder", type=folder, default="~/.cache/quadgate-examples/silero", help="(%(default)s)")
     parser.add_argument(
         "--callers",
         type=at_least(1),

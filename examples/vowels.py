@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import package_files
 import quadgate as qg
-from command_line import at_least, picture
+from command_line import at_least, folder, picture
 from quadgate import train
 
 try:
@@ -54,7 +54,7 @@ def main() -> None:
     """Train networks of one and of both directions."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=at_least(1), default=60, help="(%(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "quadgate-examples" / "vowels")
+    parser.add_argument("--folder", type=folder, default="~/.cache/quadgate-examples/vowels", help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="seconds: few epochs")
     parser.add_argument("--plot", type=picture, help="write a picture of the accuracies to this file")
     args = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import re
 import string
 import sys
 from collections.abc import Callable
@@ -62,6 +63,26 @@ def test_a_picture_that_cannot_be_written_is_refused_at_once(program, capsys, tm
 def test_other_files_that_cannot_be_written_are_refused_at_once(program, capsys, tmp_path, name, option):
     for path in (tmp_path, tmp_path / "none" / "file"):
         assert f"argument {option}: {path} cannot be written" in refusal(program(f"{name}.py", option, path), capsys)
+
+
+@pytest.mark.parametrize("name", ["voice", "vowels"])
+def test_a_home_directory_is_needed_only_for_the_folder_in_it(program, capsys, monkeypatch, tmp_path, name):
+    def fetched(pin: str, inside: str, names: tuple[str, ...], folder: Path) -> None:
+        raise InterruptedError(folder)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    module = program(f"{name}.py")
+    monkeypatch.setattr(module.package_files, "fetch", fetched)
+    with pytest.raises(InterruptedError, match=re.escape(str(tmp_path / ".cache" / "quadgate-examples"))):
+        module.main()
+
+    pwd = pytest.importorskip("pwd", reason="pwd is a module of Unix")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert "is in no home directory that is known" in refusal(module, capsys)
+    monkeypatch.setattr(sys, "argv", [name, "--folder", str(tmp_path / "here")])
+    with pytest.raises(InterruptedError, match=re.escape(str(tmp_path / "here"))):
+        module.main()
 
 
 SIZES = {
