@@ -102,8 +102,6 @@ def test_compiled_calls_see_fused_optimizers():
 
 
 @pytest.mark.slow
-# Of the compiler, where another test of this process has imported distutils.
-@pytest.mark.filterwarnings("ignore:Distutils was imported before Setuptools")
 def test_compile_to_machine_code():
     module, x, state, keywords = networks()[0]
     head = torch.nn.Linear(16, 3)
