@@ -103,7 +103,7 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
   if (!a.training) net.family().spare<Real>()->drop();
   std::shared_ptr<const Weights<Real>> weights = net.weights<Real>();
   std::unique_ptr<Tape<Real>> tape;
-  ForwardCall<Real> call;  // all of it is set below
+  ForwardCall<Real> call;  // all of it is set below but what has a value already
   call.steps = steps;
   call.batch = batch;
   call.x = x.template plane<const Real>(swapped);

@@ -24,7 +24,7 @@ struct ForwardCall {
   Real* c;                         // (L*D,B,H) out; may not be c0
   Tape<Real>* tape;                // made for this shape, or null; with it, training-only options act
   Control::Callback interrupted;
-  bool stays;  // a stream's, which others will follow: see Weights::kept_floats
+  bool stays = false;  // a stream's, which others will follow: see Weights::kept_floats
 };
 
 // False if the call was interrupted: the outputs are then undefined. Throws std::bad_alloc.
