@@ -50,7 +50,7 @@ QG_OUTLINE void back_tile(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
 // so that a gate's share of it stays in L2 meanwhile. `next` is the panel that follows this one, or null.
 template <class Real, int NV>
 QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, size_t n_rows, const Real* panel,
-                          const Real* next, int gates, size_t gate_rows) {
+                          const Real* next, size_t of_bytes, int gates, size_t gate_rows) {
   constexpr size_t W = Vec<Real>::kWidth;
   if constexpr (NV <= kMaxRows)
     if (n_rows == 1 && gates == kGatesAbreast)
@@ -65,7 +65,7 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
 #pragma GCC unroll 1
   for (int gate = 0; gate < gates; gate += step) {
     const Ahead<Real> ahead = {panel + gate * gate_size, gate + step < gates ? panel + (gate + step) * gate_size : next,
-                               tiles.count};
+                               tiles.count, of_bytes};
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<most>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
@@ -108,8 +108,8 @@ QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows,
       with_constant<kGroupBlocks>(
           n_vectors, [&](auto nv) __attribute__((always_inline)) {
             constexpr int NV = decltype(nv)::value;
-            back_sums<Real, NV>(reinterpret_cast<Real(*)[NV][W]>(work), dg, n, panel_of(i), next, int(gates),
-                                gate_rows);
+            back_sums<Real, NV>(reinterpret_cast<Real(*)[NV][W]>(work), dg, n, panel_of(i), next,
+                                n_groups * panel_bytes, int(gates), gate_rows);
           });
     const Real* sums = work;
 #pragma GCC unroll 1  // finish is compiled once

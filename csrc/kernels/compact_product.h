@@ -59,7 +59,7 @@ QG_OUTLINE void far_tile(const CompactProduct& s) {
 template <class Storage, int NV, class Next>
 QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, const Next* next) {
   const Parts tiles(s.n_rows, kMaxRows);
-  const Ahead<float, Next> ahead = {next, next, tiles.count};
+  const Ahead<float, Next> ahead = {next, next, tiles.count, 0};
   for (size_t t = 0; t < tiles.count; ++t)
     with_constant<kMaxRows>(
         tiles.size(t), [&](auto mr) __attribute__((always_inline)) {

@@ -122,7 +122,7 @@ QG_INLINE void finish_tile(const ForwardStep<Real, Storage>& s, size_t first, si
 // MR rows of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
 template <int NV, int NP, int MR, class Real, class Storage>
 QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
-                            size_t n_tiles) {
+                            size_t n_tiles, size_t of_bytes) {
   constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
   Vec<Real> a[NP][MR][NV];
   const ForwardRow<Real>* rows = s.rows + first;
@@ -136,7 +136,7 @@ QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, s
     const Storage* w = h ? s.w_hh : s.w_ih;
     const Real* from[MR];
     for (int r = 0; r < MR; ++r) from[r] = h ? rows[r].h : rows[r].x;
-    const Ahead<Real, Storage> ahead = {w + panel * n_k * line, w + next * n_k * line, n_tiles};
+    const Ahead<Real, Storage> ahead = {w + panel * n_k * line, w + next * n_k * line, n_tiles, of_bytes};
     multiply(a, from, 0, 1, ahead.panel, n_k * line, n_k, ahead.slice(tile, n_k, NV));
   };
   if constexpr (MR == 1) {
@@ -215,12 +215,12 @@ QG_INLINE void forward_row(const ForwardStep<Real, Storage>& s, bool descending,
       if (narrow && whole % 2) return forward_last_pair<NV>(s, last - 1);
       if (narrow) return forward_narrow_tile<NV>(s, 0, 1, last);
     }
-    if (whole % 2) forward_tile<NV, 1, 1>(s, 0, last, last, 0, 1);
+    if (whole % 2) forward_tile<NV, 1, 1>(s, 0, last, last, 0, 1, 0);
   };
   if (descending) rest();
   for (size_t i = 0; i < pairs; ++i) {
     const size_t panel = s.block_begin + 2 * (descending ? pairs - 1 - i : i);
-    forward_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
+    forward_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1, 0);
   }
   if (!descending) rest();
 }
@@ -237,8 +237,9 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
   const size_t n_panels = s.block_end - s.block_begin, all = (s.hidden_size + W - 1) / W;
   const bool narrow = s.narrow_last && s.block_end == all && n_panels > 0;
   if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
-  const bool many_columns = s.recurrent_size + (s.use_pre ? 0 : s.input_size) >= kOneTileColumns;
-  const Parts tiles(s.n_rows, s.n_rows == most && many_columns ? most : kMaxRows);
+  const size_t n_columns = s.recurrent_size + (s.use_pre ? 0 : s.input_size);
+  const Parts tiles(s.n_rows, s.n_rows == most && n_columns >= kOneTileColumns ? most : kMaxRows);
+  const size_t of_bytes = n_panels * n_columns * NV * W * sizeof(Storage);
   for (size_t i = 0; i < n_panels; ++i) {
     const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
     const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
@@ -250,7 +251,7 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
         }
       with_constant<most>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            forward_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
+            forward_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes);
           });
     }
   }

@@ -33,7 +33,7 @@ QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
             }
             const Real* panel = s.dg_panels + block * s.panel_stride;
             const Ahead<Real> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
-                                       s.tile_end - s.tile_begin};
+                                       s.tile_end - s.tile_begin, 0};
             multiply</*kFarRows=*/true>(a, x, 0, s.xh_stride, panel, 0, s.n_rows,
                                         ahead.slice(t - s.tile_begin, s.n_rows, NV));
             for (int r = 0; r < MR; ++r)

@@ -120,7 +120,7 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
   const Parts tiles(s.n_rows, kInt8Rows);
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
-                                       tiles.count};
+                                       tiles.count, 0};
   Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
                  s.scales,
                  s.sums,

@@ -23,10 +23,11 @@
 namespace quadgate {
 namespace QG_ISA {
 
-// Region to prefetch into L2 during the product; the address may be invalid.
+// Region to prefetch into L2 during the product; the address may be invalid. `of_bytes`: of all panels that the call
+// reads, by which some tiles choose whether to prefetch at all (ahead_from).
 struct Slice {
   const char* begin;
-  size_t bytes_per_k;
+  size_t bytes_per_k, of_bytes;
 };
 
 // One k of every sum.
@@ -83,18 +84,32 @@ template <bool kFarRows = false, class Real, class Storage, int NP, int MR, int 
 QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t a_step,
                         const Storage* w, size_t w_stride, size_t n_k, Slice ahead) {
   constexpr int W = Vec<Real>::kWidth;
-  size_t at = 0;
-  if constexpr (NP * MR * NV >= 12) {  // unrolled by 4, it would be twice as large and no faster
-    const char* line = ahead.begin;
+  constexpr size_t from = kFarRows && MR * NV <= 12 ? kNever : ahead_from(NP, MR * NV, sizeof(Real));
+  auto products = [&](auto fetch) __attribute__((always_inline)) {
+    constexpr bool kFetch = decltype(fetch)::value != 0;
+    size_t at = 0;
+    if constexpr (NP * MR * NV >= 12 || kFetch) {  // unrolled by 4, it would be twice as large and no faster
+      const char* line = ahead.begin;
 #pragma GCC unroll 2
-    for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
-      if constexpr (MR * NV > 12) __builtin_prefetch(line, 0, 2);  // in smaller tiles it would cost time
-      if constexpr (kFarRows) __builtin_prefetch(a[0] + at + kRowsAhead * a_step, 0, 3);
-      multiply_line(sums, a, a_stride, at, w, w_stride);
-    }
-  } else {
+      for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
+        if constexpr (kFetch) __builtin_prefetch(line, 0, 2);
+        if constexpr (kFarRows) __builtin_prefetch(a[0] + at + kRowsAhead * a_step, 0, 3);
+        multiply_line(sums, a, a_stride, at, w, w_stride);
+      }
+    } else {
 #pragma GCC unroll 4
-    for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W) multiply_line(sums, a, a_stride, at, w, w_stride);
+      for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W) multiply_line(sums, a, a_stride, at, w, w_stride);
+    }
+  };
+  if constexpr (from == 0) {
+    products(Int<1>{});
+  } else if constexpr (from == kNever) {
+    products(Int<0>{});
+  } else {
+    if (ahead.of_bytes >= from)
+      products(Int<1>{});
+    else
+      products(Int<0>{});
   }
 }
 
@@ -132,11 +147,11 @@ QG_OUTLINE void narrow_product(Real (*sums)[N][Vec<Real>::kWidth], const Real* c
 template <class Real, class Storage = Real>
 struct Ahead {
   const Storage *panel, *next;  // next is null for the last one: then a tile prefetches its own
-  size_t n_tiles;
+  size_t n_tiles, of_bytes;     // see Slice
   QG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
     const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);  // for one k
     const size_t share = (line + n_tiles - 1) / n_tiles, bytes = share < 64 ? share : 64;
-    return {reinterpret_cast<const char*>(next ? next : panel) + tile * n_k * bytes, bytes};
+    return {reinterpret_cast<const char*>(next ? next : panel) + tile * n_k * bytes, bytes, of_bytes};
   }
 };
 

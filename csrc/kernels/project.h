@@ -11,7 +11,7 @@ namespace {
 
 template <int NV, int NP, int MR, class Real, class Storage>
 QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t row, size_t panel, size_t next, size_t tile,
-                            size_t n_tiles) {
+                            size_t n_tiles, size_t of_bytes) {
   constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
   const size_t I = s.input_size;
   Vec<Real> a[NP][MR][NV];
@@ -21,7 +21,7 @@ QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t row, size_t 
       for (int v = 0; v < NV; ++v) a[p][r][v] = s.bias ? load(s.bias + ((panel + p) * NV + v) * W) : zero<Real>();
     x[r] = s.x[row + r];
   }
-  const Ahead<Real, Storage> ahead = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles};
+  const Ahead<Real, Storage> ahead = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles, of_bytes};
   multiply(a, x, 0, 1, ahead.panel, I * line, I, ahead.slice(tile, I, NV));
   for (int r = 0; r < MR; ++r)
     for (int p = 0; p < NP; ++p)
@@ -49,10 +49,11 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
   const bool narrow = s.narrow_last && s.block_end == s.n_blocks && s.block_begin < s.block_end;
   const size_t whole_end = s.block_end - narrow;
   const Parts tiles(s.n_rows, kMaxRows);
+  const size_t of_bytes = (s.block_end - s.block_begin) * s.input_size * NV * Vec<Real>::kWidth * sizeof(Storage);
   size_t panel = s.block_begin;
   if (s.n_rows == 1) {
-    for (; panel + 1 < whole_end; panel += 2) project_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1);
-    if (panel < whole_end) project_tile<NV, 1, 1>(s, 0, panel, panel, 0, 1);
+    for (; panel + 1 < whole_end; panel += 2) project_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1, 0);
+    if (panel < whole_end) project_tile<NV, 1, 1>(s, 0, panel, panel, 0, 1, 0);
     panel = whole_end;
   }
   for (; panel < whole_end; ++panel) {
@@ -60,7 +61,7 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
     for (size_t t = 0; t < tiles.count; ++t)
       with_constant<kMaxRows>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            project_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count);
+            project_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes);
           });
   }
   if constexpr (kNarrowLast<Real, Storage, NV>)

@@ -9,6 +9,13 @@ namespace QG_ISA {
 // 16 registers: 3 rows x 4 vectors of sums, 3 broadcast inputs, 1 vector of weights.
 constexpr int kMaxRows = 3, kMostRows = kMaxRows, kRegisters = 16;
 
+// Near weights are multiplied up to a quarter slower with a prefetch, far ones up to 1.7 times as fast. Measured on
+// Zen 3. Of floats alone, since few use doubles.
+constexpr size_t ahead_from(int panels, int sums, size_t element) {
+  if (panels > 1 || element > sizeof(float)) return kNever;
+  return sums >= 12 ? size_t(3) << 20 : sums >= 8 ? size_t(3) << 21 : kNever;
+}
+
 template <>
 struct Vec<float> {
   using Real = float;

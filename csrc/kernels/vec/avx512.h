@@ -10,6 +10,9 @@ namespace QG_ISA {
 // reads its element from memory then: more loads for a multiply-add, but one tile less.
 constexpr int kMaxRows = 6, kMostRows = 7, kRegisters = 32;
 
+// In smaller tiles a prefetch would cost time.
+constexpr size_t ahead_from(int, int sums, size_t) { return sums > 12 ? 0 : kNever; }
+
 template <>
 struct Vec<float> {
   using Real = float;

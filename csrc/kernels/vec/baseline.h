@@ -8,6 +8,8 @@ namespace QG_ISA {
 
 constexpr int kMaxRows = 2, kMostRows = kMaxRows, kRegisters = 16;
 
+constexpr size_t ahead_from(int, int, size_t) { return kNever; }
+
 template <>
 struct Vec<float> {
   using Real = float;

@@ -28,5 +28,9 @@ namespace QG_ISA {
 template <class Real>
 struct Vec;
 
+// Each instruction set has ahead_from(panels, sums, element): of how many bytes on all panels of a call are so far away
+// that a tile of so many panels and sums of so large elements prefetches the next one. kNever: of none.
+constexpr size_t kNever = ~size_t(0);
+
 }  // namespace QG_ISA
 }  // namespace quadgate
