@@ -33,6 +33,7 @@ constexpr Kernels<Real> functions() {
   using Cell = Lstm<Real>;  // layer normalisation is of this one
   return {size_t(Vec<Real>::kWidth),
           size_t(kMaxRows),
+          kCopyColumns<Real>,
           forward<Real>,
           advance<Real>,
           project<Real, Real>,

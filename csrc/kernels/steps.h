@@ -226,6 +226,7 @@ struct WeightGradient {
   int n_vectors = kLineVectors;
   size_t dw_line = 0;  // elements between lines of dw, of any alignment; 0: those of a line
   GradientStart start = GradientStart::from_dw;
+  Real* columns = nullptr;  // work: room for the columns of these tiles (n_rows each), which may be copied to it
 };
 
 // out[u] += sum over rows, in order, of a[u] * b[u], or of a[u] where b is null.

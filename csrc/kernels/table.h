@@ -10,8 +10,9 @@ namespace quadgate {
 
 template <class Real>
 struct Kernels {
-  size_t width;     // W
-  size_t max_rows;  // rows of the largest register tile
+  size_t width;         // W
+  size_t max_rows;      // rows of the largest register tile
+  bool copies_columns;  // weight_gradient has a use for WeightGradient::columns
   void (*forward)(const ForwardStep<Real>&);
   // Moves rows from a step to the next, where h is the y of the step before.
   void (*advance)(ForwardRow<Real>* rows, size_t n_rows, const RowStrides&);

@@ -37,3 +37,24 @@ def test_threads(name, steps, rows):
         qg.set_num_threads(before)
     for other in results[1:]:
         assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.numbers
+@pytest.mark.parametrize("steps", [1, 3])
+def test_tiles_of_large_weights(steps):
+    """Rows in tiles that prefetch weights, or copy what they multiply: the bits of one row, which does neither."""
+    rng = np.random.default_rng(0)
+    lstm = qg.LSTM(700, 650, rng=0)
+    x = rng.normal(size=(steps, 8, 700)).astype(np.float32)
+    dy = rng.normal(size=(steps, 8, 650)).astype(np.float32)
+    alone = []
+    for row in range(8):
+        y, _, tape = lstm.forward(x[:, row : row + 1])
+        alone.append((y, lstm.backward(tape, dy[:, row : row + 1]).x))
+    for rows in (2, 3, 4, 5, 7, 8):
+        y, _, tape = lstm.forward(x[:, :rows])
+        dx = lstm.backward(tape, dy[:, :rows]).x
+        assert same_bits(lstm(x[:, :rows])[0], y)
+        for row in range(rows):
+            assert same_bits(y[:, row : row + 1], alone[row][0])
+            assert same_bits(dx[:, row : row + 1], alone[row][1])

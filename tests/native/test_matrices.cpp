@@ -112,7 +112,7 @@ void test_direct_gradient(const Kernels<Real>& k, size_t rows, size_t size, size
   const std::vector<Real> before = uniform<Real>(size * wide);
   std::vector<std::vector<Real>> results;
   for (GradientStart start : {GradientStart::from_zero, GradientStart::from_dw, GradientStart::add}) {
-    const Guarded<Real> dw(before);
+    const Guarded<Real> dw(before), columns(rows * size);
     WeightGradient<Real> g = {factors.data(), d_stride, size, x_panels.data(), rows * line, rows,
                               dw.data(),      line,     0,    panels,          0,           0};
     g.dw_line = wide;
@@ -124,6 +124,15 @@ void test_direct_gradient(const Kernels<Real>& k, size_t rows, size_t size, size
     g.tile_end = tiles;
     k.weight_gradient(g);
     results.push_back(dw.copy());
+    // The same bits with columns that may be copied, from the second half's on and from the first's.
+    const Guarded<Real> copied(before);
+    g.dw = copied.data();
+    g.columns = columns.data();
+    k.weight_gradient(g);
+    g.tile_begin = 0;
+    g.tile_end = tiles / 2;
+    k.weight_gradient(g);
+    CHECK(copied.copy() == dw.copy());
     for (size_t i = 0; i < size; ++i)
       for (size_t j = 0; j < wide; ++j) {
         const size_t at = i * wide + j;
@@ -289,6 +298,9 @@ void test_table(const Kernels<Real>& k) {
   const size_t batches[] = {1, 2, 3, k.max_rows, k.max_rows + 1, 2 * k.max_rows + 1, 100};
   const Real none = std::numeric_limits<Real>::infinity();
   size_t i = 0;
+  // Of so many panels that columns are copied.
+  for (size_t size : {size_t(1), k.max_rows + 1, 4 * k.max_rows + 2})
+    for (size_t rows : {1, 100}) test_direct_gradient<Real>(k, rows, size, 48 * k.width + 1);
   for (size_t size : sizes)
     for (size_t cols : sizes) {
       test_products<Real>(k, batches[i % 6], size, cols);

@@ -15,6 +15,8 @@ constexpr size_t ahead_from(int panels, int sums, size_t element) {
   if (panels > 1 || element > sizeof(float)) return kNever;
   return sums >= 12 ? size_t(3) << 20 : sums >= 8 ? size_t(3) << 21 : kNever;
 }
+template <class Real>
+constexpr bool kCopyColumns = sizeof(Real) == sizeof(float);
 
 template <>
 struct Vec<float> {

@@ -9,6 +9,8 @@ namespace QG_ISA {
 constexpr int kMaxRows = 2, kMostRows = kMaxRows, kRegisters = 16;
 
 constexpr size_t ahead_from(int, int, size_t) { return kNever; }
+template <class Real>
+constexpr bool kCopyColumns = false;
 
 template <>
 struct Vec<float> {

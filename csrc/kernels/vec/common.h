@@ -31,6 +31,7 @@ struct Vec;
 // Each instruction set has ahead_from(panels, sums, element): of how many bytes on all panels of a call are so far away
 // that a tile of so many panels and sums of so large elements prefetches the next one. kNever: of none.
 constexpr size_t kNever = ~size_t(0);
+// And kCopyColumns<Real>: whether a weight gradient copies its columns (gradients.h).
 
 }  // namespace QG_ISA
 }  // namespace quadgate

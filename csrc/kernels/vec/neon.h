@@ -9,6 +9,8 @@ namespace QG_ISA {
 constexpr int kMaxRows = 6, kMostRows = kMaxRows, kRegisters = 32;
 
 constexpr size_t ahead_from(int, int sums, size_t) { return sums > 12 ? 0 : kNever; }
+template <class Real>
+constexpr bool kCopyColumns = false;
 
 template <>
 struct Vec<float> {

@@ -12,12 +12,13 @@ namespace {
 template <class Real>
 class DirectRows {
  public:
-  DirectRows(const BackwardContext<Real>& pass, size_t n_rows, size_t first, size_t n, Real* work)
+  DirectRows(const BackwardContext<Real>& pass, size_t n_rows, size_t first, size_t n, Real* work, Real* columns)
       : pass_(pass), out_(pass.call.gradients[0]), n_rows_(n_rows), first_(first), n_(n), work_(work) {
     product_.xh = pass.block.dg + first;
     product_.xh_stride = pass.n.dg_stride;
     product_.n_k = n;
     product_.tile_end = ceil_div(n, pass.w.kernels.max_rows);
+    product_.columns = columns;
   }
 
   void run() {
@@ -107,7 +108,7 @@ void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t
     for (size_t t = share.begin(tiles.count), end = share.end(tiles.count), next = t; t < end; t = next) {
       next = std::min(end, t + slab);
       DirectRows<Real>(pass, n_rows, tiles.begin(t), tiles.begin(next) - tiles.begin(t),
-                       pass.all.threads[share.rank].panel_dw)
+                       pass.all.threads[share.rank].panel_dw, pass.all.threads[share.rank].columns)
           .run();
     }
   });

@@ -89,6 +89,7 @@ BackwardSizes BackwardPass<Real>::sizes() const {
   n.dg_stride = odd_lines(n.gate_rows);
   n.norm_work = 2 * n_blocks(s_.hidden, W) * W;
   n.width = w_.kernels.width;
+  n.copies_columns = w_.kernels.copies_columns;
   n.n_k = widest + n.h_columns + 1;
   n.line = size_t(kLineVectors) * W;
   n.least = least_vectors<Real>();

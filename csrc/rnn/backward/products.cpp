@@ -65,8 +65,7 @@ struct GradientProduct {
   size_t dw_k;
 };
 
-// Tiles of columns that stay in L2 while all panels of gradients pass by.
-size_t slab_tiles(size_t max_rows) { return std::max<size_t>(1, 96 / max_rows); }
+size_t slab_tiles(size_t max_rows) { return kSlabColumns / max_rows; }
 
 // Complete but for the tiles and blocks.
 template <class Real>
@@ -92,6 +91,7 @@ void add_product(const Team& share, const BackwardContext<Real>& pass, size_t n_
   const size_t m = kernels.max_rows, tiles = ceil_div(p.n_k, m), slab = slab_tiles(m);
   WeightGradient<Real> g = gradient_with(n_rows, p);
   g.start = start;
+  g.columns = pass.all.threads[share.rank].columns;
   const double flops = product_flops(n_rows, p.shape.line(), std::min(m, p.n_k));
   for (size_t t = share.begin(tiles), end = share.end(tiles); t < end; t += slab) {
     g.tile_begin = t;

@@ -16,8 +16,9 @@
 
 namespace quadgate {
 
-// Rows of a weight that a direct gradient (direct.h) makes at a time.
-constexpr size_t kDirectRows = 96;
+// Rows of a weight that a direct gradient (direct.h) makes at a time; columns of a factor that stay in L2 while all
+// panels of the other pass by.
+constexpr size_t kDirectRows = 96, kSlabColumns = 96;
 
 // The sizes that this memory depends on.
 struct BackwardSizes {
@@ -35,6 +36,7 @@ struct BackwardSizes {
   bool by_rows;                              // the weight gradient is made in the order of the weights' rows
   bool x_on_tape;                            // and x of the first layer lies in panels there
   bool direct;                               // and goes to the caller's arrays as it is made
+  bool copies_columns;                       // as in Kernels
   bool two_passes;                           // Sizes::two_passes
   bool extra;                                // rows have a BackwardExtra
   bool trace;                                // the norms of dh and dc are wanted
@@ -61,6 +63,8 @@ struct BackwardThreadScratch {
   Real* norm_work = from.take_if<Real>(n.norm, n.norm_work);
   Real* join_work = from.take<Real>(n.join_work);
   Real* product_work = from.take<Real>(kChunkRows * kGroupBlocks * n.width);
+  // (kSlabColumns, block_rows): WeightGradient::columns.
+  Real* columns = from.take_if<Real>(n.copies_columns, kSlabColumns* n.block_rows);
   Real* panel_dw = from.take_if<Real>(n.direct, kDirectRows* n.line);  // (kDirectRows, line): of one panel
 };
 
