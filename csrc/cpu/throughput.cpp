@@ -7,7 +7,7 @@ namespace quadgate {
 namespace {
 
 // Measured on Intel's Ice Lake servers, but `ahead` on Emerald Rapids: all other processors get these. And on AMD's
-// Zen 4; later AMDs are estimated.
+// Zen 4, of which Zen 3 differs little; later AMDs are estimated.
 CoreThroughput read_throughput() {
 #if defined(QG_X86)
   const bool amd = cpuid(0).ebx == 0x68747541;  // "Auth", of AuthenticAMD
