@@ -42,7 +42,9 @@ def fetched(cache: Any, pins: str) -> Path:
                 archive.extractall(scratch)
         for source in folder.glob("*.tar.gz"):
             with tarfile.open(source) as archive:
-                archive.extractall(scratch, filter="data")
+                # Python 3.11.2, of Debian 12, has no filters yet.
+                archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+                archive.extractall(scratch)
         scratch.rename(unpacked)
     return unpacked
 
