@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import quadgate as qg
 from nets import draw, lstm, randomised
+from support import onnx_int8
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed: install onnx")
 ort: Any = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: install onnxruntime")
@@ -74,7 +75,7 @@ def stands_for(whole: dict[str, Any], name: str) -> Any:
 
 
 def run(proto: Any, x: Any) -> Any:
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(onnx_int8.exact(proto).SerializeToString(), providers=["CPUExecutionProvider"])
     y = session.run(None, {"X": x})[0]
     return y.transpose(0, 2, 1, 3).reshape(y.shape[0], y.shape[2], -1)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from support import bounds
+from support import bounds, onnx_int8
 
 Array = NDArray[Any]
 Inputs = dict[str, "Array | None"]
@@ -215,6 +215,7 @@ def by_onnxruntime(made: Any, inputs: Mapping[str, Array | None]) -> list[Array]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    made = onnx_int8.exact(made)
     session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return list(session.run(None, {name: a for name, a in inputs.items() if a is not None}))
 
