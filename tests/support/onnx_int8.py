@@ -10,7 +10,7 @@ import numpy as np
 
 @lru_cache(maxsize=1)
 def saturates() -> bool:
-    """Whether onnxruntime adds two products with signed weights in 16 bits, as on x86 without VNNI: 2 * 255 * 127."""
+    """True if onnxruntime adds two products with signed weights in 16 bits, as on x86 without VNNI: 2 * 255 * 127."""
     import onnx
     import onnxruntime
 
