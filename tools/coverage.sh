@@ -12,7 +12,7 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 python -m pip install -q --no-deps --target "$folder/package" --upgrade . \
   -C build-dir="$folder/build" -C cmake.build-type=Debug -C install.strip=false \
-  -C cmake.define.QUADGATE_BASELINE_ONLY=ON -C cmake.define.QUADGATE_OPTIMIZE=-O0 \
+  -C cmake.define.QUADGATE_X86_KERNELS=baseline -C cmake.define.QUADGATE_OPTIMIZE=-O0 \
   -C cmake.define.CMAKE_CXX_FLAGS=--coverage -C cmake.define.CMAKE_MODULE_LINKER_FLAGS=--coverage
 
 # The tests that run Python in processes of their own are counted, too: their coverage starts by a .pth file.

@@ -23,16 +23,19 @@ namespace quadgate {
 namespace baseline {
 extern const KernelTable table;
 }
-#if !defined(QG_BASELINE_ONLY)
+#if defined(QG_AVX2)
 namespace avx2 {
 extern const KernelTable table;
 }
+#endif
+#if defined(QG_AVX512)
 namespace avx512 {
 extern const KernelTable table;
 }
 namespace avx512_vnni {
 extern const CompactFunctions int8;
 }
+#endif
 #if defined(QG_AMX)
 namespace avx512_amx {
 extern const CompactFunctions int8;
@@ -42,7 +45,6 @@ extern const CompactFunctions int8;
 namespace avx2_vnni {
 extern const CompactFunctions int8;
 }
-#endif
 #endif
 #else
 namespace neon {
@@ -64,7 +66,7 @@ struct Better {
   bool (*runs)();
   const CompactFunctions* functions;
 };
-#if defined(QG_X86) && !defined(QG_BASELINE_ONLY)
+#if defined(QG_AVX2)
 
 // The register state that the operating system saves on a context switch.
 uint64_t saved_state() {
@@ -88,23 +90,18 @@ bool runs_avx2() {
   return has(cpuid(7).ebx, bit(5));                                         // AVX2
 }
 
+#if defined(QG_AVX512)
 bool runs_avx512() {
   if (!runs_avx2()) return false;
   if (!has(saved_state(), bit(5) | bit(6) | bit(7))) return false;  // opmask, zmm0-15, zmm16-31
   return has(cpuid(7).ebx, bit(16) | bit(17) | bit(30) | bit(31));  // F, DQ, BW, VL
 }
-
-bool runs_anywhere() { return true; }
-
-struct Candidate {
-  const KernelTable* table;
-  bool (*runs)();
-};
-constexpr Candidate kCandidates[] = {
-    {&avx512::table, runs_avx512}, {&avx2::table, runs_avx2}, {&baseline::table, runs_anywhere}};
+#endif
 
 // Bits of instructions on the registers that the table in question needs anyway.
+#if defined(QG_AVX512)
 bool has_avx512_vnni() { return has(cpuid(7).ecx, bit(11)); }
+#endif
 #if defined(QG_AVX_VNNI)
 bool has_avx_vnni() { return has(cpuid(7, 1).eax, bit(4)); }
 #endif
@@ -130,17 +127,10 @@ bool has_amx() {
   return usual && may_use_amx();
 }
 #endif
-
-constexpr Better kBetter[] = {
-#if defined(QG_AVX_VNNI)
-    {&avx2::table, WeightType::int8, has_avx_vnni, &avx2_vnni::int8},
 #endif
-#if defined(QG_AMX)
-    {&avx512::table, WeightType::int8, has_amx, &avx512_amx::int8},
+#if defined(QG_DOTPROD)
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }  // HWCAP_ASIMDDP
 #endif
-    {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8}};
-
-#else
 
 bool runs_anywhere() { return true; }
 
@@ -148,18 +138,35 @@ struct Candidate {
   const KernelTable* table;
   bool (*runs)();
 };
+constexpr Candidate kCandidates[] = {
+#if defined(QG_AVX512)
+    {&avx512::table, runs_avx512},
+#endif
+#if defined(QG_AVX2)
+    {&avx2::table, runs_avx2},
+#endif
 #if defined(QG_X86)
-constexpr Candidate kCandidates[] = {{&baseline::table, runs_anywhere}};
+    {&baseline::table, runs_anywhere}};
 #else
-constexpr Candidate kCandidates[] = {{&neon::table, runs_anywhere}};
+    {&neon::table, runs_anywhere}};
+#endif
 
+#if defined(QG_AVX_VNNI) || defined(QG_AVX512) || defined(QG_DOTPROD)
+#define QG_BETTER
+constexpr Better kBetter[] = {
+#if defined(QG_AVX_VNNI)
+    {&avx2::table, WeightType::int8, has_avx_vnni, &avx2_vnni::int8},
+#endif
+#if defined(QG_AMX)
+    {&avx512::table, WeightType::int8, has_amx, &avx512_amx::int8},
+#endif
+#if defined(QG_AVX512)
+    {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8},
+#endif
 #if defined(QG_DOTPROD)
-bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }  // HWCAP_ASIMDDP
-
-constexpr Better kBetter[] = {{&neon::table, WeightType::int8, has_dotprod, &neon_dotprod::int8}};
+    {&neon::table, WeightType::int8, has_dotprod, &neon_dotprod::int8},
 #endif
-#endif
-
+};
 #endif
 
 std::atomic<const KernelTable*> chosen{nullptr};
@@ -183,7 +190,7 @@ std::string printable(const char* text) {
 
 std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type) {
   std::vector<CompactFunctions> all;
-#if (defined(QG_X86) && !defined(QG_BASELINE_ONLY)) || defined(QG_DOTPROD)
+#if defined(QG_BETTER)
   for (const Better& b : kBetter)
     if (b.table == &table && b.type == type && b.runs()) all.push_back(*b.functions);
 #endif
