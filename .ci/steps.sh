@@ -14,6 +14,30 @@ step() {
   times_taken+=("$(printf '%5d s  %s' $((SECONDS - start)) "$title")")
 }
 
+# beside NAME COMMAND...: start a command at the lowest priority beside the steps that follow, of which some leave a core
+# idle; it may not need a terminal, nor Ctrl-C. end_beside NAME: wait for it and show what it printed.
+declare -A started=()
+beside() {
+  local name=$1
+  shift
+  setsid nice -n 19 "$@" >"$work/$name.log" 2>&1 &
+  started[$name]=$!
+}
+end_beside() {
+  local result=0
+  wait "${started[$1]}" || result=$?
+  unset "started[$1]"
+  cat "$work/$1.log"
+  return "$result"
+}
+
+# To be called on exit: what runs beside goes with its children.
+clean_up() {
+  local group
+  for group in "${started[@]}"; do kill -- "-$group" || true; done
+  rm -rf "$work"
+}
+
 # finish MINUTES: print the seconds of each step; fail if all of them took longer than that.
 finish() {
   printf '\n== seconds per step\n'
@@ -46,14 +70,17 @@ tools() {
   export PATH="$work/venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1
 }
 
-# As the README says, then everything that is compared with.
+# As the README says, then everything that is compared with. pip, style and site take one core: the other one tests NEON
+# meanwhile.
 install() {
   CXXFLAGS=-Werror pip install -q -e ".[test]"
+  pip install -q --no-compile cmake ninja
+  export CMAKE_GENERATOR=Ninja
+  beside neon tests/native/run_neon.sh "$work/neon"
   # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index. Python
   # compiles what is imported, which is a fifth of it.
-  pip install -q --no-compile cmake ninja mpich "$TORCH" keras \
+  pip install -q --no-compile mpich "$TORCH" keras \
     "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')"
-  export CMAKE_GENERATOR=Ninja
 }
 
 style() {
@@ -114,12 +141,12 @@ native() {
 
 sanitizers() { tests/native/run_sanitizers.sh "$work/sanitizers"; }
 
-emulation() { tests/native/run_neon.sh "$work/neon"; }
+emulation() { end_beside neon; }
 
 example() { python examples/write_python.py --seconds 5 --explore "$work/page.html"; }
 
 bench() {
-  pytest bench/test_arguments.py bench/test_bench.py -q
+  pytest bench/test_arguments.py bench/test_bench.py -q -n auto
   pytest bench --benchmark-only --benchmark-min-rounds=1 --benchmark-max-time=0.05 --benchmark-warmup=off -q
 }
 

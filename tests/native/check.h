@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 
 namespace check {
 
@@ -12,6 +13,12 @@ inline bool that(bool ok, const char* what, const char* file, int line) {
   ++made;
   if (!ok && ++failed <= 20) std::fprintf(stderr, "%s:%d: not true: %s\n", file, line, what);
   return ok;
+}
+
+// Fewer under emulation or a sanitizer.
+inline int rounds() {
+  const char* wish = std::getenv("QUADGATE_TEST_ROUNDS");
+  return wish != nullptr ? std::atoi(wish) : 100000;
 }
 
 inline int result() {

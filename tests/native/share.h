@@ -1,18 +1,13 @@
 // Used by the tests of the pool and of shared work.
 #pragma once
 
-#include <cstdlib>
-
+#include "check.h"
 #include "parallel/pool.h"
 #include "parallel/sharing.h"
 
 namespace quadgate {
 
-// Fewer under emulation or a sanitizer.
-inline int rounds() {
-  const char* wish = std::getenv("QUADGATE_TEST_ROUNDS");
-  return wish != nullptr ? std::atoi(wish) : 100000;
-}
+using check::rounds;
 
 // Runs f(sharing, progress) on so many threads.
 template <class F>
