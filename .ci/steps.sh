@@ -20,8 +20,10 @@ declare -A started=()
 beside() {
   local name=$1
   shift
-  setsid nice -n 19 "$@" >"$work/$name.log" 2>&1 &
+  set -m  # a group of its own, to be ended with its children; in a session of its own priorities would not be compared
+  nice -n 19 "$@" >"$work/$name.log" 2>&1 </dev/null &
   started[$name]=$!
+  set +m
 }
 end_beside() {
   local result=0
