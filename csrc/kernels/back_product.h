@@ -21,29 +21,39 @@ constexpr size_t kSmallPanel = size_t(1) << 17;
 constexpr size_t kFewRows = 24, kNearPanels = size_t(1) << 20, kFewGroups = 4;
 
 // The sums of MR rows over the gates [gate, end), NP of them side by side; those of later gates are added to what the
-// earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is.
-template <class Real, int NP, int MR, int NV>
+// earlier ones left, so that a row's sum is ((i + f) + g) + o whatever NP is. With one part of a panel of NV vectors in
+// a line, and sums[r] begins at its first vector; or, with kBoth, both side by side, `part` elements from each other.
+template <class Real, int NP, int MR, int NV, bool kBoth>
 QG_OUTLINE void back_tile(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, int gate, int end,
-                          const Real* panel, Slice ahead, size_t gate_rows) {
+                          const Real* panel, Slice ahead, size_t gate_rows, size_t part) {
   constexpr size_t W = Vec<Real>::kWidth;
+  constexpr int P = kParts<Real, Real, NV>, N = NV / P, A = kBoth ? P : 1;
+  static_assert(NP == 1 || A == 1, "gates or parts go side by side");
 #pragma GCC unroll 1
   for (; gate < end; gate += NP) {
-    Vec<Real> a[NP][MR][NV];
+    Vec<Real> a[NP * A][MR][N];
     const Real* from[MR];
     for (int r = 0; r < MR; ++r) {
       from[r] = dg[r] + gate * gate_rows;
-      for (int p = 0; p < NP; ++p)
-        for (int v = 0; v < NV; ++v) a[p][r][v] = zero<Real>();
+      for (int p = 0; p < NP * A; ++p)
+        for (int v = 0; v < N; ++v) a[p][r][v] = zero<Real>();
     }
-    multiply(a, from, gate_rows, 1, panel + gate * gate_rows * NV * W, gate_rows * NV * W, gate_rows, ahead);
+    multiply<false, (A > 1)>(a, from, gate_rows, 1, panel + gate * gate_rows * N * W, A > 1 ? part : gate_rows * N * W,
+                             gate_rows, ahead);
     ahead.begin += ahead.bytes_per_k * gate_rows;
     for (int r = 0; r < MR; ++r)
-      for (int v = 0; v < NV; ++v) {
-        Vec<Real> sum = gate == 0 ? a[0][r][v] : load(sums[r][v]) + a[0][r][v];
+      for (int v = 0; v < A * N; ++v) {
+        Vec<Real> sum = gate == 0 ? a[v / N][r][v % N] : load(sums[r][v]) + a[v / N][r][v % N];
         for (int p = 1; p < NP; ++p) sum = sum + a[p][r][v];
         store(sums[r][v], sum);
       }
   }
+}
+
+// The same sums from vector v on.
+template <int NV, class Real, size_t W>
+QG_INLINE Real (*from_vector(Real (*sums)[NV][W], int v))[NV][W] {
+  return reinterpret_cast<Real(*)[NV][W]>(sums[0][v]);
 }
 
 // sums[r][v] = dg[r] @ a group's back panel, for at most kChunkRows rows. Of a large panel gate by gate for all rows,
@@ -52,27 +62,39 @@ template <class Real, int NV>
 QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, size_t n_rows, const Real* panel,
                           const Real* next, size_t of_bytes, int gates, size_t gate_rows) {
   constexpr size_t W = Vec<Real>::kWidth;
-  if constexpr (NV <= kMaxRows)
-    if (n_rows == 1 && gates == kGatesAbreast)
-      return back_tile<Real, kGatesAbreast, 1, NV>(sums, dg, 0, gates, panel, {}, gate_rows);
-  if constexpr (2 * NV <= kMaxRows)
+  constexpr int P = kParts<Real, Real, NV>, N = NV / P;
+  const size_t part = gates * gate_rows * N * W;
+  if constexpr (N <= kMaxRows)
+    if (n_rows == 1 && gates == kGatesAbreast) {
+      for (int v = 0; v < NV; v += N)
+        back_tile<Real, kGatesAbreast, 1, NV, false>(from_vector<NV>(sums, v), dg, 0, gates, panel + v / N * part, {},
+                                                     gate_rows, 0);
+      return;
+    }
+  if constexpr (P == 1 && 2 * NV <= kMaxRows)
     if (n_rows == 2 && gates == kGatesAbreast)
-      return back_tile<Real, kGatesAbreast, 2, NV>(sums, dg, 0, gates, panel, {}, gate_rows);
-  constexpr int most = kLargestTile<Real, NV>;
-  const Parts tiles(n_rows, n_rows == most ? most : kMaxRows);
-  const size_t gate_size = gate_rows * NV * W;
-  const int step = gates * gate_size * sizeof(Real) <= kSmallPanel ? gates : 1;
+      return back_tile<Real, kGatesAbreast, 2, NV, false>(sums, dg, 0, gates, panel, {}, gate_rows, 0);
+  constexpr int most = P > 1 ? kPartRows<Real, Real, NV> : kLargestTile<Real, NV>;
+  const bool both = P == 1 || parts_abreast(n_rows);
+  const Parts tiles(n_rows, n_rows == most || !both ? most : kMaxRows);
+  const size_t of_gate = gate_rows * N * W;
+  const int step = gates * gate_rows * NV * W * sizeof(Real) <= kSmallPanel ? gates : 1, width = both ? NV : N;
 #pragma GCC unroll 1
-  for (int gate = 0; gate < gates; gate += step) {
-    const Ahead<Real> ahead = {panel + gate * gate_size, gate + step < gates ? panel + (gate + step) * gate_size : next,
-                               tiles.count, of_bytes};
-    for (size_t t = 0; t < tiles.count; ++t)
-      with_constant<most>(
-          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            back_tile<Real, 1, decltype(mr)::value, NV>(sums + tiles.begin(t), dg + tiles.begin(t), gate, gate + step,
-                                                        panel, ahead.slice(t, step * gate_rows, NV), gate_rows);
-          });
-  }
+  for (int gate = 0; gate < gates; gate += step)
+#pragma GCC unroll 1
+    for (int v = 0; v < NV; v += width) {
+      const Real *here = panel + v / N * part + gate * of_gate,
+                 *other = v + width < NV ? here + part : panel + (gate + step) * of_gate;
+      const Ahead<Real> ahead = {here, v + width < NV || gate + step < gates ? other : next, tiles.count, of_bytes};
+      for (size_t t = 0; t < tiles.count; ++t)
+        with_constant<most>(
+            tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+              constexpr int MR = decltype(mr)::value;
+              back_tile<Real, 1, MR, NV, (P > 1 && MR <= kMaxRows)>(
+                  from_vector<NV>(sums + tiles.begin(t), v), dg + tiles.begin(t), gate, gate + step,
+                  panel + v / N * part, ahead.slice(t, step * gate_rows, width), gate_rows, part);
+            });
+    }
 }
 
 // For groups [begin, end) of output columns and all rows: finish(row, block, sums) for every vector of dg @ weight,

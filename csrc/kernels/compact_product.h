@@ -75,11 +75,14 @@ QG_OUTLINE void wide_tiles(const CompactProduct& s, size_t first_k, size_t n_k, 
 }
 
 template <class Storage>
-void widen(const void* from, size_t n_lines, int n_vectors, float* to) {
+void widen(const void* from, size_t n_panels, size_t n_k, int n_vectors, float* to) {
   const auto* w = static_cast<const Storage*>(from);
-  const size_t line = n_vectors * size_t(VF::kWidth);
-  for (size_t i = 0; i < n_lines; ++i, w += line, to += line)
-    for (int v = 0; v < n_vectors; ++v) store(to + v * VF::kWidth, load_widened<float>(w, v));
+  const int parts = n_vectors == kLineVectors ? kParts<float, float, kLineVectors> : 1, n = n_vectors / parts;
+  const size_t line = n_vectors * size_t(VF::kWidth), part = n * size_t(VF::kWidth);
+  for (size_t p = 0; p < n_panels; ++p, to += n_k * line)
+    for (size_t k = 0; k < n_k; ++k, w += line)
+      for (int v = 0; v < n_vectors; ++v)
+        store(to + (v / n * n_k + k) * part + v % n * VF::kWidth, load_widened<float>(w, v));
 }
 
 // Up to MR rows, too many for a tile of whole lines, with one panel: half of its lines at a time, so that all rows

@@ -81,72 +81,107 @@ QG_OUTLINE void finish_any_rows(const ForwardStep<Real>& s, const ForwardRow<Rea
 template <class Real>
 constexpr bool kOneCopy = sizeof(Real) > sizeof(float);
 
-// The cell of MR rows of NP neighbouring panels, from their sums.
-template <int NV, int NP, int MR, class Real, class Storage>
-QG_INLINE void finish_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel,
-                           Vec<Real> (&a)[NP][MR][NV]) {
+// The cell of n_rows rows of a panel, from sums in memory. kInline: the plain cell is compiled here.
+template <int NV, bool kInline, class Real, class Storage>
+QG_INLINE void finish_sums(const ForwardStep<Real, Storage>& s, size_t first, size_t panel,
+                           Real (*sums)[NV][Vec<Real>::kWidth], size_t n_rows) {
   using Plain = Lstm<Real>;
-  constexpr bool kPlain = NV == Plain::kVectors;  // the plain cell is compiled here, others are looked up
-  constexpr size_t W = Vec<Real>::kWidth;
   const ForwardRow<Real>* rows = s.rows + first;
   const CellOptions<Real>* const plain = nullptr;
   const OutputExtra<Real>* const none = nullptr;
-  const bool is_plain = kPlain && !s.options && !s.extra;
-  if constexpr (kPlain && MR == 1) {
-    if (is_plain) {
-      Vec<Real> state[NP];
-#pragma GCC unroll 2
-      for (int p = 0; p < NP; ++p) state[p] = Plain::forward_state(s, rows[0], a[p][0], panel + p, plain, none);
-#pragma GCC unroll 2
-      for (int p = 0; p < NP; ++p)
-        Plain::forward_output(s, rows[0], a[p][0][Plain::kOutputGate], state[p], panel + p, plain, none);
+  if constexpr (NV == Plain::kVectors) {
+    if (!s.options && !s.extra) {
+      if constexpr (kInline)
+        finish_rows<Plain>(s, rows, sums, n_rows, panel, plain, none);  // a call would cost up to 5 %
+      else
+        finish_plain_rows<Real>(s, rows, sums, n_rows, panel);
       return;
     }
   }
-  // Through the stack, so that the cell is compiled once and not MR times.
-  alignas(64) Real sums[NP][MR][NV][W];
-  for (int p = 0; p < NP; ++p)
-    for (int r = 0; r < MR; ++r)
-      for (int v = 0; v < NV; ++v) store(sums[p][r][v], a[p][r][v]);
-  if (!is_plain) {
-    for (int p = 0; p < NP; ++p)
-      finish_any_rows<NV>(s, rows, sums[p], MR, panel + p, s.extra ? s.extra + first : nullptr);
-  } else if constexpr (kPlain && MR > 1) {
-    if constexpr (kOneCopy<Real> || MR > kMaxRows)
-      finish_plain_rows<Real>(s, rows, sums[0], MR, panel);
-    else
-      finish_rows<Plain>(s, rows, sums[0], MR, panel, plain, none);  // inlined: a call would cost up to 5 %
+  finish_any_rows<NV>(s, rows, sums, n_rows, panel, s.extra ? s.extra + first : nullptr);
+}
+
+// The cell of one row of NP neighbouring panels, from their sums.
+template <int NV, int NP, class Real, class Storage>
+QG_INLINE void finish_row(const ForwardStep<Real, Storage>& s, size_t panel, Vec<Real> (&a)[NP][1][NV]) {
+  using Plain = Lstm<Real>;
+  constexpr size_t W = Vec<Real>::kWidth;
+  if constexpr (NV == Plain::kVectors) {
+    if (!s.options && !s.extra) {
+      const CellOptions<Real>* const plain = nullptr;
+      const OutputExtra<Real>* const none = nullptr;
+      Vec<Real> state[NP];
+#pragma GCC unroll 2
+      for (int p = 0; p < NP; ++p) state[p] = Plain::forward_state(s, s.rows[0], a[p][0], panel + p, plain, none);
+#pragma GCC unroll 2
+      for (int p = 0; p < NP; ++p)
+        Plain::forward_output(s, s.rows[0], a[p][0][Plain::kOutputGate], state[p], panel + p, plain, none);
+      return;
+    }
+  }
+  alignas(64) Real sums[NP][1][NV][W];
+  for (int p = 0; p < NP; ++p) {
+    for (int v = 0; v < NV; ++v) store(sums[p][0][v], a[p][0][v]);
+    finish_any_rows<NV>(s, s.rows, sums[p], 1, panel + p, s.extra);
   }
 }
 
-// MR rows of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
-template <int NV, int NP, int MR, class Real, class Storage>
-QG_INLINE void forward_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
-                            size_t n_tiles, size_t of_bytes) {
-  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  Vec<Real> a[NP][MR][NV];
+// The sums of MR rows with NP parts of panels side by side, from `part` on.
+template <int NV, int NP, int MR, bool kOneLoop, class Real, class Storage>
+QG_INLINE void sum_parts(const ForwardStep<Real, Storage>& s, size_t first, size_t part, size_t next, size_t tile,
+                         size_t n_tiles, size_t of_bytes, Vec<Real> (&a)[NP][MR][NV / kParts<Real, Storage, NV>]) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  constexpr int P = kParts<Real, Storage, NV>, N = NV / P;
   const ForwardRow<Real>* rows = s.rows + first;
   for (int r = 0; r < MR; ++r) {
-    const Real* from = s.use_pre ? rows[r].pre : s.bias;
+    const Real* from = (s.use_pre ? rows[r].pre : s.bias) + part * N * W;
     for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = load(from + ((panel + p) * NV + v) * W);
+      for (int v = 0; v < N; ++v) a[p][r][v] = load(from + (p * N + v) * W);
   }
   auto add = [&](bool h) __attribute__((always_inline)) {
-    const size_t n_k = h ? s.recurrent_size : s.input_size;
+    const size_t n_k = h ? s.recurrent_size : s.input_size, size = n_k * N * W;
     const Storage* w = h ? s.w_hh : s.w_ih;
     const Real* from[MR];
     for (int r = 0; r < MR; ++r) from[r] = h ? rows[r].h : rows[r].x;
-    const Ahead<Real, Storage> ahead = {w + panel * n_k * line, w + next * n_k * line, n_tiles, of_bytes};
-    multiply(a, from, 0, 1, ahead.panel, n_k * line, n_k, ahead.slice(tile, n_k, NV));
+    const Ahead<Real, Storage> ahead = {w + part * size, w + next * P * size, n_tiles, of_bytes};
+    multiply<false, (P > 1)>(a, from, 0, 1, ahead.panel, size, n_k, ahead.slice(tile, n_k, NV));
   };
-  if constexpr (MR == 1) {
-    if (!s.use_pre) add(false);
-    add(true);
-  } else {  // one loop for both, which is compiled once: a single row's step would notice
+  if constexpr (kOneLoop) {  // for both, which is compiled once: a single row's step would notice
 #pragma GCC unroll 1
     for (int h = s.use_pre; h < 2; ++h) add(h);
+  } else {
+    if (!s.use_pre) add(false);
+    add(true);
   }
-  finish_tile(s, first, panel, a);
+}
+
+// One row of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
+template <int NV, int NP, class Real, class Storage>
+QG_INLINE void forward_row_tile(const ForwardStep<Real, Storage>& s, size_t panel) {
+  constexpr int P = kParts<Real, Storage, NV>, N = NV / P;
+  Vec<Real> sums[NP * P][1][N], a[NP][1][NV];
+  sum_parts<NV, NP * P, 1, false>(s, 0, P * panel, panel, 0, 1, 0, sums);
+  for (int p = 0; p < NP; ++p)
+    for (int v = 0; v < NV; ++v) a[p][0][v] = sums[p * P + v / N][0][v % N];
+  finish_row(s, panel, a);
+}
+
+// The sums of MR rows of a panel, in memory: its parts side by side or, where these have too many sums for the
+// registers, one after the other.
+template <int NV, int MR, class Real, class Storage>
+QG_INLINE void sum_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
+                        size_t n_tiles, size_t of_bytes, Real (*sums)[NV][Vec<Real>::kWidth]) {
+  constexpr int P = kParts<Real, Storage, NV>, N = NV / P, abreast = P > 1 && MR > kMaxRows ? 1 : P,
+                turns = P / abreast;
+#pragma GCC unroll 1
+  for (int turn = 0; turn < turns; ++turn) {
+    Vec<Real> a[abreast][MR][N];
+    sum_parts<NV, abreast, MR, true>(s, first, P * panel + turn, next, turns * tile + turn, turns * n_tiles, of_bytes,
+                                     a);
+    for (int p = 0; p < abreast; ++p)
+      for (int r = 0; r < MR; ++r)
+        for (int v = 0; v < N; ++v) store(sums[r][(turn + p) * N + v], a[p][r][v]);
+  }
 }
 
 // The same for n_rows rows of a narrow panel, with half as many vectors in a line.
@@ -156,8 +191,8 @@ QG_OUTLINE void forward_narrow_tile(const ForwardStep<Real>& s, size_t first, in
   constexpr int N = NV / 2;
   const size_t I = s.input_size, R = s.recurrent_size;
   const ForwardRow<Real>* rows = s.rows + first;
-  alignas(64) Real half[kMostRows][N][W], sums[kMostRows][NV][W];
-  const Real *x[kMostRows] = {}, *h[kMostRows] = {};
+  alignas(64) Real half[kNarrowRows][N][W], sums[kNarrowRows][NV][W];
+  const Real *x[kNarrowRows] = {}, *h[kNarrowRows] = {};
 #pragma GCC unroll 1
   for (int r = 0; r < n_rows; ++r) {
     const Real* from = (s.use_pre ? rows[r].pre : s.bias) + panel * line;
@@ -173,36 +208,35 @@ QG_OUTLINE void forward_narrow_tile(const ForwardStep<Real>& s, size_t first, in
       const Vec<Real> pair = load(half[r][v / 2]);
       store(sums[r][v], v % 2 ? upper_half(pair) : pair);
     }
-  if (NV == Lstm<Real>::kVectors && !s.options && !s.extra)
-    return finish_plain_rows<Real>(s, rows, sums, size_t(n_rows), panel);
-  finish_any_rows<NV>(s, rows, sums, size_t(n_rows), panel, s.extra ? s.extra + first : nullptr);
+  finish_sums<NV, false>(s, first, panel, sums, size_t(n_rows));
 }
 
 // A whole panel and the narrow one behind it, for one row: their chains run side by side.
 template <int NV, class Real>
 QG_INLINE void forward_last_pair(const ForwardStep<Real>& s, size_t panel) {
   constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  constexpr int N = NV / 2;
+  constexpr int N = NV / 2, P = kParts<Real, Real, NV>;
   const ForwardRow<Real>& row = s.rows[0];
   const Real* from = (s.use_pre ? row.pre : s.bias) + panel * line;
-  Vec<Real> a[2][1][NV], whole[1][1][NV], half[1][1][N];
-  for (int v = 0; v < NV; ++v) whole[0][0][v] = load(from + v * W);
+  Vec<Real> a[2][1][NV], whole[P][1][NV / P], half[1][1][N];
+  for (int v = 0; v < NV; ++v) whole[v / (NV / P)][0][v % (NV / P)] = load(from + v * W);
   for (int v = 0; v < N; ++v) half[0][0][v] = load(from + line + v * W);
   auto add = [&](const Real* x, const Real* w, size_t n_k) __attribute__((always_inline)) {
     const Real *const left[1] = {x}, *narrow = w + n_k * line;
+    const size_t part = n_k * (NV / P) * W;
 #pragma GCC unroll 2
-    for (size_t k = 0; k < n_k; ++k, w += line, narrow += N * W) {
-      multiply_line(whole, left, 0, k, w, 0);
+    for (size_t k = 0; k < n_k; ++k, w += NV / P * W, narrow += N * W) {
+      multiply_line(whole, left, 0, k, w, part);
       multiply_line(half, left, 0, k, narrow, 0);
     }
   };
   if (!s.use_pre) add(row.x, s.w_ih + panel * s.input_size * line, s.input_size);
   add(row.h, s.w_hh + panel * s.recurrent_size * line, s.recurrent_size);
   for (int v = 0; v < NV; ++v) {
-    a[0][0][v] = whole[0][0][v];
+    a[0][0][v] = whole[v / (NV / P)][0][v % (NV / P)];
     a[1][0][v] = v % 2 ? upper_half(half[0][0][v / 2]) : half[0][0][v / 2];
   }
-  finish_tile(s, 0, panel, a);
+  finish_row(s, panel, a);
 }
 
 // One step of one row: two panels at a time, which gives 8 chains. `narrow`: the last panel is.
@@ -215,17 +249,17 @@ QG_INLINE void forward_row(const ForwardStep<Real, Storage>& s, bool descending,
       if (narrow && whole % 2) return forward_last_pair<NV>(s, last - 1);
       if (narrow) return forward_narrow_tile<NV>(s, 0, 1, last);
     }
-    if (whole % 2) forward_tile<NV, 1, 1>(s, 0, last, last, 0, 1, 0);
+    if (whole % 2) forward_row_tile<NV, 1>(s, last);
   };
   if (descending) rest();
   for (size_t i = 0; i < pairs; ++i) {
     const size_t panel = s.block_begin + 2 * (descending ? pairs - 1 - i : i);
-    forward_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1, 0);
+    forward_row_tile<NV, 2>(s, panel);
   }
   if (!descending) rest();
 }
 
-// Columns of x and h from which on kLargestTile rows are one tile. The cells of one of two tiles overlap with the
+// Columns of x and h from which on tiles have more than kMaxRows rows. The cells of one of two tiles overlap with the
 // product of the other, which is more where columns are fewer.
 constexpr size_t kOneTileColumns = 256;
 
@@ -233,13 +267,16 @@ constexpr size_t kOneTileColumns = 256;
 template <int NV, class Real, class Storage>
 QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descending) {
   constexpr size_t W = Vec<Real>::kWidth;
-  constexpr int most = kLargestTile<Real, NV>;
+  constexpr int P = kParts<Real, Storage, NV>, most = P > 1 ? kPartRows<Real, Storage, NV> : kLargestTile<Real, NV>;
   const size_t n_panels = s.block_end - s.block_begin, all = (s.hidden_size + W - 1) / W;
   const bool narrow = s.narrow_last && s.block_end == all && n_panels > 0;
   if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
   const size_t n_columns = s.recurrent_size + (s.use_pre ? 0 : s.input_size);
-  const Parts tiles(s.n_rows, s.n_rows == most && n_columns >= kOneTileColumns ? most : kMaxRows);
+  const Parts tiles(s.n_rows, (P > 1 ? !parts_abreast(s.n_rows) : s.n_rows == most) && n_columns >= kOneTileColumns
+                                  ? most
+                                  : kMaxRows);
   const size_t of_bytes = n_panels * n_columns * NV * W * sizeof(Storage);
+  alignas(64) Real sums[most][NV][W];  // through memory, so that the cell is compiled once
   for (size_t i = 0; i < n_panels; ++i) {
     const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
     const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
@@ -251,8 +288,9 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
         }
       with_constant<most>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            forward_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes);
+            sum_tile<NV, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes, sums);
           });
+      finish_sums<NV, !kOneCopy<Real>>(s, tiles.begin(t), panel, sums, size_t(tiles.size(t)));
     }
   }
 }

@@ -34,6 +34,7 @@ constexpr Kernels<Real> functions() {
   return {size_t(Vec<Real>::kWidth),
           size_t(kMaxRows),
           kCopyColumns<Real>,
+          kHalfLines<Real>,
           forward<Real>,
           advance<Real>,
           project<Real, Real>,

@@ -12,6 +12,9 @@
 // is what one k of one panel takes: G * row_blocks(G) vectors. The last panel of a float matrix with gates may be
 // narrow: where at most half of its lanes would be filled, a line has half the vectors, and gates begin at half
 // vectors. So do its bias and its sums of a product ahead. What follows begins where it would behind a whole panel.
+// Some tables (kHalfLines) have panels of kLineVectors in halves of lines, [2][k][2][W] for each block: the weights of
+// half a line stay in registers for twice as many rows. Bias, sums, gradients and narrow panels have whole lines. Their
+// back panels of kLineVectors blocks are [2][k][2][W], too.
 // Packed backward weights ("back panels"): the blocks of output columns in the fewest groups of at most kGroupBlocks,
 // as even as can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of
 // the G gates, nv being the group's number of blocks.

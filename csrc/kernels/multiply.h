@@ -14,6 +14,7 @@
 // weights.
 #pragma once
 
+#include "kernels/layouts.h"
 #include "kernels/tiles.h"
 #include "kernels/vec/vec.h"
 #include "kernels/weights/bfloat16.h"
@@ -30,10 +31,22 @@ struct Slice {
   size_t bytes_per_k, of_bytes;
 };
 
-// One k of every sum.
-template <class Real, class Storage, int NP, int MR, int NV>
+// One k of every sum. kShared: all panels have the same rows.
+template <bool kShared = false, class Real, class Storage, int NP, int MR, int NV>
 QG_INLINE void multiply_line(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t at,
                              const Storage* w, size_t w_stride) {
+  if constexpr (kShared && NP > 1) {
+    Vec<Real> x[MR];
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) x[r] = set1(a[r][at]);
+#pragma GCC unroll 8
+    for (int v = 0; v < NP * NV; ++v) {
+      const Vec<Real> weight = load_widened<Real>(w + v / NV * w_stride, v % NV);
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) sums[v / NV][r][v % NV] = fma(x[r], weight, sums[v / NV][r][v % NV]);
+    }
+    return;
+  }
 #pragma GCC unroll 4
   for (int p = 0; p < NP; ++p) {
     const Storage* weights = w + p * w_stride;
@@ -80,11 +93,11 @@ constexpr size_t kRowsAhead = 8;
 
 // `ahead`: memory to prefetch into L2 meanwhile, see Ahead. kFarRows: a_step may be large, and the elements
 // of all rows for one k are neighbours.
-template <bool kFarRows = false, class Real, class Storage, int NP, int MR, int NV>
+template <bool kFarRows = false, bool kShared = false, class Real, class Storage, int NP, int MR, int NV>
 QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR], size_t a_stride, size_t a_step,
                         const Storage* w, size_t w_stride, size_t n_k, Slice ahead) {
   constexpr int W = Vec<Real>::kWidth;
-  constexpr size_t from = kFarRows && MR * NV <= 12 ? kNever : ahead_from(NP, MR * NV, sizeof(Real));
+  constexpr size_t from = kFarRows && MR * NV <= 12 ? kNever : ahead_from(NP, MR, NV, sizeof(Real));
   auto products = [&](auto fetch) __attribute__((always_inline)) {
     constexpr bool kFetch = decltype(fetch)::value != 0;
     size_t at = 0;
@@ -94,11 +107,12 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
       for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W, line += ahead.bytes_per_k) {
         if constexpr (kFetch) __builtin_prefetch(line, 0, 2);
         if constexpr (kFarRows) __builtin_prefetch(a[0] + at + kRowsAhead * a_step, 0, 3);
-        multiply_line(sums, a, a_stride, at, w, w_stride);
+        multiply_line<kShared>(sums, a, a_stride, at, w, w_stride);
       }
     } else {
 #pragma GCC unroll 4
-      for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W) multiply_line(sums, a, a_stride, at, w, w_stride);
+      for (size_t k = 0; k < n_k; ++k, at += a_step, w += NV * W)
+        multiply_line<kShared>(sums, a, a_stride, at, w, w_stride);
     }
   };
   if constexpr (from == 0) {
@@ -113,18 +127,33 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
   }
 }
 
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+constexpr int times(int a, int b) { return a * b; }
+
+// Parts that a whole panel of NV vectors in a line lies in, and rows of the largest tile with a part.
+template <class Real, class Storage, int NV>
+constexpr int kParts = 1;
+template <int NV>
+constexpr int kParts<float, float, NV> = (NV == kLineVectors && kHalfLines<float>) ? 2 : 1;
+template <class Real, class Storage, int NV>
+constexpr int kPartRows = times(kMaxRows, kParts<Real, Storage, NV>);
+// True where parts go side by side, so that there are enough chains: of few rows, and where a tile would have few.
+QG_INLINE bool parts_abreast(size_t n_rows) { return n_rows <= kMaxRows || n_rows == 2 * kMaxRows + 1; }
+// Rows of a narrow panel's largest tile.
+constexpr int kNarrowRows = larger(kMostRows, kPartRows<float, float, kLineVectors>);
+
 // True if the last panel may be narrow: of float alone, since vectors of double are short already.
 template <class Real, class Storage, int NV>
 constexpr bool kNarrowLast = false;
 template <int NV>
 constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
 
-// sums[r][v] += a[r] @ a panel of N vectors in a line, for at most kMostRows rows: the product of narrow panels, which
-// are few, compiled once for all their uses.
+// sums[r][v] += a[r] @ a panel of N vectors in a line, for at most kNarrowRows rows: the product of narrow panels,
+// which are few, compiled once for all their uses.
 template <class Real, int N>
 QG_OUTLINE void narrow_product(Real (*sums)[N][Vec<Real>::kWidth], const Real* const* a, int n_rows, const Real* w,
                                size_t n_k) {
-  with_constant<kMostRows>(
+  with_constant<kNarrowRows>(
       n_rows, [&](auto mr) __attribute__((always_inline)) {
         constexpr int MR = decltype(mr)::value;
         Vec<Real> s[1][MR][N];

@@ -9,9 +9,10 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
+// MR rows of NP neighbouring panels, or parts of panels, with NV vectors in a line; n_panels is their number in a row.
 template <int NV, int NP, int MR, class Real, class Storage>
-QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t row, size_t panel, size_t next, size_t tile,
-                            size_t n_tiles, size_t of_bytes) {
+QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t n_panels, size_t row, size_t panel, size_t next,
+                            size_t tile, size_t n_tiles, size_t of_bytes) {
   constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
   const size_t I = s.input_size;
   Vec<Real> a[NP][MR][NV];
@@ -22,10 +23,10 @@ QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t row, size_t 
     x[r] = s.x[row + r];
   }
   const Ahead<Real, Storage> ahead = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles, of_bytes};
-  multiply(a, x, 0, 1, ahead.panel, I * line, I, ahead.slice(tile, I, NV));
+  multiply<false, (NP > 1 && NV < kLineVectors)>(a, x, 0, 1, ahead.panel, I * line, I, ahead.slice(tile, I, NV));
   for (int r = 0; r < MR; ++r)
     for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) store(s.pre + (((row + r) * s.n_blocks + panel + p) * NV + v) * W, a[p][r][v]);
+      for (int v = 0; v < NV; ++v) store(s.pre + (((row + r) * n_panels + panel + p) * NV + v) * W, a[p][r][v]);
 }
 
 // The same for n_rows rows of a narrow panel, with half as many vectors in a line.
@@ -34,7 +35,7 @@ QG_OUTLINE void project_narrow_tile(const Project<Real>& s, size_t row, int n_ro
   constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
   constexpr int N = NV / 2;
   const size_t I = s.input_size;
-  alignas(64) Real half[kMaxRows][N][W];
+  alignas(64) Real half[kNarrowRows][N][W];
 #pragma GCC unroll 1
   for (int r = 0; r < n_rows; ++r)
     for (int v = 0; v < N; ++v) store(half[r][v], s.bias ? load(s.bias + panel * line + v * W) : zero<Real>());
@@ -46,26 +47,32 @@ QG_OUTLINE void project_narrow_tile(const Project<Real>& s, size_t row, int n_ro
 
 template <int NV, class Real, class Storage>
 QG_INLINE void project_line(const Project<Real, Storage>& s) {
+  constexpr int P = kParts<Real, Storage, NV>, N = NV / P, most = kPartRows<Real, Storage, NV>;
   const bool narrow = s.narrow_last && s.block_end == s.n_blocks && s.block_begin < s.block_end;
-  const size_t whole_end = s.block_end - narrow;
-  const Parts tiles(s.n_rows, kMaxRows);
+  const size_t whole_end = s.block_end - narrow, n = P * s.n_blocks;
+  const bool both = P == 1 || parts_abreast(s.n_rows);
+  const Parts tiles(s.n_rows, both ? kMaxRows : most);
   const size_t of_bytes = (s.block_end - s.block_begin) * s.input_size * NV * Vec<Real>::kWidth * sizeof(Storage);
-  size_t panel = s.block_begin;
   if (s.n_rows == 1) {
-    for (; panel + 1 < whole_end; panel += 2) project_tile<NV, 2, 1>(s, 0, panel, panel, 0, 1, 0);
-    if (panel < whole_end) project_tile<NV, 1, 1>(s, 0, panel, panel, 0, 1, 0);
-    panel = whole_end;
-  }
-  for (; panel < whole_end; ++panel) {
-    const size_t next = panel + 1 < s.block_end ? panel + 1 : panel;
-    for (size_t t = 0; t < tiles.count; ++t)
-      with_constant<kMaxRows>(
-          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            project_tile<NV, 1, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes);
-          });
+    size_t panel = s.block_begin;
+    for (; panel + 1 < whole_end; panel += 2) project_tile<N, 2 * P, 1>(s, n, 0, P * panel, P * panel, 0, 1, 0);
+    if (panel < whole_end) project_tile<N, P, 1>(s, n, 0, P * panel, P * panel, 0, 1, 0);
+  } else {
+    const size_t step = both ? P : 1;
+    for (size_t part = P * s.block_begin; part < P * whole_end; part += step) {
+      const size_t next = part + step < P * s.block_end ? part + step : part;
+      for (size_t t = 0; t < tiles.count; ++t)
+        with_constant<most>(
+            tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+              constexpr int MR = decltype(mr)::value;
+              constexpr int A = MR > kMaxRows ? 1 : P;
+              project_tile<N, A, MR>(s, n, tiles.begin(t), part, next, t, tiles.count, of_bytes);
+            });
+    }
   }
   if constexpr (kNarrowLast<Real, Storage, NV>)
-    for (size_t t = 0; narrow && t < tiles.count; ++t) project_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
+    for (size_t t = 0; narrow && t < tiles.count; ++t)
+      project_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), s.n_blocks - 1);
 }
 
 template <class Real, class Storage>

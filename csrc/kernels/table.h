@@ -11,8 +11,9 @@ namespace quadgate {
 template <class Real>
 struct Kernels {
   size_t width;         // W
-  size_t max_rows;      // rows of the largest register tile
+  size_t max_rows;      // rows of the largest register tile of whole lines
   bool copies_columns;  // weight_gradient has a use for WeightGradient::columns
+  bool half_lines;      // panels lie in halves of lines (layouts.h)
   void (*forward)(const ForwardStep<Real>&);
   // Moves rows from a step to the next, where h is the y of the step before.
   void (*advance)(ForwardRow<Real>* rows, size_t n_rows, const RowStrides&);

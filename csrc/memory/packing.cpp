@@ -12,11 +12,12 @@ void pack_panels(TransposeFunction<Real> transpose, const Real* weight, const Pa
                  Real* panels) {
   const size_t W = shape.width, V = shape.vectors();
   for (size_t p = 0; p < shape.blocks(); ++p) {
-    Real* panel = panels + p * n_k * shape.line();
-    if (shape.lanes(p, V - 1) < W) std::memset(static_cast<void*>(panel), 0, n_k * shape.line(p) * sizeof(Real));
+    if (shape.lanes(p, V - 1) < W)
+      std::memset(static_cast<void*>(panels + p * n_k * shape.line()), 0, n_k * shape.line(p) * sizeof(Real));
     for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        transpose(weight + shape.row(p, v) * n_k, n_k, panel + v * shape.step(p), shape.line(p), lanes, n_k, false);
+        transpose(weight + shape.row(p, v) * n_k, n_k, panels + shape.place(p, v, n_k), shape.column(p), lanes, n_k,
+                  false);
   }
 }
 
@@ -90,16 +91,17 @@ void pack_back_panels(TransposeFunction<Real> transpose, const Real* panels, con
   const Parts groups = column_groups(n_k, W);
   for (size_t group = 0; group < groups.count; ++group) {
     const size_t first = groups.begin(group), nv = size_t(groups.size(group));
+    const size_t n = back_line(nv, shape.half_lines);
     Real* to_group = back + first * W * shape.total();
     for (size_t p = 0; p < shape.blocks(); ++p)
       for (size_t v = 0; v < V; ++v)
         for (size_t b = 0; b < nv && shape.lanes(p, v); ++b) {
           const size_t col0 = (first + b) * W, cols = std::min(W, n_k - col0), units = shape.lanes(p, v);
-          Real* to = to_group + (shape.row(p, v) * nv + b) * W;
-          const Real* from = panels + p * n_k * shape.line() + col0 * shape.line(p) + v * shape.step(p);
-          transpose(from, shape.line(p), to, nv * W, cols, units, false);
+          Real* to = to_group + ((b / n * shape.total() + shape.row(p, v)) * n + b % n) * W;
+          const Real* from = panels + shape.place(p, v, n_k) + col0 * shape.column(p);
+          transpose(from, shape.column(p), to, n * W, cols, units, false);
           for (size_t u = 0; u < units && cols < W; ++u)
-            std::memset(static_cast<void*>(to + u * nv * W + cols), 0, (W - cols) * sizeof(Real));
+            std::memset(static_cast<void*>(to + u * n * W + cols), 0, (W - cols) * sizeof(Real));
         }
   }
 }
@@ -111,7 +113,7 @@ void unpack_panels(TransposeFunction<Real> transpose, const Real* panels, const 
   for (size_t p = block_begin; p < block_end; ++p)
     for (size_t v = 0; v < V; ++v)
       if (const size_t lanes = shape.lanes(p, v))
-        transpose(panels + p * n_k * shape.line() + first * shape.line(p) + v * shape.step(p), shape.line(p),
+        transpose(panels + shape.place(p, v, n_k) + first * shape.column(p), shape.column(p),
                   out + shape.row(p, v) * n_cols, n_cols, n_cols, lanes, add);
 }
 

@@ -23,10 +23,16 @@ inline size_t group_column(size_t group, size_t n, size_t width) {
   return std::min(n, column_groups(n, width).begin(group) * width);
 }
 
+// Blocks in a line of the back panel of a group of so many; half_lines: that of the kernel table in use.
+inline size_t back_line(size_t blocks, bool half_lines) {
+  return half_lines && blocks == size_t(kLineVectors) ? blocks / 2 : blocks;
+}
+
 // The rows of a matrix in panels: `rows` for each of `gates` gates; a matrix without gates counts as one gate.
 struct PanelShape {
   size_t gates, rows, width;
   bool narrow = false;                           // the last panel is to be narrow if it can be
+  bool half_lines = false;                       // whole panels of kLineVectors in a line are to lie in halves of lines
   size_t total() const { return gates * rows; }  // rows of the matrix
   size_t row_blocks() const { return size_t(quadgate::row_blocks(int(gates))); }
   size_t vectors() const { return gates * row_blocks(); }  // in a line
@@ -39,9 +45,18 @@ struct PanelShape {
   // Elements from vector to vector in a line of panel p, and from line to line.
   size_t step(size_t p) const { return narrow_last() && p + 1 == blocks() ? width / 2 : width; }
   size_t line(size_t p) const { return vectors() * step(p); }
-  PanelShape wide() const { return {gates, rows, width, false}; }
+  // The first element of vector v in panel p of n_k columns, and elements from there to the next column.
+  size_t place(size_t p, size_t v, size_t n_k) const {
+    const size_t panel = p * n_k * line(), half = vectors() / 2;
+    return panel + (in_halves(p) ? (v / half * n_k * half + v % half) * width : v * step(p));
+  }
+  size_t column(size_t p) const { return in_halves(p) ? line() / 2 : line(p); }
+  PanelShape wide() const { return {gates, rows, width}; }  // as gradients are
 
  private:
+  bool in_halves(size_t p) const {
+    return half_lines && vectors() == size_t(kLineVectors) && !(narrow_last() && p + 1 == blocks());
+  }
   size_t row_in_gate(size_t p, size_t v) const { return (p * row_blocks() + v % row_blocks()) * width; }
 };
 

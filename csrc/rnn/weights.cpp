@@ -72,14 +72,14 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   const bool narrow = std::is_same_v<Real, float> && !s.compact() && s.options.layer_norm == LayerNorm::none &&
                       s.options.weight_drop == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, narrow};
+    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, narrow, kernels.half_lines};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
     layers_[i].hh.n_k = R;
-    layers_[i].hr.shape = {1, R, W};
+    layers_[i].hr.shape = {1, R, W, false, kernels.half_lines};
     layers_[i].hr.n_k = s.options.projection ? H : 0;
   }
   for (size_t l = 0; l < s.layers; ++l) {
-    highways_[l].shape = {1, O, W};
+    highways_[l].shape = {1, O, W, false, kernels.half_lines};
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
   floats_ = better_as_floats();
@@ -164,7 +164,7 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
     }
     pack_compact(weight, type, to.shape, to.n_k, panels, const_cast<int32_t*>(to.compact.sums));
     if constexpr (std::is_same_v<Real, float>)
-      if (floats_) functions_.widen(panels, to.shape.blocks() * to.n_k, int(to.shape.vectors()), to.panels);
+      if (floats_) functions_.widen(panels, to.shape.blocks(), to.n_k, int(to.shape.vectors()), to.panels);
     if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
   };
   const size_t H = s.hidden, G = s.gates() * H;
@@ -210,7 +210,7 @@ template <class Real>
 void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const {
   if constexpr (std::is_same_v<Real, float>)
     functions_.widen(static_cast<const char*>(matrix.compact.panels) + block_begin * matrix.compact.panel_bytes,
-                     (block_end - block_begin) * matrix.n_k, int(matrix.shape.vectors()),
+                     block_end - block_begin, matrix.n_k, int(matrix.shape.vectors()),
                      to + block_begin * matrix.n_k * matrix.shape.line());
 }
 
@@ -333,6 +333,7 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
     for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? Real(0) : kept;
     pack_panels(kernels.transpose, scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
     for (size_t j = 0; j < p.hh.row() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
+    pack_panels(kernels.transpose, scale.data(), p.hh.shape.wide(), p.hh.n_k, p.hh_scale);
   }
 }
 

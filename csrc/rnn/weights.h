@@ -34,7 +34,7 @@ struct PackedLayer {
   Packed<Real> ih, hh, hr;   // ih has the bias; hr is there with a projection only
   Real* peephole = nullptr;  // (3,H) or null
   Norm<Real> norm = {};      // gains null without layer normalisation
-  Real* hh_scale = nullptr;  // multipliers that weight dropping left in hh, in its panels' layout; null without
+  Real* hh_scale = nullptr;  // multipliers that weight dropping left in hh, in panels of whole lines; null without
 };
 
 // An immutable set of packed weights: calls share it by pointer, a change of parameters makes a new one. So a call that

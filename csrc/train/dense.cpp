@@ -213,17 +213,22 @@ Operand<Real>::Operand(size_t n_k, size_t n_cols, size_t width)
 template <class Real>
 void Operand<Real>::pack_group(const Real* m, bool transposed, size_t k0, size_t k1, size_t group) {
   const Parts groups = column_groups(n_cols_, width_);
-  const size_t block = groups.begin(group), nv = size_t(groups.size(group)), line = nv * width_;
-  Real* to = slice(k0) + block * width_ * (k1 - k0);
-  const size_t first = block * width_, columns = std::min(line, n_cols_ - first);
-  if (transposed) {
-    if (columns < line) std::memset(static_cast<void*>(to), 0, (k1 - k0) * line * sizeof(Real));
-    kernels_for<Real>().transpose(m + first * n_k_ + k0, n_k_, to, line, columns, k1 - k0, false);
-    return;
-  }
-  for (size_t k = k0; k < k1; ++k, to += line) {
-    std::memcpy(to, m + k * n_cols_ + first, columns * sizeof(Real));
-    if (columns < line) std::memset(static_cast<void*>(to + columns), 0, (line - columns) * sizeof(Real));
+  const Kernels<Real>& kernels = kernels_for<Real>();
+  const size_t end = (groups.begin(group) + size_t(groups.size(group))) * width_;
+  const size_t line = back_line(size_t(groups.size(group)), kernels.half_lines) * width_;
+  Real* to = slice(k0) + groups.begin(group) * width_ * (k1 - k0);
+  for (size_t first = groups.begin(group) * width_; first < end; first += line) {
+    const size_t columns = std::min(line, n_cols_ - first);
+    if (transposed) {
+      if (columns < line) std::memset(static_cast<void*>(to), 0, (k1 - k0) * line * sizeof(Real));
+      kernels.transpose(m + first * n_k_ + k0, n_k_, to, line, columns, k1 - k0, false);
+      to += (k1 - k0) * line;
+      continue;
+    }
+    for (size_t k = k0; k < k1; ++k, to += line) {
+      std::memcpy(to, m + k * n_cols_ + first, columns * sizeof(Real));
+      if (columns < line) std::memset(static_cast<void*>(to + columns), 0, (line - columns) * sizeof(Real));
+    }
   }
 }
 

@@ -34,8 +34,9 @@ struct Matrix {
         w(uniform<Real>(s.total() * n_k, 0.5)),
         panels(s.blocks() * n_k * s.line()),
         back(s.total() * n_blocks(n_k, s.width) * s.width) {
-    pack_panels(k.transpose, w.data(), s, n_k, panels.data());
-    pack_back_panels(k.transpose, panels.data(), s, n_k, back.data());
+    shape.half_lines = k.half_lines;
+    pack_panels(k.transpose, w.data(), shape, n_k, panels.data());
+    pack_back_panels(k.transpose, panels.data(), shape, n_k, back.data());
   }
 };
 

@@ -31,7 +31,7 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   const auto bias = uniform<Real>(4 * hidden);
   std::vector<Real> p_ih(blocks * input * 4 * W), p_hh(blocks * hidden * 4 * W), p_bias(blocks * 4 * W),
       pre(rows * blocks * 4 * W);
-  const PanelShape shape = {4, hidden, W, narrow && sizeof(Real) == 4};
+  const PanelShape shape = {4, hidden, W, narrow && sizeof(Real) == 4, k.half_lines};
   pack_panels(k.transpose, w_ih.data(), shape, input, p_ih.data());
   pack_panels(k.transpose, w_hh.data(), shape, hidden, p_hh.data());
   pack_bias(bias.data(), shape, p_bias.data());
@@ -99,7 +99,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   const size_t W = k.width, blocks = n_blocks(hidden, W);
   const auto w = uniform<Real>(4 * hidden * hidden, 0.5), w_in = uniform<Real>(4 * hidden * cols, 0.5);
   std::vector<Real> panels(blocks * hidden * 4 * W), back(4 * hidden * blocks * W);
-  const PanelShape shape = {4, hidden, W};
+  const PanelShape shape = {4, hidden, W, false, k.half_lines};
   pack_panels(k.transpose, w.data(), shape, hidden, panels.data());
   pack_back_panels(k.transpose, panels.data(), shape, hidden, back.data());
   std::vector<std::vector<Real>> dg_next, dh, dy, gates, c_prev, c, dc, dg(rows, std::vector<Real>(4 * hidden));
@@ -166,7 +166,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(k.transpose, dw.data(), shape, cols, 0, cols, 0, blocks, true, out.data());
+  unpack_panels(k.transpose, dw.data(), shape.wide(), cols, 0, cols, 0, blocks, true, out.data());
   for (size_t m = 0; m < 4 * hidden; ++m)
     for (size_t j = 0; j < cols; ++j) {
       double sum = 1, size = 1;
@@ -189,6 +189,10 @@ void test_table(const Kernels<Real>& k) {
       for (bool narrow : {false, true}) test_forward<Real>(k, rows, input, hidden, i % 2, i % 3, narrow);
       test_backward<Real>(k, rows, input, hidden, i % 5 == 0);
     }
+  // So many columns that tiles have the most rows.
+  for (size_t hidden : {19, 32, 45})
+    for (size_t rows = 1; rows <= 13; ++rows)
+      for (bool narrow : {false, true}) test_forward<Real>(k, rows, 256, hidden, false, rows % 2, narrow);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ std::vector<const Real*> pointers(const Rows<Real>& rows) {
 template <class Real>
 void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols) {
   const size_t W = k.width;
-  const PanelShape shape = {1, size, W};
+  const PanelShape shape = {1, size, W, false, k.half_lines};
   const size_t blocks = shape.blocks(), line = shape.line();
   const auto w = uniform<Real>(size * cols, 0.5), bias = uniform<Real>(size);
   const Guarded<Real> panels(blocks * cols * line), back(size * n_blocks(cols, W) * W), p_bias(blocks * line);
@@ -82,7 +82,7 @@ void test_products(const Kernels<Real>& k, size_t rows, size_t size, size_t cols
   g.tile_begin = tiles / 2;
   g.tile_end = tiles;
   k.weight_gradient(g);
-  unpack_panels(k.transpose, dw.data(), shape, wide, before, cols, 0, blocks, true, out.data());
+  unpack_panels(k.transpose, dw.data(), shape.wide(), wide, before, cols, 0, blocks, true, out.data());
   for (size_t p = 0; p < blocks; ++p)
     for (size_t j = 0; j < wide; ++j)
       for (size_t i = 0; i < line; ++i) {
@@ -253,7 +253,7 @@ void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap
 template <class Real>
 void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols, bool narrow) {
   const size_t W = k.width;
-  const PanelShape shape = {gates, rows, W, narrow};
+  const PanelShape shape = {gates, rows, W, narrow, k.half_lines};
   const size_t total = shape.total(), blocks = shape.blocks(), col_blocks = n_blocks(cols, W),
                groups = n_groups(cols, W);
   const auto w = uniform<Real>(total * cols);
@@ -286,8 +286,9 @@ void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols, b
     nv = col_blocks / groups + (g < col_blocks % groups);
     for (size_t i = 0; i < total; ++i)
       for (size_t c = 0; c < nv * W; ++c) {
-        const size_t col = first * W + c;
-        CHECK(back[first * W * total + i * nv * W + c] == (col < cols ? w[i * cols + col] : Real(0)));
+        const size_t col = first * W + c, half = k.half_lines && nv == 4 ? nv * W / 2 : nv * W;
+        CHECK(back[first * W * total + (c / half * total + i) * half + c % half] ==
+              (col < cols ? w[i * cols + col] : Real(0)));
       }
   }
 }

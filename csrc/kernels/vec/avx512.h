@@ -11,9 +11,11 @@ namespace QG_ISA {
 constexpr int kMaxRows = 6, kMostRows = 7, kRegisters = 32;
 
 // In smaller tiles a prefetch would cost time.
-constexpr size_t ahead_from(int, int sums, size_t) { return sums > 12 ? 0 : kNever; }
+constexpr size_t ahead_from(int, int rows, int vectors, size_t) { return rows * vectors > 12 ? 0 : kNever; }
 template <class Real>
 constexpr bool kCopyColumns = false;
+template <class Real>
+constexpr bool kHalfLines = false;
 
 template <>
 struct Vec<float> {

@@ -8,9 +8,11 @@ namespace QG_ISA {
 
 constexpr int kMaxRows = 2, kMostRows = kMaxRows, kRegisters = 16;
 
-constexpr size_t ahead_from(int, int, size_t) { return kNever; }
+constexpr size_t ahead_from(int, int, int, size_t) { return kNever; }
 template <class Real>
 constexpr bool kCopyColumns = false;
+template <class Real>
+constexpr bool kHalfLines = false;
 
 template <>
 struct Vec<float> {

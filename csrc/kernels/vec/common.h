@@ -28,10 +28,12 @@ namespace QG_ISA {
 template <class Real>
 struct Vec;
 
-// Each instruction set has ahead_from(panels, sums, element): of how many bytes on all panels of a call are so far away
-// that a tile of so many panels and sums of so large elements prefetches the next one. kNever: of none.
+// Each instruction set has ahead_from(panels, rows, vectors, element): of how many bytes on all panels of a call are so
+// far away that a tile of so many panels, rows and vectors of so large elements prefetches the next one. kNever: of
+// none.
 constexpr size_t kNever = ~size_t(0);
-// And kCopyColumns<Real>: whether a weight gradient copies its columns (gradients.h).
+// kCopyColumns<Real>: whether a weight gradient copies its columns (gradients.h). kHalfLines<Real>: whether panels lie
+// in halves of lines (layouts.h), for tiles of twice as many rows.
 
 }  // namespace QG_ISA
 }  // namespace quadgate

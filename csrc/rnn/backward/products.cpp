@@ -320,7 +320,7 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
       copy(sums.bias, pass.n.gate_rows, g.bias);
     else if (g.bias)
       unpack(sums.dw, shape, K, I + h_columns, 1, g.bias);
-    if (sums.dw_hr) unpack(sums.dw_hr, layer.hr.shape, H, 0, H, g.weight_hr);
+    if (sums.dw_hr) unpack(sums.dw_hr, layer.hr.shape.wide(), H, 0, H, g.weight_hr);
     if (sums.peephole) copy(sums.peephole, 3 * H, g.peephole);
     if (!pass.n.norm) continue;
     copy(sums.norm_ih, pass.n.gate_rows, g.norm_ih);
@@ -330,8 +330,9 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   for (size_t l = 0; l < sizes.layers; ++l) {
     Real* dw = pass.all.highways[l].dw;
     if (!dw) continue;
-    unpack(dw, pass.w.highway(l).shape, O + 1, 0, O, pass.call.d_highways[l].weight);
-    unpack(dw, pass.w.highway(l).shape, O + 1, O, 1, pass.call.d_highways[l].bias);
+    const PanelShape shape = pass.w.highway(l).shape.wide();
+    unpack(dw, shape, O + 1, 0, O, pass.call.d_highways[l].weight);
+    unpack(dw, shape, O + 1, O, 1, pass.call.d_highways[l].bias);
   }
 }
 
