@@ -14,8 +14,8 @@ step() {
   times_taken+=("$(printf '%5d s  %s' $((SECONDS - start)) "$title")")
 }
 
-# beside NAME COMMAND...: start a command at the lowest priority beside the steps that follow, of which some leave a core
-# idle; it may not need a terminal, nor Ctrl-C. end_beside NAME: wait for it and show what it printed.
+# beside NAME COMMAND...: start a command at the lowest priority beside steps that leave a core idle. end_beside NAME: wait
+# for it, before a step that needs all cores, and show what it printed.
 declare -A started=()
 beside() {
   local name=$1
@@ -152,7 +152,7 @@ bench() {
   pytest bench --benchmark-only --benchmark-min-rounds=1 --benchmark-max-time=0.05 --benchmark-warmup=off -q
 }
 
-tests() { pytest -n auto --require-peers --durations=10 "$@"; }
+tests() { pytest -n auto --dist worksteal --require-peers --durations=10 "$@"; }
 
 # The promises about numbers once more for each instruction set that the other tests did not run on. What the judges
 # answered there they need not compute again. The native tests run on the baseline, too, so that it is left to .ci/full.
@@ -174,12 +174,12 @@ all_of_run() {
   step "install, as the README says" install
   step "style, types and the core's stub" style
   step "site" site
+  step "NEON kernels and native tests under emulation, beside those" emulation
   step "tests" tests
   step "numbers on the other instruction sets" instruction_sets
   step "wheel" wheel
   step "native tests" native
   step "native tests under sanitizers" sanitizers
-  step "NEON kernels and native tests under emulation" emulation
   step "the example" example
   step "bench: its own arithmetic and the peers, one quick round each" bench
 }
