@@ -96,6 +96,27 @@ style() {
 
 headers() { tools/check_headers.sh; }
 
+# What a wheel takes, without building one, which is left to .ci/full: what is installed, compressed as wheels are.
+size() {
+  python - "$WHEEL_LIMIT_MB" <<'PY'
+import sys
+import zlib
+from pathlib import Path
+
+import quadgate
+import quadgate._core
+
+limit, package = float(sys.argv[1]), Path(quadgate.__file__).parent
+kinds = {".py", ".pyi", ".html", ".css", ".js"}
+files = [Path(quadgate._core.__file__), *(p for p in package.rglob("*") if p.suffix in kinds)]
+metadata = 0.025  # licences, parts, names of files
+size = sum(len(zlib.compress(p.read_bytes(), 6)) for p in files) / 1e6 + metadata
+print(f"{len(files)} files: a wheel of {size:.3f} MB")
+if size >= limit:
+    sys.exit(f"the wheel must be below {limit} MB")
+PY
+}
+
 # Built by the exact tools of the lock file, which pip checks by their hashes.
 wheel() {
   python3 -m venv "$work/build-tools"
@@ -172,12 +193,12 @@ numbers_on() {  # SET OF NAMES, in Python, by i = qg.cpu_info()
 all_of_run() {
   step "tools" tools
   step "install, as the README says" install
+  step "size of what is installed" size
   step "style, types and the core's stub" style
   step "site" site
   step "NEON kernels and native tests under emulation, beside those" emulation
   step "tests" tests
   step "numbers on the other instruction sets" instruction_sets
-  step "wheel" wheel
   step "native tests" native
   step "native tests under sanitizers" sanitizers
   step "the example" example
