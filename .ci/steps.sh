@@ -62,8 +62,8 @@ tools() {
     fi
     packages g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ccache
   fi
-  # The installed module, the wheel and the native tests have the same core. With ccache it is compiled once, for this
-  # run alone; without, three times.
+  # The installed module and the native tests have the same core, and .ci/full's wheel. With ccache it is compiled once,
+  # for this run alone; without, for each.
   command -v ccache >/dev/null || packages ccache || true
   if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$work/ccache; fi
   mkdir "$work/judgements"

@@ -128,7 +128,6 @@ QG_INLINE void multiply(Vec<Real> (&sums)[NP][MR][NV], const Real* const (&a)[MR
 }
 
 constexpr int larger(int a, int b) { return a > b ? a : b; }
-constexpr int times(int a, int b) { return a * b; }
 
 // Parts that a whole panel of NV vectors in a line lies in, and rows of the largest tile with a part.
 template <class Real, class Storage, int NV>
@@ -136,7 +135,7 @@ constexpr int kParts = 1;
 template <int NV>
 constexpr int kParts<float, float, NV> = (NV == kLineVectors && kHalfLines<float>) ? 2 : 1;
 template <class Real, class Storage, int NV>
-constexpr int kPartRows = times(kMaxRows, kParts<Real, Storage, NV>);
+constexpr int kPartRows = kParts<Real, Storage, NV> == 2 ? 2 * kMaxRows : kMaxRows;
 // True where parts go side by side, so that there are enough chains: of few rows, and where a tile would have few.
 QG_INLINE bool parts_abreast(size_t n_rows) { return n_rows <= kMaxRows || n_rows == 2 * kMaxRows + 1; }
 // Rows of a narrow panel's largest tile.

@@ -333,6 +333,7 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
     for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? Real(0) : kept;
     pack_panels(kernels.transpose, scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
     for (size_t j = 0; j < p.hh.row() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
+    // The gradients that it multiplies have whole lines.
     pack_panels(kernels.transpose, scale.data(), p.hh.shape.wide(), p.hh.n_k, p.hh_scale);
   }
 }

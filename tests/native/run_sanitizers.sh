@@ -31,9 +31,7 @@ for kind in address,undefined thread; do
   # variable after its block, which is kept for all other code. Debug brings -g, which overrides -g1 and takes the
   # compiler half as long again.
   some+=("-DQUADGATE_KERNEL_OPTIONS=-O1;-fno-sanitize-address-use-after-scope")
-  if [ "${QUADGATE_TEST_ALL:-0}" = 1 ]; then
-    some=(-DQUADGATE_KERNEL_OPTIONS=-O1)
-  fi
+  if [ "${QUADGATE_TEST_ALL:-0}" = 1 ]; then some=(-DQUADGATE_KERNEL_OPTIONS=-O1); fi
   cmake -S "$root" -B "$build" -DQUADGATE_NATIVE_TESTS=ON -DQUADGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_CXX_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" \
     "${some[@]}" >/dev/null
