@@ -5,7 +5,7 @@ namespace {
 
 using Block = Object<PyBlock>;
 
-PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
+PyObject* new_block(PyTypeObject*, PyObject* args, PyObject* keywords) {
   return guarded([&] {
     Py_ssize_t n;
     if (keywords && PyDict_GET_SIZE(keywords) != 0) throw py::type_error("Block takes no keyword arguments");
@@ -41,7 +41,7 @@ char* writable_block(py::handle object, size_t n) {
 void register_block(py::module_& m) {
   static PyGetSetDef properties[] = {{"exports", &exports, nullptr, nullptr, nullptr}, {}};
   PyType_Slot slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(&Block::dealloc)},
-                         {Py_tp_new, reinterpret_cast<void*>(&create)},
+                         {Py_tp_new, reinterpret_cast<void*>(&new_block)},
                          {Py_tp_getset, properties},
                          {Py_bf_getbuffer, reinterpret_cast<void*>(&get_buffer)},
                          {Py_bf_releasebuffer, reinterpret_cast<void*>(&release_buffer)},

@@ -172,7 +172,7 @@ py::object network_id(const Network& net) { return number(net.family().id); }
 py::object network_nbytes(const Network& net) { return number(net.nbytes()); }
 
 // Network(dtype, input_size, hidden_size, num_layers, directions, bias, options, batch_first): without parameters.
-PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
+PyObject* new_network(PyTypeObject*, PyObject* args, PyObject* keywords) {
   return guarded([&] {
     if (keywords && PyDict_GET_SIZE(keywords) != 0) throw py::type_error("Network takes no keyword arguments");
     const char* dtype;
@@ -231,7 +231,7 @@ void register_network(py::module_& m) {
                                   {}};
   static PyGetSetDef properties[] = {
       property<Network, &network_id>("id"), property<Network, &network_nbytes>("nbytes"), {}};
-  Object<Network>::define(m, "quadgate._core.Network", &create, methods, properties);
+  Object<Network>::define(m, "quadgate._core.Network", &new_network, methods, properties);
 }
 
 }  // namespace quadgate

@@ -218,7 +218,7 @@ py::object set_state(PyStream& self, py::handle h, py::handle c) {
 }
 
 // Stream(network, batch): zeros at first.
-PyObject* create(PyTypeObject*, PyObject* args, PyObject* keywords) {
+PyObject* new_stream(PyTypeObject*, PyObject* args, PyObject* keywords) {
   return guarded([&] {
     if (keywords && PyDict_GET_SIZE(keywords) != 0) throw py::type_error("Stream takes no keyword arguments");
     if (PyTuple_GET_SIZE(args) != 2) throw py::type_error("expected 2 arguments");
@@ -233,7 +233,7 @@ void register_stream(py::module_& m) {
   static PyMethodDef methods[] = {Method<&step>::entry("step"),           Method<&run>::entry("run"),
                                   Method<&reset>::entry("reset"),         Method<&get_state>::entry("get_state"),
                                   Method<&set_state>::entry("set_state"), {}};
-  Object<PyStream>::define(m, "quadgate._core.Stream", &create, methods, nullptr);
+  Object<PyStream>::define(m, "quadgate._core.Stream", &new_stream, methods, nullptr);
 }
 
 }  // namespace quadgate
