@@ -70,18 +70,21 @@ tools() {
   export QUADGATE_TEST_JUDGEMENTS=$work/judgements
   python3 -m venv "$work/venv"
   export PATH="$work/venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1
+  # Python compiles what is imported, which is a fifth of what is installed, and keeps it, whatever this machine's
+  # variables say: otherwise each process would compile it anew.
+  export PIP_NO_COMPILE=1
+  unset PYTHONDONTWRITEBYTECODE
 }
 
 # As the README says, then everything that is compared with. pip, style and site take one core: the other one tests NEON
 # meanwhile.
 install() {
   CXXFLAGS=-Werror pip install -q -e ".[test]"
-  pip install -q --no-compile cmake ninja
+  pip install -q cmake ninja
   export CMAKE_GENERATOR=Ninja
   beside neon tests/native/run_neon.sh "$work/neon"
-  # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index. Python
-  # compiles what is imported, which is a fifth of it.
-  pip install -q --no-compile mpich "$TORCH" keras \
+  # Adds what the extras name. The exact version keeps pip from looking for another quadgate in the index.
+  pip install -q mpich "$TORCH" keras \
     "quadgate[gallery,plot,bench,dev,docs]==$(python -c 'import quadgate; print(quadgate.__version__)')"
 }
 

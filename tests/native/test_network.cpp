@@ -364,14 +364,14 @@ void test_concurrent(const Case& what) {
 
 }  // namespace
 
-// With an argument, 1 or 2, one half of the networks, so that two processes take them side by side. Each half has every
-// kind of split but for one loop of directions, which the first has.
+// With an argument, 1 to 4, one quarter of the networks, so that processes take them side by side. The first has every
+// kind of split.
 int main(int n_arguments, char** arguments) {
-  const size_t half = n_arguments > 1 && arguments[1][0] == '2', halves = n_arguments > 1 ? 2 : 1;
+  const size_t quarter = n_arguments > 1 ? std::atoi(arguments[1]) - 1 : 0, parts = n_arguments > 1 ? 4 : 1;
   size_t number = 0;
   for (const Case& what : cases()) {
     ++number;
-    if (number / 2 % halves != half) continue;
+    if (number / 2 % parts != quarter) continue;
     auto either = [&](Split split, bool long_one) {
       number % 2 ? test<float>(what, split, number, long_one) : test<double>(what, split, number, long_one);
     };
@@ -393,10 +393,12 @@ int main(int n_arguments, char** arguments) {
   std::printf("rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d, helpers %d and %d\n",
               seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
               seen.backward_units_of_rows, seen.helpers, seen.helpers_of_rows);
-  CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
-  CHECK(seen.one_step_rows && seen.one_step_units);
-  CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
-  CHECK(seen.one_loop && (half == 1 || seen.one_loop_of_directions));
-  CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
+  if (quarter == 0) {
+    CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
+    CHECK(seen.one_step_rows && seen.one_step_units);
+    CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
+    CHECK(seen.one_loop && seen.one_loop_of_directions);
+    CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
+  }
   return check::result();
 }
