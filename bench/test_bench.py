@@ -42,14 +42,9 @@ HEADER = {
 }
 
 
-@pytest.mark.parametrize("shape", SMALL, ids=lambda s: s.mode)
 @pytest.mark.parametrize("peer", list(PEERS))
-def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
-    """Outputs of each peer equal those of the reference, in all of its modes."""
-    if shape.mode not in PEERS[peer]:
-        pytest.skip(f"{peer} has no {shape.mode}")
-    arrays = make_arrays(shape)
-    np.savez(tmp_path / "arrays.npz", **arrays)  # type: ignore[arg-type]
+def test_peer_is_right(peer: str, tmp_path: Path) -> None:
+    """Outputs of each peer equal those of the reference, in each of its modes."""
     try:
         client = Client(peer, 1)
     except PeerError as error:
@@ -57,8 +52,12 @@ def test_peer_is_right(peer: str, shape: Shape, tmp_path: Path) -> None:
             pytest.skip(f"{peer} is not installed")
         raise
     with client:
-        judge.check(shape, judge.expected(shape, arrays), client.setup(shape, tmp_path / "arrays.npz"))
-        assert client.time(2) > 0
+        for shape in SMALL:
+            if shape.mode in PEERS[peer]:
+                arrays = make_arrays(shape)
+                np.savez(tmp_path / "arrays.npz", **arrays)  # type: ignore[arg-type]
+                judge.check(shape, judge.expected(shape, arrays), client.setup(shape, tmp_path / "arrays.npz"))
+                assert client.time(2) > 0
 
 
 def test_a_plain_product_stands_beside_calls() -> None:

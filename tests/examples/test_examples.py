@@ -161,7 +161,7 @@ def test_score_ray():
 
 
 @slow
-def test_the_same_bits_on_one_process_and_two_and_after_a_kill(tmp_path):
+def test_the_same_bits_on_one_process_and_two(tmp_path):
     """Equal to fit(shards=8) without MPI, too."""
     alone = run("distributed/train_mpi.py", cwd=tmp_path)
     assert 0.5 < result(alone)["accuracy"] <= 1
@@ -177,14 +177,25 @@ def test_the_same_bits_on_one_process_and_two_and_after_a_kill(tmp_path):
     model.fit(x, y, batch_size=module.BATCH, shards=module.SHARDS, epochs=4, progress=False)
     assert bits == f"BITS {module.bits(model)}"
 
-    launcher = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
-    if launcher is None:
-        pytest.skip("mpiexec is not installed, two processes are not compared: install mpich")
-    two = (launcher, "-n", "2")
-    output = run("distributed/train_mpi.py", launcher=two, cwd=tmp_path)
+    output = run("distributed/train_mpi.py", launcher=two_processes(), cwd=tmp_path)
     assert output.splitlines()[-1] == bits
     assert "process 1 of 2: rows 30 to 59" in output
 
+
+def two_processes() -> tuple[str, ...]:
+    """Return the words that start two processes of a program; skip the test without MPI."""
+    launcher = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
+    if launcher is None:
+        pytest.skip("mpiexec is not installed, two processes are not started: install mpich")
+    return (launcher, "-n", "2")
+
+
+@slow
+@pytest.mark.thorough
+def test_the_same_bits_after_a_kill(tmp_path):
+    two = two_processes()
+    (tmp_path / "whole").mkdir()
+    bits = run("distributed/train_mpi.py", launcher=two, cwd=tmp_path / "whole").splitlines()[-1]
     command = [*two, sys.executable, FOLDER / "distributed" / "train_mpi.py", "--quick", "--die-after", "2"]
     killed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert killed.returncode != 0

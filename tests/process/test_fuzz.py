@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import quadgate as qg
 
-CASES = int(os.environ.get("QUADGATE_FUZZ_CASES", "1500"))
+CASES = int(os.environ.get("QUADGATE_FUZZ_CASES", "1000"))
 Rng = np.random.Generator
 Array = Any
 Network = Any

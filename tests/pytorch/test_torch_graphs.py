@@ -102,6 +102,7 @@ def test_compiled_calls_see_fused_optimizers():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_compile_to_machine_code():
     module, x, state, keywords = networks()[0]
     head = torch.nn.Linear(16, 3)

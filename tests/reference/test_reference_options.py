@@ -135,7 +135,7 @@ def cases(draw):
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=examples(60), derandomize=not EXTENDED)
+@hypothesis.settings(max_examples=examples(40), derandomize=not EXTENDED)
 @hypothesis.given(cases())
 def test_gradient_of_combinations(options):
     case = Problem(**options)
