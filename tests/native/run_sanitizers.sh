@@ -20,10 +20,10 @@ for kind in address,undefined thread; do
   # UBSan's checks of each pointer take the compiler a third of its time, and AddressSanitizer sees most of their faults.
   if [ "${QUADGATE_TEST_ALL:-0}" != 1 ]; then flags+=" -fno-sanitize=alignment,null,object-size"; fi
   build=$work/${kind%%,*}
-  target=all tests=() some_networks='^test_network_[24]$' some=("-DQUADGATE_X86_KERNELS=$kernels")
+  target=all tests=() networks=2 some=("-DQUADGATE_X86_KERNELS=$kernels")
   if [ "$kind" = thread ]; then
     # Races are of the code around the kernels, which is the same for all of them.
-    target=threaded_tests tests=(--label-regex threads) some_networks='^test_network_[2-4]$'
+    target=threaded_tests tests=(--label-regex threads) networks=4
     some=(-DQUADGATE_X86_KERNELS=baseline)
     export QUADGATE_TEST_FORK=0  # ThreadSanitizer itself fails when a forked child starts threads
   fi
@@ -31,10 +31,10 @@ for kind in address,undefined thread; do
   # variable after its block, which is kept for all other code. Debug brings -g, which overrides -g1 and takes the
   # compiler half as long again.
   some+=("-DQUADGATE_KERNEL_OPTIONS=-O1;-fno-sanitize-address-use-after-scope")
-  if [ "${QUADGATE_TEST_ALL:-0}" = 1 ]; then some=(-DQUADGATE_KERNEL_OPTIONS=-O1) some_networks='^none$'; fi
+  if [ "${QUADGATE_TEST_ALL:-0}" = 1 ]; then some=(-DQUADGATE_KERNEL_OPTIONS=-O1) networks=1; fi
   cmake -S "$root" -B "$build" -DQUADGATE_NATIVE_TESTS=ON -DQUADGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_CXX_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" \
     "${some[@]}" >/dev/null
   cmake --build "$build" --target "$target" --parallel "$(nproc)"
-  ctest --test-dir "$build" --exclude-regex "$some_networks" ${tests[@]+"${tests[@]}"} --parallel "$(nproc)" --output-on-failure
+  QUADGATE_TEST_NETWORKS=$networks ctest --test-dir "$build" ${tests[@]+"${tests[@]}"} --parallel "$(nproc)" --output-on-failure
 done
