@@ -38,7 +38,7 @@ struct Elman : CellConstants<CellType::elman> {
     store_gradients(row.dg, row.dg_panel, da, block, step.hidden_size, step.panel_stride);
   }
 
-  static QG_INLINE void prefetch_tape(const BackwardStep<Real>&, const BackwardRow<Real>&, size_t, int) {}
+  static QG_INLINE void prefetch_tape(const BackwardRow<Real>&, size_t, int) {}
 };
 
 }  // namespace QG_ISA

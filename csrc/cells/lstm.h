@@ -137,12 +137,18 @@ struct Lstm : CellConstants<CellType::lstm> {
     return where_less(none, keep, none, dc);
   }
 
-  // ---- tape: (4,H), the activated gates of a plain cell, the gates' arguments of one with options ----
+  // ---- tape: the activated gates of a plain cell, the gates' arguments of one with options ----
+
+  // The place of a gate of n units from u on, see layouts.h.
+  static QG_INLINE size_t tape_at(size_t gate, size_t u, int n) {
+    constexpr int W = Vec<Real>::kWidth;
+    return kGates * u + gate * size_t(n < W ? n : W);
+  }
 
   // Writes past the caches where the tape is large.
   static QG_INLINE void store_tape(const CellStep<Real>& step, const ForwardRow<Real>& row, size_t gate,
                                    Vec<Real> value, size_t u, int n) {
-    Real* to = row.gates + gate * step.hidden_size + u;
+    Real* to = row.gates + tape_at(gate, u, n);
     if (step.large_tape)
       stream_upto(to, value, n);
     else
@@ -152,8 +158,8 @@ struct Lstm : CellConstants<CellType::lstm> {
   // The gates' values from the tape. `a` gets the gates' arguments, which have their peepholes already, of a cell with
   // options.
   static QG_INLINE void load_tape(Values& s, Vec<Real> (&a)[kGates], const BackwardRow<Real>& row, Vec<Real> c_prev,
-                                  size_t hidden, size_t u, int n, const Options* options) {
-    for (int v = 0; v < kGates; ++v) a[v] = load_upto(row.gates + v * hidden + u, n);
+                                  size_t u, int n, const Options* options) {
+    for (int v = 0; v < kGates; ++v) a[v] = load_upto(row.gates + tape_at(v, u, n), n);
     if (options) {
       forward(s, a, c_prev, options, static_cast<const Peephole*>(nullptr));
       s.o = gate(a[kOutputGate], options);
@@ -163,11 +169,11 @@ struct Lstm : CellConstants<CellType::lstm> {
   }
 
   // Prefetches the tape lines of this row's n blocks, which have left the caches since the forward pass.
-  static QG_INLINE void prefetch_tape(const BackwardStep<Real>& step, const BackwardRow<Real>& row, size_t block,
-                                      int n) {
+  static QG_INLINE void prefetch_tape(const BackwardRow<Real>& row, size_t block, int n) {
+    constexpr size_t kBlock = kTaped * Vec<Real>::kWidth, kLine = 64 / sizeof(Real);
     const Real* const dy = row.dy ? row.dy : row.c;
     for (size_t u = block * Vec<Real>::kWidth; n > 0; --n, u += Vec<Real>::kWidth) {
-      for (size_t v = 0; v < size_t(kTaped); ++v) __builtin_prefetch(row.gates + v * step.hidden_size + u, 0, 2);
+      for (size_t at = 0; at < kBlock; at += kLine) __builtin_prefetch(row.gates + kTaped * u + at, 0, 2);
       __builtin_prefetch(row.c + u, 0, 2);
       __builtin_prefetch(row.c_prev + u, 0, 2);
       __builtin_prefetch(dy + u, 0, 2);
@@ -222,7 +228,7 @@ struct Lstm : CellConstants<CellType::lstm> {
     Vec<Real> a[kGates], da[kGates], direct = zero<Real>();
     Vec<Real> c_prev = load_upto(row.c_prev + u, n), d = load_upto(row.dc + u, n);
     Values s;
-    load_tape(s, a, row, c_prev, hidden, u, n, options);
+    load_tape(s, a, row, c_prev, u, n, options);
     Peephole loaded;
     const Peephole* peephole = options ? load_peephole(loaded, step.peephole, hidden, u, n) : nullptr;
     d = zoneout_c_backward(d, extra, u, n, direct);

@@ -37,7 +37,7 @@ void backward(const BackwardStep<Real>& s) {
       [&](size_t r, size_t block, int n) __attribute__((always_inline)) {
         if (tape_is_far)
           with_cell<Real>(
-              s.options, [&](auto cell) __attribute__((always_inline)) { cell.prefetch_tape(s, s.rows[r], block, n); });
+              s.options, [&](auto cell) __attribute__((always_inline)) { cell.prefetch_tape(s.rows[r], block, n); });
       },
       [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
         if (!s.options && !s.extra) return Plain::backward_row(s, s.rows[r], load(sums), block, plain, none);

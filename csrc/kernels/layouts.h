@@ -19,6 +19,9 @@
 // as even as can be, the larger groups first; for each group [k = G rows][nv][W], k running over the rows of each of
 // the G gates, nv being the group's number of blocks.
 //
+// Gates of a row of the tape: [n_blocks][G][W], the last block with as many units as H leaves it instead of W. What a
+// cell writes or reads at a time is whole cache lines then, in one page.
+//
 // Order of summation, the same for every tile shape, so that results do not depend on batch size or threads:
 //   forward      ((bias + sum over I, in order) + sum over R, in order), one chain
 //   backward     a chain for each gate, added as ((i + f) + g) + o

@@ -95,7 +95,7 @@ QG_SMALL void normalised(const NormStep<Real>& s) {
       Cell::forward(cell, a, load_upto(row.c_prev + u, n), s.options, Cell::load_peephole(loaded, s.peephole, H, u, n));
       store(cells + u, cell.c_new);
       store(outputs + u, a[O]);
-      for (size_t v = 0; row.gates && v < O; ++v) store_upto(row.gates + v * H + u, a[v], n);
+      for (size_t v = 0; row.gates && v < O; ++v) store_upto(row.gates + Cell::tape_at(v, u, n), a[v], n);
     }
     const Moments<Real> c = unit_moments(cells, H, norm.epsilon);
     for (size_t b = 0; b < blocks; ++b) {
@@ -107,7 +107,7 @@ QG_SMALL void normalised(const NormStep<Real>& s) {
       if (norm.replaces_cell) cell.c_new = v;
       Vec<Real> a = load(outputs + u);
       cell.o = Cell::output_gate(a, cell.c_new, s.options, Cell::load_peephole(loaded, s.peephole, H, u, n));
-      if (row.gates) store_upto(row.gates + O * H + u, a, n);
+      if (row.gates) store_upto(row.gates + Cell::tape_at(O, u, n), a, n);
       store_upto(row.c + u, Cell::zoneout_c(load_upto(row.c_prev + u, n), cell.c_new, s.options, extra, u, n), n);
       store_h(row.y, row.y_copy, cell.o * Cell::squash(v, s.options), s.options->zoneout_h, extra, u, n);
     }
@@ -157,7 +157,7 @@ QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
     typename Cell::Peephole loaded;
     const typename Cell::Peephole* const taped = nullptr;  // the arguments of the gates have their peepholes already
     auto gates = [&](size_t u, int n, Vec<Real>(&a)[G], typename Cell::Values& cell) __attribute__((always_inline)) {
-      for (size_t v = 0; v < G; ++v) a[v] = load_upto(row.gates + v * H + u, n);
+      for (size_t v = 0; v < G; ++v) a[v] = load_upto(row.gates + Cell::tape_at(v, u, n), n);
       Cell::forward(cell, a, load_upto(row.c_prev + u, n), options, taped);
     };
     Vec<Real> a[G], da[G], direct;
@@ -175,7 +175,7 @@ QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
       Vec<Real> normal = centred(load(cells + u), set1(c.mean), n) * set1(c.inverse);
       Vec<Real> v = fma(gain, normal, load_upto(norm.bias_c + u, n));
       Vec<Real> d_c = Cell::zoneout_c_backward(load_upto(row.dc + u, n), extra, u, n, direct), d_v = zero<Real>();
-      a[O] = load_upto(row.gates + O * H + u, n);
+      a[O] = load_upto(row.gates + Cell::tape_at(O, u, n), n);
       cell.c_new = norm.replaces_cell ? v : load(cells + u);
       if (extra && extra->c_new) store_upto(extra->c_new + u, cell.c_new, n);
       cell.o = Cell::gate(a[O], options);

@@ -52,8 +52,8 @@ struct ForwardRow {
   Real* c;             // (H) out; may be c_prev
   Real* y;             // (H) out: h of this step; m where a projection follows
   Real* y_copy;        // (H) out: optional second copy of y; may be null
-  Real* gates;  // (4,H) out for the tape: activated i, f, g, o of a plain cell, the gates' arguments of a cell with
-                // options; null for all rows or for none; unused by a cell that tapes nothing
+  Real* gates;  // (4H) out for the tape, see layouts.h: activated i, f, g, o of a plain cell, the gates' arguments of a
+                // cell with options; null for all rows or for none; unused by a cell that tapes nothing
 };
 
 // Extra per-row pointers, present only with zoneout or recurrent dropout.
@@ -135,7 +135,7 @@ struct BackwardRow {
   const Real* dg_next;  // (G rows) gradient of the next step's pre-activations; null if there is no next step
   const Real* dh;       // (R) gradient of h besides that through the next step's gates (final state); may be null
   const Real* dy;       // (R) gradient of the output of this step; may be null
-  const Real* gates;    // (4,H) from the tape; h (H) for a cell that tapes nothing
+  const Real* gates;    // (4H) from the tape; h (H) for a cell that tapes nothing
   const Real* c_prev;   // (H) from the tape
   const Real* c;        // (H) from the tape
   Real* dc;             // (H) in: gradient of c of this step; out: gradient of c of the previous step

@@ -16,6 +16,15 @@ void fit_buffer(Buffer<Real>& buffer, size_t n) {
   buffer.resize_discard(n);
 }
 
+// For each block of H units of a row of gates: f(place on the tape, u, n, gate) for each gate of its units [u, u + n).
+template <class F>
+void each_gate(size_t H, size_t W, F&& f) {
+  for (size_t u = 0; u < H; u += W) {
+    const size_t n = std::min(W, H - u);
+    for (size_t g = 0; g < 4; ++g) f(4 * u + g * n, u, n, g);
+  }
+}
+
 }  // namespace
 
 template <class Real>
@@ -137,7 +146,7 @@ size_t Tape<Real>::bytes() const {
 
 template <class Real>
 void Tape<Real>::read_gates(size_t state, Real* to) const {
-  const size_t H = weights->sizes.cell();
+  const size_t H = weights->sizes.cell(), W = weights->kernels.width;
   const Real* from = this->gates[state].data();
   const CellOptions<Real>* kind = weights->cell_options();
   const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
@@ -145,7 +154,9 @@ void Tape<Real>::read_gates(size_t state, Real* to) const {
   for (size_t r = 0; r < batch; ++r)
     for (size_t t = 0; t < order.length(r); ++t) {
       const size_t at = (t * batch + order.index(r)) * 4 * H;
-      std::copy(from + at, from + at + 4 * H, to + at);
+      each_gate(H, W, [&](size_t place, size_t u, size_t n, size_t g) {
+        std::copy_n(from + at + place, n, to + at + g * H + u);
+      });
       if (!kind) continue;  // a plain cell's gates are taped after their activations, others before
       for (size_t g = 0; g < 4; ++g) {
         Real* gate = to + at + g * H;
@@ -171,11 +182,14 @@ void Tape<Real>::read_cells(size_t state, Real* to) const {
 template <class Real>
 void Tape<Real>::fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0_from,
                       const Real* c0_from) {
-  const size_t rows = steps * batch, H = weights->sizes.hidden, I = weights->sizes.input;
+  const size_t rows = steps * batch, H = weights->sizes.hidden, I = weights->sizes.input, W = weights->kernels.width;
   begin(h0_from, c0_from);
   for (size_t i = 0; i < rows; ++i) keep_x(i / batch, i % batch, x + i * I);
   std::copy(y, y + rows * H, this->y[0].data());
-  std::copy(gates, gates + rows * 4 * H, this->gates[0].data());
+  for (size_t i = 0; i < rows; ++i)
+    each_gate(H, W, [&](size_t place, size_t u, size_t n, size_t g) {
+      std::copy_n(gates + i * 4 * H + g * H + u, n, this->gates[0].data() + i * 4 * H + place);
+    });
   std::copy(c, c + rows * H, this->c[0].data());
 }
 

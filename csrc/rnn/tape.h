@@ -21,12 +21,12 @@ struct TapeBuffers {
   std::vector<Buffer<Real>> y;   // per layer (T,B,D*R): h of every step
   std::vector<Buffer<Real>> in;  // per layer (T,B,input_of): its input, where that is not x or the y below; else empty
   std::vector<Buffer<Real>> transform;  // per layer (T,B,O): a highway's gate, activated; else empty
-  std::vector<Buffer<Real>> gates;      // per state (T,B,4,H): i, f, g, o, activated; of a cell that is not plain, the
-                                        // arguments of the activations; empty for Elman's
-  std::vector<Buffer<Real>> c;          // per state (T,B,H)
-  std::vector<Buffer<Real>> m;          // per state (T,B,H): what a projection takes; else empty
-  std::vector<Buffer<Real>> normal;     // per state (T,B,2,4H): normalised products of x and of h; else empty
-  std::vector<Buffer<Real>> inverse;    // per state (T,B,2): 1 / their deviations
+  std::vector<Buffer<Real>> gates;   // per state (T,B,4H), see kernels/layouts.h: i, f, g, o, activated; of a cell that
+                                     // is not plain, the arguments of the activations; empty for Elman's
+  std::vector<Buffer<Real>> c;       // per state (T,B,H)
+  std::vector<Buffer<Real>> m;       // per state (T,B,H): what a projection takes; else empty
+  std::vector<Buffer<Real>> normal;  // per state (T,B,2,4H): normalised products of x and of h; else empty
+  std::vector<Buffer<Real>> inverse;  // per state (T,B,2): 1 / their deviations
 
   template <class F>
   void each(F&& f) {

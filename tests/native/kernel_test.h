@@ -1,6 +1,7 @@
 // Shared by the tests of the kernels: random numbers, and arrays between guards.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -47,6 +48,18 @@ inline std::vector<unsigned char> flags(size_t n) {
 template <class Real>
 double epsilon() {
   return sizeof(Real) == 4 ? 0x1p-23 : 0x1p-52;
+}
+
+// A row of the tape (4H), which lies in blocks of W units, in the order of the gates.
+template <class Row>
+auto by_gates(const Row& tape, size_t W, size_t H) {
+  std::vector<std::decay_t<decltype(tape[0])>> gates(4 * H);
+  for (size_t g = 0; g < 4; ++g)
+    for (size_t u = 0; u < H; ++u) {
+      const size_t first = u - u % W, units = std::min(W, H - first);
+      gates[g * H + u] = tape[4 * first + g * units + u % W];
+    }
+  return gates;
 }
 
 // An array of exactly n elements between zones that no kernel may write (which its end checks) nor, as AddressSanitizer

@@ -14,8 +14,8 @@ using judge::within;
 
 namespace {
 
-template <class Real>
-std::vector<Num<Real>> exact(const Guarded<Real>& from, size_t first, size_t n) {
+template <class Real, class Row>
+std::vector<Num<Real>> exact(const Row& from, size_t first, size_t n) {
   std::vector<Num<Real>> v;
   for (size_t u = 0; u < n; ++u) v.emplace_back(double(from[first + u]));
   return v;
@@ -116,7 +116,8 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
       for (size_t j = 0; j < R; ++j) sum.add(double(hh.w[row * R + j]), double(h[r][j]));
       a.push_back(sum.total());
     }
-    const auto c_prev = exact(c[r], 0, C);
+    const auto c_prev = exact<Real>(c[r], 0, C);
+    const auto taped = elman ? std::vector<Real>() : by_gates(got.gates[r], W, H);
     judge::CellValues<Real> s;
     if (elman)
       for (Num<Real> v : a) s.m.push_back(apply(what.options.gate, v));
@@ -127,7 +128,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
       CHECK(within(got.c[r][u],
                    judge::kept(c_prev[u], s.c_new[u], keep, u, what.plain ? 0 : double(what.options.zoneout_c))));
       const Num<Real> tape[4] = {s.i[u], s.f[u], s.g[u], s.o[u]};
-      for (size_t g = 0; g < 4; ++g) CHECK(within(got.gates[r][g * H + u], what.plain ? tape[g] : s.a[g * H + u]));
+      for (size_t g = 0; g < 4; ++g) CHECK(within(taped[g * H + u], what.plain ? tape[g] : s.a[g * H + u]));
     }
     for (size_t u = 0; u < H; ++u) {
       Num<Real> want = s.m[u];
@@ -250,14 +251,15 @@ void test_backward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, 
       }
       continue;
     }
-    const auto before = exact(c_prev[r], 0, H);
+    const auto before = exact<Real>(c_prev[r], 0, H);
+    const auto of_gates = exact<Real>(by_gates(gates[r], W, H), 0, 4 * H);
+    auto gate = [&](size_t g) { return std::vector<Num<Real>>(&of_gates[g * H], &of_gates[g * H] + H); };
     judge::CellValues<Real> s;
     if (what.plain) {
-      s.i = exact(gates[r], 0, H), s.f = exact(gates[r], H, H);
-      s.g = exact(gates[r], 2 * H, H), s.o = exact(gates[r], 3 * H, H);
-      s.raw = s.c_new = s.v = exact(c[r], 0, H);
+      s.i = gate(0), s.f = gate(1), s.g = gate(2), s.o = gate(3);
+      s.raw = s.c_new = s.v = exact<Real>(c[r], 0, H);
     } else {
-      s = judge::forward(taped, exact(gates[r], 0, 4 * H), before);
+      s = judge::forward(taped, of_gates, before);
     }
     const auto want = judge::backward(cell, s, before, dm, d_c, keep_any ? keep_c[r].data() : nullptr, what.plain);
     for (size_t u = 0; u < H; ++u) {

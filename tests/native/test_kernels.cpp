@@ -10,6 +10,7 @@
 #include "memory/packing.h"
 
 using namespace quadgate;
+using kernel_test::by_gates;
 using kernel_test::epsilon;
 using kernel_test::uniform;
 
@@ -73,7 +74,8 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
   k.forward(step);
   step.block_begin = blocks;  // nothing
   k.forward(step);
-  for (size_t r = 0; r < rows; ++r)
+  for (size_t r = 0; r < rows; ++r) {
+    const auto taped = by_gates(gates[r], W, hidden);
     for (size_t u = 0; u < hidden; ++u) {
       double a[4];
       for (size_t g = 0; g < 4; ++g) {
@@ -89,9 +91,10 @@ void test_forward(const Kernels<Real>& k, size_t rows, size_t input, size_t hidd
       CHECK(close(y[r][u], out, n));
       if (!training) continue;
       CHECK(y_copy[r][u] == y[r][u]);
-      CHECK(close(gates[r][u], i, n) && close(gates[r][hidden + u], f, n));
-      CHECK(close(gates[r][2 * hidden + u], g, n) && close(gates[r][3 * hidden + u], o, n));
+      const double want[4] = {i, f, g, o};
+      for (size_t v = 0; v < 4; ++v) CHECK(close(taped[v * hidden + u], want[v], n));
     }
+  }
 }
 
 template <class Real>
@@ -118,12 +121,12 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
   Buffer<Real> work(kChunkRows * kGroupBlocks * W);
   k.backward({back.data(), 4, hidden, hidden, args.data(), rows, 0, n_groups(hidden, W), rows * 4 * W, rows % 2 == 0,
               nullptr, nullptr, nullptr, work.data()});
-  for (size_t r = 0; r < rows; ++r)
+  for (size_t r = 0; r < rows; ++r) {
+    const auto taped = by_gates(gates[r], W, hidden);
     for (size_t u = 0; u < hidden; ++u) {
       double d_h = (r % 2 ? double(dh[r][u]) : 0) + (r % 3 ? double(dy[r][u]) : 0);
       for (size_t j = 0; !first && j < 4 * hidden; ++j) d_h += double(dg_next[r][j]) * w[j * hidden + u];
-      const double i = gates[r][u], f = gates[r][hidden + u], g = gates[r][2 * hidden + u],
-                   o = gates[r][3 * hidden + u];
+      const double i = taped[u], f = taped[hidden + u], g = taped[2 * hidden + u], o = taped[3 * hidden + u];
       const double t = std::tanh(double(c[r][u])), d = dc_before[r][u] + d_h * o * (1 - t * t);
       const double want[4] = {d * g * i * (1 - i), d * c_prev[r][u] * f * (1 - f), d * i * (1 - g * g),
                               d_h * t * o * (1 - o)};
@@ -134,6 +137,7 @@ void test_backward(const Kernels<Real>& k, size_t rows, size_t cols, size_t hidd
         CHECK(dg_panels[(u / W * rows + r) * 4 * W + v * W + u % W] == dg[r][v * hidden + u]);
       }
     }
+  }
 
   // The two plain products, on the same gradients.
   std::vector<Real> in_panels(blocks * cols * 4 * W), in_back(4 * hidden * n_blocks(cols, W) * W);

@@ -222,7 +222,10 @@ std::vector<Real> slopes(const Kernels<Real>& k, const Activation<Real>& f, cons
   for (size_t first = 0; first < x.size(); first += 4096) {
     const size_t n = std::min(x.size() - first, size_t(4096)), blocks = (n + k.width - 1) / k.width;
     std::vector<Real> gates(4 * n), c(n), dc(n, Real(1)), dg(4 * n), panel(blocks * 4 * k.width);
-    std::copy_n(x.begin() + first, n, gates.begin() + 2 * n);
+    for (size_t u = 0; u < n; u += k.width) {  // the tape lies in blocks of units
+      const size_t units = std::min(n - u, k.width);
+      std::copy_n(&x[first + u], units, &gates[4 * u + 2 * units]);
+    }
     const BackwardRow<Real> row = {nullptr,  nullptr,   nullptr,   gates.data(), c.data(),
                                    c.data(), dc.data(), dg.data(), panel.data()};
     k.backward({nullptr, 4, n, n, &row, 1, 0, (blocks + 3) / 4, 4 * k.width, false, &options, nullptr, nullptr,

@@ -104,8 +104,9 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
     }
     if (!training) continue;
     CHECK(within(got.inverse[r][0], normal_ih.inverse) && within(got.inverse[r][1], normal_hh.inverse));
+    const auto taped_gates = by_gates(got.gates[r], W, H);
     for (size_t j = 0; j < G; ++j) {
-      CHECK(within(got.gates[r][j], s.a[j]));
+      CHECK(within(taped_gates[j], s.a[j]));
       CHECK(within(got.normal_ih[r][j], normal_ih.v[j]) && within(got.normal_hh[r][j], normal_hh.v[j]));
     }
   }
@@ -138,7 +139,7 @@ void test(const Kernels<Real>& k, const Case<Real>& what, size_t rows, size_t H,
                          more ? extra.data() : nullptr, work.data()});
   for (size_t r = 0; r < rows; ++r) {
     const auto before = numbers(c_prev[r].data(), H);
-    const auto s = judge::forward(taped, numbers(got.gates[r].data(), G), before);
+    const auto s = judge::forward(taped, numbers(by_gates(got.gates[r], W, H).data(), G), before);
     Numbers<Real> d_c;
     for (size_t u = 0; u < H; ++u)
       d_c.push_back(more && r % 2 ? Num<Real>(dc[r][u]) + Num<Real>(dcell[r][u]) : Num<Real>(dc[r][u]));
