@@ -34,10 +34,10 @@ void backward(const BackwardStep<Real>& s) {
   back_products<Real>(
       s.w_back, s.n_gates, s.n_rows_of_gate, s.hidden_size, s.n_rows, s.group_begin, s.group_end, s.descending,
       !s.rows[0].dg_next, s.work, [&](size_t r) __attribute__((always_inline)) { return s.rows[r].dg_next; },
+      tape_is_far,
       [&](size_t r, size_t block, int n) __attribute__((always_inline)) {
-        if (tape_is_far)
-          with_cell<Real>(
-              s.options, [&](auto cell) __attribute__((always_inline)) { cell.prefetch_tape(s.rows[r], block, n); });
+        with_cell<Real>(
+            s.options, [&](auto cell) __attribute__((always_inline)) { cell.prefetch_tape(s.rows[r], block, n); });
       },
       [&](size_t r, size_t block, const Real* sums) __attribute__((always_inline)) {
         if (!s.options && !s.extra) return Plain::backward_row(s, s.rows[r], load(sums), block, plain, none);
