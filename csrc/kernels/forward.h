@@ -259,6 +259,17 @@ QG_INLINE void forward_row(const ForwardStep<Real, Storage>& s, bool descending,
   if (!descending) rest();
 }
 
+// Prefetches what an LSTM's rows of a tile are to write behind the product, a panel of units of each. Stores to lines
+// that are not in L1 or L2 fill the core's queue of stores, and then hold up the next product.
+template <class Real>
+QG_INLINE void prefetch_results(const ForwardRow<Real>* rows, int n_rows, size_t unit) {
+  for (int r = 0; r < n_rows; ++r) {
+    __builtin_prefetch(rows[r].c + unit, 1, 3);
+    __builtin_prefetch(rows[r].y + unit, 1, 3);
+    if (rows[r].y_copy) __builtin_prefetch(rows[r].y_copy + unit, 1, 3);
+  }
+}
+
 // Columns of x and h from which on tiles have more than kMaxRows rows. The cells of one of two tiles overlap with the
 // product of the other, which is more where columns are fewer.
 constexpr size_t kOneTileColumns = 256;
@@ -286,6 +297,7 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
           forward_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
           continue;
         }
+      if (s.far_results) prefetch_results(s.rows + tiles.begin(t), tiles.size(t), panel * W);
       with_constant<most>(
           tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
             sum_tile<NV, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes, sums);

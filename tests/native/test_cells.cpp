@@ -94,6 +94,7 @@ void test_forward(const Kernels<Real>& k, const Case<Real>& what, size_t rows, s
     step.narrow_last = shape.narrow_last();
     step.descending = true;
     step.large_tape = what.large_tape;
+    step.far_results = what.large_tape && !elman;
     step.options = what.plain ? nullptr : &what.options;
     step.peephole = what.peephole ? peephole.data() : nullptr;
     step.extra = by_extra ? extra.data() : nullptr;
