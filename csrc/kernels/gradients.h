@@ -27,8 +27,10 @@ QG_OUTLINE void copy_columns(const WeightGradient<Real>& s, const Parts& tiles) 
             constexpr size_t MR = decltype(mr)::value;
             const Real* from = s.xh + row * s.xh_stride + tiles.begin(t);
             Real* to = s.columns + (tiles.begin(t) - first) * s.n_rows + row * MR;
-            for (size_t i = 0; i < n; ++i, from += s.xh_stride, to += MR)
+            for (size_t i = 0; i < n; ++i, from += s.xh_stride, to += MR) {
+              __builtin_prefetch(from + 64 / sizeof(Real));  // the row's next line, some tiles ahead
               for (size_t r = 0; r < MR; ++r) to[r] = from[r];
+            }
           });
   }
 }
