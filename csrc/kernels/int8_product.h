@@ -16,8 +16,8 @@ namespace {
 template <int NP, int MR, int NV, class Done>
 QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
   constexpr size_t W = VF::kWidth;
-  constexpr int per_factor = sizeof(Factor) / sizeof(Words);
-  constexpr bool rows_pass = MR > 1 && MR * NV + (NV + 1) * per_factor < kRegisters;  // by weights in registers
+  constexpr int held = MR * NV + int((NV * sizeof(Factor) + sizeof(RowFactor)) / sizeof(Words));
+  constexpr bool rows_pass = MR > 1 && held < kRegisters;  // by weights in registers
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   Words a[NP][MR][NV];
 #pragma GCC unroll 2
@@ -34,10 +34,10 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
   const auto* low = static_cast<const unsigned char*>(s.rows[row]);
   const unsigned char* high = MR > 3 ? low + 3 * row_bytes : low;
   __asm__("" : "+r"(low), "+r"(high), "+r"(row_bytes));
-  auto row_factor = [&](int r) __attribute__((always_inline)) {
+  auto factor_of = [&](int r) __attribute__((always_inline)) {
     int32_t four;
     __builtin_memcpy(&four, r < 3 ? low + r * row_bytes : high + (r - 3) * row_bytes, sizeof four);
-    return factor(set_words(four));
+    return row_factor(set_words(four));
   };
   // Products of n groups; bytes from one to the next, and from a vector to the next.
   auto take = [&](size_t n, size_t next_group, size_t next_vector) __attribute__((always_inline)) {
@@ -51,14 +51,14 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
         for (int v = 0; v < NV; ++v) weights[v] = factor(load_words(w + v * next_vector));
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) {
-          const Factor x = row_factor(r);
+          const RowFactor x = factor_of(r);
 #pragma GCC unroll 8
           for (int v = 0; v < NV; ++v) a[0][r][v] = dot(a[0][r][v], x, weights[v]);
         }
       } else {
-        Factor x[MR];
+        RowFactor x[MR];
 #pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) x[r] = row_factor(r);
+        for (int r = 0; r < MR; ++r) x[r] = factor_of(r);
 #pragma GCC unroll 4
         for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8

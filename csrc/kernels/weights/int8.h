@@ -1,7 +1,8 @@
 // Weights stored as int8, and the rows that they are multiplied with: integers, whose sums are exact.
 //
 // A lane of 32 bits sums the products of four k. Machines without an instruction for that widen to 16 bits and add
-// pairs; _mm256_maddubs_epi16 is no way, since it saturates.
+// pairs. AVX2 has one that multiplies unsigned with signed bytes and adds pairs in 16 bits. There they saturate where
+// both factors are large, but not if the unsigned bytes are the sizes of signed ones: 2 * 128 * 127 < 2^15.
 #pragma once
 
 #include "kernels/vec/vec.h"
@@ -112,34 +113,45 @@ QG_INLINE void largest_of(VF a, VF b, float& of_a, float& of_b) {
 }
 #endif
 
-// Rows of a register tile; one operand of a product, ready for it; and sum + the products of four k in each lane.
+// Rows of a register tile; weights and a row's bytes, ready for the product; and sum + the products of four k in each
+// lane.
 #if (defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)) || (defined(QG_ISA_AVX2) && defined(__AVXVNNI__)) || \
     defined(QG_ISA_NEON)
 using Factor = Words;
+using RowFactor = Words;
 QG_INLINE Factor factor(Words a) { return a; }
+QG_INLINE RowFactor row_factor(Words a) { return a; }
+#elif defined(QG_ISA_AVX2)
+using Factor = Words;
+struct RowFactor {
+  Words sizes, signs;  // of the row's bytes; weights take the signs
+};
+QG_INLINE Factor factor(Words a) { return a; }
+QG_INLINE RowFactor row_factor(Words a) { return {_mm256_abs_epi8(a), a}; }
 #else
 struct Factor {
   Words even, odd;  // k's 0 and 2, 1 and 3 of each lane, in 16 bits
 };
+using RowFactor = Factor;
 #endif
 #if defined(QG_ISA_AVX512) && defined(__AVX512VNNI__)
 constexpr int kInt8Rows = 6;
 // Not by an intrinsic: with it GCC 12 copies sums from register to register where there are many.
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
   return sum;
 }
 #elif defined(QG_ISA_AVX2) && defined(__AVXVNNI__)
 constexpr int kInt8Rows = 3;
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
 #elif defined(QG_ISA_NEON) && defined(__ARM_FEATURE_DOTPROD)
 constexpr int kInt8Rows = 6;
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
   return vdotq_s32(sum, vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(weights));
 }
 #elif defined(QG_ISA_NEON)
 constexpr int kInt8Rows = 4;
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
   const int8x16_t a = vreinterpretq_s8_s32(row), b = vreinterpretq_s8_s32(weights);
   const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
   return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
@@ -148,21 +160,22 @@ QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
 #if defined(QG_ISA_AVX512)
 constexpr int kInt8Rows = 4;
 QG_INLINE Factor factor(Words a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8), _mm512_srai_epi16(a, 8)}; }
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+QG_INLINE RowFactor row_factor(Words a) { return factor(a); }
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
   sum = _mm512_add_epi32(sum, _mm512_madd_epi16(row.even, weights.even));
   return _mm512_add_epi32(sum, _mm512_madd_epi16(row.odd, weights.odd));
 }
 #elif defined(QG_ISA_AVX2)
 constexpr int kInt8Rows = 2;
-QG_INLINE Factor factor(Words a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8), _mm256_srai_epi16(a, 8)}; }
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
-  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(row.even, weights.even));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(row.odd, weights.odd));
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
+  const Words pairs = _mm256_maddubs_epi16(row.sizes, _mm256_sign_epi8(weights, row.signs));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 #else
 constexpr int kInt8Rows = 2;
 QG_INLINE Factor factor(Words a) { return {_mm_srai_epi16(_mm_slli_epi16(a, 8), 8), _mm_srai_epi16(a, 8)}; }
-QG_INLINE Words dot(Words sum, Factor row, Factor weights) {
+QG_INLINE RowFactor row_factor(Words a) { return factor(a); }
+QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
   sum = _mm_add_epi32(sum, _mm_madd_epi16(row.even, weights.even));
   return _mm_add_epi32(sum, _mm_madd_epi16(row.odd, weights.odd));
 }
@@ -192,9 +205,11 @@ using ZeroInHalves = ZeroInWords;
 #endif
 
 // As CompactFunctions::rate: an instruction for four k takes as long as a multiply-add of floats, but loads and scales
-// do, too; the detour through 16 bits costs what it gains.
+// do, too. AVX2 takes four instructions instead; a detour through 16 bits costs what it gains.
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
 constexpr double kInt8Rate = 2.5;
+#elif defined(QG_ISA_AVX2)
+constexpr double kInt8Rate = 1.4;
 #else
 constexpr double kInt8Rate = 1;
 #endif
