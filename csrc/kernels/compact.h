@@ -45,7 +45,7 @@ struct CompactRows {
 // lines = from + rows [first, first + n_rows) @ n_panels panels from `panel` on.
 QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, const CompactRows& rows, size_t first,
                            size_t n_rows, size_t panel, size_t n_panels, size_t next, int n_vectors, const float* from,
-                           size_t from_stride, float* lines, size_t row_stride, bool far, float* wide) {
+                           size_t from_stride, float* lines, size_t row_stride, size_t of_bytes, float* wide) {
   const char* panels = static_cast<const char*>(m.panels);
   const size_t line = n_vectors * size_t(VF::kWidth);
   CompactProduct s;
@@ -65,7 +65,7 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
   s.n_rows = n_rows;
   s.n_panels = n_panels;
   s.n_vectors = n_vectors;
-  s.far = far;
+  s.of_bytes = of_bytes;
   s.wide = wide;
   f.product(s);
 }
@@ -141,7 +141,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   }
   const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
   const size_t panels = (s.hidden_size + Cell::kRowBlocks * VF::kWidth - 1) / (Cell::kRowBlocks * VF::kWidth);
-  const bool far = panels * (n.hh.panel_bytes + (s.use_pre ? 0 : n.ih.panel_bytes)) > kFarBytes;
+  const size_t of_bytes = panels * (n.hh.panel_bytes + (s.use_pre ? 0 : n.ih.panel_bytes));
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
     for (size_t done = 0; done < n_blocks;) {
@@ -156,10 +156,10 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
         from_stride = pre_stride;
       } else {
         add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, s.bias + panel * line, 0, lines,
-                    line, far, wide);
+                    line, of_bytes, wide);
       }
-      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line, far,
-                  wide);
+      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line,
+                  of_bytes, wide);
       finish_panels<Cell>(s, lines, first, n_rows, panel, n_panels);
     }
   }
@@ -187,7 +187,7 @@ void compact_project(const CompactProject& n) {
   for (size_t r = 0; r < s.n_rows; ++r) x.rows[r] = s.x[r];
   x.quantize(n.functions, s.n_rows, n.matrix.n_k);
   float* wide = pieces.take<float>(kWideK * line);
-  const size_t at_once = s.n_rows == 1 ? 2 : 1;
+  const size_t at_once = s.n_rows == 1 ? 2 : 1, of_bytes = (s.block_end - s.block_begin) * n.matrix.panel_bytes;
   const ProductState state(n.functions, s.n_rows, n.matrix.n_k);
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
@@ -198,7 +198,7 @@ void compact_project(const CompactProject& n) {
       for (size_t r = 0; r < n_rows && !s.bias; ++r)
         for (size_t i = 0; i < n_panels * line; i += VF::kWidth) store(lines + r * row + i, zero<float>());
       add_product(n.functions, n.matrix, x, first, n_rows, panel, n_panels, next, s.n_vectors,
-                  s.bias ? s.bias + panel * line : lines, s.bias ? 0 : row, lines, row, false, wide);
+                  s.bias ? s.bias + panel * line : lines, s.bias ? 0 : row, lines, row, of_bytes, wide);
       panel += n_panels;
     }
   }

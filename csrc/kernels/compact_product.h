@@ -128,7 +128,7 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   constexpr size_t line = NV * VF::kWidth;
   const auto* w = static_cast<const Storage*>(s.panels);
   if (s.n_panels == 2) {
-    if (s.far) return far_tile<Storage, NV>(s);
+    if (s.of_bytes > kFarBytes) return far_tile<Storage, NV>(s);
     return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
   }
   if (s.n_rows <= size_t(kMaxRows))

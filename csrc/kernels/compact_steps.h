@@ -44,12 +44,12 @@ struct CompactProduct {
   size_t from_stride, row_stride;
   size_t n_rows, n_panels;  // n_panels may be 2 only where n_rows is 1
   int n_vectors;            // V
-  bool far;                 // the step's weights may come from memory
+  size_t of_bytes;          // of all panels that the step reads
   float* wide;              // work: kWideK lines, where n_rows is more than 1
 };
 
-// Bytes of a step's weights from which on they count as far. From L3 they come as fast without a prefetch, but so many
-// often come from memory.
+// Bytes of a step's weights of 16 bits from which on they count as far. From L3 they come as fast without a prefetch,
+// but so many often come from memory.
 constexpr size_t kFarBytes = size_t(12) << 20;
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;

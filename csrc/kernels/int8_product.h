@@ -13,7 +13,7 @@ namespace QG_ISA {
 namespace {
 
 // Integer sums over all k, without zero points, of MR rows with NP panels; ends with done(p, r, v, sum) for each.
-template <int NP, int MR, int NV, class Done>
+template <int NP, int MR, int NV, bool kFetch, class Done>
 QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
   constexpr size_t W = VF::kWidth;
   constexpr int held = MR * NV + int((NV * sizeof(Factor) + sizeof(RowFactor)) / sizeof(Words));
@@ -44,7 +44,7 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
     const unsigned char* const end = low + n * kInt8Group;
 #pragma GCC unroll 2
     while (low != end) {
-      if constexpr (MR * NV > 12) __builtin_prefetch(next, 0, 2);
+      if constexpr (kFetch) __builtin_prefetch(next, 0, 2);
       if constexpr (rows_pass) {
         Factor weights[NV];
 #pragma GCC unroll 8
@@ -101,7 +101,7 @@ QG_OUTLINE void int8_row(const CompactProduct& s) {
   const VF row_scale = set1(s.row_scales[0]);
   const ZeroInWords zero;
   const Words minus_zero = zero.row(-s.row_zeros[0]);
-  sum_tile<NP, 1, NV>(
+  sum_tile<NP, 1, NV, false>(
       s, 0, {}, [&](int p, int, int v, Words sum) __attribute__((always_inline)) {
         const size_t at = (p * NV + v) * W;
         const Words whole = zero.add(sum, minus_zero, load_words(s.sums + at));
@@ -119,6 +119,7 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth;
   const Parts tiles(s.n_rows, kInt8Rows);
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
+  const bool far = tiles.count > 1 && s.of_bytes > kInt8Ahead;
   const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
                                        tiles.count, 0};
   Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
@@ -137,10 +138,16 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
     auto* sums = reinterpret_cast<int32_t*>(s.wide) + (row - first) * NV * W;
     with_constant<kInt8Rows>(
         int(n), [&](auto mr) __attribute__((always_inline)) {
-          sum_tile<1, decltype(mr)::value, NV>(
-              s, row, ahead.slice(t, groups, NV), [&](int, int r, int v, Words sum) __attribute__((always_inline)) {
-                store_words(sums + (r * NV + v) * W, sum);
-              });
+          constexpr int MR = decltype(mr)::value;
+          auto sum = [&](auto fetch) __attribute__((always_inline)) {
+            sum_tile<1, MR, NV, decltype(fetch)::value != 0>(
+                s, row, ahead.slice(t, groups, NV), [&](int, int r, int v, Words sum) __attribute__((always_inline)) {
+                  store_words(sums + (r * NV + v) * W, sum);
+                });
+          };
+          if constexpr (kInt8Ahead != kNever)
+            if (far) return sum(Int<1>{});
+          sum(Int<(MR * NV > 12)>{});
         });
     const size_t end = row + n;
     if (end == s.n_rows || end - first + kInt8Rows > kInt8UnitRows) {

@@ -79,7 +79,7 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
     f.product(s);
     if (s.n_panels == 2) {  // weights from memory are read by other code, with the same sums
       const std::vector<float> near(s.lines, s.lines + 2 * line);
-      s.far = true;
+      s.of_bytes = ~size_t(0);
       f.product(s);
       CHECK(std::equal(near.begin(), near.end(), s.lines));
     }

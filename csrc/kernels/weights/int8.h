@@ -204,6 +204,15 @@ struct ZeroInHalves {
 using ZeroInHalves = ZeroInWords;
 #endif
 
+// Tiles of more than 12 sums prefetch their share of the next panel. Smaller ones do if they are several, from so many
+// bytes of the step's weights on. Measured on Zen 3: beyond L2 up to 2.4 times as fast, in it 0.73 times, and one tile
+// by itself half as fast.
+#if defined(QG_ISA_AVX2) && !defined(__AVXVNNI__)
+constexpr size_t kInt8Ahead = size_t(1) << 19;
+#else
+constexpr size_t kInt8Ahead = kNever;
+#endif
+
 // As CompactFunctions::rate: an instruction for four k takes as long as a multiply-add of floats, but loads and scales
 // do, too. AVX2 takes four instructions instead; a detour through 16 bits costs what it gains.
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
