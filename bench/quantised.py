@@ -10,8 +10,11 @@ for each row) and oneDNN's LSTM primitive of u8 rows and s8 weights, which gets 
 without the conversion of x and y. Each runs in its own process and is stopped while another one is timed; rounds
 alternate between them.
 
+On x86 processors without VNNI oneDNN's sums saturate. A peer whose error is more than ten times quadgate's is shown,
+but not compared with.
+
 Beside each time stand its 10th and 90th percentile over rounds, and the largest error of y against float64. The last
-column is the time of the fastest int8 peer over quadgate's with int8, with the percentiles of that ratio. Linux only.
+column is the time of the fastest such peer over quadgate's with int8, with the percentiles of that ratio. Linux only.
 """
 
 from __future__ import annotations
@@ -68,8 +71,10 @@ def parse(text: str) -> list[Shape]:
 
 
 def best_peer(result: Result) -> str | None:
-    """Return the name of the fastest other program."""
-    return min((p for p in result.samples if not p.startswith("quadgate")), key=result.median, default=None)
+    """Return the name of the fastest other program whose error is at most ten times quadgate's."""
+    most = 10 * result.errors.get(MINE, float("inf"))
+    peers = (p for p in result.samples if not p.startswith("quadgate") and result.errors[p] <= most)
+    return min(peers, key=result.median, default=None)
 
 
 def best_ratio(result: Result) -> float | None:

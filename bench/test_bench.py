@@ -18,6 +18,7 @@ from ceilings import fma_peak, read_bandwidth
 from measure import Result
 from peers.base import make_arrays
 from peers.client import PEERS, QUANTISED, Client, PeerError
+from peers.peer_onnxruntime_int8 import saturates
 from readme import rewrite
 from report import below_one, floor, geometric_mean, markdown, plot, ratio, ratio_spread
 from shapes import MODES, Shape, choose
@@ -114,6 +115,17 @@ def test_quantised_shapes_and_table() -> None:
     assert "| 2,3,4,5 | 1 | 1.00 [1.00, 1.00] (1.0e-02) | 0.500 [0.500, 0.500] (1.0e-02) |" in text
     assert text.splitlines()[2].endswith("| 1.30 [1.30, 1.30] (oneDNN) |")
     assert text.endswith("geometric mean 1.30, least 1.30")
+    saturated = replace(result, errors={**result.errors, "onednn_int8": 0.11})
+    assert quantised.best_peer(saturated) == "onnxruntime_int8"
+    assert quantised.best_peer(replace(result, samples={"quadgate_int8": [1e-6]})) is None
+
+
+def test_processors_whose_sums_saturate() -> None:
+    """x86 without VNNI; other processors have no line of flags."""
+    assert saturates("model name : x\nflags : fpu avx2 fma\n")
+    assert not saturates("flags : fpu avx2 avx_vnni\n")
+    assert not saturates("flags : avx512f avx512_vnni\n")
+    assert not saturates("Features : fp asimd\n")
 
 
 def test_check_finds_an_error() -> None:
