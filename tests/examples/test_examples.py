@@ -160,6 +160,14 @@ def test_score_ray():
     assert (found["equal"], found["workers"]) == (1, 2)
 
 
+def two_processes() -> tuple[str, ...]:
+    """Return the words that start two processes of a program; skip the test without MPI."""
+    launcher = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
+    if launcher is None:
+        pytest.skip("mpiexec is not installed, two processes are not started: install mpich")
+    return (launcher, "-n", "2")
+
+
 @slow
 def test_the_same_bits_on_one_process_and_two(tmp_path):
     """Equal to fit(shards=8) without MPI, too."""
@@ -180,14 +188,6 @@ def test_the_same_bits_on_one_process_and_two(tmp_path):
     output = run("distributed/train_mpi.py", launcher=two_processes(), cwd=tmp_path)
     assert output.splitlines()[-1] == bits
     assert "process 1 of 2: rows 30 to 59" in output
-
-
-def two_processes() -> tuple[str, ...]:
-    """Return the words that start two processes of a program; skip the test without MPI."""
-    launcher = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
-    if launcher is None:
-        pytest.skip("mpiexec is not installed, two processes are not started: install mpich")
-    return (launcher, "-n", "2")
 
 
 @slow

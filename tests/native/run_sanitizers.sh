@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds and runs the native tests under AddressSanitizer with UBSan, and those that start threads under ThreadSanitizer.
+# Builds and runs the native tests under AddressSanitizer with UBSan, and those that start threads under
+# ThreadSanitizer.
 # Usage: tests/native/run_sanitizers.sh [build folder]
-# QUADGATE_TEST_ALL=1: every check, in the kernels, too, ThreadSanitizer for every instruction set, and all networks, not
-# one half of them, and a quarter under ThreadSanitizer; takes as long again.
+# QUADGATE_TEST_ALL=1: every check, in the kernels, too, ThreadSanitizer for every instruction set, and all networks,
+# not one half of them, and a quarter under ThreadSanitizer; takes as long again.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=${1:-$(mktemp -d)}
@@ -17,7 +18,8 @@ if [ -r /proc/cpuinfo ] && ! grep -qw avx512vl /proc/cpuinfo; then kernels=avx2;
 for kind in address,undefined thread; do
   echo "== -fsanitize=$kind"
   flags="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
-  # UBSan's checks of each pointer take the compiler a third of its time, and AddressSanitizer sees most of their faults.
+  # UBSan's checks of each pointer take the compiler a third of its time, and AddressSanitizer sees most of their
+  # faults.
   if [ "${QUADGATE_TEST_ALL:-0}" != 1 ]; then flags+=" -fno-sanitize=alignment,null,object-size"; fi
   build=$work/${kind%%,*}
   target=all tests=() networks=2 some=("-DQUADGATE_X86_KERNELS=$kernels")
@@ -36,5 +38,6 @@ for kind in address,undefined thread; do
     -DCMAKE_CXX_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" \
     "${some[@]}" >/dev/null
   cmake --build "$build" --target "$target" --parallel "$(nproc)"
-  QUADGATE_TEST_NETWORKS=$networks ctest --test-dir "$build" ${tests[@]+"${tests[@]}"} --parallel "$(nproc)" --output-on-failure
+  QUADGATE_TEST_NETWORKS=$networks ctest --test-dir "$build" ${tests[@]+"${tests[@]}"} --parallel "$(nproc)" \
+    --output-on-failure
 done
