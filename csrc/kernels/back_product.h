@@ -25,7 +25,7 @@ constexpr size_t kFewRows = 24, kNearPanels = size_t(1) << 20, kFewGroups = 4;
 struct RowFetch {
   void (*fetch)(const void* of, size_t row);
   const void* of;
-  size_t n_rows, pauses, owed, next;
+  size_t n_rows, pauses = 1, owed = 0, next = 0;
   QG_INLINE void pause() {
     for (owed += n_rows; owed >= pauses; owed -= pauses) fetch(of, next++);
   }
@@ -143,12 +143,8 @@ QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows,
       prefetch(first + r, block, n_vectors);
       asm volatile("");  // gcc leaves out calls of a function that does nothing but prefetch
     };
-    RowFetch rows = {[](const void* of, size_t r) { (*static_cast<const decltype(fetch)*>(of))(r); },
-                     &fetch,
-                     fetches ? n : 0,
-                     1,
-                     0,
-                     0};
+    RowFetch rows = {[](const void* of, size_t r) { (*static_cast<const decltype(fetch)*>(of))(r); }, &fetch,
+                     fetches ? n : 0};
     if (!absent)
       with_constant<kGroupBlocks>(
           n_vectors, [&](auto nv) __attribute__((always_inline)) {

@@ -205,7 +205,7 @@ using ZeroInHalves = ZeroInWords;
 #endif
 
 // Tiles of more than 12 sums prefetch their share of the next panel. Smaller ones do if they are several, from so many
-// bytes of the step's weights on. Measured on Zen 3: beyond L2 up to 2.4 times as fast, in it 0.73 times, and one tile
+// bytes of the step's weights on. Measured on Zen 3: beyond L2 up to 2.2 times as fast, in it 0.73 times, and one tile
 // by itself half as fast.
 #if defined(QG_ISA_AVX2) && !defined(__AVXVNNI__)
 constexpr size_t kInt8Ahead = size_t(1) << 19;

@@ -185,7 +185,7 @@ void ForwardLayer<Real>::set_step() {
   // large on any machine.
   const size_t tape_bytes = pass_.call.steps * pass_.call.batch * pass_.n.taped * sizeof(Real);
   step_.large_tape = pass_.call.tape && tape_bytes > size_t(16) << 20;
-  // Measured on Zen 3: prefetches of what is still in L2 from the last call cost up to 5 % of the step.
+  // Measured on Zen 3: prefetches of what is still in L2 from the last call cost up to 7 % of the step.
   const size_t written = pass_.call.tape ? 2 * H_ + C_ + pass_.n.taped : H_;
   step_.far_results = C_ > 0 && pass_.call.steps * pass_.call.batch * written * sizeof(Real) > 2 * l2_bytes();
   plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
