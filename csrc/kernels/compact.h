@@ -158,8 +158,14 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
         add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, s.bias + panel * line, 0, lines,
                     line, of_bytes, wide);
       }
-      add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line,
-                  of_bytes, wide);
+      if (s.recurrent_size) {
+        add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line,
+                    of_bytes, wide);
+      } else if (from != lines) {
+        for (size_t r = 0; r < n_rows; ++r)
+          for (size_t i = 0; i < n_panels * line; i += VF::kWidth)
+            store(lines + r * line + i, load(from + r * from_stride + i));
+      }
       finish_panels<Cell>(s, lines, first, n_rows, panel, n_panels);
     }
   }
