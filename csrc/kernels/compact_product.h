@@ -122,6 +122,9 @@ QG_INLINE void half_tiles(const CompactProduct& s, size_t bytes_ahead) {
   }
 }
 
+// From a half tile's rows to the next larger one's.
+constexpr int kHalfTileStep = kMaxRows % 2 ? 1 : 2;
+
 // Up to two tiles of rows widen the weights as they read them; more of them share what is widened once.
 template <class Storage, int NV>
 QG_INLINE void product_of_floats(const CompactProduct& s) {
@@ -134,10 +137,9 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   if (s.n_rows <= size_t(kMaxRows))
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   if (s.n_rows <= 2 * size_t(kMaxRows))
-    return with_constant<(kMaxRows + 1) / 2>(
-        (int(s.n_rows) - kMaxRows + 1) / 2, [&](auto pairs) __attribute__((always_inline)) {
-          constexpr int more = 2 * decltype(pairs)::value, most = more < kMaxRows ? more : kMaxRows;
-          half_tiles<Storage, kMaxRows + most, NV>(s, sizeof(Storage) * line / 2);
+    return with_constant<kMaxRows / kHalfTileStep>(
+        (int(s.n_rows) - kMaxRows + kHalfTileStep - 1) / kHalfTileStep, [&](auto steps) __attribute__((always_inline)) {
+          half_tiles<Storage, kMaxRows + kHalfTileStep * decltype(steps)::value, NV>(s, sizeof(Storage) * line / 2);
         });
   CompactProduct part = s;
   for (size_t k = 0; k < s.n_k; k += kWideK) {
