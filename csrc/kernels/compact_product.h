@@ -139,7 +139,7 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   if (s.n_rows <= 2 * size_t(kMaxRows))
     return with_constant<kMaxRows / kHalfTileStep>(
         (int(s.n_rows) - kMaxRows + kHalfTileStep - 1) / kHalfTileStep, [&](auto steps) __attribute__((always_inline)) {
-          half_tiles<Storage, kMaxRows + kHalfTileStep * decltype(steps)::value, NV>(s, sizeof(Storage) * line / 2);
+          half_tiles<Storage, kMaxRows + kHalfTileStep* decltype(steps)::value, NV>(s, sizeof(Storage) * line / 2);
         });
   CompactProduct part = s;
   for (size_t k = 0; k < s.n_k; k += kWideK) {

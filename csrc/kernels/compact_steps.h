@@ -114,8 +114,8 @@ static constexpr bool tiles_pay(size_t n_rows, size_t n_k) {
 
 static constexpr size_t compact_round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// From a quantised row to the next.
-static constexpr size_t compact_row_bytes(size_t n_k) { return compact_round_up(n_k) + 64; }
+// From a quantised row to the next: there may be two parts, and up to 64 bytes behind them.
+static constexpr size_t compact_row_bytes(size_t n_k) { return 2 * compact_round_up(n_k) + 64; }
 
 // Bytes of the memory, aligned to 64 bytes, that a call needs for itself.
 static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size_t width) {

@@ -12,53 +12,56 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
+// Weights that come from beyond L2 are prefetched so many bytes ahead where a single tile reads them.
+constexpr size_t kInt8AheadBytes = 2048;
+
 // Integer sums over all k, without zero points, of MR rows with NP panels; ends with done(p, r, v, sum) for each.
-template <int NP, int MR, int NV, bool kFetch, class Done>
+// kFetched: bytes of a panel from `ahead` on that are prefetched for four k.
+template <int NP, int MR, int NV, size_t kFetched, class Done>
 QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
   constexpr size_t W = VF::kWidth;
   constexpr int held = MR * NV + int((NV * sizeof(Factor) + sizeof(RowFactor)) / sizeof(Words));
   constexpr bool rows_pass = MR > 1 && held < kRegisters;  // by weights in registers
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
+  const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
+  constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
+  // Three rows share a pointer, for lack of registers. The compiler must not see that they lie one behind the other: it
+  // would give each its own again.
+  size_t row_bytes = compact_row_bytes(s.n_k), to_signs = compact_round_up(s.n_k);
+  const auto* low = static_cast<const unsigned char*>(s.rows[row]);
+  const unsigned char* high = MR > 3 ? low + 3 * row_bytes : low;
+  __asm__("" : "+r"(low), "+r"(high), "+r"(row_bytes));
+  auto row_at = [&](int r) __attribute__((always_inline)) {
+    return r < 3 ? low + r * row_bytes : high + (r - 3) * row_bytes;
+  };
   Words a[NP][MR][NV];
 #pragma GCC unroll 2
   for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) a[p][r][v] = set_words(0);
-  const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
-  constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
-  // Three rows share a pointer, for lack of registers. The compiler must not see that they lie one behind the other: it
-  // would give each its own again.
-  size_t row_bytes = compact_row_bytes(s.n_k);
-  const auto* low = static_cast<const unsigned char*>(s.rows[row]);
-  const unsigned char* high = MR > 3 ? low + 3 * row_bytes : low;
-  __asm__("" : "+r"(low), "+r"(high), "+r"(row_bytes));
-  auto factor_of = [&](int r) __attribute__((always_inline)) {
-    int32_t four;
-    __builtin_memcpy(&four, r < 3 ? low + r * row_bytes : high + (r - 3) * row_bytes, sizeof four);
-    return row_factor(set_words(four));
-  };
+      for (int v = 0; v < NV; ++v) a[p][r][v] = first_sum(row_at(r), to_signs);
   // Products of n groups; bytes from one to the next, and from a vector to the next.
   auto take = [&](size_t n, size_t next_group, size_t next_vector) __attribute__((always_inline)) {
     const unsigned char* const end = low + n * kInt8Group;
 #pragma GCC unroll 2
     while (low != end) {
-      if constexpr (kFetch) __builtin_prefetch(next, 0, 2);
+      for (int p = 0; p < NP; ++p)
+        for (size_t b = 0; b < kFetched; b += 64) __builtin_prefetch(next + p * s.panel_bytes + b, 0, 2);
       if constexpr (rows_pass) {
         Factor weights[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) weights[v] = factor(load_words(w + v * next_vector));
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) {
-          const RowFactor x = factor_of(r);
+          const RowFactor x = row_factor(row_at(r), to_signs);
 #pragma GCC unroll 8
           for (int v = 0; v < NV; ++v) a[0][r][v] = dot(a[0][r][v], x, weights[v]);
         }
       } else {
         RowFactor x[MR];
 #pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) x[r] = factor_of(r);
+        for (int r = 0; r < MR; ++r) x[r] = row_factor(row_at(r), to_signs);
 #pragma GCC unroll 4
         for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
@@ -94,15 +97,17 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
       for (int v = 0; v < NV; ++v) done(p, r, v, a[p][r][v]);
 }
 
-// One row with NP panels. A function of its own, so that the compiler does not keep its pointers in vector registers.
-template <int NP, int NV>
+// One row with NP panels, which are prefetched if kFar. A function of its own, so that the compiler does not keep its
+// pointers in vector registers.
+template <int NP, int NV, bool kFar>
 QG_OUTLINE void int8_row(const CompactProduct& s) {
-  constexpr size_t W = VF::kWidth;
+  constexpr size_t W = VF::kWidth, kLineBytes = NV * W * kInt8Group;
   const VF row_scale = set1(s.row_scales[0]);
   const ZeroInWords zero;
   const Words minus_zero = zero.row(-s.row_zeros[0]);
-  sum_tile<NP, 1, NV, false>(
-      s, 0, {}, [&](int p, int, int v, Words sum) __attribute__((always_inline)) {
+  const Slice ahead = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
+  sum_tile<NP, 1, NV, kFar ? kLineBytes : 0>(
+      s, 0, ahead, [&](int p, int, int v, Words sum) __attribute__((always_inline)) {
         const size_t at = (p * NV + v) * W;
         const Words whole = zero.add(sum, minus_zero, load_words(s.sums + at));
         store(s.lines + at, fma(number(whole), row_scale * load(s.scales + at), load(s.from + at)));
@@ -114,12 +119,17 @@ constexpr size_t kInt8UnitRows = 32;
 
 template <int NV>
 QG_INLINE void product_of_int8(const CompactProduct& s) {
-  if (s.n_panels == 2) return int8_row<2, NV>(s);
-  if (s.n_rows == 1) return int8_row<1, NV>(s);
-  constexpr size_t W = VF::kWidth;
+  if (s.n_panels == 2) {
+    if constexpr (kInt8Ahead != kNever)
+      if (s.of_bytes > kInt8Ahead) return int8_row<2, NV, true>(s);
+    return int8_row<2, NV, false>(s);
+  }
+  if (s.n_rows == 1) return int8_row<1, NV, false>(s);
+  constexpr size_t W = VF::kWidth, kLineBytes = NV * W * kInt8Group;
   const Parts tiles(s.n_rows, kInt8Rows);
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
-  const bool far = tiles.count > 1 && s.of_bytes > kInt8Ahead;
+  const bool far = s.of_bytes > kInt8Ahead;
+  const Slice own = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
   const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
                                        tiles.count, 0};
   Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
@@ -138,16 +148,17 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
     auto* sums = reinterpret_cast<int32_t*>(s.wide) + (row - first) * NV * W;
     with_constant<kInt8Rows>(
         int(n), [&](auto mr) __attribute__((always_inline)) {
-          constexpr int MR = decltype(mr)::value;
+          constexpr int MR = decltype(mr)::value, kShare = MR * NV > 12 ? 64 : 0;
           auto sum = [&](auto fetch) __attribute__((always_inline)) {
-            sum_tile<1, MR, NV, decltype(fetch)::value != 0>(
-                s, row, ahead.slice(t, groups, NV), [&](int, int r, int v, Words sum) __attribute__((always_inline)) {
-                  store_words(sums + (r * NV + v) * W, sum);
-                });
+            constexpr size_t kFetched = decltype(fetch)::value;
+            sum_tile<1, MR, NV, kFetched>(
+                s, row, kFetched == kLineBytes ? own : ahead.slice(t, groups, NV),
+                [&](int, int r, int v, Words sum)
+                    __attribute__((always_inline)) { store_words(sums + (r * NV + v) * W, sum); });
           };
           if constexpr (kInt8Ahead != kNever)
-            if (far) return sum(Int<1>{});
-          sum(Int<(MR * NV > 12)>{});
+            if (far) return tiles.count > 1 ? sum(Int<64>{}) : sum(Int<int(kLineBytes)>{});
+          sum(Int<kShare>{});
         });
     const size_t end = row + n;
     if (end == s.n_rows || end - first + kInt8Rows > kInt8UnitRows) {
@@ -236,6 +247,7 @@ QG_INLINE void store_row(const float* from, size_t n, unsigned char* to, float i
     const auto* from = static_cast<const float*>(rows[0]);
     const RowScale s = scale_of(range_of(from, n), n);
     store_row(from, n, bytes, s.inverse, s.zero);
+    split_signs(bytes, n, compact_round_up(n));
     rows[0] = bytes;
     scales[0] = s.scale;
     zeros[0] = s.zero;
@@ -252,6 +264,7 @@ QG_INLINE void store_row(const float* from, size_t n, unsigned char* to, float i
     }
     for (size_t r = first; r < end; ++r, bytes += compact_row_bytes(n)) {
       store_row(static_cast<const float*>(rows[r]), n, bytes, inverses[r - first], zeros[r]);
+      split_signs(bytes, n, compact_round_up(n));
       rows[r] = bytes;
     }
   }

@@ -54,7 +54,7 @@ struct TileConfig {
   const bool less = whole < kTileK;
   const __mmask64 used = less ? ~(~uint64_t(0) << rest) : ~uint64_t(0) << (kTileK - rest);
   for (size_t r = 0; r < n_rows; ++r, bytes += compact_row_bytes(n))
-    _mm512_storeu_si512(bytes + compact_round_up(n),
+    _mm512_storeu_si512(bytes + compact_row_bytes(n) - kTileK,
                         _mm512_maskz_loadu_epi8(used, less ? bytes : bytes + whole - kTileK));
 }
 

@@ -74,6 +74,21 @@ def test_16_bits_with_each_option(name, size, kind):
     assert all(same_bits(got[key], want[key]) for key in want)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("arguments", [{}, {"num_layers": 2, "peephole": True}, {"proj_size": 40}], ids=str)
+def test_without_a_state_as_with_zeros(arguments, kind):
+    """A first step without a state may leave out its product with h, in first calls and where floats are kept."""
+    for steps, batch in ((1, 1), (1, 2), (1, 4), (1, 30), (2, 5), (3, 1), (9, 100)):
+        shape = (steps, batch, 17, PACKED_H)
+        states = arguments.get("num_layers", 1), batch
+        zeros = [np.zeros((*states, n), np.float32) for n in (arguments.get("proj_size", PACKED_H), PACKED_H)]
+        net, x = network(shape, **arguments).quantize(kind), sequence(shape)
+        want = net(x, tuple(zeros))
+        for small in (net, network(shape, **arguments).quantize(kind)):
+            for _ in range(3):
+                assert same(small(x), want), shape
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize("size", [17, PACKED_H])
 def test_16_bits_in_calls_that_follow_each_other(kind, size):
