@@ -74,15 +74,19 @@ QG_OUTLINE void wide_tiles(const CompactProduct& s, size_t first_k, size_t n_k, 
   compact_tiles<float, NV>(s, s.wide, first_k, n_k, static_cast<const uint16_t*>(next));
 }
 
+// Panels in float. The upper half of a vector of a narrow one is overwritten by the next vector; the last one's lies in
+// the room that a whole panel would take.
 template <class Storage>
-void widen(const void* from, size_t n_panels, size_t n_k, int n_vectors, float* to) {
+void widen(const void* from, size_t n_panels, size_t n_k, int n_vectors, bool narrow_last, float* to) {
   const auto* w = static_cast<const Storage*>(from);
-  const int parts = n_vectors == kLineVectors ? kParts<float, float, kLineVectors> : 1, n = n_vectors / parts;
-  const size_t line = n_vectors * size_t(VF::kWidth), part = n * size_t(VF::kWidth);
-  for (size_t p = 0; p < n_panels; ++p, to += n_k * line)
+  const int parts = n_vectors == kLineVectors ? kParts<float, float, kLineVectors> : 1;
+  const size_t line = n_vectors * size_t(VF::kWidth);
+  for (size_t p = 0; p < n_panels; ++p, to += n_k * line) {
+    const bool narrow = narrow_last && p + 1 == n_panels;
+    const int n = narrow ? n_vectors : n_vectors / parts, step = narrow ? VF::kWidth / 2 : VF::kWidth;
     for (size_t k = 0; k < n_k; ++k, w += line)
-      for (int v = 0; v < n_vectors; ++v)
-        store(to + (v / n * n_k + k) * part + v % n * VF::kWidth, load_widened<float>(w, v));
+      for (int v = 0; v < n_vectors; ++v) store(to + ((v / n * n_k + k) * n + v % n) * step, load_widened<float>(w, v));
+  }
 }
 
 // Up to MR rows, too many for a tile of whole lines, with one panel: half of its lines at a time, so that all rows

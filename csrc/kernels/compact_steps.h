@@ -92,8 +92,9 @@ struct CompactFunctions {
   // `rows` point to floats, then to the bytes. Null: rows are not quantised.
   void (*quantize_rows)(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
                         int32_t* zeros);
-  // Panels of n_k columns in float, for the kernels that read those. Null where there is no such thing.
-  void (*widen)(const void* from, size_t n_panels, size_t n_k, int n_vectors, float* to);
+  // Panels of n_k columns in float, for the kernels that read those; the last one may become a narrow one, which has
+  // room for a whole one. Null where there is no such thing.
+  void (*widen)(const void* from, size_t n_panels, size_t n_k, int n_vectors, bool narrow_last, float* to);
   // Before products of a group of so many rows, kFewestTileRows or more, and after them: between these calls a thread
   // holds state that is costly to save. Null where there is none.
   void (*begin)(size_t n_rows);

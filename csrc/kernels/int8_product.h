@@ -157,7 +157,11 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
                     __attribute__((always_inline)) { store_words(sums + (r * NV + v) * W, sum); });
           };
           if constexpr (kInt8Ahead != kNever)
-            if (far) return tiles.count > 1 ? sum(Int<64>{}) : sum(Int<int(kLineBytes)>{});
+            if (far) {
+              if constexpr (MR == kInt8Rows)  // one tile has as many
+                if (tiles.count == 1) return sum(Int<int(kLineBytes)>{});
+              return sum(Int<64>{});
+            }
           sum(Int<kShare>{});
         });
     const size_t end = row + n;

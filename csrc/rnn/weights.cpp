@@ -5,10 +5,8 @@
 #include <type_traits>
 #include <utility>
 
-#include "cpu/caches.h"
 #include "cpu/dispatch.h"
 #include "memory/carver.h"
-#include "parallel/this_thread.h"
 
 namespace quadgate {
 namespace {
@@ -29,33 +27,10 @@ Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
 
-// Steps from which on widening the weights of a layer for them pays where they fit L2 as floats; rows of all steps from
-// which on it does where they do not, but multiply-adds take longer than reading; and the most memory that is borrowed
-// for it. bench/notes/quantized.md has the measurements.
-constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
-// Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
-constexpr size_t kCheapBytes = size_t(128) << 10;
-
-// Small networks of 16 bits whose padding is no matter.
-constexpr size_t kTinyBytes = size_t(64) << 10;
-
 // Parameters of a layer's normalisation.
 size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hidden); }
 
 }  // namespace
-
-// f(packed, whether it has a bias) for every packed matrix there is.
-template <class Real>
-template <class F>
-void Weights<Real>::each_packed(F&& f) const {
-  for (PackedLayer<Real>& layer : layers_) {
-    f(layer.ih, true);
-    f(layer.hh, false);
-    if (layer.hr.n_k) f(layer.hr, false);
-  }
-  for (Packed<Real>& highway : highways_)
-    if (highway.n_k) f(highway, true);
-}
 
 // Sizes and memory only. All layers lie in one piece.
 template <class Real>
@@ -69,10 +44,10 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
   // Kernels of double have no narrow panels. Normalisation reads products by whole vectors; gradients of dropped
   // weights are scaled in panels, which are wide.
-  const bool narrow = std::is_same_v<Real, float> && !s.compact() && s.options.layer_norm == LayerNorm::none &&
-                      s.options.weight_drop == 0;
+  const bool can_narrow =
+      std::is_same_v<Real, float> && s.options.layer_norm == LayerNorm::none && s.options.weight_drop == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, narrow, kernels.half_lines};
+    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, can_narrow && !s.compact(), kernels.half_lines};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
     layers_[i].hh.n_k = R;
     layers_[i].hr.shape = {1, R, W, false, kernels.half_lines};
@@ -83,6 +58,9 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
   floats_ = better_as_floats();
+  narrow_floats_ = can_narrow && s.compact() && s.options.weights != WeightType::int8;
+  for (PackedLayer<Real>& layer : layers_)
+    if (floats_) layer.ih.shape.narrow = layer.hh.shape.narrow = narrow_floats_;
   auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
       if (!compact()) {
@@ -100,6 +78,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
       if (biased) p.bias = pieces.take<Real>(p.row());
     });
     for (PackedLayer<Real>& layer : layers_) {
+      if (compact() && floats_shape(layer).narrow_last()) layer.float_bias = pieces.take<Real>(layer.ih.row());
       if (s.options.peephole) layer.peephole = pieces.take<Real>(checked_mul(3, H));
       if (dropping) layer.hh_scale = pieces.take<Real>(checked_mul(layer.hh.shape.blocks(), layer.hh.shape.line(), R));
       if (s.options.layer_norm == LayerNorm::none) continue;
@@ -164,7 +143,8 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
     }
     pack_compact(weight, type, to.shape, to.n_k, panels, const_cast<int32_t*>(to.compact.sums));
     if constexpr (std::is_same_v<Real, float>)
-      if (floats_) functions_.widen(panels, to.shape.blocks(), to.n_k, int(to.shape.vectors()), to.panels);
+      if (floats_)
+        functions_.widen(panels, to.shape.blocks(), to.n_k, int(to.shape.vectors()), to.shape.narrow_last(), to.panels);
     if (to.bias) pack_bias(static_cast<const Real*>(bias), to.shape, to.bias);
   };
   const size_t H = s.hidden, G = s.gates() * H;
@@ -172,6 +152,7 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
     PackedLayer<Real>& p = layers_[i];
     const LayerParameters<const void*>& from = params[i];
     pack(from.weight_ih, scales[i].weight_ih, from.bias, p.ih);
+    if (p.float_bias) pack_bias(static_cast<const Real*>(from.bias), floats_shape(p), p.float_bias);
     pack(from.weight_hh, scales[i].weight_hh, nullptr, p.hh);
     if (p.hr.n_k) pack(from.weight_hr, scales[i].weight_hr, nullptr, p.hr);
     auto copy = [](const void* values, size_t n, Real* to) {
@@ -188,79 +169,6 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
 }
 
 template <class Real>
-size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
-  if (!compact() || !functions_.widen || steps < kWideSteps) return 0;
-  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
-  const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
-  const bool bound = rows > kernels.max_rows && steps * rows >= kManyWideRows;  // by arithmetic
-  return bytes <= (rows == 1 ? most_kept(1, steps) : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
-}
-
-// Bytes of floats up to which reading them is no slower for so many rows. In many steps of one row only weight_hh is
-// read at each; half of all it is, more or less.
-template <class Real>
-size_t Weights<Real>::most_kept(size_t rows, size_t steps) const {
-  if (rows == 1 && sizes.options.weights == WeightType::bfloat16) return steps > 1 ? kCheapBytes : 0;
-  if (rows == 1) return l2_bytes() / 4 * (steps < kWideSteps ? 3 : 6);
-  if (rows <= kernels.max_rows) return l2_bytes();
-  return rows <= 2 * kernels.max_rows ? std::min(4 * l2_bytes(), kMostWideBytes) : kMostWideBytes;
-}
-
-template <class Real>
-void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const {
-  if constexpr (std::is_same_v<Real, float>)
-    functions_.widen(static_cast<const char*>(matrix.compact.panels) + block_begin * matrix.compact.panel_bytes,
-                     block_end - block_begin, matrix.n_k, int(matrix.shape.vectors()),
-                     to + block_begin * matrix.n_k * matrix.shape.line());
-}
-
-template <class Real>
-const Real* Weights<Real>::kept_floats(size_t rows, size_t steps, bool stays) const {
-  if constexpr (std::is_same_v<Real, float>) {
-    if (!compact() || !functions_.widen) return nullptr;
-    const size_t most = most_kept(rows, steps);
-    if (n_floats_ > most / sizeof(Real)) return nullptr;
-    ThisThread* thread = this_thread();
-    if (!thread) return nullptr;
-    KeptFloats& kept = thread->kept;
-    ++kept.calls;
-    KeptFloats::Slot* slot = kept.find(id_);
-    if (!slot) {
-      slot = kept.make(id_, n_floats_, most, stays);
-      if (!slot) return nullptr;
-      for (size_t i = 0; i < layers_.size(); ++i) {
-        const PackedLayer<Real> to = with_floats(i / sizes.directions, i % sizes.directions, slot->floats.data());
-        widen(layers_[i].ih, 0, blocks_, to.ih.panels);
-        widen(layers_[i].hh, 0, blocks_, to.hh.panels);
-      }
-      slot->network = id_;
-    }
-    slot->last_call = kept.calls;
-    return slot->floats.data();
-  }
-  (void)rows;
-  (void)steps;
-  (void)stays;
-  return nullptr;
-}
-
-// True for small matrices of 16 bits: floats are read as fast as they are then, also by one row, and no product has to
-// widen them. They must not take more memory than two copies of 16 bits, of which one has no padding, but for sizes at
-// which that is no matter.
-template <class Real>
-bool Weights<Real>::better_as_floats() const {
-  const WeightType type = sizes.options.weights;
-  if (type != WeightType::float16 && type != WeightType::bfloat16) return false;
-  size_t whole = 0, padded = 0;
-  each_packed([&](const Packed<Real>& p, bool) {
-    whole += p.shape.total() * p.n_k;
-    padded += p.row() * p.n_k;
-  });
-  const size_t bytes = padded * sizeof(Real), most = type == WeightType::float16 ? l2_bytes() / 4 : kCheapBytes;
-  return bytes <= most && (bytes <= kTinyBytes || 10 * padded <= 12 * whole);
-}
-
-template <class Real>
 void Weights<Real>::unpack(Real* const* to) const {
   auto copy = [&](const Packed<Real>& p) {
     if (p.n_k) unpack_panels(kernels.transpose, p.panels, p.shape, p.n_k, 0, p.n_k, 0, p.shape.blocks(), false, *to++);
@@ -273,18 +181,6 @@ void Weights<Real>::unpack(Real* const* to) const {
     }
     copy(highway(l));
   }
-}
-
-template <class Real>
-PackedLayer<Real> Weights<Real>::with_floats(size_t l, size_t d, const Real* floats) const {
-  auto size = [](const Packed<Real>& p) { return p.n_k * p.row(); };
-  const size_t at = l * sizes.directions + d;
-  auto* to = const_cast<Real*>(floats);  // the thread's own memory, written by kept_floats only
-  for (size_t i = 0; i < at; ++i) to += size(layers_[i].ih) + size(layers_[i].hh);
-  PackedLayer<Real> layer = layers_[at];  // compact weights have no back panels, which another call may be making
-  layer.ih.panels = to;
-  layer.hh.panels = to + size(layer.ih);
-  return layer;
 }
 
 template <class Real>

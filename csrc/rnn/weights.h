@@ -31,10 +31,11 @@ struct Packed {
 // One layer and direction in panels (kernels.h has the layouts), inside the memory of its Weights.
 template <class Real>
 struct PackedLayer {
-  Packed<Real> ih, hh, hr;   // ih has the bias; hr is there with a projection only
-  Real* peephole = nullptr;  // (3,H) or null
-  Norm<Real> norm = {};      // gains null without layer normalisation
-  Real* hh_scale = nullptr;  // multipliers that weight dropping left in hh, in panels of whole lines; null without
+  Packed<Real> ih, hh, hr;     // ih has the bias; hr is there with a projection only
+  Real* float_bias = nullptr;  // of compact weights: ih's as their floats need it, whose last panel may be narrow
+  Real* peephole = nullptr;    // (3,H) or null
+  Norm<Real> norm = {};        // gains null without layer normalisation
+  Real* hh_scale = nullptr;    // multipliers that weight dropping left in hh, in panels of whole lines; null without
 };
 
 // An immutable set of packed weights: calls share it by pointer, a change of parameters makes a new one. So a call that
@@ -101,6 +102,8 @@ class Weights {
   const Real* kept_floats(size_t rows, size_t steps, bool stays = false) const;
   // The layer with panels that lie there.
   PackedLayer<Real> with_floats(size_t l, size_t d, const Real* floats) const;
+  // The same with its own panels alone, of ih and then hh.
+  PackedLayer<Real> with_panels(size_t l, size_t d, Real* panels) const;
   size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0
   size_t compact_work(size_t n_rows) const {
     return compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
@@ -108,8 +111,8 @@ class Weights {
   // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for these steps:
   // where reading floats is no slower. 0 if not.
   size_t wide_elements(size_t l, size_t rows, size_t steps) const;
-  // Panels of blocks [block_begin, block_end), in float, to their place in `to`.
-  void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end, Real* to) const;
+  // Panels of blocks [block_begin, block_end) of a matrix of with_floats or with_panels, in float, to their places.
+  void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
   // True if every weight_hh is known to be finite: its product with an h of zeros is zero then, and a step may leave it
@@ -119,6 +122,7 @@ class Weights {
  private:
   Weights(const Sizes& sizes, bool dropping);
   bool better_as_floats() const;
+  PanelShape floats_shape(const PackedLayer<Real>& layer) const;
   size_t most_kept(size_t rows, size_t steps) const;
   bool products_with_zeros_are_zero() const;
   template <class F>
@@ -126,6 +130,7 @@ class Weights {
 
   CellOptions<Real> cell_options_;
   bool plain_, floats_ = false;
+  bool narrow_floats_ = false;  // panels of floats of compact weights may end with a narrow one
   CompactFunctions functions_ = {};
   size_t quantized_k_ = 0;
   size_t n_floats_ = 0;  // of kept_floats
@@ -139,6 +144,19 @@ class Weights {
   enum class Finite : unsigned char { unasked, unknown, yes, no };
   mutable std::atomic<Finite> finite_hh_{Finite::unasked};
 };
+
+// f(packed, whether it has a bias) for every packed matrix there is.
+template <class Real>
+template <class F>
+void Weights<Real>::each_packed(F&& f) const {
+  for (PackedLayer<Real>& layer : layers_) {
+    f(layer.ih, true);
+    f(layer.hh, false);
+    if (layer.hr.n_k) f(layer.hr, false);
+  }
+  for (Packed<Real>& highway : highways_)
+    if (highway.n_k) f(highway, true);
+}
 
 // A call in numbers, for its plan.
 template <class Real>

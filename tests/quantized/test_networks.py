@@ -74,6 +74,19 @@ def test_16_bits_with_each_option(name, size, kind):
     assert all(same_bits(got[key], want[key]) for key in want)
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("units", [1, 3, 4, 5, 7, 8, 9, 12])
+def test_16_bits_with_the_last_units_in_part_of_a_vector(units, kind):
+    """Their floats end with a narrow panel, as a float32 network's do, in every way to get them."""
+    for whole, arguments in ((16, {}), (PACKED_H // 16 * 16 + 16, {"num_layers": 2, "bidirectional": True})):
+        for steps, batch in ((1, 1), (3, 2), (9, 5), (2, 20), (40, 30)):
+            shape = (steps, batch, 24, whole + units)
+            small, plain, x = network(shape, **arguments).quantize(kind), network(shape, **arguments), sequence(shape)
+            plain.load_state_dict(small.params)
+            for _ in range(3):
+                assert same(small(x), plain(x)), shape
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("arguments", [{}, {"num_layers": 2, "peephole": True}, {"proj_size": 40}], ids=str)
 def test_without_a_state_as_with_zeros(arguments, kind):

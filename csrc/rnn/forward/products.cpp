@@ -31,17 +31,11 @@ bool float_weights(const Team& team, const ForwardContext<Real>& pass, const For
   }
   const size_t n = w.wide_elements(task.l, task.row1 - task.row0, task.s1 - task.s0);
   if (n == 0 || n > pass.n.wide) return true;
-  wide = w.layer(task.l, task.d);  // compact weights have no back panels
-  Packed<Real>&ih = wide.ih, &hh = wide.hh;
-  Real *wide_ih = task.team->wide, *wide_hh = wide_ih + ih.n_k * ih.row();
-  if (!team.ranges(w.blocks(), [&](size_t begin, size_t end) {
-        w.widen(ih, begin, end, wide_ih);
-        w.widen(hh, begin, end, wide_hh);
-      }))
-    return false;
-  ih.panels = wide_ih;
-  hh.panels = wide_hh;
-  return true;
+  wide = w.with_panels(task.l, task.d, task.team->wide);
+  return team.ranges(w.blocks(), [&](size_t begin, size_t end) {
+    w.widen(wide.ih, begin, end);
+    w.widen(wide.hh, begin, end);
+  });
 }
 
 namespace {
