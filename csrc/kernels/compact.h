@@ -126,14 +126,14 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
     h.rows[r] = s.rows[r].h;
   }
   if (!s.use_pre) x.quantize(n.functions, s.n_rows, n.ih.n_k);
-  h.quantize(n.functions, s.n_rows, n.hh.n_k);
+  if (s.recurrent_size) h.quantize(n.functions, s.n_rows, n.hh.n_k);
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
   float* lines = pieces.take<float>((most + 1) * line);
   float* wide = pieces.take<float>(s.n_rows > 1 ? kSumLines * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   if constexpr (Cell::kPlain) {
-    if (n.functions.step && !s.options && !s.extra && tiles_pay(s.n_rows, n.hh.n_k) && n.hh.n_k <= kMostTileK &&
-        n.ih.n_k <= kMostTileK) {
+    if (n.functions.step && s.recurrent_size && !s.options && !s.extra && tiles_pay(s.n_rows, n.hh.n_k) &&
+        n.hh.n_k <= kMostTileK && n.ih.n_k <= kMostTileK) {
       const CompactMatrix matrices[2] = {n.ih, n.hh};
       const QuantizedRows rows[2] = {x.all(), h.all()};
       return n.functions.step({&s, matrices, rows, pre_stride, wide, descending});
@@ -141,7 +141,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   }
   const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
   const size_t panels = (s.hidden_size + Cell::kRowBlocks * VF::kWidth - 1) / (Cell::kRowBlocks * VF::kWidth);
-  const size_t of_bytes = panels * (n.hh.panel_bytes + (s.use_pre ? 0 : n.ih.panel_bytes));
+  const size_t of_bytes = panels * ((s.recurrent_size ? n.hh.panel_bytes : 0) + (s.use_pre ? 0 : n.ih.panel_bytes));
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;
     for (size_t done = 0; done < n_blocks;) {
