@@ -88,8 +88,9 @@ struct CompactStep {
 struct CompactFunctions {
   void (*product)(const CompactProduct&);
   // n floats of each row to n bytes (and more, up to compact_row_bytes(n), which is what they are apart), their scale,
-  // which is NaN if one is not finite, and the number in place of 0. Bytes may be signed, then both are less by 128.
-  // `rows` point to floats, then to the bytes. Null: rows are not quantised.
+  // which is NaN if one is not finite, and the number in place of 0. Bytes may be signed, then both are less by 128,
+  // and may lie as sizes with signs behind them (kernels/weights/int8.h). `rows` point to floats, then to the bytes.
+  // Null: rows are not quantised.
   void (*quantize_rows)(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
                         int32_t* zeros);
   // Panels of n_k columns in float, for the kernels that read those; the last one may become a narrow one, which has

@@ -260,7 +260,7 @@ bool Weights<Real>::zero_for_zero_h(size_t rows) const {
   // The check costs as much as one more row: little for a call of so many rows, even if every call has new weights. A
   // call of fewer rows leaves it to the next one with these weights.
   constexpr size_t kManyRows = 4;
-  if (sizes.compact()) return true;  // others are refused before they come here
+  if (sizes.compact()) return true;  // they are finite: others are refused before they come here
   const Finite known = finite_hh_.load(std::memory_order_relaxed);
   if (known == Finite::yes || known == Finite::no) return known == Finite::yes;
   if (known == Finite::unasked && rows < kManyRows) {
