@@ -26,8 +26,8 @@ constexpr double kChunks = 16;          // about so many chunks go through a pip
 
 auto fields(const Work& w) {
   return std::tie(w.steps, w.rows, w.input, w.hidden, w.layers, w.directions, w.recurrent, w.output, w.passes, w.width,
-                  w.max_rows, w.element_size, w.weight_size, w.rate, w.pass, w.chunks, w.narrow_last, w.no_first_h,
-                  w.bare_step, w.awake, w.whole_loop);
+                  w.max_rows, w.element_size, w.weight_size, w.rate, w.widening, w.pass, w.chunks, w.narrow_last,
+                  w.no_first_h, w.bare_step, w.awake, w.whole_loop);
 }
 
 bool backward(const Work& w) { return w.pass == Pass::backward; }
@@ -59,6 +59,9 @@ double block_bytes(const Work& w, size_t input) {
   return double(input + w.recurrent) * kLineVectors * double(w.width) * w.weight_size;
 }
 
+// Multiply-adds in the time of one of float, of a product of so many rows.
+double rate(const Work& w, size_t rows) { return w.rate * double(rows) / (double(rows) + w.widening); }
+
 // One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps. In the first
 // one of training's forward pass, other panels and gradients have been used since its weights were.
 double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads, bool first = false) {
@@ -67,7 +70,7 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
   const double tiles = double(ceil_div(rows, w.max_rows));
   const bool narrow = w.narrow_last && blocks == ceil_div(w.hidden, w.width);  // of several shares one has whole blocks
   const double multiply = (double(blocks) - (narrow ? 0.5 : 0)) * double(rows) * k *
-                          multiply_cycles({w.width, w.max_rows, w.element_size}) / w.rate;
+                          multiply_cycles({w.width, w.max_rows, w.element_size}) / rate(w, rows);
   const double panels = double(blocks) * panel_bytes;
   double read = read_cycles(panels, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
   if (first && w.pass == Pass::training_forward) {  // backward's panels and the gradients are as large as whole ones
@@ -83,8 +86,8 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
 bool ahead(const Work& w, size_t input, size_t rows) {
   if (backward(w) || w.steps == 1) return false;
   const KernelSizes kernels = {w.width, w.max_rows, w.element_size};
-  return cheaper_ahead(
-      {input, w.recurrent, rows, w.steps, ceil_div(w.hidden, w.width), kernels, w.weight_size, w.rate});
+  return cheaper_ahead({input, w.recurrent, rows, w.steps, ceil_div(w.hidden, w.width), kernels,
+                        w.widening > 0 ? double(w.element_size) : w.weight_size, w.rate});
 }
 
 // A step's share of such a product. It leaves h's panels beyond L2 where not all of them fit.

@@ -28,7 +28,8 @@ KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool
   constexpr size_t kHotFloats = size_t(1) << 20;
   size_t bytes = n * sizeof(float);
   Slot* result = nullptr;
-  for (const Slot& slot : slots) bytes += slot.floats.size() * sizeof(float);
+  auto counted = [most](const Slot& slot) { return slot.most <= most ? slot.floats.size() * sizeof(float) : 0; };
+  for (const Slot& slot : slots) bytes += counted(slot);
   for (;;) {
     Slot* oldest = nullptr;
     for (Slot& slot : slots) {
@@ -39,10 +40,11 @@ KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool
     }
     if (result && bytes <= most) break;
     if (!oldest) return nullptr;
-    bytes -= oldest->floats.size() * sizeof(float);
+    bytes -= counted(*oldest);
     *oldest = Slot();
   }
   if (!first) *seen = 0;
+  result->most = most;
   // Whole huge pages, which Linux clears at their first use: too long beside the calls of small networks.
   result->floats = n * sizeof(float) < kHotFloats ? Buffer<float>(n) : Buffer<float>::hot(n);
   return result;

@@ -28,6 +28,7 @@ struct KeptFloats {
   struct Slot {
     uint64_t network = 0;  // 0: none
     uint64_t last_call = 0;
+    size_t most = 0;  // as `make` got it
     Buffer<float> floats;
   };
   static constexpr int kSlots = 8;
@@ -36,8 +37,9 @@ struct KeptFloats {
   uint64_t calls = 0;
   // The slot of a network, or null.
   Slot* find(uint64_t network);
-  // A slot for n floats of a network without one, so that all together take `most` bytes at most; null where networks
-  // that are still called would have to leave, and for a network's first call unless it `stays`, as in a stream.
+  // A slot for n floats of a network without one, so that those made for no more than `most` bytes take so many at
+  // most; null where networks that are still called would have to leave, and for a network's first call unless it
+  // `stays`, as in a stream.
   Slot* make(uint64_t network, size_t n, size_t most, bool stays = false);
 };
 

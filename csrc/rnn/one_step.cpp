@@ -19,8 +19,8 @@ void run_part(const Phase<Real>& p, size_t row0, size_t row1, size_t begin, size
   const OneStep<Real>& one = p.one;
   const Weights<Real>& w = *one.weights;
   PackedLayer<Real> wide;
-  if (one.floats) wide = w.with_floats(p.layer, 0, one.floats);
-  const PackedLayer<Real>& layer = one.floats ? wide : w.layer(p.layer, 0);
+  if (one.floats.panels) wide = w.with_floats(p.layer, 0, one.floats);
+  const PackedLayer<Real>& layer = one.floats.panels ? wide : w.layer(p.layer, 0);
   ForwardStep<Real> step = {};
   step.bias = layer.ih.bias;
   step.input_size = layer.ih.n_k;

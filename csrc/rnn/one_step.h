@@ -13,11 +13,11 @@ struct OneStep {
   const Weights<Real>* weights;
   ForwardRow<Real>* rows;  // (L,B), complete; a layer's x is the y of the one below
   size_t batch;
-  bool without_h;      // h is zero, and its product is left out
-  bool descending;     // as in ForwardStep
-  const Real* floats;  // of all compact weights, or null
-  Tape<Real>* tape;    // keeps x of the first layer; or null
-  char* work;          // compact_work(batch) bytes for each thread; not read where that is 0
+  bool without_h;             // h is zero, and its product is left out
+  bool descending;            // as in ForwardStep
+  FloatWeights<Real> floats;  // of compact weights
+  Tape<Real>* tape;           // keeps x of the first layer; or null
+  char* work;                 // compact_work(batch) bytes for each thread; not read where that is 0
 };
 
 // True if steps of so many rows are done in this way: each layer is one product and the cell, one direction forward in
@@ -26,10 +26,16 @@ bool only_cells(const Sizes& sizes, size_t batch);
 
 // The plan of such a step without a tape: work for choose_plan.
 template <class Real>
-Work work_of_one_step(const Weights<Real>& weights, size_t batch) {
-  Work work = work_of(weights, 1, batch, Pass::inference);
+Work work_of_one_step(const Weights<Real>& weights, size_t batch, bool without_h = false) {
+  const FloatMatrices floats = weights.float_matrices({batch, 1, size_t(get_num_threads()), without_h});
+  Work work = work_of(weights, 1, batch, Pass::inference, floats);
   work.bare_step = true;
   return work;
+}
+
+// The part of one thread of it.
+inline Reads reads_of_one_step(const Plan& plan, size_t batch, bool without_h) {
+  return {ceil_div(batch, plan.rows), 1, plan.rows > 1 ? 1 : plan.units, without_h};
 }
 
 // True if the threads of a plan have parts of the rows, or share the units of each layer, and nothing else.

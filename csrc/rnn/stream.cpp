@@ -69,10 +69,10 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
   const Plan& plan = plans_[plans_[0].threads() != plans_[1].threads() && pace.close()];
   Lease lease(int(plan.threads()));
   std::optional<ScratchLease> memory;
-  const Real* floats = nullptr;
+  FloatWeights<Real> floats;
   if (w.compact() && sizes_.options.weights != WeightType::int8) {
     memory.emplace();
-    if (memory->of_thread()) floats = w.kept_floats(batch_, 1, true);
+    if (memory->of_thread()) floats = w.kept_floats(reads_of_one_step(plan, batch_, false), true);
   }
   run_one_step<Real>({&w, rows, batch_, false, now_ == 1, floats, nullptr, compact_work_.data()}, plan, lease);
   now_ = 1 - now_;

@@ -128,8 +128,11 @@ Weights<Real>::Weights(const Sizes& s, const LayerParameters<const void*>* param
   const WeightType type = s.options.weights;
   functions_ = compact_functions(quadgate::kernels(), type).front();
   static std::atomic<uint64_t> last_id{0};
-  id_ = ++last_id;
-  for (const PackedLayer<Real>& p : layers_) n_floats_ += (p.ih.n_k + p.hh.n_k) * p.hh.row();
+  id_ = last_id += 3;
+  for (const PackedLayer<Real>& p : layers_) {
+    n_ih_ += p.ih.n_k * p.ih.row();
+    n_hh_ += p.hh.n_k * p.hh.row();
+  }
   Buffer<char> passing;
   auto pack = [&](const void* weight, const void* scale, const void* bias, Packed<Real>& to) {
     if (type == WeightType::int8) {
@@ -186,7 +189,7 @@ void Weights<Real>::unpack(Real* const* to) const {
 template <class Real>
 void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const {
   if constexpr (std::is_same_v<Real, float>)
-    if (!layer.hh.panels)
+    if ((!step.use_pre && !layer.ih.panels) || (step.recurrent_size && !layer.hh.panels))
       return quadgate::kernels().compact.forward({&step, layer.ih.compact, layer.hh.compact, functions_, work});
   (void)work;
   step.w_ih = layer.ih.panels;

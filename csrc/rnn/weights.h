@@ -38,6 +38,27 @@ struct PackedLayer {
   Real* hh_scale = nullptr;    // multipliers that weight dropping left in hh, in panels of whole lines; null without
 };
 
+// The matrices of compact weights that are read as floats.
+struct FloatMatrices {
+  bool ih = false, hh = false;
+  bool any() const { return ih || hh; }
+  bool both() const { return ih && hh; }
+};
+
+// The products that read a network's weights in a call, or some steps of a layer.
+struct Reads {
+  size_t rows, steps;
+  size_t parts;    // threads that share the units of a step, each with an L2 of its own
+  bool without_h;  // all steps leave the product with h out
+};
+
+// Some matrices of all layers as floats, one behind the other.
+template <class Real>
+struct FloatWeights {
+  const Real* panels = nullptr;  // null: none
+  FloatMatrices of = {};
+};
+
 // An immutable set of packed weights: calls share it by pointer, a change of parameters makes a new one. So a call that
 // runs while another thread sets parameters uses the old ones throughout.
 template <class Real>
@@ -86,33 +107,42 @@ class Weights {
   double weight_size() const { return compact() ? compact_weight_size(sizes.options.weights) : sizeof(Real); }
   double rate(size_t rows) const {
     if (!compact()) return 1;
-    // Widening a line takes as long as the multiply-adds of one row or two.
-    if (functions_.widen) return double(rows) / (double(rows) + (sizes.options.weights == WeightType::float16 ? 2 : 1));
+    if (functions_.widen) return double(rows) / (double(rows) + widening());
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
-  // The same for plans. Tiles of few rows take no less time than of more, so a part of the rows gains nothing by them.
+  // Rows whose multiply-adds take as long as widening a line for them; 0 where none is.
+  double widening() const {
+    return !compact() || !functions_.widen ? 0 : sizes.options.weights == WeightType::float16 ? 2 : 1;
+  }
+  // The rate of int8 for plans. Tiles of few rows take no less time than of more, so a part of the rows gains nothing
+  // by them.
   double plan_rate(size_t rows) const {
-    return compact() && !functions_.widen && rows < kFastTileRows ? functions_.rate : rate(rows);
+    return widening() ? 1 : compact() && rows < kFastTileRows ? functions_.rate : rate(rows);
   }
   // Row-major copies of the matrices that are packed as they are, in the order of each_parameter. to: as many pointers.
   void unpack(Real* const* to) const;
-  // The floats of all weight_ih and weight_hh, in memory that the calling thread keeps for the networks that it called
-  // last; the caller has its scratch. Null where nothing is gained by them, and in a network's first call unless it
-  // `stays`: the copy takes as long as a few calls.
-  const Real* kept_floats(size_t rows, size_t steps, bool stays = false) const;
+  // The matrices that should be floats in such a call, where reading those is no slower.
+  FloatMatrices float_matrices(const Reads& call) const;
+  // Their floats, in memory that the calling thread keeps for the networks that it called last; the caller has its
+  // scratch. Null where there are none, and in a network's first call unless it `stays`: the copy takes as long as a
+  // few calls.
+  FloatWeights<Real> kept_floats(const Reads& call, bool stays = false) const;
+  // The shape of a layer's panels of floats where both matrices are.
+  PanelShape floats_shape(const PackedLayer<Real>& layer) const;
   // The layer with panels that lie there.
-  PackedLayer<Real> with_floats(size_t l, size_t d, const Real* floats) const;
-  // The same with its own panels alone, of ih and then hh.
-  PackedLayer<Real> with_panels(size_t l, size_t d, Real* panels) const;
+  PackedLayer<Real> with_floats(size_t l, size_t d, const FloatWeights<Real>& floats) const;
+  // The same with its own panels alone.
+  PackedLayer<Real> with_panels(size_t l, size_t d, FloatMatrices of, Real* panels) const;
   size_t quantized_k() const { return quantized_k_; }  // the largest n_k if rows of products are quantised, else 0
   size_t compact_work(size_t n_rows) const {
     return compact() ? compact_work_bytes(n_rows, quantized_k_, kernels.width) : 0;
   }
-  // Elements of a layer's weight_ih and weight_hh in float, if compact ones should be widened once for these steps:
-  // where reading floats is no slower. 0 if not.
-  size_t wide_elements(size_t l, size_t rows, size_t steps) const;
-  // Panels of blocks [block_begin, block_end) of a matrix of with_floats or with_panels, in float, to their places.
-  void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end) const;
+  // The matrices of a layer that should be widened for these steps alone.
+  FloatMatrices widened(size_t l, const Reads& steps) const;
+  // Elements of such matrices of a layer in float.
+  size_t float_elements(size_t l, FloatMatrices of) const;
+  // Panels of blocks [block_begin, block_end) of the matrices that with_floats or with_panels gave places, to those.
+  void widen(const PackedLayer<Real>& layer, size_t block_begin, size_t block_end) const;
   // Makes the back panels; the first call works, concurrent ones wait for it.
   void need_back() const;
   // True if every weight_hh is known to be finite: its product with an h of zeros is zero then, and a step may leave it
@@ -122,8 +152,9 @@ class Weights {
  private:
   Weights(const Sizes& sizes, bool dropping);
   bool better_as_floats() const;
-  PanelShape floats_shape(const PackedLayer<Real>& layer) const;
-  size_t most_kept(size_t rows, size_t steps) const;
+  size_t most_floats(size_t rows, size_t steps) const;
+  FloatMatrices float_matrices(size_t l, const Reads& steps) const;
+  void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end) const;
   bool products_with_zeros_are_zero() const;
   template <class F>
   void each_packed(F&& f) const;
@@ -133,8 +164,8 @@ class Weights {
   bool narrow_floats_ = false;  // panels of floats of compact weights may end with a narrow one
   CompactFunctions functions_ = {};
   size_t quantized_k_ = 0;
-  size_t n_floats_ = 0;  // of kept_floats
-  uint64_t id_ = 0;      // of compact weights: no others of the process have it
+  size_t n_ih_ = 0, n_hh_ = 0;  // elements of compact weights in all layers
+  uint64_t id_ = 0;             // of compact weights: no others of the process have it, nor the two behind it
   size_t blocks_;
   Buffer<Real> panels_;
   mutable std::vector<PackedLayer<Real>> layers_;
@@ -158,29 +189,31 @@ void Weights<Real>::each_packed(F&& f) const {
     if (highway.n_k) f(highway, true);
 }
 
-// A call in numbers, for its plan.
+// A call in numbers, for its plan. floats: the matrices of compact weights that are read as such.
 template <class Real>
-Work work_of(const Weights<Real>& w, size_t steps, size_t batch, Pass pass) {
+Work work_of(const Weights<Real>& w, size_t steps, size_t batch, Pass pass, FloatMatrices floats = {}) {
   const Sizes& s = w.sizes;
   const size_t units = w.blocks() * w.kernels.width;  // a block without gates holds four times as many
   const size_t passes = 1 + (s.options.projection > 0) + (s.options.layer_norm != LayerNorm::none);
-  return {steps,
-          batch,
-          s.input,
-          std::min(units, s.hidden),
-          s.layers,
-          s.directions,
-          s.recurrent(),
-          s.output(),
-          passes,
-          w.kernels.width,
-          w.kernels.max_rows,
-          sizeof(Real),
-          w.weight_size(),
-          w.plan_rate(batch),
-          pass,
-          s.forward_only(),
-          w.layer(0, 0).hh.shape.narrow_last()};
+  Work work = {steps,
+               batch,
+               s.input,
+               std::min(units, s.hidden),
+               s.layers,
+               s.directions,
+               s.recurrent(),
+               s.output(),
+               passes,
+               w.kernels.width,
+               w.kernels.max_rows,
+               sizeof(Real),
+               floats.hh ? sizeof(Real) : w.weight_size(),
+               w.plan_rate(batch),
+               pass,
+               s.forward_only(),
+               (floats.both() ? w.floats_shape(w.layer(0, 0)) : w.layer(0, 0).hh.shape).narrow_last()};
+  work.widening = floats.hh ? 0 : w.widening();
+  return work;
 }
 
 }  // namespace quadgate

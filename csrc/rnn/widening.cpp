@@ -4,6 +4,7 @@
 
 #include "cpu/caches.h"
 #include "parallel/this_thread.h"
+#include "rnn/forward/products.h"
 #include "rnn/weights.h"
 
 namespace quadgate {
@@ -14,30 +15,67 @@ namespace {
 // for it. bench/notes/quantized.md has the measurements.
 constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
-constexpr size_t kCheapBytes = size_t(128) << 10;
+constexpr size_t kCheapBytes = size_t(64) << 10;
 
 // Small networks of 16 bits whose padding is no matter.
 constexpr size_t kTinyBytes = size_t(64) << 10;
 
 }  // namespace
 
+// Bytes of floats up to which so many rows read them at each step as fast as compact weights.
 template <class Real>
-size_t Weights<Real>::wide_elements(size_t l, size_t rows, size_t steps) const {
-  if (!compact() || !functions_.widen || steps < kWideSteps) return 0;
-  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
-  const size_t n = checked_mul(checked_add(ih.n_k, hh.n_k), hh.row()), bytes = checked_mul(n, sizeof(Real));
-  const bool bound = rows > kernels.max_rows && steps * rows >= kManyWideRows;  // by arithmetic
-  return bytes <= (rows == 1 ? most_kept(1, steps) : bound ? kMostWideBytes : l2_bytes()) ? n : 0;
-}
-
-// Bytes of floats up to which reading them is no slower for so many rows. In many steps of one row only weight_hh is
-// read at each; half of all it is, more or less.
-template <class Real>
-size_t Weights<Real>::most_kept(size_t rows, size_t steps) const {
+size_t Weights<Real>::most_floats(size_t rows, size_t steps) const {
   if (rows == 1 && sizes.options.weights == WeightType::bfloat16) return steps > 1 ? kCheapBytes : 0;
-  if (rows == 1) return l2_bytes() / 4 * (steps < kWideSteps ? 3 : 6);
+  if (rows == 1) return l2_bytes() / 4 * 3;
   if (rows <= kernels.max_rows) return l2_bytes();
   return rows <= 2 * kernels.max_rows ? std::min(4 * l2_bytes(), kMostWideBytes) : kMostWideBytes;
+}
+
+// The matrices of a layer for several steps.
+template <class Real>
+FloatMatrices Weights<Real>::float_matrices(size_t l, const Reads& s) const {
+  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
+  auto fit = [&](size_t n_k, size_t rows) {
+    return checked_mul(n_k, hh.row(), sizeof(Real)) / s.parts <= most_floats(rows, s.steps);
+  };
+  if (project_ahead(*this, ih.n_k, s.rows, s.steps))
+    return {fit(ih.n_k, s.rows * std::min(s.steps, ahead_steps(s.rows, s.steps))), fit(hh.n_k, s.rows)};
+  const bool both = fit(checked_add(ih.n_k, hh.n_k), s.rows);
+  return {both, both};
+}
+
+template <class Real>
+FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
+  if (!widening() || call.rows == 0) return {};
+  if (call.steps == 1) {
+    const size_t most = most_floats(call.rows, 1) / sizeof(Real) * call.parts;
+    // Both have a narrow last panel together, which is much of a small network.
+    const bool both = n_ih_ + n_hh_ <= (call.without_h ? most / 4 : most);
+    return {both || (call.without_h && n_ih_ <= most), both};
+  }
+  FloatMatrices all = {true, true};
+  for (size_t l = 0; l < sizes.layers; ++l) {
+    const FloatMatrices one = float_matrices(l, call);
+    all = {all.ih && one.ih, all.hh && one.hh};
+  }
+  return all;
+}
+
+template <class Real>
+FloatMatrices Weights<Real>::widened(size_t l, const Reads& s) const {
+  if (!widening() || s.rows == 0 || s.steps < kWideSteps) return {};
+  const FloatMatrices all = float_matrices(l, s);
+  auto pays = [&](FloatMatrices of) {
+    const size_t bytes = checked_mul(float_elements(l, of), sizeof(Real));
+    return s.steps * s.rows >= kManyWideRows ? bytes <= kMostWideBytes : bytes / s.parts <= l2_bytes();
+  };
+  return {all.ih && pays({true, false}), all.hh && pays({false, true})};
+}
+
+template <class Real>
+size_t Weights<Real>::float_elements(size_t l, FloatMatrices of) const {
+  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
+  return checked_mul((of.ih ? ih.n_k : 0) + (of.hh ? hh.n_k : 0), hh.row());
 }
 
 template <class Real>
@@ -51,7 +89,12 @@ void Weights<Real>::widen(const Packed<Real>& matrix, size_t block_begin, size_t
                        matrix.panels + block_begin * matrix.n_k * shape.line());
 }
 
-// The shape of a layer's panels of floats.
+template <class Real>
+void Weights<Real>::widen(const PackedLayer<Real>& layer, size_t block_begin, size_t block_end) const {
+  if (layer.ih.panels) widen(layer.ih, block_begin, block_end);
+  if (layer.hh.panels) widen(layer.hh, block_begin, block_end);
+}
+
 template <class Real>
 PanelShape Weights<Real>::floats_shape(const PackedLayer<Real>& layer) const {
   PanelShape shape = layer.ih.shape;
@@ -60,33 +103,36 @@ PanelShape Weights<Real>::floats_shape(const PackedLayer<Real>& layer) const {
 }
 
 template <class Real>
-const Real* Weights<Real>::kept_floats(size_t rows, size_t steps, bool stays) const {
+FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) const {
+  FloatWeights<Real> floats;
   if constexpr (std::is_same_v<Real, float>) {
-    if (!compact() || !functions_.widen) return nullptr;
-    const size_t most = most_kept(rows, steps);
-    if (n_floats_ > most / sizeof(Real)) return nullptr;
+    const FloatMatrices of = float_matrices(call);
+    if (!of.any()) return floats;
     ThisThread* thread = this_thread();
-    if (!thread) return nullptr;
+    if (!thread) return floats;
     KeptFloats& kept = thread->kept;
     ++kept.calls;
-    KeptFloats::Slot* slot = kept.find(id_);
+    const uint64_t id = id_ + (of.both() ? 0 : of.ih ? 1 : 2);
+    KeptFloats::Slot* slot = kept.find(id);
     if (!slot) {
-      slot = kept.make(id_, n_floats_, most, stays);
-      if (!slot) return nullptr;
-      for (size_t i = 0; i < layers_.size(); ++i) {
-        const PackedLayer<Real> to = with_floats(i / sizes.directions, i % sizes.directions, slot->floats.data());
-        widen(to.ih, 0, blocks_);
-        widen(to.hh, 0, blocks_);
-      }
-      slot->network = id_;
+      const size_t n = (of.ih ? n_ih_ : 0) + (of.hh ? n_hh_ : 0);
+      // Many steps read floats so often that L2 need not hold those of other networks, too.
+      const size_t most = call.steps < kWideSteps
+                              ? std::max(n * sizeof(Real), most_floats(call.rows, call.steps) * call.parts)
+                              : kMostWideBytes;
+      slot = kept.make(id, n, most, stays);
+      if (!slot) return floats;
+      floats = {slot->floats.data(), of};
+      for (size_t i = 0; i < layers_.size(); ++i)
+        widen(with_floats(i / sizes.directions, i % sizes.directions, floats), 0, blocks_);
+      slot->network = id;
     }
     slot->last_call = kept.calls;
-    return slot->floats.data();
+    floats = {slot->floats.data(), of};
   }
-  (void)rows;
-  (void)steps;
+  (void)call;
   (void)stays;
-  return nullptr;
+  return floats;
 }
 
 // True for small matrices of 16 bits: floats are read as fast as they are then, also by one row, and no product has to
@@ -101,38 +147,40 @@ bool Weights<Real>::better_as_floats() const {
     whole += p.shape.total() * p.n_k;
     padded += p.row() * p.n_k;
   });
-  const size_t bytes = padded * sizeof(Real), most = type == WeightType::float16 ? l2_bytes() / 4 : kCheapBytes;
+  const size_t bytes = padded * sizeof(Real), most = type == WeightType::float16 ? l2_bytes() / 4 : 2 * kCheapBytes;
   return bytes <= most && (bytes <= kTinyBytes || 10 * padded <= 12 * whole);
 }
 
 template <class Real>
-PackedLayer<Real> Weights<Real>::with_floats(size_t l, size_t d, const Real* floats) const {
-  auto size = [](const Packed<Real>& p) { return p.n_k * p.row(); };
-  const size_t at = l * sizes.directions + d;
-  auto* to = const_cast<Real*>(floats);  // the thread's own memory, written by kept_floats only
-  for (size_t i = 0; i < at; ++i) to += size(layers_[i].ih) + size(layers_[i].hh);
-  return with_panels(l, d, to);
+PackedLayer<Real> Weights<Real>::with_floats(size_t l, size_t d, const FloatWeights<Real>& floats) const {
+  auto* to = const_cast<Real*>(floats.panels);  // the thread's own memory, written by kept_floats only
+  for (size_t i = 0; i < l * sizes.directions + d; ++i) to += float_elements(i / sizes.directions, floats.of);
+  return with_panels(l, d, floats.of, to);
 }
 
 template <class Real>
-PackedLayer<Real> Weights<Real>::with_panels(size_t l, size_t d, Real* panels) const {
+PackedLayer<Real> Weights<Real>::with_panels(size_t l, size_t d, FloatMatrices of, Real* panels) const {
   // A copy: compact weights have no back panels, which another call may be making.
   PackedLayer<Real> layer = layers_[l * sizes.directions + d];
-  layer.ih.shape = layer.hh.shape = floats_shape(layer);
-  layer.ih.panels = panels;
-  layer.hh.panels = panels + layer.ih.n_k * layer.ih.row();
-  if (layer.float_bias) layer.ih.bias = layer.float_bias;
+  if (of.both()) {  // else sums of one matrix meet those of the other in whole panels
+    layer.ih.shape = layer.hh.shape = floats_shape(layer);
+    if (layer.float_bias) layer.ih.bias = layer.float_bias;
+  }
+  if (of.ih) layer.ih.panels = panels;
+  if (of.hh) layer.hh.panels = panels + (of.ih ? layer.ih.n_k * layer.ih.row() : 0);
   return layer;
 }
 
-#define QG_INSTANTIATE(Real)                                                                \
-  template size_t Weights<Real>::wide_elements(size_t, size_t, size_t) const;               \
-  template void Weights<Real>::widen(const Packed<Real>&, size_t, size_t) const;            \
-  template PanelShape Weights<Real>::floats_shape(const PackedLayer<Real>&) const;          \
-  template const Real* Weights<Real>::kept_floats(size_t, size_t, bool) const;              \
-  template bool Weights<Real>::better_as_floats() const;                                    \
-  template PackedLayer<Real> Weights<Real>::with_floats(size_t, size_t, const Real*) const; \
-  template PackedLayer<Real> Weights<Real>::with_panels(size_t, size_t, Real*) const;
+#define QG_INSTANTIATE(Real)                                                                              \
+  template FloatMatrices Weights<Real>::float_matrices(const Reads&) const;                               \
+  template FloatMatrices Weights<Real>::widened(size_t, const Reads&) const;                              \
+  template size_t Weights<Real>::float_elements(size_t, FloatMatrices) const;                             \
+  template void Weights<Real>::widen(const PackedLayer<Real>&, size_t, size_t) const;                     \
+  template PanelShape Weights<Real>::floats_shape(const PackedLayer<Real>&) const;                        \
+  template FloatWeights<Real> Weights<Real>::kept_floats(const Reads&, bool) const;                       \
+  template bool Weights<Real>::better_as_floats() const;                                                  \
+  template PackedLayer<Real> Weights<Real>::with_floats(size_t, size_t, const FloatWeights<Real>&) const; \
+  template PackedLayer<Real> Weights<Real>::with_panels(size_t, size_t, FloatMatrices, Real*) const;
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

@@ -73,6 +73,24 @@ void test_room_of_networks_no_longer_called() {
   CHECK(!kept.make(4, kFloats * 3, kRoom) && !kept.make(4, kFloats * 3, kRoom));  // never as much as this
 }
 
+// Floats for calls of many steps may take more than those for short ones, and do not take these ones' room.
+void test_room_of_long_calls() {
+  KeptFloats kept;
+  auto two_calls = [&](uint64_t network, size_t n, size_t most) {
+    KeptFloats::Slot* slot = nullptr;
+    for (int i = 0; i < 2; ++i) {
+      ++kept.calls;
+      slot = kept.make(network, n, most);
+    }
+    if (slot) slot->network = network, slot->last_call = kept.calls;
+    return slot != nullptr;
+  };
+  CHECK(two_calls(1, 3 * kFloats, 2 * kRoom));
+  CHECK(two_calls(2, kFloats, kRoom) && two_calls(3, kFloats, kRoom));
+  CHECK(!two_calls(4, kFloats, kRoom));
+  CHECK(!two_calls(5, kFloats, 2 * kRoom));  // all of them count there
+}
+
 }  // namespace
 
 int main() {
@@ -80,5 +98,6 @@ int main() {
   test_network_that_stays();
   test_turns();
   test_room_of_networks_no_longer_called();
+  test_room_of_long_calls();
   return check::result();
 }

@@ -14,9 +14,9 @@ struct ForwardContext {
   const Sizes& sizes;
   const RowOrder& order;
   const ForwardSizes& n;
-  const Real* floats = nullptr;  // as in Weights::kept_floats
-  bool no_first_h = false;       // the recurrent product of the first step is zero
-  bool one_loop = false;         // as in Plan
+  FloatWeights<Real> floats = {};  // as in Weights::kept_floats
+  bool no_first_h = false;         // the recurrent product of the first step is zero
+  bool one_loop = false;           // as in Plan
 
   size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
   // True if row r starts again at step s.

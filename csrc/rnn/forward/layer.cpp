@@ -85,7 +85,7 @@ class ForwardLayer {
 template <class Real>
 bool ForwardLayer<Real>::run() {
   if (!float_weights(team_, pass_, task_, wide_)) return false;
-  if (wide_.ih.panels) weights_ = &wide_;
+  if (wide_.ih.panels || wide_.hh.panels) weights_ = &wide_;
   set_step();
   set_strides();
   n_ = active_rows(task_.s0);
@@ -331,7 +331,7 @@ size_t ForwardLayer<Real>::steps_per_call(const Team& team, size_t s, size_t end
 
 template <class Real>
 bool ForwardLayer<Real>::one_step(const Team& team) {
-  if (!(scratch_.norm ? run_normalised_cells(team, pass_, task_, step_)
+  if (!(scratch_.norm ? run_normalised_cells(team, pass_, task_, *weights_, step_)
                       : run_cells(team, w_, *weights_, step_, scratch_.compact_work)))
     return false;
   return !scratch_.projected || project_h(team, pass_, task_, n_);

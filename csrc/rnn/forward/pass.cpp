@@ -23,7 +23,8 @@ ForwardSizes ForwardPass<Real>::sizes() const {
   n.panel = w_.layer(0, 0).hh.row();
   n.hr_panel = o.projection ? w_.layer(0, 0).hr.row() : 0;
   n.compact = w_.compact();
-  for (size_t l = 0; l < s_.layers; ++l) n.wide = std::max(n.wide, w_.wide_elements(l, call_.batch, call_.steps));
+  const Reads reads = {call_.batch, call_.steps, size_t(get_num_threads()), false};
+  for (size_t l = 0; l < s_.layers; ++l) n.wide = std::max(n.wide, w_.float_elements(l, w_.widened(l, reads)));
   n.compact_k = w_.quantized_k();
   n.width = W;
   n.norm = o.layer_norm != LayerNorm::none;
@@ -43,7 +44,10 @@ bool ForwardPass<Real>::run(Pace& pace) {
   prepare_outputs();
   if (order_.steps() == 0 || order_.batch() == 0) return true;
   context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
-  Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference);
+  const bool never_h = context_.no_first_h && order_.steps() == 1;
+  Reads reads = {order_.batch(), order_.steps(), size_t(get_num_threads()), never_h};
+  Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference,
+                      w_.float_matrices(reads));
   work.no_first_h = context_.no_first_h;
   work.whole_loop = !n_.two_passes && !n_.norm && !n_.extra && !n_.resets;
   plan_ = pace.plan(work, size_t(get_num_threads()));
@@ -56,7 +60,9 @@ bool ForwardPass<Real>::run(Pace& pace) {
   link_ = link_steps();
 
   ScratchLease memory;
-  if (memory.of_thread()) context_.floats = w_.kept_floats(order_.batch(), order_.steps(), call_.stays);
+  reads.rows = ceil_div(reads.rows, plan_.rows);
+  reads.parts = plan_.one_loop ? 1 : plan_.units;
+  if (memory.of_thread()) context_.floats = w_.kept_floats(reads, call_.stays);
   memory.carve([this](Carver& carver) { carve(carver); });
   if (threads_ == 1) {
     thread(0);

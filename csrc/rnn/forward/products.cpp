@@ -25,17 +25,15 @@ template <class Real>
 bool float_weights(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
                    PackedLayer<Real>& wide) {
   const Weights<Real>& w = pass.w;
-  if (pass.floats) {
+  if (pass.floats.panels) {
     wide = w.with_floats(task.l, task.d, pass.floats);
     return true;
   }
-  const size_t n = w.wide_elements(task.l, task.row1 - task.row0, task.s1 - task.s0);
-  if (n == 0 || n > pass.n.wide) return true;
-  wide = w.with_panels(task.l, task.d, task.team->wide);
-  return team.ranges(w.blocks(), [&](size_t begin, size_t end) {
-    w.widen(wide.ih, begin, end);
-    w.widen(wide.hh, begin, end);
-  });
+  const FloatMatrices of =
+      w.widened(task.l, {task.row1 - task.row0, task.s1 - task.s0, pass.one_loop ? 1 : team.size, false});
+  if (!of.any() || w.float_elements(task.l, of) > pass.n.wide) return true;
+  wide = w.with_panels(task.l, task.d, of, task.team->wide);
+  return team.ranges(w.blocks(), [&](size_t begin, size_t end) { w.widen(wide, begin, end); });
 }
 
 namespace {
@@ -94,9 +92,8 @@ bool run_cells(const Team& team, const Weights<Real>& w, const PackedLayer<Real>
 
 template <class Real>
 bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
-                          const ForwardStep<Real>& step) {
+                          const PackedLayer<Real>& layer, const ForwardStep<Real>& step) {
   const ForwardThreadScratch<Real>& scratch = *task.thread;
-  const PackedLayer<Real>& layer = pass.w.layer(task.l, task.d);
   for (size_t i = 0; i < step.n_rows; ++i) scratch.x[i] = step.rows[i].h;
   if (!project<Real>(team, pass.w, layer.hh, nullptr, scratch.x, step.n_rows, task.team->product, scratch.compact_work))
     return false;
@@ -158,7 +155,7 @@ bool project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
   template bool run_cells<Real>(const Team&, const Weights<Real>&, const PackedLayer<Real>&, ForwardStep<Real>&,       \
                                 char*);                                                                                \
   template bool run_normalised_cells<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&,         \
-                                           const ForwardStep<Real>&);                                                  \
+                                           const PackedLayer<Real>&, const ForwardStep<Real>&);                        \
   template bool project_h<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&, size_t);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

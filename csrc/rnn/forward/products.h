@@ -37,7 +37,7 @@ bool run_cells(const Team& team, const Weights<Real>& w, const PackedLayer<Real>
 // The cells of a step with layer normalisation: the product with h, then row by row.
 template <class Real>
 bool run_normalised_cells(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
-                          const ForwardStep<Real>& step);
+                          const PackedLayer<Real>& layer, const ForwardStep<Real>& step);
 
 // h of n rows behind a projection.
 template <class Real>

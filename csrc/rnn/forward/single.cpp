@@ -33,7 +33,7 @@ bool forward_single(const ForwardCall<Real>& call, Pace& pace) {
   one.weights = &w;
   one.batch = B;
   one.without_h = !call.h0 && w.zero_for_zero_h(B);
-  Work work = tape ? work_of(w, 1, B, Pass::training_forward) : work_of_one_step(w, B);
+  Work work = tape ? work_of(w, 1, B, Pass::training_forward) : work_of_one_step(w, B, one.without_h);
   work.no_first_h = one.without_h;
   const Plan plan = pace.plan(work, size_t(get_num_threads()));
   if (!rows_or_units(plan)) return false;
@@ -42,7 +42,7 @@ bool forward_single(const ForwardCall<Real>& call, Pace& pace) {
   one.tape = tape;
 
   ScratchLease memory;
-  if (memory.of_thread()) one.floats = w.kept_floats(B, 1);
+  if (memory.of_thread()) one.floats = w.kept_floats(reads_of_one_step(plan, B, one.without_h));
   const size_t n_zeros = std::max(call.h0 ? 0 : R, call.c0 ? 0 : H);
   Real* zeros = nullptr;
   memory.carve([&](Carver& carver) {

@@ -1,0 +1,147 @@
+// Networks with weights of 16 bits whose products read floats, both matrices, one of them, or none: the bits of a
+// float32 network with the same weights.
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "cpu/caches.h"
+#include "cpu/dispatch.h"
+#include "network_cases.h"
+#include "parallel/this_thread.h"
+#include "rnn/forward/forward.h"
+
+using namespace network_cases;
+
+namespace {
+
+constexpr WeightType kTypes[] = {WeightType::float16, WeightType::bfloat16};
+
+// A random number that both types hold: seven bits behind the point, exponents of -8 to -3.
+float number() {
+  const uint32_t r = uint32_t(engine()()), bits = (r & 1) << 31 | (119 + r / 2 % 6) << 23 | (r >> 8 & 127) << 16;
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
+
+uint16_t stored(float f, WeightType type) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, sizeof bits);
+  if (type == WeightType::bfloat16) return uint16_t(bits >> 16);
+  return uint16_t((bits >> 16 & 0x8000) | ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 1023));
+}
+
+// The same network twice.
+struct Pair {
+  Sizes sizes;
+  std::vector<std::vector<float>> values;
+  std::vector<std::vector<uint16_t>> bits;
+  std::unique_ptr<const Weights<float>> plain, compact;
+
+  Pair(size_t layers, size_t directions, size_t input, size_t hidden, WeightType type)
+      : sizes{input, hidden, layers, directions, true, Options()} {
+    std::vector<LayerParameters<const float*>> floats(sizes.states(), LayerParameters<const float*>());
+    std::vector<LayerParameters<const void*>> small(sizes.states(), LayerParameters<const void*>()), scales = small;
+    std::vector<HighwayParameters<const float*>> no_floats(layers);
+    std::vector<HighwayParameters<const void*>> none(layers);
+    auto matrix = [&](size_t n, const float*& slot, const void*& small_slot) {
+      values.emplace_back(n);
+      bits.emplace_back(n);
+      for (size_t i = 0; i < n; ++i) bits.back()[i] = stored(values.back()[i] = number(), type);
+      slot = values.back().data();
+      small_slot = bits.back().data();
+    };
+    for (size_t i = 0; i < floats.size(); ++i) {
+      matrix(4 * hidden * sizes.input_of(i / directions), floats[i].weight_ih, small[i].weight_ih);
+      matrix(4 * hidden * hidden, floats[i].weight_hh, small[i].weight_hh);
+      values.push_back(uniform<float>(4 * hidden));
+      small[i].bias = floats[i].bias = values.back().data();
+    }
+    plain = std::make_unique<const Weights<float>>(sizes, floats.data(), no_floats.data());
+    Sizes s = sizes;
+    s.options.weights = type;
+    compact = std::make_unique<const Weights<float>>(s, small.data(), scales.data(), none.data(), none.data());
+  }
+};
+
+std::vector<float> run(const Weights<float>& w, size_t steps, size_t batch, const Sequence<float>& x, bool state) {
+  const Sizes& s = w.sizes;
+  Sequence<float> y(steps, batch, s.output(), false);
+  const std::vector<float> start(s.states() * batch * s.hidden, 0.25f);
+  std::vector<float> h(start.size()), c(start.size());
+  ForwardCall<float> call = {};
+  call.weights = &w;
+  call.steps = steps;
+  call.batch = batch;
+  call.x = x.input();
+  if (state) call.h0 = call.c0 = start.data();
+  call.y = y.plane();
+  call.h = h.data();
+  call.c = c.data();
+  CHECK(forward(call));
+  std::vector<float> all = y.copy();
+  all.insert(all.end(), h.begin(), h.end());
+  all.insert(all.end(), c.begin(), c.end());
+  return all;
+}
+
+// The kinds that a call had floats of: in a thread's memory, and for itself.
+using Kinds = std::set<std::pair<bool, bool>>;
+Kinds kept_kinds, widened_kinds;
+
+void note(const Weights<float>& w, const Reads& call) {
+  const FloatMatrices kept = w.float_matrices(call), widened = w.widened(0, call);
+  kept_kinds.insert({kept.ih, kept.hh});
+  widened_kinds.insert({widened.ih, widened.hh});
+  KeptFloats& all = this_thread()->kept;
+  FloatMatrices of;
+  if (const float* floats = w.kept_floats(call).panels) {
+    of = kept;
+    CHECK(std::any_of(all.slots, all.slots + KeptFloats::kSlots,
+                      [&](const KeptFloats::Slot& slot) { return slot.floats.data() == floats; }));
+  }
+  CHECK(of.ih == kept.ih && of.hh == kept.hh);
+}
+
+// In first calls floats are made for the call, if at all; later ones find them.
+void test_call(const Pair& p, size_t steps, size_t batch) {
+  Sequence<float> x(steps, batch, p.sizes.input, false);
+  x.randomise();
+  for (int threads : {1, 3}) {
+    set_num_threads(threads);
+    for (bool state : {true, false}) {
+      const std::vector<float> want = run(*p.plain, steps, batch, x, state);
+      for (int call = 0; call < 3; ++call) CHECK(run(*p.compact, steps, batch, x, state) == want);
+      if (threads == 1) note(*p.compact, {batch, steps, 1, !state && steps == 1});
+    }
+  }
+  this_thread()->kept = KeptFloats();
+}
+
+}  // namespace
+
+int main() {
+  const size_t width = kernels().f32.width, l2 = l2_bytes();
+  auto columns = [&](double bytes, size_t hidden) {  // whose floats take so many bytes
+    return size_t(bytes / double(sizeof(float) * PanelShape{4, hidden, width}.blocks() * 4 * width)) + 1;
+  };
+  for (WeightType type : kTypes) {
+    const size_t wide = 6 * width + 3;                                                   // with a narrow last panel
+    const size_t large = size_t(std::sqrt(double(l2) / 4 / sizeof(float))) + width / 4;  // weight_hh is all of L2
+    test_call(Pair(1, 1, columns(double(l2) / 4, wide), wide, type), 9, 5);
+    test_call(Pair(1, 1, columns(4.5 * double(l2), wide), wide, type), 2, 2);  // weight_hh alone
+    test_call(Pair(1, 1, columns(double(l2) / 8, wide), wide, type), 300, 1);
+    for (size_t batch : {1, 3, 30}) {
+      test_call(Pair(1, 1, 300, large, type), 200, batch);  // weight_ih alone, ahead of the time loop, or both
+      test_call(Pair(1, 1, 40, large, type), 1, batch);     // or of a step without a state
+    }
+    test_call(Pair(2, 2, 120, large, type), 20, 1);
+    test_call(Pair(3, 1, 120, wide, type), 90, 4);
+  }
+  set_num_threads(1);
+  const Kinds all = {{false, false}, {false, true}, {true, false}, {true, true}};
+  CHECK(kept_kinds == all);
+  for (auto kind : {std::pair(false, false), std::pair(true, false), std::pair(true, true)})
+    CHECK(widened_kinds.count(kind));
+  return check::result();
+}
