@@ -23,8 +23,9 @@ KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool
     others[0] = network;
     return nullptr;
   }
-  // A network that was not called for as many calls as networks take turns here makes room.
-  constexpr uint64_t kPatience = 2 * kSlots;
+  // A network that was not called for so many calls makes room: floats take as long to make as ten short calls, and
+  // gain a tenth of each.
+  constexpr uint64_t kPatience = 128;
   constexpr size_t kHotFloats = size_t(1) << 20;
   size_t bytes = n * sizeof(float);
   Slot* result = nullptr;

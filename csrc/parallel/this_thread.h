@@ -31,7 +31,7 @@ struct KeptFloats {
     size_t most = 0;  // as `make` got it
     Buffer<float> floats;
   };
-  static constexpr int kSlots = 8;
+  static constexpr int kSlots = 16;  // a network may have two or three
   Slot slots[kSlots];
   uint64_t others[kSlots] = {};  // networks without a slot that were called last
   uint64_t calls = 0;
