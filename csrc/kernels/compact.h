@@ -129,7 +129,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   if (s.recurrent_size) h.quantize(n.functions, s.n_rows, n.hh.n_k);
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
   float* lines = pieces.take<float>((most + 1) * line);
-  float* wide = pieces.take<float>(s.n_rows > 1 ? kSumLines * line : 0);
+  float* wide = pieces.take<float>(s.n_rows > 1 ? sum_lines(s.n_rows) * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   if constexpr (Cell::kPlain) {
     if (n.functions.step && s.recurrent_size && !s.options && !s.extra && tiles_pay(s.n_rows, n.hh.n_k) &&

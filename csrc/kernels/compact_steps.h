@@ -59,8 +59,8 @@ constexpr size_t kTileRows = 16, kFewestTileRows = 4, kFewestTileK = 61;
 constexpr size_t kFastTileRows = 6;
 // Columns up to which a product may: 22 bits hold the sum of so many weights.
 constexpr size_t kMostTileK = (size_t(1) << 22) / 128;
-// Lines of a step's sums: of two products, of two blocks of rows, twice; or of two products of four units of one block.
-constexpr size_t kSumLines = 2 * 2 * 2 * kTileRows;
+// Panels, with up to two blocks of rows each, whose sums of two products a step keeps at a time.
+constexpr size_t kMostUnits = 8;
 // Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
 // of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
 constexpr size_t kFullRangeK = size_t(1) << 16;
@@ -80,7 +80,7 @@ struct CompactStep {
   const CompactMatrix* matrices;  // of x, which is not read where `pre` is used, and of h
   const QuantizedRows* rows;      // the same
   size_t pre_stride;              // from a row's `pre` to the next
-  float* work;                    // kSumLines lines
+  float* work;                    // sum_lines(step->n_rows) lines
   bool descending;
 };
 
@@ -114,6 +114,12 @@ static constexpr bool tiles_pay(size_t n_rows, size_t n_k) {
   return n_rows >= kFewestTileRows && n_k >= kFewestTileK && n_rows * n_k >= kFastTileRows * kFewestTileK;
 }
 
+// Lines of memory for the sums that a step keeps, or the weights that a product widens.
+static constexpr size_t sum_lines(size_t n_rows) {
+  const size_t sums = 2 * kMostUnits * (n_rows < 2 * kTileRows ? n_rows : 2 * kTileRows);
+  return sums < kWideK ? kWideK : sums;
+}
+
 static constexpr size_t compact_round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // From a quantised row to the next: there may be two parts, and up to 64 bytes behind them.
@@ -124,7 +130,7 @@ static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size
   const size_t line = kLineVectors * width * sizeof(float), group = n_rows < kGroupRows ? n_rows : kGroupRows;
   const size_t readable = (n_rows + kTileRows - 1) / kTileRows * kTileRows;
   return 2 * compact_round_up(n_rows * sizeof(void*)) + 4 * compact_round_up(n_rows * sizeof(float)) +
-         2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? kSumLines : 0) * line;
+         2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? sum_lines(n_rows) : 0) * line;
 }
 
 // A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's. The `pre` of

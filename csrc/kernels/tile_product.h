@@ -26,7 +26,7 @@ struct TileConfig {
   unsigned char rows[16];
 };
 
-// Tiles 0 to 3 hold sums, 4 and 5 rows of bytes, 6 and 7 weights. Tiles of fewer rows take less time, and read no
+// Tiles 0 to 2 hold sums, 4 and 5 rows of bytes, 6 weights. Tiles of fewer rows take less time, and read no
 // others: up to a block of rows its tiles have as many as there are, up to two blocks those of the second one.
 //
 // A register is zeroed as soon as it has been read for the last time. While another thread runs on the same core, both
@@ -74,8 +74,6 @@ struct TileFactors {
 
 // Rows whose sums are made together; numbers and bytes of a row's sums with one panel.
 constexpr size_t kUnitRows = 2 * kTileSide, kLineSums = kTileVectors * kTileSide, kLineBytes = 4 * kLineSums;
-
-QG_INLINE size_t tiles_of(const TileFactors& f) { return (f.groups + kTileSide - 1) / kTileSide; }
 
 // The operands of one tile of k, for vector v and those behind it.
 struct TilePlace {
@@ -142,63 +140,6 @@ QG_INLINE void sum_of_unit(const TileFactors& f, int32_t* sums) {
     sum_of_unit<true>(f, sums);
   else
     sum_of_unit<false>(f, sums);
-}
-
-// Sums of two blocks of rows with a panel, of one or two products that stay apart. They come tile of k by tile of k, so
-// that the caller can do other work in between: tiles and vectors have units of their own.
-struct TileWork {
-  const TileFactors* factors;
-  size_t tile, n_tiles;  // the next one of these factors
-  size_t vector;         // the first of two
-  size_t turns;          // passes over all k that are to come, of two vectors and a product each
-  size_t parts;          // calls of next_tile until all is done
-  int32_t* sums;         // (products, rows, V, W), products kUnitRows apart; those of the turn
-};
-
-// One part of the work: products of a tile of k; or the store of sums, which takes as long as the last products, apart
-// from these. Tiles 0 and 1 are the sums of the first block, 2 and 3 of the second.
-[[maybe_unused]] QG_OUTLINE void next_tile(TileWork& w) {
-  if (w.tile < w.n_tiles) {
-    const TileFactors& f = *w.factors;
-    const TilePlace p = tile_place(f, w.tile++, w.vector);
-    _tile_loadd(4, p.rows, f.row_bytes);
-    _tile_loadd(6, p.weights, p.group);
-    _tile_loadd(5, p.rows + kTileSide * f.row_bytes, f.row_bytes);
-    _tile_dpbusd(0, 4, 6);
-    _tile_dpbusd(2, 5, 6);
-    _tile_zero(6);
-    _tile_loadd(7, p.weights + p.vector, p.group);
-    _tile_dpbusd(1, 4, 7);
-    _tile_zero(4);
-    _tile_dpbusd(3, 5, 7);
-    _tile_zero(5);
-    _tile_zero(7);
-    return;
-  }
-  _tile_stored(0, w.sums, kLineBytes);
-  _tile_zero(0);
-  _tile_stored(1, w.sums + kTileSide, kLineBytes);
-  _tile_zero(1);
-  _tile_stored(2, w.sums + kTileSide * kLineSums, kLineBytes);
-  _tile_zero(2);
-  _tile_stored(3, w.sums + kTileSide * kLineSums + kTileSide, kLineBytes);
-  _tile_zero(3);
-  if (--w.turns == 0) return;
-  w.tile = 0;
-  w.sums += 2 * kTileSide;
-  w.vector ^= 2;
-  if (w.vector) return;
-  w.sums += (kUnitRows - 1) * kLineSums;
-  w.n_tiles = tiles_of(*++w.factors);
-}
-
-QG_INLINE void begin_blocks(TileWork& w, const TileFactors* factors, size_t n_products, int32_t* sums) {
-  w.factors = factors;
-  w.tile = w.vector = w.parts = 0;
-  w.n_tiles = tiles_of(*factors);
-  w.turns = 2 * n_products;
-  w.sums = sums;
-  for (size_t i = 0; i < n_products; ++i) w.parts += 2 * (tiles_of(factors[i]) + 1);
 }
 
 [[maybe_unused]] void tile_product(const CompactProduct& s) {
