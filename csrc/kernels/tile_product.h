@@ -37,7 +37,7 @@ struct TileConfig {
   if (n_rows <= kTileSide) {
     for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<unsigned char>(n_rows);
   } else if (n_rows < 2 * kTileSide) {
-    config.rows[2] = config.rows[3] = config.rows[5] = static_cast<unsigned char>(n_rows - kTileSide);
+    config.rows[2] = config.rows[5] = static_cast<unsigned char>(n_rows - kTileSide);
   }
   __asm__ volatile("" : : "r"(&config) : "memory");  // GCC 12 takes the instruction to read 8 bytes of it
   _tile_loadconfig(&config);
@@ -64,7 +64,6 @@ struct TileFactors {
   size_t row_bytes;
   const char* panel;
   size_t groups;  // of four k
-  TileFactors() = default;
   QG_INLINE TileFactors(const void* all_rows, size_t first, const void* of_panel, size_t n_k)
       : rows(static_cast<const char*>(all_rows) + first * compact_row_bytes(n_k)),
         row_bytes(compact_row_bytes(n_k)),
@@ -80,15 +79,14 @@ struct TilePlace {
   const char *rows, *weights;
   size_t group, vector;  // bytes from a group's weights to the next, and from a vector's
 };
-QG_INLINE TilePlace tile_place(const TileFactors& f, size_t tile, size_t v) {
-  const size_t rest = f.groups - tile * kTileSide;
-  const char* panel = f.panel + tile * kTileVectors * kTileBytes;
-  if (rest >= kTileSide) return {f.rows + tile * kTileK, panel + v * kTileBytes, kTileK, kTileBytes};
-  // Groups left over are read with weights before them, by which the row has zeros. A panel of less than a tile is read
-  // past, where the row has zeros, too.
-  const size_t before = tile ? kTileSide - rest : 0;
-  return {f.rows + f.row_bytes - kTileK, panel + v * kTileK - before * kTileVectors * kTileK, kTileVectors * kTileK,
-          kTileK};
+
+// Those of the groups behind `whole` tiles. They are read with weights before them, by which the row has zeros. A panel
+// of less than a tile is read past, where the row has zeros, too.
+QG_INLINE TilePlace rest_place(const TileFactors& f, size_t whole, size_t v) {
+  const size_t before = whole ? kTileSide - f.groups % kTileSide : 0;
+  return {f.rows + f.row_bytes - kTileK,
+          f.panel + whole * kTileVectors * kTileBytes + v * kTileK - before * kTileVectors * kTileK,
+          kTileVectors * kTileK, kTileK};
 }
 
 // Adds the products of a tile of k to tiles 0 and 1: two vectors of one block of rows, or one of two blocks.
@@ -121,7 +119,7 @@ QG_INLINE void sum_of_unit(const TileFactors& f, int32_t* sums) {
 #pragma GCC unroll 1
     for (size_t tile = 0; tile < whole; ++tile, p.rows += kTileK, p.weights += kTileVectors * kTileBytes)
       add_two_products<kPair>(p, f.row_bytes);
-    if (f.groups % kTileSide) add_two_products<kPair>(tile_place(f, whole, v), f.row_bytes);
+    if (f.groups % kTileSide) add_two_products<kPair>(rest_place(f, whole, v), f.row_bytes);
     _tile_stored(0, sums, kLineBytes);
     _tile_zero(0);
     if (kPair) {

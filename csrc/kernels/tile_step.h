@@ -3,7 +3,8 @@
 //
 // For some 200 cycles after an instruction for tiles the core has one unit for multiply-adds of 64 bytes instead of
 // two. So tiles do not run among cells. AMX's unit sleeps after some 700 cycles without tiles, and takes hundreds to
-// wake, so several units have theirs one after the other; cells of a few rows of one panel take less time than that.
+// wake, so several units have theirs one after the other; but not of few rows, whose cells of a panel take less than
+// 700.
 #pragma once
 
 #include "kernels/compact_cell.h"
@@ -18,8 +19,8 @@ struct TileUnit {
   int32_t* sums;  // (products, n_rows, V, W)
 };
 
-// Units whose sums are made before their cells: one where a panel has few cells; so many that they stay in L1 beside
-// many weights; else as many as there is memory for. bench/notes/quantized.md has the measurements.
+// Units whose sums are made before their cells, by measurement (bench/notes/quantized.md): one of few rows; of up to a
+// block of rows fewer where many columns make tiles take long; else as many as there is memory for.
 QG_INLINE size_t units_at_once(size_t n_rows, size_t n_columns) {
   constexpr size_t kFewRows = 8, kManyColumns = 400;
   return n_rows <= kFewRows ? 1 : n_rows <= kTileSide && n_columns >= kManyColumns ? kMostUnits / 2 : kMostUnits;

@@ -27,22 +27,25 @@ KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool
   // gain a tenth of each.
   constexpr uint64_t kPatience = 128;
   constexpr size_t kHotFloats = size_t(1) << 20;
-  size_t bytes = n * sizeof(float);
-  Slot* result = nullptr;
   auto counted = [most](const Slot& slot) { return slot.most <= most ? slot.floats.size() * sizeof(float) : 0; };
-  for (const Slot& slot : slots) bytes += counted(slot);
-  for (;;) {
+  auto idle = [this](const Slot& slot) { return slot.network && slot.last_call + kPatience < calls; };
+  size_t bytes = n * sizeof(float), to_free = 0;
+  Slot* result = nullptr;
+  bool any_idle = false;
+  for (Slot& slot : slots) {
+    bytes += counted(slot);
+    if (slot.network == 0) result = &slot;
+    any_idle |= idle(slot);
+    if (idle(slot)) to_free += counted(slot);
+  }
+  if (bytes > most + to_free || (!result && !any_idle)) return nullptr;
+  while (!result || bytes > most) {
     Slot* oldest = nullptr;
-    for (Slot& slot : slots) {
-      if (slot.network == 0)
-        result = &slot;
-      else if (slot.last_call + kPatience < calls && (!oldest || slot.last_call < oldest->last_call))
-        oldest = &slot;
-    }
-    if (result && bytes <= most) break;
-    if (!oldest) return nullptr;
+    for (Slot& slot : slots)
+      if (idle(slot) && (!result || counted(slot)) && (!oldest || slot.last_call < oldest->last_call)) oldest = &slot;
     bytes -= counted(*oldest);
     *oldest = Slot();
+    result = oldest;
   }
   if (!first) *seen = 0;
   result->most = most;

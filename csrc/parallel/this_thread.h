@@ -37,9 +37,9 @@ struct KeptFloats {
   uint64_t calls = 0;
   // The slot of a network, or null.
   Slot* find(uint64_t network);
-  // A slot for n floats of a network without one, so that those made for no more than `most` bytes take so many at
-  // most; null where networks that are still called would have to leave, and for a network's first call unless it
-  // `stays`, as in a stream.
+  // A slot for n floats of a network without one. All slots that were made with this limit or a lower one take no more
+  // than `most` bytes together. Null where networks that are still called would have to leave, and for a network's
+  // first call unless it `stays`, as in a stream.
   Slot* make(uint64_t network, size_t n, size_t most, bool stays = false);
 };
 

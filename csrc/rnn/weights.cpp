@@ -189,13 +189,32 @@ void Weights<Real>::unpack(Real* const* to) const {
 template <class Real>
 void Weights<Real>::forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const {
   if constexpr (std::is_same_v<Real, float>)
-    if ((!step.use_pre && !layer.ih.panels) || (step.recurrent_size && !layer.hh.panels))
+    if (!layer.floats_for(!step.use_pre, step.recurrent_size > 0))
       return quadgate::kernels().compact.forward({&step, layer.ih.compact, layer.hh.compact, functions_, work});
   (void)work;
   step.w_ih = layer.ih.panels;
   step.w_hh = layer.hh.panels;
   step.narrow_last = layer.hh.shape.narrow_last();
   kernels.forward(step);
+}
+
+template <class Real>
+bool Weights<Real>::projects_ahead(size_t input, size_t rows, size_t steps) const {
+  if (rows == 0) return false;
+  if (sizes.options.layer_norm != LayerNorm::none) return true;  // which takes this product by itself
+  if (steps == 1) return false;
+  InputProduct product = {};
+  product.input = input;
+  product.recurrent = sizes.recurrent();
+  product.rows = rows;
+  product.steps = steps;
+  product.n_blocks = blocks_;
+  product.kernels = kernel_sizes();
+  // 16-bit weights have their products as floats wherever more than a few rows make this matter.
+  const bool int8 = sizes.options.weights == WeightType::int8;
+  product.weight_size = int8 ? 1 : sizeof(Real);
+  product.rate = int8 ? rate(rows) : 1;
+  return cheaper_ahead(product);
 }
 
 template <class Real>

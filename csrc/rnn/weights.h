@@ -36,6 +36,8 @@ struct PackedLayer {
   Real* peephole = nullptr;    // (3,H) or null
   Norm<Real> norm = {};        // gains null without layer normalisation
   Real* hh_scale = nullptr;    // multipliers that weight dropping left in hh, in panels of whole lines; null without
+  // True if a step with products of x, of h, or of neither, reads floats alone.
+  bool floats_for(bool x, bool h) const { return (ih.panels || hh.panels) && (!x || ih.panels) && (!h || hh.panels); }
 };
 
 // The matrices of compact weights that are read as floats.
@@ -49,7 +51,7 @@ struct FloatMatrices {
 struct Reads {
   size_t rows, steps;
   size_t parts;    // threads that share the units of a step, each with an L2 of its own
-  bool without_h;  // all steps leave the product with h out
+  bool without_h;  // of one step: it leaves the product with h out
 };
 
 // Some matrices of all layers as floats, one behind the other.
@@ -96,8 +98,9 @@ class Weights {
     const Buffer<Real>* back = back_panels_.load(std::memory_order_acquire);
     return (panels_.capacity() + (back ? back->capacity() : 0)) * sizeof(Real);
   }
-  // The step of a layer, complete but for its weights, and any other product with a packed matrix, by the kernel of the
-  // weights' type. work: compact_work(step.n_rows) bytes; null where that is 0.
+  // The step of a layer, complete but for its weights, and any other product with a packed matrix, by the kernel for
+  // floats where all that it reads is float, else by that of the compact type. work: compact_work(step.n_rows) bytes;
+  // null where that is 0.
   void forward(const PackedLayer<Real>& layer, ForwardStep<Real>& step, char* work) const;
   void project(const Packed<Real>& matrix, Project<Real>& product, char* work) const;
   // True if matrices are packed in a compact type. Small ones of 16 bits are packed as floats, their only copy: as many
@@ -121,6 +124,9 @@ class Weights {
   }
   // Row-major copies of the matrices that are packed as they are, in the order of each_parameter. to: as many pointers.
   void unpack(Real* const* to) const;
+  // True if the input products of a layer are made ahead, many steps' rows at a time; false if they join each step's
+  // product as more k.
+  bool projects_ahead(size_t input, size_t rows, size_t steps) const;
   // The matrices that should be floats in such a call, where reading those is no slower.
   FloatMatrices float_matrices(const Reads& call) const;
   // Their floats, in memory that the calling thread keeps for the networks that it called last; the caller has its

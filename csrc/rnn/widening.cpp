@@ -4,7 +4,6 @@
 
 #include "cpu/caches.h"
 #include "parallel/this_thread.h"
-#include "rnn/forward/products.h"
 #include "rnn/weights.h"
 
 namespace quadgate {
@@ -20,6 +19,16 @@ constexpr size_t kCheapBytes = size_t(64) << 10;
 // Small networks of 16 bits whose padding is no matter.
 constexpr size_t kTinyBytes = size_t(64) << 10;
 
+// As much of it as kMostWideBytes has room for. Where a step reads both at a time, one alone is of no use; else
+// weight_hh comes first, which every step reads.
+FloatMatrices within_limit(FloatMatrices of, size_t n_ih, size_t n_hh, bool together) {
+  constexpr size_t most = kMostWideBytes / sizeof(float);
+  if (together && n_ih + n_hh > most) return {};
+  of.hh = of.hh && n_hh <= most;
+  of.ih = of.ih && n_ih <= most - (of.hh ? n_hh : 0);
+  return of;
+}
+
 }  // namespace
 
 // Bytes of floats up to which so many rows read them at each step as fast as compact weights.
@@ -31,16 +40,18 @@ size_t Weights<Real>::most_floats(size_t rows, size_t steps) const {
   return rows <= 2 * kernels.max_rows ? std::min(4 * l2_bytes(), kMostWideBytes) : kMostWideBytes;
 }
 
-// The matrices of a layer for several steps.
+// The matrices of a layer for several steps. In a few of them no layer's weights stay in a cache while the others are
+// read, so that the sum of all layers counts.
 template <class Real>
 FloatMatrices Weights<Real>::float_matrices(size_t l, const Reads& s) const {
-  const Packed<Real>&ih = layer(l, 0).ih, &hh = layer(l, 0).hh;
-  auto fit = [&](size_t n_k, size_t rows) {
-    return checked_mul(n_k, hh.row(), sizeof(Real)) / s.parts <= most_floats(rows, s.steps);
-  };
-  if (project_ahead(*this, ih.n_k, s.rows, s.steps))
-    return {fit(ih.n_k, s.rows * std::min(s.steps, ahead_steps(s.rows, s.steps))), fit(hh.n_k, s.rows)};
-  const bool both = fit(checked_add(ih.n_k, hh.n_k), s.rows);
+  const bool few = s.steps < kWideSteps;
+  const size_t n_ih = few ? n_ih_ : float_elements(l, {true, false}),
+               n_hh = few ? n_hh_ : float_elements(l, {false, true});
+  auto fit = [&](size_t n, size_t rows) { return n / s.parts <= most_floats(rows, s.steps) / sizeof(Real); };
+  const size_t input = layer(l, 0).ih.n_k;
+  if (projects_ahead(input, s.rows, s.steps))
+    return {fit(n_ih, s.rows * std::min(s.steps, ahead_steps(s.rows, s.steps))), fit(n_hh, s.rows)};
+  const bool both = fit(n_ih + n_hh, s.rows);
   return {both, both};
 }
 
@@ -48,28 +59,32 @@ template <class Real>
 FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
   if (!widening() || call.rows == 0) return {};
   if (call.steps == 1) {
-    const size_t most = most_floats(call.rows, 1) / sizeof(Real) * call.parts;
-    // Both have a narrow last panel together, which is much of a small network.
+    const size_t most = std::min(most_floats(call.rows, 1) * call.parts, kMostWideBytes) / sizeof(Real);
+    // Without the product with h weight_ih is enough; but in a small network a narrow last panel, which it has beside
+    // weight_hh only, saves more than that takes.
     const bool both = n_ih_ + n_hh_ <= (call.without_h ? most / 4 : most);
     return {both || (call.without_h && n_ih_ <= most), both};
   }
   FloatMatrices all = {true, true};
+  bool together = false;
   for (size_t l = 0; l < sizes.layers; ++l) {
     const FloatMatrices one = float_matrices(l, call);
     all = {all.ih && one.ih, all.hh && one.hh};
+    together |= !projects_ahead(layer(l, 0).ih.n_k, call.rows, call.steps);
   }
-  return all;
+  return within_limit(all, n_ih_, n_hh_, together);
 }
 
 template <class Real>
 FloatMatrices Weights<Real>::widened(size_t l, const Reads& s) const {
   if (!widening() || s.rows == 0 || s.steps < kWideSteps) return {};
-  const FloatMatrices all = float_matrices(l, s);
-  auto pays = [&](FloatMatrices of) {
-    const size_t bytes = checked_mul(float_elements(l, of), sizeof(Real));
-    return s.steps * s.rows >= kManyWideRows ? bytes <= kMostWideBytes : bytes / s.parts <= l2_bytes();
-  };
-  return {all.ih && pays({true, false}), all.hh && pays({false, true})};
+  const size_t n_ih = float_elements(l, {true, false}), n_hh = float_elements(l, {false, true});
+  const bool many = s.steps * s.rows >= kManyWideRows, together = !projects_ahead(layer(l, 0).ih.n_k, s.rows, s.steps);
+  auto pays = [&](size_t n) { return many || n / s.parts <= l2_bytes() / sizeof(Real); };
+  FloatMatrices of = float_matrices(l, s);
+  of.ih = of.ih && pays(together ? n_ih + n_hh : n_ih);
+  of.hh = of.hh && pays(together ? n_ih + n_hh : n_hh);
+  return within_limit(of, n_ih, n_hh, together);
 }
 
 template <class Real>
@@ -117,9 +132,8 @@ FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) con
     if (!slot) {
       const size_t n = (of.ih ? n_ih_ : 0) + (of.hh ? n_hh_ : 0);
       // Many steps read floats so often that L2 need not hold those of other networks, too.
-      const size_t most = call.steps < kWideSteps
-                              ? std::max(n * sizeof(Real), most_floats(call.rows, call.steps) * call.parts)
-                              : kMostWideBytes;
+      const size_t few = std::max(n * sizeof(Real), most_floats(call.rows, call.steps) * call.parts),
+                   most = call.steps < kWideSteps ? std::min(few, kMostWideBytes) : kMostWideBytes;
       slot = kept.make(id, n, most, stays);
       if (!slot) return floats;
       floats = {slot->floats.data(), of};

@@ -89,6 +89,12 @@ void test_room_of_long_calls() {
   CHECK(two_calls(2, kFloats, kRoom) && two_calls(3, kFloats, kRoom));
   CHECK(!two_calls(4, kFloats, kRoom));
   CHECK(!two_calls(5, kFloats, 2 * kRoom));  // all of them count there
+  // None has to leave where that would not do.
+  kept.calls += 1000;
+  kept.find(2)->last_call = kept.find(3)->last_call = kept.calls;
+  CHECK(!two_calls(6, kFloats, kRoom) && kept.find(1));
+  CHECK(!two_calls(7, 5 * kFloats, 2 * kRoom) && kept.find(1));
+  CHECK(two_calls(8, 2 * kFloats, 2 * kRoom) && !kept.find(1) && kept.find(2) && kept.find(3));
 }
 
 }  // namespace

@@ -141,6 +141,9 @@ int main() {
     }
     test_call(Pair(2, 2, 60, large / 2, type), 12, 1);
     test_call(Pair(3, 1, 60, wide, type), 90, 3);
+    const Pair deep(5, 1, large / 2, large / 2, type);  // the layers take turns in L2 in few steps, not in many
+    CHECK(!deep.compact->float_matrices({2, 2, 1, false}).hh && deep.compact->float_matrices({2, 12, 1, false}).hh);
+    test_call(deep, 2, 2);
   }
   const Kinds all = {{false, false}, {false, true}, {true, false}, {true, true}};
   CHECK(kept_kinds == all);

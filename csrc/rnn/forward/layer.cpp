@@ -177,7 +177,7 @@ void ForwardLayer<Real>::set_step() {
   step_.recurrent_size = R_;
   step_.rows = scratch_.rows;
   const size_t n_rows = task_.row1 - task_.row0;
-  step_.use_pre = n_rows <= scratch_.pre_rows && project_ahead(w_, weights_->ih.n_k, n_rows, task_.s1 - task_.s0);
+  step_.use_pre = n_rows <= scratch_.pre_rows && w_.projects_ahead(weights_->ih.n_k, n_rows, task_.s1 - task_.s0);
   step_.options = w_.cell_options();
   step_.peephole = weights_->peephole;
   step_.extra = scratch_.projected ? scratch_.cell_extra : scratch_.extra;

@@ -46,8 +46,10 @@ bool ForwardPass<Real>::run(Pace& pace) {
   context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
   const bool never_h = context_.no_first_h && order_.steps() == 1;
   Reads reads = {order_.batch(), order_.steps(), size_t(get_num_threads()), never_h};
-  Work work = work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference,
-                      w_.float_matrices(reads));
+  FloatMatrices floats = w_.float_matrices(reads);
+  if (!floats.any()) floats = w_.widened(0, reads);
+  Work work =
+      work_of(w_, order_.steps(), order_.batch(), call_.tape ? Pass::training_forward : Pass::inference, floats);
   work.no_first_h = context_.no_first_h;
   work.whole_loop = !n_.two_passes && !n_.norm && !n_.extra && !n_.resets;
   plan_ = pace.plan(work, size_t(get_num_threads()));
@@ -61,6 +63,7 @@ bool ForwardPass<Real>::run(Pace& pace) {
 
   ScratchLease memory;
   reads.rows = ceil_div(reads.rows, plan_.rows);
+  reads.steps = chunk_;
   reads.parts = plan_.one_loop ? 1 : plan_.units;
   if (memory.of_thread()) context_.floats = w_.kept_floats(reads, call_.stays);
   memory.carve([this](Carver& carver) { carve(carver); });
@@ -132,7 +135,7 @@ void ForwardPass<Real>::carve(Carver& carver) {
   for (size_t part = 0; part < plan_.rows; ++part) {
     const size_t n = order_.part_begin(part + 1, plan_.rows) - order_.part_begin(part, plan_.rows);
     rows = std::max(rows, n);
-    if (project_ahead(w_, s_.input, n, chunk_) || project_ahead(w_, s_.input_of(s_.layers - 1), n, chunk_))
+    if (w_.projects_ahead(s_.input, n, chunk_) || w_.projects_ahead(s_.input_of(s_.layers - 1), n, chunk_))
       pre_rows = std::max(pre_rows, n * ahead_steps(n, chunk_));
   }
   thread_scratch_ = carver.make<ForwardThreadScratch<Real>>(threads_, [&](size_t) {

@@ -3,25 +3,6 @@
 namespace quadgate {
 
 template <class Real>
-bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps) {
-  if (rows == 0) return false;
-  if (w.sizes.options.layer_norm != LayerNorm::none) return true;  // which takes this product by itself
-  if (steps == 1) return false;
-  InputProduct product = {};
-  product.input = input;
-  product.recurrent = w.sizes.recurrent();
-  product.rows = rows;
-  product.steps = steps;
-  product.n_blocks = w.blocks();
-  product.kernels = w.kernel_sizes();
-  // 16-bit weights have their products as floats wherever more than a few rows make this matter.
-  const bool int8 = w.sizes.options.weights == WeightType::int8;
-  product.weight_size = int8 ? 1 : sizeof(Real);
-  product.rate = int8 ? w.rate(rows) : 1;
-  return cheaper_ahead(product);
-}
-
-template <class Real>
 bool float_weights(const Team& team, const ForwardContext<Real>& pass, const ForwardTask<Real>& task,
                    PackedLayer<Real>& wide) {
   const Weights<Real>& w = pass.w;
@@ -145,7 +126,6 @@ bool project_h(const Team& team, const ForwardContext<Real>& pass, const Forward
 }
 
 #define QG_INSTANTIATE(Real)                                                                                           \
-  template bool project_ahead<Real>(const Weights<Real>&, size_t, size_t, size_t);                                     \
   template bool float_weights<Real>(const Team&, const ForwardContext<Real>&, const ForwardTask<Real>&,                \
                                     PackedLayer<Real>&);                                                               \
   template void project_share<Real>(const Team&, const ProductCut&, const Weights<Real>&, const Packed<Real>&,         \

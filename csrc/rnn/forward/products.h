@@ -6,11 +6,6 @@
 
 namespace quadgate {
 
-// True if the input products of a layer run ahead, many steps' rows at a time; false if they join each step's product
-// as more k.
-template <class Real>
-bool project_ahead(const Weights<Real>& w, size_t input, size_t rows, size_t steps);
-
 // A share of `to` (cut.rows, n_blocks, V, W) = x @ the matrix + bias, which may be null, by this thread. work: as in
 // Weights::project.
 template <class Real>

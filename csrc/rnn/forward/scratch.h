@@ -60,7 +60,7 @@ struct ForwardTeamScratch {
   size_t n_rows, pre_rows;
 
   Real* pre = from.take<Real>(pre_rows * n.panel);  // (pre_rows, n_blocks, G, W): input products
-  Real* wide = from.take<Real>(n.wide);             // weight_ih and weight_hh in float
+  Real* wide = from.take<Real>(n.wide);             // weight_ih, weight_hh or both in float
   // (n_rows, R): h after recurrent dropout, of odd and of even steps.
   Real* masked[2] = {from.take_if<Real>(n.masked, n_rows* n.recurrent),
                      from.take_if<Real>(n.masked, n_rows* n.recurrent)};
