@@ -33,6 +33,13 @@ def folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text} is in no home directory that is known") from None
 
 
+def source(text: str) -> Path:
+    """Return the path of a file to be read: a `type` of argparse."""
+    if not Path(text).is_file() or not os.access(text, os.R_OK):
+        raise argparse.ArgumentTypeError(f"{text} is no file that can be read")
+    return Path(text)
+
+
 def can_write(path: Path) -> bool:
     """Return if a file of this name can be written."""
     return not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import package_files
 import quadgate as qg
-from command_line import at_least, folder, picture
+from command_line import at_least, folder, picture, source
 
 try:
     import matplotlib as mpl
@@ -69,10 +69,15 @@ def make_clip(seconds: float) -> np.ndarray:
 
 
 def read_wav(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as file:
-        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
-            sys.exit(f"{path} must have 16000 samples a second, one channel and 16 bits")
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    try:
+        with wave.open(str(path)) as file:
+            if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
+                sys.exit(f"{path} must have 16000 samples a second, one channel and 16 bits")
+            if file.getnframes() < FRAME:
+                sys.exit(f"{path} must have at least {FRAME} samples")
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    except (wave.Error, EOFError) as error:
+        sys.exit(f"{path} cannot be read as a WAV file: {error or 'it ends too early'}")
 
 
 class Voice:
@@ -156,7 +161,7 @@ def frames_a_second(run, audio: np.ndarray, callers: int, seconds: float) -> flo
 def main() -> None:
     """Compare the probabilities, measure, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--wav", type=Path, help="a recording instead of the clip made here")
+    parser.add_argument("--wav", type=source, help="a recording instead of the clip made here")
     parser.add_argument("--folder", type=folder, default="~/.cache/quadgate-examples/silero", help="(%(default)s)")
     parser.add_argument(
         "--callers",
@@ -168,8 +173,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="seconds: a short clip, short measurements")
     parser.add_argument("--plot", type=picture, help="write a picture of waveform and probability to this file")
     args = parser.parse_args()
-    package_files.fetch(PIN, INSIDE, FILES, args.folder)
     audio = read_wav(args.wav) if args.wav else make_clip(4.0 if args.quick else 20.0)
+    package_files.fetch(PIN, INSIDE, FILES, args.folder)
     voice = Voice(args.folder / FILES[0])
     qg.set_num_threads(1)  # each caller has one thread
     got = voice.stream(audio)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import quadgate as qg
-from command_line import at_least, can_write, output
+from command_line import at_least, can_write, output, source
 from library_text import ALPHABET, encode, read_library, trigram_bits
 from quadgate import train
 
@@ -144,7 +144,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--temperature", type=at_least(0.0), default=0.6, help="sampling temperature (%(default)s)")
     parser.add_argument("--save", type=Path, default=Path("write_python.safetensors"), help="(%(default)s)")
-    parser.add_argument("--load", type=Path, help="start from this model, with its --hidden and --layers")
+    parser.add_argument("--load", type=source, help="start from this model, with its --hidden and --layers")
     parser.add_argument("--explore", type=output, help="write a page here about how the model reads held-out text")
     parser.add_argument("--compare", action="store_true", help="print letters per second beside PyTorch's, and end")
     parser.add_argument("--seed", type=at_least(0), default=0)
@@ -156,16 +156,25 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def loaded(path: Path) -> train.Sequential:
+    """Return the model of --load."""
+    try:
+        return train.load(path)
+    except ValueError as error:
+        sys.exit(f"--load: {path}: {error}")
+
+
 def main() -> None:
     """Read the library, evaluate the trigram model, train, evaluate, save, reload and sample."""
     args = arguments()
+    saved = loaded(args.load) if args.load else None
     rng = np.random.default_rng(args.seed)
     files = read_library()
     unseen, files = files[::10], [text for place, text in enumerate(files) if place % 10]
     rng.shuffle(unseen)
     rng.shuffle(files)
     held_out, text = encode("\n".join(unseen))[:400_000], encode("\n".join(files))
-    model = train.load(args.load) if args.load else new_model(args, rng)
+    model = new_model(args, rng) if saved is None else saved
     if args.compare:
         return compare(model, text, args)
     trigram = trigram_bits(text, held_out)

@@ -100,6 +100,8 @@ def main() -> None:
     for path in filter(None, (args.checkpoint, args.plot)):
         if not together.world.bcast(can_write(path)):  # as process 0 sees it, which writes
             sys.exit(f"{path} cannot be written")
+    if args.resume and not together.world.bcast(args.checkpoint.is_file()):
+        sys.exit(f"{args.checkpoint} does not exist: there is nothing to resume")
     x, y, test = digits()
     model = new_model(args.epochs * -(-len(x) // BATCH))
     initial, done = bits(model), 0

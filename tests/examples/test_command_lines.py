@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import random
 import re
 import string
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,38 @@ def test_a_picture_that_cannot_be_written_is_refused_at_once(program, capsys, tm
 def test_other_files_that_cannot_be_written_are_refused_at_once(program, capsys, tmp_path, name, option):
     for path in (tmp_path, tmp_path / "none" / "file"):
         assert f"argument {option}: {path} cannot be written" in refusal(program(f"{name}.py", option, path), capsys)
+
+
+@pytest.mark.parametrize(("name", "option"), [("voice", "--wav"), ("write_python", "--load")])
+def test_files_that_cannot_be_read_are_refused_at_once(program, capsys, tmp_path, name, option):
+    for path in (tmp_path, tmp_path / "none"):
+        said = refusal(program(f"{name}.py", option, path), capsys)
+        assert f"argument {option}: {path} is no file that can be read" in said
+
+
+def test_a_recording_of_another_kind_is_refused_at_once(program, tmp_path):
+    def refused(content: bytes) -> str:
+        path = tmp_path / "talk.wav"
+        path.write_bytes(content)
+        with pytest.raises(SystemExit) as end:
+            program("voice.py", "--wav", path).main()
+        return str(end.value)
+
+    assert "cannot be read as a WAV file: " in refused(b"")
+    assert "cannot be read as a WAV file: " in refused(b"no such thing" * 10)
+    for rate, frames, why in ((8000, 8000, "must have 16000 samples a second"), (16000, 100, "at least 512 samples")):
+        memory = io.BytesIO()
+        with wave.open(memory, "wb") as file:
+            file.setparams((1, 2, rate, frames, "NONE", ""))
+            file.writeframes(bytes(2 * frames))
+        assert why in refused(memory.getvalue())
+
+
+def test_a_model_that_cannot_be_read_is_refused_at_once(program, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"no such thing")
+    with pytest.raises(SystemExit, match="it is no file of safetensors"):
+        program("write_python.py", "--load", path).main()
 
 
 @pytest.mark.parametrize("name", ["voice", "vowels"])
