@@ -60,9 +60,10 @@ FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
   if (!widening() || call.rows == 0) return {};
   if (call.steps == 1) {
     const size_t most = std::min(most_floats(call.rows, 1) * call.parts, kMostWideBytes) / sizeof(Real);
-    // Without the product with h weight_ih is enough; but in a small network a narrow last panel, which it has beside
-    // weight_hh only, saves more than that takes.
-    const bool both = n_ih_ + n_hh_ <= (call.without_h ? most / 4 : most);
+    // Without the product with h weight_ih is enough. But a narrow last panel, which it has beside weight_hh only, is
+    // much of a few; and small networks may have both, too.
+    const bool much = blocks_ <= 8 && floats_shape(layers_[0]).narrow_last();
+    const bool both = n_ih_ + n_hh_ <= (call.without_h && !much ? most / 4 : most);
     return {both || (call.without_h && n_ih_ <= most), both};
   }
   FloatMatrices all = {true, true};
