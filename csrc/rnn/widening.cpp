@@ -9,9 +9,10 @@
 namespace quadgate {
 namespace {
 
-// Steps from which on widening the weights of a layer for them pays where they fit L2 as floats; rows of all steps from
-// which on it does where they do not, but multiply-adds take longer than reading; and the most memory that is borrowed
-// for it. bench/notes/quantized.md has the measurements.
+// Steps from which on widening the weights of a layer for them pays where they fit L2 as floats, and from which on L2
+// holds a layer's rather than those of all layers in turn; rows of all steps from which on widening pays where floats
+// do not fit, but multiply-adds take longer than reading; and the most memory that is borrowed for it, or kept.
+// bench/notes/quantized.md has the measurements.
 constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
 constexpr size_t kCheapBytes = size_t(64) << 10;
@@ -19,8 +20,8 @@ constexpr size_t kCheapBytes = size_t(64) << 10;
 // Small networks of 16 bits whose padding is no matter.
 constexpr size_t kTinyBytes = size_t(64) << 10;
 
-// As much of it as kMostWideBytes has room for. Where a step reads both at a time, one alone is of no use; else
-// weight_hh comes first, which every step reads.
+// `of` without the matrices for which kMostWideBytes has no room. Where a step reads both `together`, one alone is of
+// no use; else weight_hh comes first, which every step reads.
 FloatMatrices within_limit(FloatMatrices of, size_t n_ih, size_t n_hh, bool together) {
   constexpr size_t most = kMostWideBytes / sizeof(float);
   if (together && n_ih + n_hh > most) return {};
@@ -132,9 +133,12 @@ FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) con
     KeptFloats::Slot* slot = kept.find(id);
     if (!slot) {
       const size_t n = (of.ih ? n_ih_ : 0) + (of.hh ? n_hh_ : 0);
-      // Many steps read floats so often that L2 need not hold those of other networks, too.
-      const size_t few = std::max(n * sizeof(Real), most_floats(call.rows, call.steps) * call.parts),
-                   most = call.steps < kWideSteps ? std::min(few, kMostWideBytes) : kMostWideBytes;
+      size_t most = kMostWideBytes;
+      if (call.steps <
+          kWideSteps) {  // more would read them so often that L2 need not hold those of other networks, too
+        const size_t fast = most_floats(call.rows, call.steps) * call.parts;
+        most = std::min(most, std::max(n * sizeof(Real), fast));
+      }
       slot = kept.make(id, n, most, stays);
       if (!slot) return floats;
       floats = {slot->floats.data(), of};
