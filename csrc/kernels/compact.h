@@ -87,30 +87,34 @@ class ProductState {
   void (*end_)();
 };
 
-// The cells of n_rows rows, or of one row of n_panels panels.
+// The plain cells of n_rows rows, or of one row of n_panels panels.
 template <class Cell>
-QG_INLINE void finish_panels(const ForwardStep<float>& s, float* lines, size_t first, size_t n_rows, size_t panel,
-                             size_t n_panels) {
-  constexpr size_t W = VF::kWidth;
-  using Line = float[Cell::kVectors][W];
-  auto* sums = reinterpret_cast<Line*>(lines);
+QG_INLINE void finish_plain(const ForwardStep<float>& s, float (*sums)[Lstm<float>::kVectors][VF::kWidth], size_t first,
+                            size_t n_rows, size_t panel, size_t n_panels) {
   const ForwardRow<float>* rows = s.rows + first;
+  const size_t n = n_rows * n_panels, next_row = n_panels == 1, next_panel = n_panels - 1;
+#pragma GCC unroll 1
+  for (size_t i = 0; i < n; ++i)
+    store(sums[i][0], Cell::state(s, rows[i * next_row], sums[i][0], panel + i * next_panel));
+#pragma GCC unroll 1
+  for (size_t i = 0; i < n; ++i)
+    Cell::output(s, rows[i * next_row], load(sums[i][Lstm<float>::kOutputGate]), load(sums[i][0]),
+                 panel + i * next_panel);
+}
+
+// All cells of n_rows rows, or of one row of n_panels panels.
+template <class Cell>
+QG_INLINE void finish_panels(const ForwardStep<float>& s, bool int8, float* lines, size_t first, size_t n_rows,
+                             size_t panel, size_t n_panels) {
+  auto* sums = reinterpret_cast<float(*)[Cell::kVectors][VF::kWidth]>(lines);
   if constexpr (Cell::kPlain) {
     if (!s.options && !s.extra) {
-      // Either rows of one panel or panels of one row.
-      const size_t n = n_rows * n_panels, next_row = n_panels == 1, next_panel = n_panels - 1;
-#pragma GCC unroll 1
-      for (size_t i = 0; i < n; ++i)
-        store(sums[i][0], CompactCell::state(s, rows[i * next_row], sums[i][0], panel + i * next_panel));
-#pragma GCC unroll 1
-      for (size_t i = 0; i < n; ++i)
-        CompactCell::output(s, rows[i * next_row], load(sums[i][Cell::kOutputGate]), load(sums[i][0]),
-                            panel + i * next_panel);
-      return;
+      if (int8) return finish_plain<Int8Cell>(s, sums, first, n_rows, panel, n_panels);
+      return finish_plain<CompactCell>(s, sums, first, n_rows, panel, n_panels);
     }
   }
   for (size_t p = 0; p < n_panels; ++p)
-    finish_other_rows<Cell>(s, rows, sums + p, n_rows, panel + p, s.extra ? s.extra + first : nullptr);
+    finish_other_rows<Cell>(s, s.rows + first, sums + p, n_rows, panel + p, s.extra ? s.extra + first : nullptr);
 }
 
 // One step of all rows, for panels [block_begin, block_end).
@@ -166,7 +170,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
           for (size_t i = 0; i < n_panels * line; i += VF::kWidth)
             store(lines + r * line + i, load(from + r * from_stride + i));
       }
-      finish_panels<Cell>(s, lines, first, n_rows, panel, n_panels);
+      finish_panels<Cell>(s, n.functions.quantize_rows != nullptr, lines, first, n_rows, panel, n_panels);
     }
   }
 }

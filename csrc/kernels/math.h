@@ -88,26 +88,44 @@ QG_INLINE VD tanh_g(VD r, VD k) {
   return r + fma(r2, h, fnma(k, set1(1.159523406923149778e-17), r2));
 }
 
+// A function's value before its division.
 template <class Real>
-QG_INLINE Vec<Real> sigmoid(Vec<Real> x) {
+struct Quotient {
+  Vec<Real> above, below;
+  QG_INLINE Vec<Real> value() const { return above / below; }
+  // The value of the product of two, from one division. Rounds as often as the product of both values.
+  QG_INLINE Vec<Real> times(const Quotient& other) const { return (above * other.above) / (below * other.below); }
+};
+
+template <class Real>
+QG_INLINE Quotient<Real> sigmoid_quotient(Vec<Real> x) {
   using C = Constants<Real>;
   x = max(set1(C::kSigmoidMin), min(set1(C::kSigmoidMax), x));
   const Vec<Real> magic = set1(C::kMagic + (C::kBias + C::kScale));
   Vec<Real> t = fma(x, set1(C::kInvLn2), magic), k = t - magic;
   Vec<Real> r = fnma(k, set1(C::kLn2Lo), fnma(k, set1(C::kLn2Hi), x));
   Vec<Real> s = to_exponent(t);
-  return s / (set1(C::kTwoToScale) + fnma(r, sigmoid_h(r), s));  // folding p into the fma saves one rounding
+  return {s, set1(C::kTwoToScale) + fnma(r, sigmoid_h(r), s)};  // folding p into the fma saves one rounding
+}
+template <class Real>
+QG_INLINE Vec<Real> sigmoid(Vec<Real> x) {
+  return sigmoid_quotient(x).value();
 }
 
+// Of tanh(|x|).
 template <class Real>
-QG_INLINE Vec<Real> tanh(Vec<Real> x) {
+QG_INLINE Quotient<Real> tanh_quotient(Vec<Real> x) {
   using C = Constants<Real>;
   Vec<Real> z = max(set1(-C::kTanhMax), negative_abs(x));
   const Vec<Real> magic = set1(C::kMagic + C::kBias), half = set1(Real(0.5));
   Vec<Real> t = fma(z, set1(2 * C::kInvLn2), magic), k = t - magic;
   Vec<Real> r = fnma(k, set1(C::kLn2 / 2), z);
   Vec<Real> s = to_exponent(t), g = tanh_g(r, k);
-  return with_sign(fnma(s, g, fnma(s, half, half)) / fma(s, g, fma(s, half, half)), x);
+  return {fnma(s, g, fnma(s, half, half)), fma(s, g, fma(s, half, half))};
+}
+template <class Real>
+QG_INLINE Vec<Real> tanh(Vec<Real> x) {
+  return with_sign(tanh_quotient(x).value(), x);
 }
 
 // exp(x) - 1 for x <= 0, from tanh's parts: exp(x) = s (1 + 2g).

@@ -60,12 +60,12 @@ QG_INLINE void sum_unit(const CompactStep& n, const TileUnit& u) {
   for (size_t r = 0; r < u.n_rows; ++r) {
     float* kept = lines + r * kLineSums;
     __builtin_prefetch(rows[r].y + u.panel * W, 1, 3);  // new memory at each step
-    store(kept, CompactCell::state(s, rows[r], kept, u.panel));
+    store(kept, Int8Cell::state(s, rows[r], kept, u.panel));
   }
 #pragma GCC unroll 1
   for (size_t r = 0; r < u.n_rows; ++r) {
     const float* kept = lines + r * kLineSums;
-    CompactCell::output(s, rows[r], load(kept + Lstm<float>::kOutputGate * W), load(kept), u.panel);
+    Int8Cell::output(s, rows[r], load(kept + Lstm<float>::kOutputGate * W), load(kept), u.panel);
   }
 }
 

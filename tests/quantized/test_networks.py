@@ -200,6 +200,39 @@ def test_int8_against_float64(shape):
         h, c = h_new, c_new
 
 
+@pytest.mark.parametrize("rows", [1, 2, 20])
+def test_int8_cells_alone(rows):
+    """With weights of zero the gates' arguments are the biases: large, tiny, infinite, NaN and ordinary ones.
+
+    The core divides once for i g and once for o tanh(c). A function that is good to 2 ULP has lost 1.5 of them before
+    its division, and an operation loses half of one: 2 * 1.5 + 3 / 2 = 4.5 ULP for such a product, each at most 2^-23.
+    """
+    edges = [0, 1e-30, 1e-38, 0.3, 5, 9.1, 17, 30, 87.4, 104, 200, np.inf]
+    edges = np.array([*edges, *(-v for v in edges), np.nan], np.float32)
+    pairs = np.stack(np.meshgrid(edges, edges)).reshape(2, -1)
+    drawn = np.random.default_rng(5).standard_normal((4, 400)).astype(np.float32) * 4
+    a = np.concatenate([pairs[[0, 0, 1, 1]], drawn], 1)  # every i beside every g, every f beside every o
+    hidden = a.shape[1]
+    lstm = qg.LSTM(64, hidden, rng=0)
+    with lstm.writable() as params:
+        params["bias_l0"][...] = a.ravel()
+        params["weight_ih_l0"][...] = params["weight_hh_l0"][...] = 0
+    h, last = np.zeros((2, 1, rows, hidden), np.float32)
+    last[..., 1::2] = np.random.default_rng(6).standard_normal((rows, hidden // 2)) * 2
+    y, (_, new) = lstm.quantize("int8")(np.ones((1, rows, 64), np.float32), (h, last))
+
+    ulp, least = 2.0**-23, 2.0**-126  # the core flushes smaller numbers
+    with np.errstate(over="ignore"):
+        i, f, o = 1 / (1 + np.exp(-a[[0, 1, 3]].astype(np.float64)))
+    kept, added = f * last, i * np.tanh(a[2].astype(np.float64))
+    for got, want, bound in (
+        (new, kept + added, ulp * (2.5 * np.abs(kept) + 5 * np.abs(added)) + least * (1 + np.abs(last))),
+        (y, o * np.tanh(new.astype(np.float64)), 4.5 * ulp * np.abs(o * np.tanh(new)) + least),
+    ):
+        assert np.array_equal(np.isnan(got), np.isnan(want))
+        assert (np.abs(got - want) <= bound)[~np.isnan(want)].all()
+
+
 @pytest.mark.parametrize("shape", SHAPES[:5], ids=str)
 def test_int8_of_an_elman_network(shape):
     small, x = network(shape, qg.RNN).quantize("int8"), sequence(shape)
