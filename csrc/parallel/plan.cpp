@@ -23,6 +23,12 @@ constexpr double kLongLoop = 30000;     // helpers cost the same in longer time 
 constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
+constexpr size_t kTileRows = 6;         // rows that an instruction set's kernels have in a tile, at least
+constexpr double kTurns = 1.04;         // parts that threads take in turn may cost 4 %: cores are often less equal
+constexpr size_t kFewColumns = 96;      // of x, so that its product takes no longer in steps than ahead
+constexpr size_t kFewestLinks = 16, kLinks = 64;  // of a part of the rows that threads take in turn,
+constexpr double kShortLinkFlops = 2e6;           // and their work, at least: some 15 us,
+constexpr double kRowLinkFlops = 5e4;             // and that of a row: a link spends some 40 ns on each
 
 auto fields(const Work& w) {
   return std::tie(w.steps, w.rows, w.input, w.hidden, w.layers, w.directions, w.recurrent, w.output, w.passes, w.width,
@@ -160,6 +166,43 @@ Plan with_helpers(const Work& w, const Plan& plan, size_t max_threads) {
   return best;
 }
 
+// Tiles of the rows, cut into equal parts.
+size_t tiles_of(const Work& w, size_t parts) {
+  const size_t tile = ceil_div(kTileRows, w.max_rows) * w.max_rows, few = w.rows / parts, more = w.rows % parts;
+  return (parts - more) * ceil_div(few, tile) + more * ceil_div(few + 1, tile);
+}
+
+// A step of all rows of the first layer, cut into equal parts, by one thread of so many.
+double all_cycles(const Work& w, size_t parts, size_t threads) {
+  const size_t few = w.rows / parts, more = w.rows % parts, blocks = ceil_div(w.hidden, w.width);
+  auto cycles = [&](size_t rows) {
+    if (!ahead(w, w.input, rows)) return step_cycles(w, w.input, rows, blocks, threads);
+    return step_cycles(w, 0, rows, blocks, threads) + ahead_cycles(w, w.input, rows, blocks, threads);
+  };
+  return double(parts - more) * cycles(few) + (more ? double(more) * cycles(few + 1) : 0);
+}
+
+// Parts for a plan whose threads have rows and directions of their own: the fewest, beyond one a thread, that make no
+// more tiles of all rows, if they take no longer by reading the weights more often, and there are steps enough to take
+// turns.
+size_t parts_in_turn(const Work& w, const Plan& plan) {
+  const size_t threads = plan.threads(), most = std::min(w.rows, std::max<size_t>(2 * plan.rows, 3));
+  if (threads == 1 || plan.units > 1 || plan.layers > 1 || plan.one_loop || plan.helpers) return 0;
+  if (w.rate != 1 || w.widening > 0) return 0;  // tiles of other sizes
+  Plan in_turn = plan;
+  in_turn.parts = plan.rows + 1;
+  while (in_turn.parts <= most && tiles_of(w, in_turn.parts) > tiles_of(w, plan.rows)) ++in_turn.parts;
+  if (in_turn.parts > most) return 0;
+  const size_t rows = ceil_div(w.rows, in_turn.parts);
+  const bool is_ahead = ahead(w, w.input, rows);
+  if (w.input > kFewColumns && is_ahead != ahead(w, w.input, ceil_div(w.rows, plan.rows))) return 0;
+  if (all_cycles(w, in_turn.parts, threads) > kTurns * all_cycles(w, plan.rows, threads)) return 0;
+  const size_t steps = backward(w) ? std::min(w.steps, ceil_div(kBlockRows, w.rows)) : w.steps;
+  const double flops = product_flops(1, kLineVectors * w.hidden, w.recurrent + (backward(w) ? 0 : w.input));
+  const size_t link = link_steps(in_turn, steps, rows, flops, is_ahead ? ahead_steps(rows, steps) : 1, 0);
+  return steps >= kFewestLinks * link ? in_turn.parts : 0;
+}
+
 }  // namespace
 
 bool operator==(const Work& a, const Work& b) { return fields(a) == fields(b); }
@@ -196,7 +239,18 @@ double estimate(const Work& w, const Plan& plan) {
   return cycles;
 }
 
-Plan choose_plan(const Work& w, size_t max_threads) {
+size_t link_steps(const Plan& plan, size_t steps, size_t rows, double row_flops, size_t at_once, double most_flops) {
+  auto of = [=](double flops) { return size_t(std::min(flops / row_flops, 1e9)) + 1; };
+  size_t link = of(most_flops / double(rows));
+  if (plan.row_parts() > plan.rows)
+    link =
+        std::max(of(std::max(kRowLinkFlops, kShortLinkFlops / double(rows))), std::min(link, ceil_div(steps, kLinks)));
+  return std::min(steps, ceil_div(link, at_once) * at_once);
+}
+
+namespace {
+
+Plan fastest_plan(const Work& w, size_t max_threads) {
   Plan best;
   if (max_threads <= 1 || w.rows == 0 || w.steps == 0) return best;
   double best_cycles = estimate(w, best);
@@ -245,6 +299,14 @@ Plan choose_plan(const Work& w, size_t max_threads) {
   if (w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)
       for (size_t r = 1; r * n <= max_threads; ++r) consider({r, 1, 1, n});
+  return best;
+}
+
+}  // namespace
+
+Plan choose_plan(const Work& w, size_t max_threads) {
+  Plan best = fastest_plan(w, max_threads);
+  best.parts = parts_in_turn(w, best);
   return best;
 }
 

@@ -36,10 +36,15 @@ bool operator==(const Work& a, const Work& b);
 // With `one_loop` the threads of a forward pass's team, which may be more than there are blocks of units, share the
 // input products that are made ahead, and one of them has the time loop. A layer without such products is split over
 // its units.
+//
+// Where threads share nothing but rows and directions, `parts` may be more than `rows`: parts of the rows that threads
+// take in turn, some steps at a time, so that one on a faster core does more.
 struct Plan {
   size_t rows = 1, directions = 1, units = 1, layers = 1, helpers = 0;
   bool one_loop = false;
+  size_t parts = 0;  // 0: as many as `rows`
   size_t threads() const { return rows * directions * units * layers + helpers; }
+  size_t row_parts() const { return parts ? parts : rows; }
 };
 
 // The fastest plan of at most `max_threads` threads; fewer threads if more would not pay. A backward pass is split
@@ -48,5 +53,9 @@ Plan choose_plan(const Work& work, size_t max_threads);
 
 // Estimated cycles of the work under a plan.
 double estimate(const Work& work, const Plan& plan);
+
+// Steps that a thread does of a part of the rows before another may go on with it: of `steps`, a multiple of `at_once`
+// or all of them. About `most_flops`, or less where threads take parts in turn.
+size_t link_steps(const Plan& plan, size_t steps, size_t rows, double row_flops, size_t at_once, double most_flops);
 
 }  // namespace quadgate

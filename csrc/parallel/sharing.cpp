@@ -13,7 +13,16 @@ uint64_t packed(uint32_t phase, size_t items, bool busy) {
   return uint64_t(phase) << 32 | (busy ? kBusy : 0) | uint64_t(items);
 }
 
+bool ordered(Taking taking) { return taking == Taking::in_order || taking == Taking::evenly; }
+
 }  // namespace
+
+Sharing::LaneState Sharing::state_of(size_t lane, uint32_t phase, size_t count) const {
+  const uint64_t value = lanes_[lane].taken.load(std::memory_order_acquire);
+  const int32_t ahead = int32_t(uint32_t(value >> 32) - phase);
+  if (ahead != 0) return {ahead < 0 ? count : 0, false};
+  return {count - std::min(count, size_t(value & (kBusy - 1))), (value & kBusy) != 0};
+}
 
 Sharing::Taken Sharing::take(size_t lane, uint32_t phase, size_t count, Taking taking, bool one) {
   std::atomic<uint64_t>& taken = lanes_[lane].taken;
@@ -23,16 +32,20 @@ Sharing::Taken Sharing::take(size_t lane, uint32_t phase, size_t count, Taking t
     if (ahead > 0) return {0, 0};  // that phase is over
     const size_t begin = ahead < 0 ? 0 : size_t(value & (kBusy - 1));
     if (begin >= count || (ahead == 0 && (value & kBusy))) return {0, 0};
-    const size_t end = std::min(count, begin + (one ? 1 : kMost));
-    if (taken.compare_exchange_weak(value, packed(phase, end, taking == Taking::in_order), std::memory_order_acq_rel,
+    size_t n = kMost;
+    if (one)
+      n = 1;
+    else if (taking != Taking::in_order)  // fewer and fewer, so that all threads end together
+      n = std::min(n, std::max<size_t>(1, (count - begin) / (taking == Taking::evenly ? 4 : 2)));
+    const size_t end = std::min(count, begin + n);
+    if (taken.compare_exchange_weak(value, packed(phase, end, ordered(taking)), std::memory_order_acq_rel,
                                     std::memory_order_acquire))
       return {begin, end};
   }
 }
 
 void Sharing::finish(const Progress& me, size_t lane, const Taken& taken, Taking taking, bool shared) {
-  if (taking == Taking::in_order)
-    lanes_[lane].taken.store(packed(me.phase, taken.end, false), std::memory_order_release);
+  if (ordered(taking)) lanes_[lane].taken.store(packed(me.phase, taken.end, false), std::memory_order_release);
   const uint64_t n = taken.end - taken.begin;
   if (board_.done.fetch_add(n, std::memory_order_acq_rel) + n == me.target) board_.news.advance();
   Turns* turns = job_part().turns;

@@ -1,13 +1,14 @@
 // Work that the threads of a job share so that none waits for one that is not scheduled.
 //
-// A job is a sequence of phases, the same for all of its threads. A phase is a number of lanes, one a thread, and each
-// lane a number of items. A thread takes the items of its own lane, and then what other threads have not taken of
-// theirs. A phase is over when all of its items are done, and not when all threads have arrived: a thread that comes
-// late finds it done and goes on. So the caller alone does all of the work if it must.
+// A job is a sequence of phases, the same for all of its threads. A phase is a number of lanes, and each lane a number
+// of items. A thread takes the items of its own lane, and then what other threads have not taken of theirs; or it goes
+// from lane to lane. A phase is over when all of its items are done, and not when all threads have arrived: a thread
+// that comes late finds it done and goes on. So the caller alone does all of the work if it must.
 //
 // Items must not depend on who does them. What a thread writes in one phase, all threads can read in later phases.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -27,11 +28,12 @@ struct Progress {
   uint64_t target = 0;  // items of all of them
 };
 
-// The way in which the items of a lane are taken.
+// The way in which the items of a lane are taken: several at once while there are many, and no thread's CPU is shared.
 enum class Taking {
-  any,       // in any order, by several threads at a time; kMost at once while no thread's CPU is shared
+  any,       // in any order, by several threads at a time
   singly,    // the same, but always one by one
   in_order,  // one after the other, not always by the same thread
+  evenly,    // the same, by threads that go from lane to lane so that all end together; there may be more lanes
   alone      // by the lane's own thread
 };
 
@@ -45,12 +47,12 @@ struct alignas(64) Board {
 
 class Sharing {
  public:
-  // For `threads` threads. No other job may use the board.
-  Sharing(size_t threads, Board& board)
+  // For `threads` threads, and phases of up to `lanes` lanes, by default one a thread. No other job may use the board.
+  Sharing(size_t threads, Board& board, size_t lanes = 0)
       : threads_(threads),
         board_(board),
         spin_us_(spin_for(int(threads), kSpinUs)),
-        many_(threads > kFew ? new Lane[threads] : nullptr),
+        many_(std::max(threads, lanes) > kFew ? new Lane[std::max(threads, lanes)] : nullptr),
         lanes_(many_ ? many_.get() : few_) {
     board.stopped.store(false, std::memory_order_relaxed);
     board.done.store(0, std::memory_order_relaxed);
@@ -59,9 +61,9 @@ class Sharing {
 
   size_t threads() const { return threads_; }
 
-  // One phase. count(lane) -> the number of items of a lane below `lanes`, which is at most threads(); f(lane, begin,
-  // end) -> bool does some of a lane's items, and returns false to stop the job. Returns false once the job is to stop.
-  // Threads must call it with equal arguments, in the same order.
+  // One phase. count(lane) -> the number of items of a lane below `lanes`; f(lane, begin, end) -> bool does some of a
+  // lane's items, and returns false to stop the job. Returns false once the job is to stop. Threads must call it with
+  // equal arguments, in the same order.
   template <class Count, class F>
   bool phase(Progress& me, size_t lanes, Taking taking, Count&& count, F&& f) {
     ++me.phase;
@@ -69,23 +71,32 @@ class Sharing {
     for (size_t lane = 0; lane < lanes; ++lane) total += count(lane);
     if (total == 0) return !stopped();
     me.target += total;
+    size_t last = me.rank;  // lane
     for (;;) {
       const uint32_t news = board_.news.load();
       if (board_.done.load(std::memory_order_acquire) >= me.target) return !stopped();
       if (stopped()) return false;
       const bool shared = cpus_are_shared();
-      bool worked = false;
-      for (size_t i = 0; i < lanes && !worked; ++i) {
-        const size_t lane = (me.rank + i) % lanes;
-        const bool own = lane == me.rank;
-        if (!own && (taking == Taking::alone || (i < 2 && !shared && awaited(news)))) break;
-        const Taken taken = take(lane, me.phase, count(lane), taking, shared || !own || taking == Taking::singly);
-        if (taken.begin == taken.end) continue;
-        if (!run(lane, taken, f)) return false;
-        finish(me, lane, taken, taking, shared);
-        worked = true;
+      Taken taken = {0, 0};
+      if (taking == Taking::evenly) {
+        last = next_lane(me.phase, lanes, last % lanes, count);
+        if (last < lanes) {
+          taken = take(last, me.phase, count(last), taking, shared);
+          if (taken.begin == taken.end) continue;  // another thread was faster
+        }
       }
-      if (!worked) wait(news);
+      for (size_t i = 0; i < lanes && taking != Taking::evenly && taken.begin == taken.end; ++i) {
+        last = (me.rank + i) % lanes;
+        const bool own = last == me.rank;
+        if (!own && (taking == Taking::alone || (i < 2 && !shared && awaited(news)))) break;
+        taken = take(last, me.phase, count(last), taking, shared || !own || taking == Taking::singly);
+      }
+      if (taken.begin == taken.end) {
+        wait(news);
+        continue;
+      }
+      if (!run(last, taken, f)) return false;
+      finish(me, last, taken, taking, shared);
     }
   }
 
@@ -98,7 +109,35 @@ class Sharing {
     size_t begin, end;
   };
 
-  // A lane's next items, one or up to kMost of them; none if there are none, or another thread has those before.
+  // Of a lane of `count` items: those not taken, and whether a thread has one now, in a phase in which these come in
+  // order.
+  struct LaneState {
+    size_t left;
+    bool busy;
+  };
+  LaneState state_of(size_t lane, uint32_t phase, size_t count) const;
+  // The lane for a thread whose last one was `last`, of those with items left that no thread has; `lanes` if there is
+  // none. The same again, unless another has so much left that the phase might have to wait for it: then the one with
+  // most. Each change of the thread moves memory between cores.
+  template <class Count>
+  size_t next_lane(uint32_t phase, size_t lanes, size_t last, Count&& count) const {
+    size_t best = lanes, most = 0, all = 0;
+    bool again = false;
+    for (size_t i = 0; i < lanes; ++i) {
+      const size_t lane = (last + i) % lanes, n = count(lane);
+      const LaneState state = state_of(lane, phase, n);
+      all += state.left;
+      if (state.busy || state.left == 0) continue;
+      again = again || i == 0;
+      if (state.left > most) {
+        best = lane;
+        most = state.left;
+      }
+    }
+    return again && 5 * most * threads_ < 4 * all ? last : best;
+  }
+
+  // A lane's next items, one or several; none if there are none, or another thread has those before.
   Taken take(size_t lane, uint32_t phase, size_t count, Taking taking, bool one);
   template <class F>
   bool run(size_t lane, const Taken& taken, F&& f) {
@@ -119,7 +158,7 @@ class Sharing {
   // As long as most waits last, and short beside the milliseconds that a descheduled thread stays away. To wake a
   // thread takes up to 0.1 ms, and a virtual core that halts may have to wait for a real one.
   static constexpr int kSpinUs = 500, kPatienceUs = 4;
-  // Few enough that a thread soon sees that its CPU is shared, and leaves the rest to others.
+  // Items at once: few enough that a thread soon sees that its CPU is shared, and leaves the rest to others.
   static constexpr size_t kMost = 16;
   struct alignas(64) Lane {
     std::atomic<uint64_t> taken{0};  // phase << 32 | busy << 31 | items

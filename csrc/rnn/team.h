@@ -119,13 +119,14 @@ struct Team {
   bool ranges(size_t n, F&& f) const {
     return share(n, [&](const Team& part) { f(part.begin(n), part.end(n)); });
   }
-  // f(chain, begin, end) for links that make up all `links` of each of `n` chains, at most `size`. A chain's links are
-  // done in order. f returns false once the call is to stop.
+  // f(chain, begin, end) for links that make up all `links` of each of `n` chains. A chain's links are done in order.
+  // Of more chains than threads those that are behind go first, so that all end together. f returns false once the call
+  // is to stop.
   template <class F>
   bool chains(size_t n, size_t links, F&& f) const {
     if (size > 1)
       return sharing->phase(
-          *progress, n, Taking::in_order, [=](size_t) { return links; },
+          *progress, n, n > size ? Taking::evenly : Taking::in_order, [=](size_t) { return links; },
           [&](size_t chain, size_t begin, size_t end) { return f(chain, begin, end) && go(); });
     for (size_t chain = 0; chain < n; ++chain)
       if (!f(chain, size_t(0), links)) return false;

@@ -74,6 +74,48 @@ def test_few_long_rows_beside_many_short_ones(inputs, hidden, layers, steps, lon
         qg.set_num_threads(before)
 
 
+@pytest.mark.parametrize("lengths", ["equal", "drawn", "one long", "resets"])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((60, 16, 64, 128), {}),
+        ((40, 32, 40, 256), {"reverse": True}),
+        ((60, 16, 64, 100), {"num_layers": 2}),
+        ((70, 20, 90, 90), {"bidirectional": True, "num_layers": 2}),
+        ((60, 33, 40, 90), {"proj_size": 50, "zoneout": (0.1, 0.2)}),
+        ((70, 24, 40, 90), {"layer_norm": "output", "dtype": np.float64}),
+    ],
+)
+def test_parts_of_the_rows_that_threads_take_in_turn(shape, options, lengths):
+    """Enough work in enough steps, so that there are more parts of the rows than threads; of unequal rows some are
+    empty."""
+    steps, batch, inputs, hidden = shape
+    lstm = qg.LSTM(inputs, hidden, rng=0, **options)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((steps, batch, inputs)).astype(lstm.dtype)
+    extra = {}
+    if lengths == "resets":
+        extra["resets"] = rng.random((steps, batch)) < 0.1
+    elif lengths != "equal":
+        extra["lengths"] = rng.integers(1, steps + 1, batch) if lengths == "drawn" else np.r_[steps, [1] * (batch - 1)]
+
+    def results():
+        y, (h, c), tape = lstm.forward(x, rng=3, **extra)
+        grads = lstm.backward(tape, y)
+        return [lstm(x, **extra)[0], y, h, c, grads.x, grads.h0, grads.c0, *grads.params.values()]
+
+    before = qg.get_num_threads()
+    try:
+        qg.set_num_threads(1)
+        want = results()
+        for threads in (2, 3, 4):
+            qg.set_num_threads(threads)
+            for got, expected in zip(results(), want, strict=True):
+                np.testing.assert_array_equal(got, expected)
+    finally:
+        qg.set_num_threads(before)
+
+
 @pytest.mark.parametrize("weights", ["float32", "float64", "float16", "bfloat16", "int8"])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"reverse": True}])
 def test_long_sequences_of_narrow_layers(weights, options):

@@ -99,6 +99,55 @@ void test_one_loop() {
   CHECK(choose_plan(work, 2).threads() == 1);
 }
 
+Work rows_of(size_t steps, size_t rows, size_t input, size_t hidden, Pass pass) {
+  Work work = one_row(1e5, steps, pass);
+  work.rows = rows;
+  work.input = input;
+  work.hidden = work.recurrent = work.output = hidden;
+  return work;
+}
+
+size_t tiles(size_t rows, size_t parts) {
+  size_t n = 0;
+  for (size_t i = 0; i < parts; ++i) n += ceil_div(rows * (i + 1) / parts - rows * i / parts, 6);
+  return n;
+}
+
+// Threads take more parts of the rows than they are in turn, where that makes no more tiles and there are enough steps.
+void test_parts_in_turn() {
+  CHECK(choose_plan(rows_of(100, 16, 64, 128, Pass::inference), 2).parts == 3);  // 6, 5 and 5 rows instead of 8 and 8
+  CHECK(choose_plan(rows_of(100, 12, 64, 128, Pass::inference), 2).parts == 0);  // 6 and 6
+  CHECK(choose_plan(rows_of(5, 16, 64, 128, Pass::inference), 2).parts == 0);
+  CHECK(choose_plan(rows_of(100, 16, 64, 128, Pass::inference), 1).parts == 0);
+  Work compact = rows_of(100, 16, 64, 128, Pass::inference);
+  compact.rate = 2.5;
+  CHECK(choose_plan(compact, 2).parts == 0);
+  size_t some = 0;
+  for (Pass pass : {Pass::inference, Pass::training_forward, Pass::backward})
+    for (size_t rows : {2, 5, 16, 24, 40, 64, 100, 640})
+      for (size_t hidden : {24, 90, 128, 512, 2048})
+        for (size_t threads : {2, 3, 4, 8, 16}) {
+          const Plan plan = choose_plan(rows_of(100, rows, 64, hidden, pass), threads);
+          CHECK(plan.threads() <= threads && plan.row_parts() >= plan.rows && plan.row_parts() <= rows);
+          if (plan.parts == 0) continue;
+          ++some;
+          CHECK(plan.parts > plan.rows && plan.rows == plan.threads());
+          CHECK(tiles(rows, plan.parts) <= tiles(rows, plan.rows));
+        }
+  CHECK(some > 50);
+  Plan in_turn;
+  in_turn.rows = 2;
+  in_turn.parts = 3;
+  for (const Plan& plan : {Plan(), in_turn})
+    for (size_t steps : {1, 7, 100, 1000})
+      for (double flops : {1e3, 1e6, 1e9})
+        for (size_t at_once : {1, 5, 16}) {
+          const size_t link = link_steps(plan, steps, 10, flops / 10, at_once, 2e7);
+          CHECK(link >= 1 && (link == steps || (link < steps && link % at_once == 0)));
+          if (plan.parts) CHECK(link <= link_steps(Plan(), steps, 10, flops / 10, at_once, 2e7));
+        }
+}
+
 // Of a few times the last has no fewer than a quarter of the others' steps; all are of about 96 rows or of few steps.
 void test_steps_ahead() {
   for (size_t rows : {1, 2, 7, 10, 16, 33, 95, 96, 97, 640})
@@ -154,6 +203,7 @@ int main() {
   test_pace_of_plans();
   test_one_step_is_split_over_units();
   test_one_loop();
+  test_parts_in_turn();
   test_steps_ahead();
   test_pace();
   test_kept_plans();

@@ -1,5 +1,6 @@
 // Shared work is done once and in order, without those who are absent; a stop and errors reach all. Nothing here
 // depends on how fast a thread is.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
@@ -67,6 +68,42 @@ void test_chains_are_in_order() {
     }
     CHECK(ordered);
   }
+}
+
+// So are those of more chains than threads, which all end together: what is left of one is never more than one thread's
+// share of all that is left, but for the links that others have now, and one.
+void test_chains_in_turn() {
+  for (int threads = 2; threads <= 4; ++threads)
+    for (size_t lanes = size_t(threads) + 1; lanes <= 2 * size_t(threads); ++lanes)
+      for (int present : {1, threads}) {
+        Lease lease(threads);
+        const size_t links = 50;
+        bool right = true;
+        for (int i = 0; i < rounds() / 2000; ++i) {
+          std::vector<size_t> next(lanes, 0);  // plain: the next link's thread must see it
+          std::atomic<bool> ordered{true}, even{true};
+          share_lanes(lease, threads, lanes, [&](Sharing& sharing, Progress& me) {
+            if (int(me.rank) >= present) return;
+            sharing.phase(
+                me, lanes, Taking::evenly, [&](size_t) { return links; },
+                [&](size_t lane, size_t begin, size_t end) {
+                  if (next[lane] != begin) ordered = false;
+                  next[lane] = end;
+                  if (present > 1) return true;
+                  size_t most = 0, all = 0;
+                  for (size_t done : next) {
+                    most = std::max(most, links - done);
+                    all += links - done;
+                  }
+                  if (most * size_t(threads) > all + size_t(threads)) even = false;
+                  return true;
+                });
+          });
+          right = right && ordered && even;
+          for (size_t done : next) right = right && done == links;
+        }
+        CHECK(right);
+      }
 }
 
 // A call does not need its workers: rank 0 does all of the work of those who have not come or do not come back.
@@ -200,6 +237,7 @@ int main() {
   set_num_threads(4);
   test_phases_order_memory();
   test_chains_are_in_order();
+  test_chains_in_turn();
   test_work_of_the_absent();
   test_jobs_end_without_their_workers();
   test_meetings();

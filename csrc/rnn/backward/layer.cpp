@@ -31,7 +31,7 @@ class BackwardLayer {
  private:
   bool time_loops();
   void set_part(size_t part);
-  size_t link_steps() const;
+  size_t steps_of_link(size_t steps) const;
   bool time_loop(size_t s0, size_t s1);
   bool products();
   bool apply_resets(size_t s, size_t continuing);
@@ -91,8 +91,8 @@ bool BackwardLayer<Real>::time_loops() {
     if (!go) all_.sharing->stop();
     return all_.meet([&](size_t thread) { return thread % pass_.plan.units == 0; }) && go;
   }
-  const size_t link = link_steps(), links = ceil_div(steps, link);
-  return all_.chains(pass_.plan.rows, links, [&](size_t part, size_t begin, size_t end) {
+  const size_t link = steps_of_link(steps), links = ceil_div(steps, link);
+  return all_.chains(pass_.plan.row_parts(), links, [&](size_t part, size_t begin, size_t end) {
     set_part(part);
     return time_loop(task_.s1 - std::min(steps, end * link), task_.s1 - begin * link);
   });
@@ -100,16 +100,16 @@ bool BackwardLayer<Real>::time_loops() {
 
 template <class Real>
 void BackwardLayer<Real>::set_part(size_t part) {
-  row0_ = pass_.order.part_begin(part, pass_.plan.rows);
-  row1_ = pass_.order.part_begin(part + 1, pass_.plan.rows);
+  row0_ = pass_.order.part_begin(part, pass_.plan.row_parts());
+  row1_ = pass_.order.part_begin(part + 1, pass_.plan.row_parts());
 }
 
-// A quarter of a millisecond or so.
+// A quarter of a millisecond or so at most.
 template <class Real>
-size_t BackwardLayer<Real>::link_steps() const {
+size_t BackwardLayer<Real>::steps_of_link(size_t steps) const {
   constexpr double kLinkFlops = 1e7;
-  const double rows = double(B_) / double(pass_.plan.rows);
-  return 1 + size_t(std::min(kLinkFlops / product_flops(1, pass_.n.panel, R_) / rows, 1e9));
+  const size_t rows = ceil_div(B_, pass_.plan.row_parts());
+  return link_steps(pass_.plan, steps, rows, product_flops(1, pass_.n.panel, R_), 1, kLinkFlops);
 }
 
 // The products over the block's rows, which do not depend on each other.

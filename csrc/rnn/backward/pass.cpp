@@ -140,7 +140,7 @@ bool BackwardPass<Real>::run() {
   if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
   const size_t threads = plan_.threads();
   control_.others = threads > 1;
-  if (threads > 1) sharing_ = std::make_unique<Sharing>(threads, lease.board(1, 0));
+  if (threads > 1) sharing_ = std::make_unique<Sharing>(threads, lease.board(1, 0), plan_.row_parts());
   if (plan_.units > 1) teams_ = share_in_teams(lease, threads, plan_.units);
 
   ScratchLease memory;
@@ -170,8 +170,8 @@ void BackwardPass<Real>::prepare_outputs() {
 template <class Real>
 void BackwardPass<Real>::carve(Carver& carver) {
   size_t rows = 0;  // any thread may take over any part
-  for (size_t part = 0; part < plan_.rows; ++part)
-    rows = std::max(rows, order_.part_begin(part + 1, plan_.rows) - order_.part_begin(part, plan_.rows));
+  for (size_t part = 0, parts = plan_.row_parts(); part < parts; ++part)
+    rows = std::max(rows, order_.part_begin(part + 1, parts) - order_.part_begin(part, parts));
   auto thread_scratch = [&](size_t) { return BackwardThreadScratch<Real>{carver, n_, rows}; };
   auto state_scratch = [&](size_t id) {
     return BackwardStateScratch<Real>{carver, n_, s_.input_of(id / s_.directions)};

@@ -59,10 +59,10 @@ bool ForwardPass<Real>::run(Pace& pace) {
   context_.one_loop = plan_.one_loop;
   layers_keep_x_ = call_.tape && plan_.units == 1 && !order_.ragged();
   chunk_ = chunk_steps();
-  link_ = link_steps();
+  link_ = steps_of_link();
 
   ScratchLease memory;
-  reads.rows = ceil_div(reads.rows, plan_.rows);
+  reads.rows = ceil_div(reads.rows, plan_.row_parts());
   reads.steps = chunk_;
   reads.parts = plan_.one_loop ? 1 : plan_.units;
   if (memory.of_thread()) context_.floats = w_.kept_floats(reads, call_.stays);
@@ -71,7 +71,7 @@ bool ForwardPass<Real>::run(Pace& pace) {
     thread(0);
   } else {
     control_.others = true;
-    sharing_ = std::make_unique<Sharing>(threads_, lease.board(1, 0));
+    sharing_ = std::make_unique<Sharing>(threads_, lease.board(1, 0), plan_.row_parts() * plan_.directions);
     if (plan_.units > 1) teams_ = share_in_teams(lease, threads_, plan_.units);
     lease.run([this](int rank) {
       if (size_t(rank) < threads_) thread(size_t(rank));
@@ -118,25 +118,29 @@ size_t ForwardPass<Real>::chunk_steps() const {
   return std::min(steps, std::max<size_t>(1, fit));
 }
 
-// A quarter of a millisecond or so, and all of the input product that runs ahead at a time.
+// A quarter of a millisecond or so at most, and all of the input product that runs ahead at a time.
 template <class Real>
-size_t ForwardPass<Real>::link_steps() const {
+size_t ForwardPass<Real>::steps_of_link() const {
   if (threads_ == 1) return chunk_;
   constexpr double kLinkFlops = 2e7;
-  const size_t rows = (order_.batch() + plan_.rows - 1) / plan_.rows;
-  const double flops = product_flops(rows, n_.panel, s_.input_of(s_.layers - 1) + n_.recurrent);
-  const size_t ahead = ahead_steps(rows, chunk_), steps = size_t(std::min(kLinkFlops / flops, 1e9));
-  return std::min(chunk_, std::max<size_t>(1, (steps + ahead - 1) / ahead) * ahead);
+  const size_t rows = ceil_div(order_.batch(), plan_.row_parts());
+  const double flops = product_flops(1, n_.panel, s_.input_of(s_.layers - 1) + n_.recurrent);
+  return link_steps(plan_, chunk_, rows, flops, projects_ahead(rows) ? ahead_steps(rows, chunk_) : 1, kLinkFlops);
+}
+
+// True if some layer makes many steps' input products at a time for so many rows.
+template <class Real>
+bool ForwardPass<Real>::projects_ahead(size_t rows) const {
+  return w_.projects_ahead(s_.input, rows, chunk_) || w_.projects_ahead(s_.input_of(s_.layers - 1), rows, chunk_);
 }
 
 template <class Real>
 void ForwardPass<Real>::carve(Carver& carver) {
   size_t rows = 0, pre_rows = 0;  // any thread may take over any part
-  for (size_t part = 0; part < plan_.rows; ++part) {
-    const size_t n = order_.part_begin(part + 1, plan_.rows) - order_.part_begin(part, plan_.rows);
+  for (size_t part = 0, parts = plan_.row_parts(); part < parts; ++part) {
+    const size_t n = order_.part_begin(part + 1, parts) - order_.part_begin(part, parts);
     rows = std::max(rows, n);
-    if (w_.projects_ahead(s_.input, n, chunk_) || w_.projects_ahead(s_.input_of(s_.layers - 1), n, chunk_))
-      pre_rows = std::max(pre_rows, n * ahead_steps(n, chunk_));
+    if (projects_ahead(n)) pre_rows = std::max(pre_rows, n * ahead_steps(n, chunk_));
   }
   thread_scratch_ = carver.make<ForwardThreadScratch<Real>>(threads_, [&](size_t) {
     return ForwardThreadScratch<Real>{carver, n_, rows, pre_rows};

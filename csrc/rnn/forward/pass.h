@@ -46,7 +46,8 @@ class ForwardPass {
   void finish_outputs();
   size_t chunk_steps() const;
   void carve(Carver& carver);
-  size_t link_steps() const;
+  size_t steps_of_link() const;
+  bool projects_ahead(size_t rows) const;
   Place place_of(const Team& team, size_t part) const;
   void thread(size_t rank);
   void one_direction(const Team& all);

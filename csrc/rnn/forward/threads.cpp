@@ -6,9 +6,10 @@ namespace quadgate {
 template <class Real>
 typename ForwardPass<Real>::Place ForwardPass<Real>::place_of(const Team& all, size_t part) const {
   Place at = {0, order_.batch(), thread_scratch_ + all.rank, team_scratch_ + all.rank / plan_.units};
-  if (plan_.rows == 1) return at;  // the divisions would show in a small call
-  at.row0 = order_.part_begin(part, plan_.rows);
-  at.row1 = order_.part_begin(part + 1, plan_.rows);
+  const size_t parts = plan_.row_parts();
+  if (parts == 1) return at;  // the divisions would show in a small call
+  at.row0 = order_.part_begin(part, parts);
+  at.row1 = order_.part_begin(part + 1, parts);
   return at;
 }
 
@@ -52,7 +53,7 @@ template <class Real>
 void ForwardPass<Real>::one_direction(const Team& all) {
   const size_t steps = order_.steps(), L = s_.layers, chunks = ceil_div(steps, chunk_), links = ceil_div(chunk_, link_);
   const Team alone = all.alone();
-  all.chains(plan_.rows, chunks * L * links, [&](size_t part, size_t begin, size_t end) {
+  all.chains(plan_.row_parts(), chunks * L * links, [&](size_t part, size_t begin, size_t end) {
     const Place at = place_of(all, part);
     for (size_t next = 0; begin < end; begin = next) {
       // As many links of the same chunk and layer as there are.
@@ -91,7 +92,7 @@ void ForwardPass<Real>::two_directions(const Team& all) {
   const size_t steps = order_.steps(), links = ceil_div(steps, link_), D = plan_.directions;
   const Team alone = all.alone();
   for (size_t l = 0; l < s_.layers; ++l) {
-    bool go = all.chains(plan_.rows * D, 2 / D * links, [&](size_t chain, size_t begin, size_t end) {
+    bool go = all.chains(plan_.row_parts() * D, 2 / D * links, [&](size_t chain, size_t begin, size_t end) {
       const Place at = place_of(all, chain / D);
       for (size_t next = 0; begin < end; begin = next) {
         next = std::min(end, (begin / links + 1) * links);
