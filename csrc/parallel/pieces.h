@@ -25,28 +25,29 @@ inline int threads_for(size_t n, double flops) {
 
 // Calls f(piece, rank) once for every piece below n, on the threads of the lease. The calling thread asks `interrupted`
 // (may be null) between pieces, at most every 50 ms; false if it said so, in which case some pieces were not done.
-// Throws ForkedInCall in a child that was forked meanwhile.
+// Throws ForkedInCall in a child that was forked meanwhile and would wait for threads that it has not got.
 template <class F>
 bool for_pieces(Lease& lease, size_t n, bool (*interrupted)(), F&& f) {
   using Clock = std::chrono::steady_clock;
   const uint32_t generation = ForkLock::this_generation();
+  const size_t threads = size_t(lease.size());
   auto asked = Clock::now();
   auto go = [&] {
     const auto now = Clock::now();
     if (!interrupted || now - asked < std::chrono::milliseconds(50)) return true;
     asked = now;
     if (interrupted()) return false;
-    if (generation != ForkLock::this_generation()) throw ForkedInCall();
+    if (threads > 1 && generation != ForkLock::this_generation()) throw ForkedInCall();
     return true;
   };
-  if (lease.size() == 1) {
+  if (threads == 1) {
     for (size_t piece = 0; piece < n; ++piece) {
       f(piece, 0);
       if (!go()) return false;
     }
     return true;
   }
-  const size_t threads = size_t(lease.size()), lanes = std::min(threads, n);
+  const size_t lanes = std::min(threads, n);
   Sharing sharing(threads, lease.board(1, 0));
   lease.run([&](int rank) {
     Progress me;

@@ -79,6 +79,41 @@ def test_a_forked_child_goes_on(run_script):
     """)
 
 
+@pytest.mark.slow
+@threads
+def test_a_fork_in_the_middle_of_a_dense_layer(run_script, threads):
+    """A signal handler forks: the child goes on with the call, unless it needs threads that only its parent has."""
+    run_script(f"""
+        import os, signal, time
+        import numpy as np
+        import quadgate as qg
+        from quadgate import _core
+
+        qg.set_num_threads({threads})
+        layer = _core.Dense(np.full((4096, 4096), 0.01, np.float32), None, None)
+        short = np.ones((384, 4096), np.float32)
+        layer.forward(short, True)
+        begin = time.perf_counter()
+        layer.forward(short, True)
+        rows = 384 * 1.0 / (time.perf_counter() - begin)
+        x = np.ones((int(min(rows, 20_000)), 4096), np.float32)
+        want, _ = layer.forward(x, True)
+
+        children = []
+        signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            y, _ = layer.forward(x, True)
+            result = "done" if np.array_equal(y, want) else "wrong"
+        except RuntimeError as error:
+            result = str(error)
+        if children == [0]:
+            os._exit(0 if ("in the middle of a call" in result) == ({threads} > 1) and result != "wrong" else 1)
+        assert len(children) == 1 and result == "done", (children, result)
+        assert os.waitpid(children[0], 0)[1] == 0
+    """)
+
+
 @pytest.mark.numbers
 def test_the_callers_floating_point_environment(run_script):
     """Results are the same bits under another rounding mode, and that mode is there again afterwards."""
