@@ -34,7 +34,6 @@ class Network(_pickling.Pickled):
         "_lock",
         "_mask_plan",
         "_options",
-        "_pid",
         "_shapes",
         "_snapshot",
     )
@@ -43,6 +42,7 @@ class Network(_pickling.Pickled):
     _options: Options
     _snapshot: Snapshot
     _generator: np.random.Generator | None
+    _lock: tuple[int, threading.RLock]  # of the process with this number
 
     input_size = Option[int]("I, the features of the input.")
     hidden_size = Option[int]("H, the units of each layer and direction.")
@@ -89,7 +89,7 @@ class Network(_pickling.Pickled):
         self._shapes = _params.shapes(o)
         self._mask_plan = _masks.plan(o)
         self._generator = None
-        self._lock, self._pid = threading.RLock(), os.getpid()
+        self._lock = (os.getpid(), threading.RLock())
 
     def _start(self, values: dict[str, Array]) -> None:
         """Take the first parameters."""
@@ -382,10 +382,11 @@ class Network(_pickling.Pickled):
 
         It can be taken again by the thread that has it, for example in a signal handler that uses the network.
         """
-        if self._pid != os.getpid():
-            self._generator = copy.deepcopy(self._generator)  # which has a lock, too
-            self._lock, self._pid = threading.RLock(), os.getpid()
-        return self._lock
+        before, pid = self._lock, os.getpid()
+        if before[0] != pid:  # of several threads the first one takes effect
+            generator = copy.deepcopy(self._generator)  # which has a lock, too
+            _core.replace_all([(self, "_lock", (pid, threading.RLock()), before), (self, "_generator", generator)])
+        return self._lock[1]
 
     def _commit(self, values: Mapping[str, Array], before: Snapshot | None = None) -> None:
         """Take over new parameters; with `before` only if no other thread did since that snapshot.

@@ -160,6 +160,29 @@ assert work() == want
     )
 
 
+def test_threads_of_a_child_take_one_lock(run_script):
+    """Both find that the lock of a network, for its random numbers, is the parent's; the second one in between."""
+    run_script(
+        START
+        + """
+import copy
+drops = qg.LSTM(4, 5, 2, dropout=0.5, rng=0)
+deepcopy, taken = copy.deepcopy, []
+def interrupted(value):
+    copy.deepcopy = deepcopy
+    thread = threading.Thread(target=lambda: taken.append(drops._own_lock()))
+    thread.start()
+    thread.join()
+    return deepcopy(value)
+def check():
+    copy.deepcopy = interrupted
+    first, generator = drops._own_lock(), drops._generator
+    return taken == [first] and drops._own_lock() is first and drops._generator is generator
+in_child(check)
+"""
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("then", "ends"),

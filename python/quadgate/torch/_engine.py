@@ -190,7 +190,7 @@ def _plain(weight: torch.Tensor) -> Array:
 def _successor(net: Network, values: dict[str, Array]) -> Network:
     """Return a network with other parameters that shares the options and the spare memory of the last tape."""
     new = type(net).__new__(type(net))
-    for name in ("_batch_first", "_generator", "_lock", "_mask_plan", "_options", "_pid", "_shapes"):
+    for name in ("_batch_first", "_generator", "_lock", "_mask_plan", "_options", "_shapes"):
         setattr(new, name, getattr(net, name))
     new._snapshot = Snapshot(net._snapshot.core.successor(list(values.values())), {})  # no need to keep the arrays
     return new
