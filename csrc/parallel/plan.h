@@ -37,7 +37,7 @@ bool operator==(const Work& a, const Work& b);
 // input products that are made ahead, and one of them has the time loop. A layer without such products is split over
 // its units.
 //
-// Where threads share nothing but rows and directions, `parts` may be more than `rows`: parts of the rows that threads
+// If threads share nothing but rows and directions, `parts` may be more than `rows`: parts of the rows that threads
 // take in turn, some steps at a time, so that one on a faster core does more.
 struct Plan {
   size_t rows = 1, directions = 1, units = 1, layers = 1, helpers = 0;
