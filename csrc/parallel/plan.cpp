@@ -193,13 +193,14 @@ size_t parts_in_turn(const Work& w, const Plan& plan) {
   in_turn.parts = plan.rows + 1;
   while (in_turn.parts <= most && tiles_of(w, in_turn.parts) > tiles_of(w, plan.rows)) ++in_turn.parts;
   if (in_turn.parts > most) return 0;
-  const size_t rows = ceil_div(w.rows, in_turn.parts);
-  const bool is_ahead = ahead(w, w.input, rows);
-  if (w.input > kFewColumns && is_ahead != ahead(w, w.input, ceil_div(w.rows, plan.rows))) return 0;
+  const size_t rows = ceil_div(w.rows, in_turn.parts), rows_before = ceil_div(w.rows, plan.rows);
+  for (size_t columns : {w.input, w.layers > 1 ? w.output : w.input})
+    if (columns > kFewColumns && ahead(w, columns, rows) != ahead(w, columns, rows_before)) return 0;
   if (all_cycles(w, in_turn.parts, threads) > kTurns * all_cycles(w, plan.rows, threads)) return 0;
   const size_t steps = backward(w) ? std::min(w.steps, ceil_div(kBlockRows, w.rows)) : w.steps;
   const double flops = product_flops(1, kLineVectors * w.hidden, w.recurrent + (backward(w) ? 0 : w.input));
-  const size_t link = link_steps(in_turn, steps, rows, flops, is_ahead ? ahead_steps(rows, steps) : 1, 0);
+  const size_t at_once = ahead(w, w.input, rows) ? ahead_steps(rows, steps) : 1;
+  const size_t link = link_steps(in_turn, steps, rows, flops, at_once, 0);
   return steps >= kFewestLinks * link ? in_turn.parts : 0;
 }
 

@@ -54,8 +54,9 @@ Plan choose_plan(const Work& work, size_t max_threads);
 // Estimated cycles of the work under a plan.
 double estimate(const Work& work, const Plan& plan);
 
-// Steps that a thread does of a part of the rows before another may go on with it: of `steps`, a multiple of `at_once`
-// or all of them. About `most_flops`, or less where threads take parts in turn.
+// Steps that a thread does of a part of so many rows before another may go on with it, of `steps`: a multiple of
+// `at_once` or all of them. row_flops: of one row and step. They have about `most_flops`; where threads take parts in
+// turn less, but enough to be worth their beginning.
 size_t link_steps(const Plan& plan, size_t steps, size_t rows, double row_flops, size_t at_once, double most_flops);
 
 }  // namespace quadgate

@@ -13,6 +13,9 @@ uint64_t packed(uint32_t phase, size_t items, bool busy) {
   return uint64_t(phase) << 32 | (busy ? kBusy : 0) | uint64_t(items);
 }
 
+// Of what is left of a lane a thread takes the whole, a half or a quarter at once.
+size_t divisor(Taking taking) { return taking == Taking::evenly ? 4 : taking == Taking::halves ? 2 : 1; }
+
 bool ordered(Taking taking) { return taking == Taking::in_order || taking == Taking::evenly; }
 
 }  // namespace
@@ -32,12 +35,8 @@ Sharing::Taken Sharing::take(size_t lane, uint32_t phase, size_t count, Taking t
     if (ahead > 0) return {0, 0};  // that phase is over
     const size_t begin = ahead < 0 ? 0 : size_t(value & (kBusy - 1));
     if (begin >= count || (ahead == 0 && (value & kBusy))) return {0, 0};
-    size_t n = kMost;
-    if (one)
-      n = 1;
-    else if (taking != Taking::in_order)  // fewer and fewer, so that all threads end together
-      n = std::min(n, std::max<size_t>(1, (count - begin) / (taking == Taking::evenly ? 4 : 2)));
-    const size_t end = std::min(count, begin + n);
+    const size_t left = count - begin, n = one ? 1 : std::min(kMost, std::max<size_t>(1, left / divisor(taking)));
+    const size_t end = begin + n;
     if (taken.compare_exchange_weak(value, packed(phase, end, ordered(taking)), std::memory_order_acq_rel,
                                     std::memory_order_acquire))
       return {begin, end};

@@ -28,12 +28,13 @@ struct Progress {
   uint64_t target = 0;  // items of all of them
 };
 
-// The way in which the items of a lane are taken: several at once while there are many, and no thread's CPU is shared.
+// The way in which the items of a lane are taken.
 enum class Taking {
-  any,       // in any order, by several threads at a time
+  any,       // in any order, by several threads at a time; kMost at once while no thread's CPU is shared
+  halves,    // the same, but half of what is left at once, so that threads end together
   singly,    // the same, but always one by one
   in_order,  // one after the other, not always by the same thread
-  evenly,    // the same, by threads that go from lane to lane so that all end together; there may be more lanes
+  evenly,    // the same, a quarter at once, by threads that go from lane to lane; there may be more lanes than threads
   alone      // by the lane's own thread
 };
 
@@ -68,10 +69,10 @@ class Sharing {
   bool phase(Progress& me, size_t lanes, Taking taking, Count&& count, F&& f) {
     ++me.phase;
     uint64_t total = 0;
-    for (size_t lane = 0; lane < lanes; ++lane) total += count(lane);
+    for (size_t i = 0; i < lanes; ++i) total += count(i);
     if (total == 0) return !stopped();
     me.target += total;
-    size_t last = me.rank;  // lane
+    size_t lane = me.rank % lanes;
     for (;;) {
       const uint32_t news = board_.news.load();
       if (board_.done.load(std::memory_order_acquire) >= me.target) return !stopped();
@@ -79,24 +80,26 @@ class Sharing {
       const bool shared = cpus_are_shared();
       Taken taken = {0, 0};
       if (taking == Taking::evenly) {
-        last = next_lane(me.phase, lanes, last % lanes, count);
-        if (last < lanes) {
-          taken = take(last, me.phase, count(last), taking, shared);
+        size_t next = next_lane(me.phase, lanes, lane, count);
+        if (next == lanes) next = next_lane(me.phase, lanes, lane, count);  // one may have become free meanwhile
+        if (next < lanes) {
+          lane = next;
+          taken = take(lane, me.phase, count(lane), taking, shared);
           if (taken.begin == taken.end) continue;  // another thread was faster
         }
       }
       for (size_t i = 0; i < lanes && taking != Taking::evenly && taken.begin == taken.end; ++i) {
-        last = (me.rank + i) % lanes;
-        const bool own = last == me.rank;
+        lane = (me.rank + i) % lanes;
+        const bool own = lane == me.rank;
         if (!own && (taking == Taking::alone || (i < 2 && !shared && awaited(news)))) break;
-        taken = take(last, me.phase, count(last), taking, shared || !own || taking == Taking::singly);
+        taken = take(lane, me.phase, count(lane), taking, shared || !own || taking == Taking::singly);
       }
       if (taken.begin == taken.end) {
         wait(news);
         continue;
       }
-      if (!run(last, taken, f)) return false;
-      finish(me, last, taken, taking, shared);
+      if (!run(lane, taken, f)) return false;
+      finish(me, lane, taken, taking, shared);
     }
   }
 
@@ -167,7 +170,7 @@ class Sharing {
   const size_t threads_;
   Board& board_;
   const int spin_us_;
-  static constexpr size_t kFew = 4;  // threads without an allocation
+  static constexpr size_t kFew = 4;  // lanes without an allocation
   Lane few_[kFew];
   const std::unique_ptr<Lane[]> many_;
   Lane* const lanes_;

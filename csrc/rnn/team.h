@@ -85,16 +85,17 @@ struct Team {
   // The rest are phases of the team's work: all its threads call them in the same order with the same sizes. They
   // return when all of the phase is done, by whomever; false once the call is to stop.
 
-  // f(share) for shares that make up the whole. n: into how many pieces the work can be cut at most.
+  // f(share) for shares that make up the whole. n: into how many pieces the work can be cut at most. `taking`: `halves`
+  // if a share takes so long that parts of it have time to begin.
   template <class F>
-  bool share(size_t n, F&& f) const {
+  bool share(size_t n, F&& f, Taking taking = Taking::any) const {
     if (size == 1 || n == 0) {
       if (n) f(*this);
       return go();
     }
     const size_t lanes = std::min(size, n), items = std::min(kItems, n / lanes);
     return sharing->phase(
-        *progress, lanes, Taking::any, [=](size_t) { return items; },
+        *progress, lanes, taking, [=](size_t) { return items; },
         [&](size_t lane, size_t begin, size_t end) {
           f(part(lane * items + begin, lane * items + end, lanes * items));
           return go();

@@ -79,16 +79,15 @@ def test_few_long_rows_beside_many_short_ones(inputs, hidden, layers, steps, lon
     ("shape", "options"),
     [
         ((60, 16, 64, 128), {}),
-        ((40, 32, 40, 256), {"reverse": True}),
-        ((60, 16, 64, 100), {"num_layers": 2}),
-        ((70, 20, 90, 90), {"bidirectional": True, "num_layers": 2}),
-        ((60, 33, 40, 90), {"proj_size": 50, "zoneout": (0.1, 0.2)}),
-        ((70, 24, 40, 90), {"layer_norm": "output", "dtype": np.float64}),
+        ((20, 32, 40, 256), {"reverse": True}),
+        ((20, 32, 40, 256), {"num_layers": 2}),
+        ((20, 32, 40, 200), {"bidirectional": True}),
+        ((20, 32, 40, 256), {"proj_size": 128, "zoneout": (0.1, 0.2)}),
+        ((20, 24, 40, 256), {"layer_norm": "output", "dtype": np.float64}),
     ],
 )
 def test_parts_of_the_rows_that_threads_take_in_turn(shape, options, lengths):
-    """Enough work in enough steps, so that there are more parts of the rows than threads; of unequal rows some are
-    empty."""
+    """Two threads have more parts than they are, often three and backward, too. Of unequal rows some are empty."""
     steps, batch, inputs, hidden = shape
     lstm = qg.LSTM(inputs, hidden, rng=0, **options)
     rng = np.random.default_rng(1)
@@ -108,7 +107,7 @@ def test_parts_of_the_rows_that_threads_take_in_turn(shape, options, lengths):
     try:
         qg.set_num_threads(1)
         want = results()
-        for threads in (2, 3, 4):
+        for threads in (2, 3):
             qg.set_num_threads(threads)
             for got, expected in zip(results(), want, strict=True):
                 np.testing.assert_array_equal(got, expected)

@@ -29,7 +29,7 @@ void test_phases_order_memory() {
         const unsigned* from = now.data() + (i % 2 ? n : 0);
         unsigned* to = now.data() + (i % 2 ? 0 : n);
         sharing.phase(
-            me, lanes, Taking::any, [&](size_t) { return items; },
+            me, lanes, i % 2 ? Taking::any : Taking::halves, [&](size_t) { return items; },
             [&](size_t lane, size_t begin, size_t end) {
               for (size_t at = lane * items + begin; at < lane * items + end; ++at)
                 to[at] = from[at] + from[(at + 1) % n];

@@ -55,6 +55,7 @@ bool ForwardPass<Real>::run(Pace& pace) {
   plan_ = pace.plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
   if (size_t(lease.size()) < plan_.threads()) plan_ = pace.plan(work, size_t(lease.size()));
+  if (w_.compact()) plan_.parts = 0;  // which weights are floats goes by the rows of a thread
   threads_ = plan_.threads();
   context_.one_loop = plan_.one_loop;
   layers_keep_x_ = call_.tape && plan_.units == 1 && !order_.ragged();
