@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,7 @@ def test_peer_is_right(peer: str, tmp_path: Path) -> None:
             pytest.skip(f"{peer} is not installed")
         raise
     with client:
+        assert len(os.sched_getaffinity(client.process.pid)) == 1  # the same for all, whose cores may differ
         for shape in SMALL:
             if shape.mode in PEERS[peer]:
                 arrays = make_arrays(shape)

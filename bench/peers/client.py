@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,18 +34,30 @@ class PeerError(RuntimeError):
     """Failure of a peer, at its start or later."""
 
 
+@contextmanager
+def one_cpu() -> Iterator[None]:
+    """Let processes that start inside the block run on the same CPU: others may be faster or slower for minutes."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 class Client:
-    """One peer in its own process with `threads` threads, which ends with the `with` block."""
+    """One peer in its own process with `threads` threads, a single one on the first CPU. Ends with the `with` block."""
 
     def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
         limits = {key: str(threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **limits},
-        )
+        with one_cpu() if threads == 1 else nullcontext():
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("worker.py")), name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **limits},
+            )
         try:
             self.version: str = self._reply()
         except BaseException:
