@@ -137,7 +137,7 @@ class Sharing {
         most = state.left;
       }
     }
-    return again && 5 * most * threads_ < 4 * all ? last : best;
+    return again && 5 * most * threads_ < 4 * all ? last : best;  // 0.8 of a thread's share of all
   }
 
   // A lane's next items, one or several; none if there are none, or another thread has those before.
