@@ -6,28 +6,21 @@
 
 #include "cells/dispatch.h"
 #include "kernels/compact_steps.h"
-#include "kernels/multiply.h"
+#include "kernels/tile_sums.h"
 
 namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// MR rows with NP panels, for n_k of their k from `w` on.
-template <class Storage, int NP, int MR, int NV>
-QG_INLINE void compact_tile(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, size_t row,
-                            Slice ahead) {
+// One row with two panels.
+template <class Storage, int NV>
+QG_INLINE void near_tile(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth;
-  VF a[NP][MR][NV];
-  const float* rows[MR];
-  for (int r = 0; r < MR; ++r) {
-    rows[r] = static_cast<const float*>(s.rows[row + r]) + first_k;
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = load(s.from + (row + r) * s.from_stride + (p * NV + v) * W);
-  }
-  multiply(a, rows, 0, 1, w, s.panel_bytes / sizeof(Storage), n_k, ahead);
-  for (int r = 0; r < MR; ++r)
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) store(s.lines + (row + r) * s.row_stride + (p * NV + v) * W, a[p][r][v]);
+  const float* const rows[1] = {static_cast<const float*>(s.rows[0])};
+  VF a[2][1][NV];
+  for (int v = 0; v < 2 * NV; ++v) a[v / NV][0][v % NV] = load(s.from + v * W);
+  multiply(a, rows, 0, 1, static_cast<const Storage*>(s.panels), s.panel_bytes / sizeof(Storage), s.n_k, {});
+  for (int v = 0; v < 2 * NV; ++v) store(s.lines + v * W, a[v / NV][0][v % NV]);
 }
 
 // One row with two panels that may come from memory. Both are prefetched two kilobytes ahead, since the instructions
@@ -55,17 +48,27 @@ QG_OUTLINE void far_tile(const CompactProduct& s) {
     for (int v = 0; v < NV; ++v) store(s.lines + (p * NV + v) * W, a[p][0][v]);
 }
 
-// All rows with one panel or a part of it. next: the weights to prefetch meanwhile.
+// All rows with one panel, for n_k of their k, whose weights begin at `w`. next: the weights to prefetch meanwhile.
 template <class Storage, int NV, class Next>
 QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, const Next* next) {
   const Parts tiles(s.n_rows, kMaxRows);
-  const Ahead<float, Next> ahead = {next, next, tiles.count, 0};
-  for (size_t t = 0; t < tiles.count; ++t)
-    with_constant<kMaxRows>(
-        tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-          compact_tile<Storage, 1, decltype(mr)::value, NV>(s, w, first_k, n_k, tiles.begin(t),
-                                                            ahead.slice(t, n_k, NV));
-        });
+  TileSums<float, Storage> tile;
+  TileProduct<float, Storage>& product = tile.products[0];
+  tile.from_at = 0;
+  tile.to_stride = s.row_stride;
+  tile.n_products = 1;
+  product.set_sizes(n_k, 0, ahead_bytes<float, Next>(NV, tiles.count), 0);
+  for (size_t t = 0; t < tiles.count; ++t) {
+    const size_t first = tiles.begin(t);
+    const int n_rows = tiles.size(t);
+    for (int r = 0; r < n_rows; ++r) {
+      tile.from[r] = s.from + (first + r) * s.from_stride;
+      product.rows[r] = static_cast<const float*>(s.rows[first + r]) + first_k;
+    }
+    tile.to = s.lines + first * s.row_stride;
+    product.set_panel(w, next, t);
+    sum_rows<kMaxRows, 1, NV>(tile, n_rows);
+  }
 }
 
 // The same for weights that have been widened. Compiled once for all types.
@@ -92,9 +95,9 @@ void widen(const void* from, size_t n_panels, size_t n_k, int n_vectors, bool na
 // Up to MR rows, too many for a tile of whole lines, with one panel: half of its lines at a time, so that all rows
 // share what is widened. Missing rows repeat the last one.
 template <class Storage, int MR, int NV>
-QG_INLINE void half_tiles(const CompactProduct& s, size_t bytes_ahead) {
+QG_OUTLINE void half_tiles(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth;
-  const char* ahead = static_cast<const char*>(s.next);
+  const uintptr_t next = reinterpret_cast<uintptr_t>(s.next) - reinterpret_cast<uintptr_t>(s.panels);
   for (int half = 0; half < 2; ++half) {
     const float* from = s.from + half * (NV / 2) * W;
     float* lines = s.lines + half * (NV / 2) * W;
@@ -109,8 +112,9 @@ QG_INLINE void half_tiles(const CompactProduct& s, size_t bytes_ahead) {
       for (int v = 0; v < NV / 2; ++v) a[r][v] = load(from + row * s.from_stride + v * W);
     }
 #pragma GCC unroll 2
-    for (size_t k = 0; k < s.n_k; ++k, w += NV * W, ahead += bytes_ahead) {
-      __builtin_prefetch(ahead, 0, 2);
+    for (size_t k = 0; k < s.n_k; ++k, w += NV * W) {
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w + half * (NV / 2) * W) + next), 0,
+                         2);
       VF weights[NV / 2];
 #pragma GCC unroll 4
       for (int v = 0; v < NV / 2; ++v) weights[v] = load_widened<float>(w, half * (NV / 2) + v);
@@ -136,14 +140,14 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   const auto* w = static_cast<const Storage*>(s.panels);
   if (s.n_panels == 2) {
     if (s.of_bytes > kFarBytes) return far_tile<Storage, NV>(s);
-    return compact_tile<Storage, 2, 1, NV>(s, w, 0, s.n_k, 0, {});
+    return near_tile<Storage, NV>(s);
   }
   if (s.n_rows <= size_t(kMaxRows))
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   if (s.n_rows <= 2 * size_t(kMaxRows))
     return with_constant<kMaxRows / kHalfTileStep>(
         (int(s.n_rows) - kMaxRows + kHalfTileStep - 1) / kHalfTileStep, [&](auto steps) __attribute__((always_inline)) {
-          half_tiles<Storage, kMaxRows + kHalfTileStep* decltype(steps)::value, NV>(s, sizeof(Storage) * line / 2);
+          half_tiles<Storage, kMaxRows + kHalfTileStep* decltype(steps)::value, NV>(s);
         });
   CompactProduct part = s;
   for (size_t k = 0; k < s.n_k; k += kWideK) {

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "cells/dispatch.h"
-#include "kernels/multiply.h"
-#include "kernels/tiles.h"
+#include "kernels/tile_sums.h"
 
 namespace quadgate {
 namespace QG_ISA {
@@ -126,82 +125,97 @@ QG_INLINE void finish_row(const ForwardStep<Real, Storage>& s, size_t panel, Vec
   }
 }
 
-// The sums of MR rows with NP parts of panels side by side, from `part` on.
-template <int NV, int NP, int MR, bool kOneLoop, class Real, class Storage>
-QG_INLINE void sum_parts(const ForwardStep<Real, Storage>& s, size_t first, size_t part, size_t next, size_t tile,
-                         size_t n_tiles, size_t of_bytes, Vec<Real> (&a)[NP][MR][NV / kParts<Real, Storage, NV>]) {
-  constexpr size_t W = Vec<Real>::kWidth;
-  constexpr int P = kParts<Real, Storage, NV>, N = NV / P;
-  const ForwardRow<Real>* rows = s.rows + first;
-  for (int r = 0; r < MR; ++r) {
-    const Real* from = (s.use_pre ? rows[r].pre : s.bias) + part * N * W;
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < N; ++v) a[p][r][v] = load(from + (p * N + v) * W);
-  }
-  auto add = [&](bool h) __attribute__((always_inline)) {
-    const size_t n_k = h ? s.recurrent_size : s.input_size, size = n_k * N * W;
-    const Storage* w = h ? s.w_hh : s.w_ih;
-    const Real* from[MR];
-    for (int r = 0; r < MR; ++r) from[r] = h ? rows[r].h : rows[r].x;
-    const Ahead<Real, Storage> ahead = {w + part * size, w + next * P * size, n_tiles, of_bytes};
-    multiply<false, (P > 1)>(a, from, 0, 1, ahead.panel, size, n_k, ahead.slice(tile, n_k, NV));
-  };
-  if constexpr (kOneLoop) {  // for both, which is compiled once: a single row's step would notice
-#pragma GCC unroll 1
-    for (int h = s.use_pre; h < 2; ++h) add(h);
-  } else {
-    if (!s.use_pre) add(false);
-    add(true);
-  }
-}
-
 // One row of NP neighbouring panels with NV vectors in a line: all of k, then the cell.
 template <int NV, int NP, class Real, class Storage>
 QG_INLINE void forward_row_tile(const ForwardStep<Real, Storage>& s, size_t panel) {
+  constexpr size_t W = Vec<Real>::kWidth;
   constexpr int P = kParts<Real, Storage, NV>, N = NV / P;
+  const ForwardRow<Real>& row = s.rows[0];
+  const Real* from = (s.use_pre ? row.pre : s.bias) + panel * NV * W;
   Vec<Real> sums[NP * P][1][N], a[NP][1][NV];
-  sum_parts<NV, NP * P, 1, false>(s, 0, P * panel, panel, 0, 1, 0, sums);
-  for (int p = 0; p < NP; ++p)
-    for (int v = 0; v < NV; ++v) a[p][0][v] = sums[p * P + v / N][0][v % N];
+  for (int v = 0; v < NP * NV; ++v) sums[v / N][0][v % N] = load(from + v * W);
+  auto add = [&](const Real* x, const Storage* w, size_t n_k) __attribute__((always_inline)) {
+    const Real* const rows[1] = {x};
+    multiply<false, (P > 1)>(sums, rows, 0, 1, w + panel * n_k * NV * W, n_k * N * W, n_k, {});
+  };
+  if (!s.use_pre) add(row.x, s.w_ih, s.input_size);
+  add(row.h, s.w_hh, s.recurrent_size);
+  for (int v = 0; v < NP * NV; ++v) a[v / NV][0][v % NV] = sums[v / N][0][v % N];
   finish_row(s, panel, a);
 }
 
-// The sums of MR rows of a panel, in memory: its parts side by side or, where these have too many sums for the
-// registers, one after the other.
-template <int NV, int MR, class Real, class Storage>
-QG_INLINE void sum_tile(const ForwardStep<Real, Storage>& s, size_t first, size_t panel, size_t next, size_t tile,
-                        size_t n_tiles, size_t of_bytes, Real (*sums)[NV][Vec<Real>::kWidth]) {
-  constexpr int P = kParts<Real, Storage, NV>, N = NV / P, abreast = P > 1 && MR > kMaxRows ? 1 : P,
-                turns = P / abreast;
-#pragma GCC unroll 1
-  for (int turn = 0; turn < turns; ++turn) {
-    Vec<Real> a[abreast][MR][N];
-    sum_parts<NV, abreast, MR, true>(s, first, P * panel + turn, next, turns * tile + turn, turns * n_tiles, of_bytes,
-                                     a);
-    for (int p = 0; p < abreast; ++p)
-      for (int r = 0; r < MR; ++r)
-        for (int v = 0; v < N; ++v) store(sums[r][(turn + p) * N + v], a[p][r][v]);
+// The tile of a step: sums of x and h, or of h alone, with a panel.
+template <int NV, class Real, class Storage>
+class StepTile {
+ public:
+  // For n_tiles of all rows, of up to kMaxRows rows, or more if `large`.
+  QG_INLINE StepTile(const ForwardStep<Real, Storage>& s, size_t n_tiles, bool large, size_t of_bytes)
+      : s_(s), turns_(large ? P : 1) {
+    const size_t bytes_ahead = ahead_bytes<Real, Storage>(NV, turns_ * n_tiles);
+    tile_.n_products = 2 - s.use_pre;
+    tile_.to_stride = NV * W;
+    if (!s.use_pre) of_x().set_sizes(s.input_size, s.input_size * N * W, bytes_ahead, of_bytes);
+    of_h().set_sizes(s.recurrent_size, s.recurrent_size * N * W, bytes_ahead, of_bytes);
   }
-}
 
-// The same for n_rows rows of a narrow panel, with half as many vectors in a line.
+  QG_INLINE void set_rows(size_t first, int n_rows) {
+    const ForwardRow<Real>* rows = s_.rows + first;
+    n_rows_ = n_rows;
+#pragma GCC unroll 1
+    for (int r = 0; r < n_rows; ++r) {
+      tile_.from[r] = s_.use_pre ? rows[r].pre : s_.bias;
+      of_x().rows[r] = rows[r].x;
+      of_h().rows[r] = rows[r].h;
+    }
+  }
+
+  // The sums of tile t: the panel's parts side by side or, where these have too many sums for the registers, one after
+  // the other. Prefetches a share of the panel `next`.
+  template <int Most>
+  QG_INLINE void sum(size_t t, size_t panel, size_t next, Real (*sums)[NV][Vec<Real>::kWidth]) {
+    for (size_t turn = 0; turn < turns_; ++turn) {
+      tile_.from_at = (P * panel + turn) * N * W;
+      tile_.to = sums[0][turn * N];
+      auto set_panel = [&](TileProduct<Real, Storage> & product, const Storage* w) __attribute__((always_inline)) {
+        product.set_panel(w + tile_.from_at * product.n_k, w + P * next * N * W * product.n_k, turns_ * t + turn);
+      };
+      if (!s_.use_pre) set_panel(of_x(), s_.w_ih);
+      set_panel(of_h(), s_.w_hh);
+      sum_rows<Most, P, N>(tile_, n_rows_);
+    }
+  }
+
+  // The sums with a narrow panel, which has half as many vectors in a line.
+  QG_INLINE void sum_narrow(size_t panel, Real (*sums)[NV / 2][Vec<Real>::kWidth]) {
+    tile_.from_at = panel * NV * W;
+    tile_.to = sums[0][0];
+    tile_.to_stride = NV / 2 * W;
+    if (!s_.use_pre) of_x().set_panel(s_.w_ih + tile_.from_at * s_.input_size, s_.w_ih, 0);
+    of_h().set_panel(s_.w_hh + tile_.from_at * s_.recurrent_size, s_.w_hh, 0);
+    sum_rows<kTileRows, 1, NV / 2>(tile_, n_rows_);
+  }
+
+ private:
+  static constexpr size_t W = Vec<Real>::kWidth;
+  static constexpr int P = kParts<Real, Storage, NV>, N = NV / P;
+
+  QG_INLINE TileProduct<Real, Storage>& of_x() { return tile_.products[0]; }
+  QG_INLINE TileProduct<Real, Storage>& of_h() { return tile_.products[!s_.use_pre]; }
+
+  const ForwardStep<Real, Storage>& s_;
+  const size_t turns_;
+  int n_rows_ = 0;
+  TileSums<Real, Storage> tile_;
+};
+
+// The sums and cells of n_rows rows of a narrow panel.
 template <int NV, class Real>
 QG_OUTLINE void forward_narrow_tile(const ForwardStep<Real>& s, size_t first, int n_rows, size_t panel) {
-  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  constexpr int N = NV / 2;
-  const size_t I = s.input_size, R = s.recurrent_size;
-  const ForwardRow<Real>* rows = s.rows + first;
-  alignas(64) Real half[kNarrowRows][N][W], sums[kNarrowRows][NV][W];
-  const Real *x[kNarrowRows] = {}, *h[kNarrowRows] = {};
-#pragma GCC unroll 1
-  for (int r = 0; r < n_rows; ++r) {
-    const Real* from = (s.use_pre ? rows[r].pre : s.bias) + panel * line;
-    for (int v = 0; v < N; ++v) store(half[r][v], load(from + v * W));
-    x[r] = rows[r].x;
-    h[r] = rows[r].h;
-  }
-  if (!s.use_pre) narrow_product(half, x, n_rows, s.w_ih + panel * I * line, I);
-  narrow_product(half, h, n_rows, s.w_hh + panel * R * line, R);
+  constexpr size_t W = Vec<Real>::kWidth;
+  alignas(64) Real half[kTileRows][NV / 2][W], sums[kTileRows][NV][W];
+  StepTile<NV, Real, Real> tile(s, 1, false, 0);
+  tile.set_rows(first, n_rows);
+  tile.sum_narrow(panel, half);
 #pragma GCC unroll 1
   for (int r = 0; r < n_rows; ++r)
     for (int v = 0; v < NV; ++v) {
@@ -283,26 +297,25 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
   const bool narrow = s.narrow_last && s.block_end == all && n_panels > 0;
   if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
   const size_t n_columns = s.recurrent_size + (s.use_pre ? 0 : s.input_size);
-  const Parts tiles(s.n_rows, (P > 1 ? !parts_abreast(s.n_rows) : s.n_rows == most) && n_columns >= kOneTileColumns
-                                  ? most
-                                  : kMaxRows);
-  const size_t of_bytes = n_panels * n_columns * NV * W * sizeof(Storage);
+  const bool large = (P > 1 ? !parts_abreast(s.n_rows) : s.n_rows == most) && n_columns >= kOneTileColumns;
+  const Parts tiles(s.n_rows, large ? most : kMaxRows);
+  StepTile<NV, Real, Storage> tile(s, tiles.count, large, n_panels * n_columns * NV * W * sizeof(Storage));
   alignas(64) Real sums[most][NV][W];  // through memory, so that the cell is compiled once
   for (size_t i = 0; i < n_panels; ++i) {
     const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
     const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
     for (size_t t = 0; t < tiles.count; ++t) {
+      const size_t first = tiles.begin(t);
+      const int n_rows = tiles.size(t);
+      if (i == 0 || tiles.count > 1) tile.set_rows(first, n_rows);
       if constexpr (kNarrowLast<Real, Storage, NV>)
         if (narrow && panel + 1 == all) {
-          forward_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), panel);
+          forward_narrow_tile<NV>(s, first, n_rows, panel);
           continue;
         }
-      if (s.far_results) prefetch_results(s.rows + tiles.begin(t), tiles.size(t), panel * W);
-      with_constant<most>(
-          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            sum_tile<NV, decltype(mr)::value>(s, tiles.begin(t), panel, next, t, tiles.count, of_bytes, sums);
-          });
-      finish_sums<NV, !kOneCopy<Real>>(s, tiles.begin(t), panel, sums, size_t(tiles.size(t)));
+      if (s.far_results) prefetch_results(s.rows + first, n_rows, panel * W);
+      tile.template sum<most>(t, panel, next, sums);
+      finish_sums<NV, !kOneCopy<Real>>(s, first, panel, sums, size_t(n_rows));
     }
   }
 }

@@ -138,47 +138,28 @@ template <class Real, class Storage, int NV>
 constexpr int kPartRows = kParts<Real, Storage, NV> == 2 ? 2 * kMaxRows : kMaxRows;
 // True where parts go side by side, so that there are enough chains: of few rows, and where a tile would have few.
 QG_INLINE bool parts_abreast(size_t n_rows) { return n_rows <= kMaxRows || n_rows == 2 * kMaxRows + 1; }
-// Rows of a narrow panel's largest tile.
-constexpr int kNarrowRows = larger(kMostRows, kPartRows<float, float, kLineVectors>);
-
 // True if the last panel may be narrow: of float alone, since vectors of double are short already.
 template <class Real, class Storage, int NV>
 constexpr bool kNarrowLast = false;
 template <int NV>
 constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
 
-// sums[r][v] += a[r] @ a panel of N vectors in a line, for at most kNarrowRows rows: the product of narrow panels,
-// which are few, compiled once for all their uses.
-template <class Real, int N>
-QG_OUTLINE void narrow_product(Real (*sums)[N][Vec<Real>::kWidth], const Real* const* a, int n_rows, const Real* w,
-                               size_t n_k) {
-  with_constant<kNarrowRows>(
-      n_rows, [&](auto mr) __attribute__((always_inline)) {
-        constexpr int MR = decltype(mr)::value;
-        Vec<Real> s[1][MR][N];
-        const Real* rows[MR];
-        for (int r = 0; r < MR; ++r) {
-          rows[r] = a[r];
-          for (int v = 0; v < N; ++v) s[0][r][v] = load(sums[r][v]);
-        }
-        const Real* line = w;
-#pragma GCC unroll 2
-        for (size_t k = 0; k < n_k; ++k, line += N * Vec<Real>::kWidth) multiply_line(s, rows, 0, k, line, 0);
-        for (int r = 0; r < MR; ++r)
-          for (int v = 0; v < N; ++v) store(sums[r][v], s[0][r][v]);
-      });
-}
-
 // The tiles of one panel share the prefetch of the next panel evenly, so that a pass over weights that only L3 holds
 // runs at the speed of the multiply-adds (measured at H = 1024: 0.66 of peak without, 0.76 if the first four tiles of
-// eleven do it all).
+// eleven do it all). Bytes that each of n_tiles tiles prefetches for a k, where lines have n_vectors vectors.
+template <class Real, class Storage = Real>
+QG_INLINE size_t ahead_bytes(int n_vectors, size_t n_tiles) {
+  const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);
+  const size_t share = (line + n_tiles - 1) / n_tiles;
+  return share < 64 ? share : 64;
+}
+
 template <class Real, class Storage = Real>
 struct Ahead {
   const Storage *panel, *next;  // next is null for the last one: then a tile prefetches its own
   size_t n_tiles, of_bytes;     // see Slice
   QG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
-    const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);  // for one k
-    const size_t share = (line + n_tiles - 1) / n_tiles, bytes = share < 64 ? share : 64;
+    const size_t bytes = ahead_bytes<Real, Storage>(n_vectors, n_tiles);
     return {reinterpret_cast<const char*>(next ? next : panel) + tile * n_k * bytes, bytes, of_bytes};
   }
 };

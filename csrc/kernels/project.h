@@ -3,76 +3,74 @@
 #pragma once
 
 #include "cells/dispatch.h"
-#include "kernels/multiply.h"
+#include "kernels/tile_sums.h"
 
 namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// MR rows of NP neighbouring panels, or parts of panels, with NV vectors in a line; n_panels is their number in a row.
-template <int NV, int NP, int MR, class Real, class Storage>
-QG_INLINE void project_tile(const Project<Real, Storage>& s, size_t n_panels, size_t row, size_t panel, size_t next,
-                            size_t tile, size_t n_tiles, size_t of_bytes) {
-  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  const size_t I = s.input_size;
-  Vec<Real> a[NP][MR][NV];
-  const Real* x[MR];
-  for (int r = 0; r < MR; ++r) {
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) a[p][r][v] = s.bias ? load(s.bias + ((panel + p) * NV + v) * W) : zero<Real>();
-    x[r] = s.x[row + r];
-  }
-  const Ahead<Real, Storage> ahead = {s.w_ih + panel * I * line, s.w_ih + next * I * line, n_tiles, of_bytes};
-  multiply<false, (NP > 1 && NV < kLineVectors)>(a, x, 0, 1, ahead.panel, I * line, I, ahead.slice(tile, I, NV));
-  for (int r = 0; r < MR; ++r)
-    for (int p = 0; p < NP; ++p)
-      for (int v = 0; v < NV; ++v) store(s.pre + (((row + r) * n_panels + panel + p) * NV + v) * W, a[p][r][v]);
-}
-
-// The same for n_rows rows of a narrow panel, with half as many vectors in a line.
-template <int NV, class Real>
-QG_OUTLINE void project_narrow_tile(const Project<Real>& s, size_t row, int n_rows, size_t panel) {
-  constexpr size_t W = Vec<Real>::kWidth, line = NV * W;
-  constexpr int N = NV / 2;
-  const size_t I = s.input_size;
-  alignas(64) Real half[kNarrowRows][N][W];
-#pragma GCC unroll 1
-  for (int r = 0; r < n_rows; ++r)
-    for (int v = 0; v < N; ++v) store(half[r][v], s.bias ? load(s.bias + panel * line + v * W) : zero<Real>());
-  narrow_product(half, s.x + row, n_rows, s.w_ih + panel * I * line, I);
-#pragma GCC unroll 1
-  for (int r = 0; r < n_rows; ++r)
-    for (int v = 0; v < N; ++v) store(s.pre + ((row + r) * s.n_blocks + panel) * line + v * W, load(half[r][v]));
+// One row of NP neighbouring panels, or parts of panels, with N vectors in a line.
+template <int N, int NP, class Real, class Storage>
+QG_INLINE void project_row(const Project<Real, Storage>& s, size_t panel) {
+  constexpr size_t W = Vec<Real>::kWidth, line = N * W;
+  Vec<Real> a[NP][1][N];
+  for (int p = 0; p < NP; ++p)
+    for (int v = 0; v < N; ++v) a[p][0][v] = s.bias ? load(s.bias + (panel + p) * line + v * W) : zero<Real>();
+  const Real* const x[1] = {s.x[0]};
+  const size_t size = s.input_size * line;
+  multiply<false, (NP > 1 && N < kLineVectors)>(a, x, 0, 1, s.w_ih + panel * size, size, s.input_size, {});
+  for (int p = 0; p < NP; ++p)
+    for (int v = 0; v < N; ++v) store(s.pre + (panel + p) * line + v * W, a[p][0][v]);
 }
 
 template <int NV, class Real, class Storage>
 QG_INLINE void project_line(const Project<Real, Storage>& s) {
+  constexpr size_t W = Vec<Real>::kWidth;
   constexpr int P = kParts<Real, Storage, NV>, N = NV / P, most = kPartRows<Real, Storage, NV>;
+  alignas(64) static constexpr Real kZeros[NV * W] = {};
+  const size_t I = s.input_size, size = I * N * W;
   const bool narrow = s.narrow_last && s.block_end == s.n_blocks && s.block_begin < s.block_end;
-  const size_t whole_end = s.block_end - narrow, n = P * s.n_blocks;
+  const size_t whole_end = s.block_end - narrow;
   const bool both = P == 1 || parts_abreast(s.n_rows);
   const Parts tiles(s.n_rows, both ? kMaxRows : most);
-  const size_t of_bytes = (s.block_end - s.block_begin) * s.input_size * NV * Vec<Real>::kWidth * sizeof(Storage);
+  TileSums<Real, Storage> tile;
+  TileProduct<Real, Storage>& product = tile.products[0];
+  tile.n_products = 1;
+  tile.to_stride = s.n_blocks * NV * W;
+  for (const Real*& from : tile.from) from = s.bias ? s.bias : kZeros;
+  auto set_rows = [&](size_t t, size_t at) {
+    const size_t first = tiles.begin(t);
+    tile.from_at = s.bias ? at : 0;
+    tile.to = s.pre + first * tile.to_stride + at;
+#pragma GCC unroll 1
+    for (int r = 0, n = tiles.size(t); r < n; ++r) product.rows[r] = s.x[first + r];
+  };
   if (s.n_rows == 1) {
     size_t panel = s.block_begin;
-    for (; panel + 1 < whole_end; panel += 2) project_tile<N, 2 * P, 1>(s, n, 0, P * panel, P * panel, 0, 1, 0);
-    if (panel < whole_end) project_tile<N, P, 1>(s, n, 0, P * panel, P * panel, 0, 1, 0);
+    for (; panel + 1 < whole_end; panel += 2) project_row<N, 2 * P>(s, P * panel);
+    if (panel < whole_end) project_row<N, P>(s, P * panel);
   } else {
     const size_t step = both ? P : 1;
+    product.set_sizes(I, size, ahead_bytes<Real, Storage>(N, tiles.count),
+                      (s.block_end - s.block_begin) * I * NV * W * sizeof(Storage));
     for (size_t part = P * s.block_begin; part < P * whole_end; part += step) {
       const size_t next = part + step < P * s.block_end ? part + step : part;
-      for (size_t t = 0; t < tiles.count; ++t)
-        with_constant<most>(
-            tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-              constexpr int MR = decltype(mr)::value;
-              constexpr int A = MR > kMaxRows ? 1 : P;
-              project_tile<N, A, MR>(s, n, tiles.begin(t), part, next, t, tiles.count, of_bytes);
-            });
+      for (size_t t = 0; t < tiles.count; ++t) {
+        set_rows(t, part * N * W);
+        product.set_panel(s.w_ih + part * size, s.w_ih + next * size, t);
+        sum_rows<most, P, N>(tile, tiles.size(t));
+      }
     }
   }
-  if constexpr (kNarrowLast<Real, Storage, NV>)
-    for (size_t t = 0; narrow && t < tiles.count; ++t)
-      project_narrow_tile<NV>(s, tiles.begin(t), tiles.size(t), s.n_blocks - 1);
+  if constexpr (kNarrowLast<Real, Storage, NV>) {
+    const Storage* last = s.w_ih + whole_end * I * NV * W;
+    product.set_sizes(I, 0, 0, 0);
+    for (size_t t = 0; narrow && t < tiles.count; ++t) {
+      set_rows(t, whole_end * NV * W);
+      product.set_panel(last, last, 0);
+      sum_rows<kTileRows, 1, NV / 2>(tile, tiles.size(t));
+    }
+  }
 }
 
 template <class Real, class Storage>
