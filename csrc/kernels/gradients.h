@@ -3,78 +3,109 @@
 
 #include "cells/dispatch.h"
 #include "kernels/layouts.h"
-#include "kernels/multiply.h"
 #include "kernels/steps.h"
-#include "kernels/tiles.h"
+#include "kernels/tile_sums.h"
+#include "kernels/transpose.h"
 
 namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// Panels from which on columns are copied, at some four cycles an element, and rows that are copied at a time: their
-// lines stay in L1 for all tiles.
-constexpr size_t kCopyPanels = 12, kCopyRows = 64;
-
-// The columns of each tile side by side: (tile, row, column).
-template <class Real>
-QG_OUTLINE void copy_columns(const WeightGradient<Real>& s, const Parts& tiles) {
-  const size_t first = tiles.begin(s.tile_begin);
-  for (size_t row = 0; row < s.n_rows; row += kCopyRows) {
-    const size_t n = s.n_rows - row < kCopyRows ? s.n_rows - row : kCopyRows;
-    for (size_t t = s.tile_begin; t < s.tile_end; ++t)
-      with_constant<kMaxRows>(
-          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            constexpr size_t MR = decltype(mr)::value;
-            const Real* from = s.xh + row * s.xh_stride + tiles.begin(t);
-            Real* to = s.columns + (tiles.begin(t) - first) * s.n_rows + row * MR;
-            for (size_t i = 0; i < n; ++i, from += s.xh_stride, to += MR) {
-              __builtin_prefetch(from + 64 / sizeof(Real));  // the row's next line, some tiles ahead
-              for (size_t r = 0; r < MR; ++r) to[r] = from[r];
-            }
-          });
+// The columns of one tile with one panel. A function of its own as sum_tile is.
+template <int NV, int MR, class Real>
+QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns, const Real* panel, Slice ahead,
+                              Real* dw, size_t line) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
+  Vec<Real> a[1][MR][NV];
+  const Real* x[MR];
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+    x[r] = columns + r;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) a[0][r][v] = continued ? load(dw + r * line + v * W) : zero<Real>();
   }
+  multiply</*kFarRows=*/true>(a, x, 0, s.xh_stride, panel, 0, s.n_rows, ahead);
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      Real* to = dw + r * line + v * W;
+      store(to, added ? load(to) + a[0][r][v] : a[0][r][v]);
+    }
 }
 
 // The product of the forward pass with other operands: k runs over rows, and the panel is the gates' gradient. NV
-// vectors in a line. A tile takes few elements of a row for each k, and the next row lies some KB further: where L1 and
-// L2 are small, columns are copied before many panels pass by (kCopied).
-template <int NV, bool kCopied, class Real>
-QG_INLINE void weight_gradient_panels(const WeightGradient<Real>& s) {
-  constexpr size_t W = Vec<Real>::kWidth;
-  const Parts tiles(s.n_k, kMaxRows);
-  const size_t line = s.dw_line ? s.dw_line : NV * W, first = tiles.begin(s.tile_begin);
-  if constexpr (kCopied) copy_columns(s, tiles);
-  for (size_t block = s.block_begin; block < s.block_end; ++block)
-    for (size_t t = s.tile_begin; t < s.tile_end; ++t)
-      with_constant<kMaxRows>(
-          tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
-            constexpr int MR = decltype(mr)::value;
-            Real* dw = s.dw + block * s.dw_stride + tiles.begin(t) * line;
-            Vec<Real> a[1][MR][NV];
-            const Real* x[MR];
-            const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
-            for (int r = 0; r < MR; ++r) {
-              for (int v = 0; v < NV; ++v) a[0][r][v] = continued ? load(dw + r * line + v * W) : zero<Real>();
-              x[r] = (kCopied ? s.columns + (tiles.begin(t) - first) * s.n_rows : s.xh + tiles.begin(t)) + r;
-            }
-            const Real* panel = s.dg_panels + block * s.panel_stride;
-            const Ahead<Real> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
-                                       s.tile_end - s.tile_begin, 0};
-            const Slice slice = ahead.slice(t - s.tile_begin, s.n_rows, NV);
-            multiply</*kFarRows=*/!kCopied>(a, x, 0, kCopied ? MR : s.xh_stride, panel, 0, s.n_rows, slice);
-            for (int r = 0; r < MR; ++r)
-              for (int v = 0; v < NV; ++v) {
-                Real* to = dw + r * line + v * W;
-                store(to, added ? load(to) + a[0][r][v] : a[0][r][v]);
-              }
-          });
+// vectors in a line. sum(t, panel, ahead, dw) makes a tile's sums.
+//
+// The next tile's dw is prefetched meanwhile: it comes from beyond L2, and no sum begins without it. Addresses behind
+// the last one may be invalid.
+template <int NV, class Real, class Sum>
+QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles, size_t line, Sum&& sum) {
+  auto dw_of = [&](size_t block, size_t t) __attribute__((always_inline)) {
+    return s.dw + block * s.dw_stride + tiles.begin(t) * line;
+  };
+  for (size_t block = s.block_begin; block < s.block_end; ++block) {
+    const Real* panel = s.dg_panels + block * s.panel_stride;
+    const Ahead<Real> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
+                               s.tile_end - s.tile_begin, 0};
+    for (size_t t = s.tile_begin; t < s.tile_end; ++t) {
+      const Real* next = t + 1 < s.tile_end ? dw_of(block, t + 1) : dw_of(block + 1, s.tile_begin);
+#pragma GCC unroll 1
+      for (int r = 0; r < kMaxRows; ++r, next += line)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) __builtin_prefetch(next + v * Vec<Real>::kWidth, 0, 2);
+      sum(t, panel, ahead.slice(t - s.tile_begin, s.n_rows, NV), dw_of(block, t));
+    }
+  }
+}
+
+// Panels from which on columns are copied.
+constexpr size_t kCopyPanels = 12;
+
+// A tile takes few elements of a row for each k, and the next row lies some KB further. So columns are copied before
+// many panels pass by, each from end to end, and the product is that of rows.
+template <int NV, class Real>
+QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles, size_t line) {
+  alignas(64) static constexpr Real kZeros[NV * Vec<Real>::kWidth] = {};
+  const size_t first = tiles.begin(s.tile_begin);
+  transpose(s.xh + first, s.xh_stride, s.columns, s.n_rows, s.n_rows, tiles.begin(s.tile_end) - first, false);
+  TileSums<Real, Real> tile;
+  TileProduct<Real, Real>& product = tile.products[0];
+  tile.from_at = 0;
+  tile.to_stride = line;
+  tile.n_products = 1;
+  product.n_k = s.n_rows;
+  product.w_stride = 0;
+  auto sum = [&](size_t t, const Real* panel, Slice ahead, Real* dw) __attribute__((always_inline)) {
+    const int n = tiles.size(t);
+#pragma GCC unroll 1
+    for (int c = 0; c < n; ++c) {
+      tile.from[c] = s.start == GradientStart::from_dw ? dw + c * line : kZeros;
+      product.rows[c] = s.columns + (tiles.begin(t) - first + c) * s.n_rows;
+    }
+    tile.to = dw;
+    product.w = panel;
+    product.ahead = ahead;
+    sum_rows<kMaxRows, 1, NV>(tile, n);
+  };
+  gradient_tiles<NV>(s, tiles, line, sum);
 }
 
 template <int NV, class Real>
 QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
-  if constexpr (kCopyColumns<Real>)
-    if (s.columns && s.block_end - s.block_begin >= kCopyPanels) return weight_gradient_panels<NV, true>(s);
-  weight_gradient_panels<NV, false>(s);
+  const Parts tiles(s.n_k, kMaxRows);
+  const size_t line = s.dw_line ? s.dw_line : NV * Vec<Real>::kWidth;
+  if constexpr (kCopyColumns<Real> && NV == kLineVectors)
+    if (s.columns && s.block_end - s.block_begin >= kCopyPanels && s.start != GradientStart::add)
+      return copied_gradient<NV>(s, tiles, line);
+  auto sum = [&](size_t t, const Real* panel, Slice ahead, Real* dw) __attribute__((always_inline)) {
+    with_constant<kMaxRows>(
+        tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
+          gradient_tile<NV, decltype(mr)::value>(s, s.xh + tiles.begin(t), panel, ahead, dw, line);
+        });
+  };
+  gradient_tiles<NV>(s, tiles, line, sum);
 }
 
 template <class Real>
