@@ -18,8 +18,10 @@ QG_INLINE void near_tile(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth;
   const float* const rows[1] = {static_cast<const float*>(s.rows[0])};
   VF a[2][1][NV];
+#pragma GCC unroll 8
   for (int v = 0; v < 2 * NV; ++v) a[v / NV][0][v % NV] = load(s.from + v * W);
   multiply(a, rows, 0, 1, static_cast<const Storage*>(s.panels), s.panel_bytes / sizeof(Storage), s.n_k, {});
+#pragma GCC unroll 8
   for (int v = 0; v < 2 * NV; ++v) store(s.lines + v * W, a[v / NV][0][v % NV]);
 }
 
@@ -32,7 +34,9 @@ QG_OUTLINE void far_tile(const CompactProduct& s) {
   const auto* w = static_cast<const Storage*>(s.panels);
   const float* const rows[1] = {static_cast<const float*>(s.rows[0])};
   VF a[2][1][NV];
+#pragma GCC unroll 2
   for (int p = 0; p < 2; ++p)
+#pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) a[p][0][v] = load(s.from + (p * NV + v) * W);
 #pragma GCC unroll 2
   for (size_t k = 0; k < s.n_k; ++k, w += line) {
@@ -44,7 +48,9 @@ QG_OUTLINE void far_tile(const CompactProduct& s) {
     }
     multiply_line(a, rows, 0, k, w, w_stride);
   }
+#pragma GCC unroll 2
   for (int p = 0; p < 2; ++p)
+#pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) store(s.lines + (p * NV + v) * W, a[p][0][v]);
 }
 
@@ -105,10 +111,12 @@ QG_OUTLINE void half_tiles(const CompactProduct& s) {
     VF a[MR][NV / 2];
     const float* rows[MR];
     float* to[MR];
+#pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
       const size_t row = size_t(r) < s.n_rows ? r : s.n_rows - 1;
       rows[r] = static_cast<const float*>(s.rows[row]);
       to[r] = lines + row * s.row_stride;
+#pragma GCC unroll 4
       for (int v = 0; v < NV / 2; ++v) a[r][v] = load(from + row * s.from_stride + v * W);
     }
 #pragma GCC unroll 2
@@ -125,7 +133,9 @@ QG_OUTLINE void half_tiles(const CompactProduct& s) {
         for (int v = 0; v < NV / 2; ++v) a[r][v] = fma(x, weights[v], a[r][v]);
       }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
       for (int v = 0; v < NV / 2; ++v) store(to[r] + v * W, a[r][v]);
   }
 }
