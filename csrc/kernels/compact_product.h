@@ -61,6 +61,7 @@ QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t f
   TileSums<float, Storage> tile;
   TileProduct<float, Storage>& product = tile.products[0];
   tile.from_at = 0;
+  tile.to_panel = 0;
   tile.to_stride = s.row_stride;
   tile.n_products = 1;
   product.set_sizes(n_k, 0, ahead_bytes<float, Next>(NV, tiles.count), 0);

@@ -144,6 +144,14 @@ QG_INLINE void forward_row_tile(const ForwardStep<Real, Storage>& s, size_t pane
   finish_row(s, panel, a);
 }
 
+// Rows of a step that take two panels at a time, at most: two tiles of so few rows have few chains, and a tile of two
+// panels loads and stores its sums half as often. The registers must hold them.
+template <class Real, class Storage, int NV>
+constexpr size_t kPairRows = 0;
+template <int NV>
+constexpr size_t kPairRows<float, float, NV> =
+    NV == kLineVectors && !kHalfLines<float> && kRegisters > 6 * NV + 3 ? 3 : 0;
+
 // The tile of a step: sums of x and h, or of h alone, with a panel.
 template <int NV, class Real, class Storage>
 class StepTile {
@@ -153,6 +161,7 @@ class StepTile {
       : s_(s), turns_(large ? P : 1) {
     const size_t bytes_ahead = ahead_bytes<Real, Storage>(NV, turns_ * n_tiles);
     tile_.n_products = 2 - s.use_pre;
+    tile_.to_panel = N * W;
     tile_.to_stride = NV * W;
     if (!s.use_pre) of_x().set_sizes(s.input_size, s.input_size * N * W, bytes_ahead, of_bytes);
     of_h().set_sizes(s.recurrent_size, s.recurrent_size * N * W, bytes_ahead, of_bytes);
@@ -183,6 +192,23 @@ class StepTile {
       set_panel(of_h(), s_.w_hh);
       sum_rows<Most, P, N>(tile_, n_rows_);
     }
+  }
+
+  // The sums with this panel and the next one, one behind the other, of up to kPairRows rows.
+  QG_INLINE void sum_pair(size_t panel, Real (*sums)[NV][Vec<Real>::kWidth]) {
+    tile_.from_at = panel * NV * W;
+    tile_.to = sums[0][0];
+    tile_.to_panel = n_rows_ * NV * W;
+    if (!s_.use_pre) of_x().set_panel(s_.w_ih + tile_.from_at * s_.input_size, s_.w_ih, 0);
+    of_h().set_panel(s_.w_hh + tile_.from_at * s_.recurrent_size, s_.w_hh, 0);
+    constexpr bool with_pairs = kPairRows<Real, Storage, NV> != 0;
+    if constexpr (with_pairs) {
+      if (n_rows_ == 2)
+        sum_tile<2, 2, NV>(tile_);
+      else
+        sum_tile<2, 3, NV>(tile_);
+    }
+    tile_.to_panel = N * W;
   }
 
   // The sums with a narrow panel, which has half as many vectors in a line.
@@ -301,9 +327,13 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
   const Parts tiles(s.n_rows, large ? most : kMaxRows);
   StepTile<NV, Real, Storage> tile(s, tiles.count, large, n_panels * n_columns * NV * W * sizeof(Storage));
   alignas(64) Real sums[most][NV][W];  // through memory, so that the cell is compiled once
-  for (size_t i = 0; i < n_panels; ++i) {
-    const size_t panel = descending ? s.block_end - 1 - i : s.block_begin + i;
-    const size_t next = i + 1 == n_panels ? panel : descending ? panel - 1 : panel + 1;
+  constexpr size_t pair_rows = kPairRows<Real, Storage, NV>;
+  const bool pairs = pair_rows > 0 && s.n_rows <= pair_rows;
+  for (size_t i = 0, width; i < n_panels; i += width) {
+    const size_t left = n_panels - i;
+    width = pairs && left > 1 && !(narrow && (descending ? i == 0 : left == 2)) ? 2 : 1;
+    const size_t panel = descending ? s.block_end - width - i : s.block_begin + i;
+    const size_t next = left == 1 ? panel : descending ? panel - 1 : panel + 1;
     for (size_t t = 0; t < tiles.count; ++t) {
       const size_t first = tiles.begin(t);
       const int n_rows = tiles.size(t);
@@ -313,9 +343,15 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
           forward_narrow_tile<NV>(s, first, n_rows, panel);
           continue;
         }
-      if (s.far_results) prefetch_results(s.rows + first, n_rows, panel * W);
-      tile.template sum<most>(t, panel, next, sums);
-      finish_sums<NV, !kOneCopy<Real>>(s, first, panel, sums, size_t(n_rows));
+      if (s.far_results)
+        for (size_t p = 0; p < width; ++p) prefetch_results(s.rows + first, n_rows, (panel + p) * W);
+      if (width == 2)
+        tile.sum_pair(panel, sums);
+      else
+        tile.template sum<most>(t, panel, next, sums);
+#pragma GCC unroll 1
+      for (size_t p = 0; p < width; ++p)
+        finish_sums<NV, !kOneCopy<Real>>(s, first, panel + p, sums + p * n_rows, size_t(n_rows));
     }
   }
 }

@@ -73,6 +73,7 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
   TileSums<Real, Real> tile;
   TileProduct<Real, Real>& product = tile.products[0];
   tile.from_at = 0;
+  tile.to_panel = 0;
   tile.to_stride = line;
   tile.n_products = 1;
   product.n_k = s.n_rows;

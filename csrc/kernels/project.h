@@ -36,6 +36,7 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
   TileSums<Real, Storage> tile;
   TileProduct<Real, Storage>& product = tile.products[0];
   tile.n_products = 1;
+  tile.to_panel = N * W;
   tile.to_stride = s.n_blocks * NV * W;
   for (const Real*& from : tile.from) from = s.bias ? s.bias : kZeros;
   auto set_rows = [&](size_t t, size_t at) {

@@ -41,8 +41,8 @@ template <class Real, class Storage>
 struct TileSums {
   const Real* from[kTileRows];  // `from_at` elements further, (NP,N,W) each: what the sums begin with; may be `to`
   size_t from_at;
-  Real* to;  // (NP,N,W) of each row, to_stride elements apart
-  size_t to_stride;
+  Real* to;  // (N,W) of each panel and row; panels are to_panel elements apart, rows to_stride
+  size_t to_panel, to_stride;
   int n_products;
   TileProduct<Real, Storage> products[2];
 };
@@ -58,7 +58,7 @@ template <int NP, int MR, int N, class Real, class Storage>
 QG_OUTLINE void sum_tile(const TileSums<Real, Storage>& s) {
   constexpr int W = Vec<Real>::kWidth;
   Real* const to = s.to;
-  const size_t to_stride = s.to_stride;
+  const size_t to_panel = s.to_panel, to_stride = s.to_stride;
   const TileProduct<Real, Storage>*product = s.products, *const end = product + s.n_products;
   Vec<Real> a[NP][MR][N];
 #pragma GCC unroll 16
@@ -75,7 +75,7 @@ QG_OUTLINE void sum_tile(const TileSums<Real, Storage>& s) {
 #pragma GCC unroll 4
     for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) store(to + r * to_stride + (p * N + v) * W, a[p][r][v]);
+      for (int v = 0; v < N; ++v) store(to + p * to_panel + r * to_stride + v * W, a[p][r][v]);
 }
 
 // The same for n_rows rows, Most at most; `Abreast` panels are side by side for up to kMaxRows rows, else one.
