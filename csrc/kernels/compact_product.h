@@ -74,7 +74,7 @@ QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t f
     }
     tile.to = s.lines + first * s.row_stride;
     product.set_panel(w, next, t);
-    sum_rows<kMaxRows, 1, NV>(tile, n_rows);
+    sum_products_of<kMaxRows, 1, NV>(tile, n_rows);
   }
 }
 

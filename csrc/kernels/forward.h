@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cells/dispatch.h"
-#include "kernels/tile_sums.h"
+#include "kernels/step_tile.h"
 
 namespace quadgate {
 namespace QG_ISA {
@@ -144,101 +144,11 @@ QG_INLINE void forward_row_tile(const ForwardStep<Real, Storage>& s, size_t pane
   finish_row(s, panel, a);
 }
 
-// Rows of a step that take two panels at a time, at most: two tiles of so few rows have few chains, and a tile of two
-// panels loads and stores its sums half as often. The registers must hold them.
-template <class Real, class Storage, int NV>
-constexpr size_t kPairRows = 0;
-template <int NV>
-constexpr size_t kPairRows<float, float, NV> =
-    NV == kLineVectors && !kHalfLines<float> && kRegisters > 6 * NV + 3 ? 3 : 0;
-
-// The tile of a step: sums of x and h, or of h alone, with a panel.
-template <int NV, class Real, class Storage>
-class StepTile {
- public:
-  // For n_tiles of all rows, of up to kMaxRows rows, or more if `large`.
-  QG_INLINE StepTile(const ForwardStep<Real, Storage>& s, size_t n_tiles, bool large, size_t of_bytes)
-      : s_(s), turns_(large ? P : 1) {
-    const size_t bytes_ahead = ahead_bytes<Real, Storage>(NV, turns_ * n_tiles);
-    tile_.n_products = 2 - s.use_pre;
-    tile_.to_panel = N * W;
-    tile_.to_stride = NV * W;
-    if (!s.use_pre) of_x().set_sizes(s.input_size, s.input_size * N * W, bytes_ahead, of_bytes);
-    of_h().set_sizes(s.recurrent_size, s.recurrent_size * N * W, bytes_ahead, of_bytes);
-  }
-
-  QG_INLINE void set_rows(size_t first, int n_rows) {
-    const ForwardRow<Real>* rows = s_.rows + first;
-    n_rows_ = n_rows;
-#pragma GCC unroll 1
-    for (int r = 0; r < n_rows; ++r) {
-      tile_.from[r] = s_.use_pre ? rows[r].pre : s_.bias;
-      of_x().rows[r] = rows[r].x;
-      of_h().rows[r] = rows[r].h;
-    }
-  }
-
-  // The sums of tile t: the panel's parts side by side or, where these have too many sums for the registers, one after
-  // the other. Prefetches a share of the panel `next`.
-  template <int Most>
-  QG_INLINE void sum(size_t t, size_t panel, size_t next, Real (*sums)[NV][Vec<Real>::kWidth]) {
-    for (size_t turn = 0; turn < turns_; ++turn) {
-      tile_.from_at = (P * panel + turn) * N * W;
-      tile_.to = sums[0][turn * N];
-      auto set_panel = [&](TileProduct<Real, Storage> & product, const Storage* w) __attribute__((always_inline)) {
-        product.set_panel(w + tile_.from_at * product.n_k, w + P * next * N * W * product.n_k, turns_ * t + turn);
-      };
-      if (!s_.use_pre) set_panel(of_x(), s_.w_ih);
-      set_panel(of_h(), s_.w_hh);
-      sum_rows<Most, P, N>(tile_, n_rows_);
-    }
-  }
-
-  // The sums with this panel and the next one, one behind the other, of up to kPairRows rows.
-  QG_INLINE void sum_pair(size_t panel, Real (*sums)[NV][Vec<Real>::kWidth]) {
-    tile_.from_at = panel * NV * W;
-    tile_.to = sums[0][0];
-    tile_.to_panel = n_rows_ * NV * W;
-    if (!s_.use_pre) of_x().set_panel(s_.w_ih + tile_.from_at * s_.input_size, s_.w_ih, 0);
-    of_h().set_panel(s_.w_hh + tile_.from_at * s_.recurrent_size, s_.w_hh, 0);
-    constexpr bool with_pairs = kPairRows<Real, Storage, NV> != 0;
-    if constexpr (with_pairs) {
-      if (n_rows_ == 2)
-        sum_tile<2, 2, NV>(tile_);
-      else
-        sum_tile<2, 3, NV>(tile_);
-    }
-    tile_.to_panel = N * W;
-  }
-
-  // The sums with a narrow panel, which has half as many vectors in a line.
-  QG_INLINE void sum_narrow(size_t panel, Real (*sums)[NV / 2][Vec<Real>::kWidth]) {
-    tile_.from_at = panel * NV * W;
-    tile_.to = sums[0][0];
-    tile_.to_stride = NV / 2 * W;
-    if (!s_.use_pre) of_x().set_panel(s_.w_ih + tile_.from_at * s_.input_size, s_.w_ih, 0);
-    of_h().set_panel(s_.w_hh + tile_.from_at * s_.recurrent_size, s_.w_hh, 0);
-    sum_rows<kTileRows, 1, NV / 2>(tile_, n_rows_);
-  }
-
- private:
-  static constexpr size_t W = Vec<Real>::kWidth;
-  static constexpr int P = kParts<Real, Storage, NV>, N = NV / P;
-
-  QG_INLINE TileProduct<Real, Storage>& of_x() { return tile_.products[0]; }
-  QG_INLINE TileProduct<Real, Storage>& of_h() { return tile_.products[!s_.use_pre]; }
-
-  const ForwardStep<Real, Storage>& s_;
-  const size_t turns_;
-  int n_rows_ = 0;
-  TileSums<Real, Storage> tile_;
-};
-
 // The sums and cells of n_rows rows of a narrow panel.
 template <int NV, class Real>
 QG_OUTLINE void forward_narrow_tile(const ForwardStep<Real>& s, size_t first, int n_rows, size_t panel) {
   constexpr size_t W = Vec<Real>::kWidth;
-  alignas(64) Real half[kTileRows][NV / 2][W], sums[kTileRows][NV][W];
+  alignas(64) Real half[kMostSumRows][NV / 2][W], sums[kMostSumRows][NV][W];
   StepTile<NV, Real, Real> tile(s, 1, false, 0);
   tile.set_rows(first, n_rows);
   tile.sum_narrow(panel, half);
@@ -319,16 +229,16 @@ template <int NV, class Real, class Storage>
 QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descending) {
   constexpr size_t W = Vec<Real>::kWidth;
   constexpr int P = kParts<Real, Storage, NV>, most = P > 1 ? kPartRows<Real, Storage, NV> : kLargestTile<Real, NV>;
+  using Tile = StepTile<NV, Real, Storage>;
   const size_t n_panels = s.block_end - s.block_begin, all = (s.hidden_size + W - 1) / W;
   const bool narrow = s.narrow_last && s.block_end == all && n_panels > 0;
   if (s.n_rows == 1) return forward_row<NV>(s, descending, narrow);
   const size_t n_columns = s.recurrent_size + (s.use_pre ? 0 : s.input_size);
   const bool large = (P > 1 ? !parts_abreast(s.n_rows) : s.n_rows == most) && n_columns >= kOneTileColumns;
   const Parts tiles(s.n_rows, large ? most : kMaxRows);
-  StepTile<NV, Real, Storage> tile(s, tiles.count, large, n_panels * n_columns * NV * W * sizeof(Storage));
+  Tile tile(s, tiles.count, large, n_panels * n_columns * NV * W * sizeof(Storage));
   alignas(64) Real sums[most][NV][W];  // through memory, so that the cell is compiled once
-  constexpr size_t pair_rows = kPairRows<Real, Storage, NV>;
-  const bool pairs = pair_rows > 0 && s.n_rows <= pair_rows;
+  const bool pairs = Tile::kPairs && s.n_rows <= Tile::kPairRows;
   for (size_t i = 0, width; i < n_panels; i += width) {
     const size_t left = n_panels - i;
     width = pairs && left > 1 && !(narrow && (descending ? i == 0 : left == 2)) ? 2 : 1;
@@ -345,10 +255,9 @@ QG_INLINE void forward_panels(const ForwardStep<Real, Storage>& s, bool descendi
         }
       if (s.far_results)
         for (size_t p = 0; p < width; ++p) prefetch_results(s.rows + first, n_rows, (panel + p) * W);
-      if (width == 2)
-        tile.sum_pair(panel, sums);
-      else
-        tile.template sum<most>(t, panel, next, sums);
+      if constexpr (Tile::kPairs)
+        if (width == 2) tile.sum_pair(panel, sums);
+      if (width == 1) tile.template sum<most>(t, panel, next, sums);
 #pragma GCC unroll 1
       for (size_t p = 0; p < width; ++p)
         finish_sums<NV, !kOneCopy<Real>>(s, first, panel + p, sums + p * n_rows, size_t(n_rows));

@@ -11,7 +11,7 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// The columns of one tile with one panel. A function of its own as sum_tile is.
+// The columns of one tile with one panel. A function of its own as sum_products is.
 template <int NV, int MR, class Real>
 QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns, const Real* panel, Slice ahead,
                               Real* dw, size_t line) {
@@ -38,8 +38,7 @@ QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns
 // The product of the forward pass with other operands: k runs over rows, and the panel is the gates' gradient. NV
 // vectors in a line. sum(t, panel, ahead, dw) makes a tile's sums.
 //
-// The next tile's dw is prefetched meanwhile: it comes from beyond L2, and no sum begins without it. Addresses behind
-// the last one may be invalid.
+// The next tile's dw is prefetched meanwhile: it comes from beyond L2, and no sum begins without it.
 template <int NV, class Real, class Sum>
 QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles, size_t line, Sum&& sum) {
   auto dw_of = [&](size_t block, size_t t) __attribute__((always_inline)) {
@@ -50,11 +49,15 @@ QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles,
     const Ahead<Real> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
                                s.tile_end - s.tile_begin, 0};
     for (size_t t = s.tile_begin; t < s.tile_end; ++t) {
-      const Real* next = t + 1 < s.tile_end ? dw_of(block, t + 1) : dw_of(block + 1, s.tile_begin);
+      const bool last = t + 1 == s.tile_end;
+      if (!last || block + 1 < s.block_end) {
+        const size_t next = last ? s.tile_begin : t + 1;
+        const Real* dw = dw_of(block + last, next);
 #pragma GCC unroll 1
-      for (int r = 0; r < kMaxRows; ++r, next += line)
+        for (int r = 0, n = tiles.size(next); r < n; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) __builtin_prefetch(next + v * Vec<Real>::kWidth, 0, 2);
+          for (int v = 0; v < NV; ++v) __builtin_prefetch(dw + r * line + v * Vec<Real>::kWidth, 0, 2);
+      }
       sum(t, panel, ahead.slice(t - s.tile_begin, s.n_rows, NV), dw_of(block, t));
     }
   }
@@ -64,7 +67,8 @@ QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles,
 constexpr size_t kCopyPanels = 12;
 
 // A tile takes few elements of a row for each k, and the next row lies some KB further. So columns are copied before
-// many panels pass by, each from end to end, and the product is that of rows.
+// many panels of whole lines pass by, each from end to end, and the product is that of rows, whose sums begin with dw
+// or zero.
 template <int NV, class Real>
 QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles, size_t line) {
   alignas(64) static constexpr Real kZeros[NV * Vec<Real>::kWidth] = {};
@@ -88,7 +92,7 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
     tile.to = dw;
     product.w = panel;
     product.ahead = ahead;
-    sum_rows<kMaxRows, 1, NV>(tile, n);
+    sum_products_of<kMaxRows, 1, NV>(tile, n);
   };
   gradient_tiles<NV>(s, tiles, line, sum);
 }

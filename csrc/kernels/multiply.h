@@ -150,7 +150,7 @@ constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
 template <class Real, class Storage = Real>
 QG_INLINE size_t ahead_bytes(int n_vectors, size_t n_tiles) {
   const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);
-  const size_t share = (line + n_tiles - 1) / n_tiles;
+  const size_t share = n_tiles ? (line + n_tiles - 1) / n_tiles : 0;
   return share < 64 ? share : 64;
 }
 

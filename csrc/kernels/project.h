@@ -59,7 +59,7 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
       for (size_t t = 0; t < tiles.count; ++t) {
         set_rows(t, part * N * W);
         product.set_panel(s.w_ih + part * size, s.w_ih + next * size, t);
-        sum_rows<most, P, N>(tile, tiles.size(t));
+        sum_products_of<most, P, N>(tile, tiles.size(t));
       }
     }
   }
@@ -69,7 +69,7 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
     for (size_t t = 0; narrow && t < tiles.count; ++t) {
       set_rows(t, whole_end * NV * W);
       product.set_panel(last, last, 0);
-      sum_rows<kTileRows, 1, NV / 2>(tile, tiles.size(t));
+      sum_products_of<kMostSumRows, 1, NV / 2>(tile, tiles.size(t));
     }
   }
 }

@@ -12,13 +12,13 @@ namespace QG_ISA {
 namespace {
 
 // Rows of a narrow panel's largest tile, and of any other.
-constexpr int kTileRows = larger(kMostRows, kPartRows<float, float, kLineVectors>);
+constexpr int kMostSumRows = larger(kMostRows, kPartRows<float, float, kLineVectors>);
 
 template <class Real, class Storage>
 struct TileProduct {
-  const Real* rows[kTileRows];  // (n_k) each
-  const Storage* w;             // (n_k,N,W) for each panel
-  size_t w_stride, n_k;         // elements from a panel to the one at its side
+  const Real* rows[kMostSumRows];  // (n_k) each
+  const Storage* w;                // (n_k,N,W) for each panel
+  size_t w_stride, n_k;            // elements from a panel to the one at its side
   Slice ahead;
 
   // What is the same for all tiles: the sizes, and what a tile prefetches for a k.
@@ -39,7 +39,7 @@ struct TileProduct {
 // For NP panels side by side with N vectors in a line; all arrays of rows have as many elements as the tile has rows.
 template <class Real, class Storage>
 struct TileSums {
-  const Real* from[kTileRows];  // `from_at` elements further, (NP,N,W) each: what the sums begin with; may be `to`
+  const Real* from[kMostSumRows];  // `from_at` elements further, (NP,N,W) each: what the sums begin with; may be `to`
   size_t from_at;
   Real* to;  // (N,W) of each panel and row; panels are to_panel elements apart, rows to_stride
   size_t to_panel, to_stride;
@@ -48,14 +48,14 @@ struct TileSums {
 };
 
 template <int NP, int MR, int N, class Real, class Storage>
-QG_INLINE void add_product(Vec<Real> (&a)[NP][MR][N], const TileProduct<Real, Storage>& product) {
+QG_INLINE void add_tile_product(Vec<Real> (&a)[NP][MR][N], const TileProduct<Real, Storage>& product) {
   const Real* rows[MR];
   for (int r = 0; r < MR; ++r) rows[r] = product.rows[r];
   multiply<false, (NP > 1)>(a, rows, 0, 1, product.w, product.w_stride, product.n_k, product.ahead);
 }
 
 template <int NP, int MR, int N, class Real, class Storage>
-QG_OUTLINE void sum_tile(const TileSums<Real, Storage>& s) {
+QG_OUTLINE void sum_products(const TileSums<Real, Storage>& s) {
   constexpr int W = Vec<Real>::kWidth;
   Real* const to = s.to;
   const size_t to_panel = s.to_panel, to_stride = s.to_stride;
@@ -68,7 +68,7 @@ QG_OUTLINE void sum_tile(const TileSums<Real, Storage>& s) {
 #pragma GCC unroll 4
       for (int v = 0; v < N; ++v) a[p][r][v] = load(s.from[r] + s.from_at + (p * N + v) * W);
   do {
-    add_product(a, *product);
+    add_tile_product(a, *product);
   } while (++product < end);
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
@@ -80,11 +80,11 @@ QG_OUTLINE void sum_tile(const TileSums<Real, Storage>& s) {
 
 // The same for n_rows rows, Most at most; `Abreast` panels are side by side for up to kMaxRows rows, else one.
 template <int Most, int Abreast, int N, class Real, class Storage>
-QG_INLINE void sum_rows(const TileSums<Real, Storage>& s, int n_rows) {
+QG_INLINE void sum_products_of(const TileSums<Real, Storage>& s, int n_rows) {
   with_constant<Most>(
       n_rows, [&](auto mr) __attribute__((always_inline)) {
         constexpr int MR = decltype(mr)::value;
-        sum_tile<(MR > kMaxRows ? 1 : Abreast), MR, N>(s);
+        sum_products<(MR > kMaxRows ? 1 : Abreast), MR, N>(s);
       });
 }
 

@@ -1,4 +1,4 @@
-// Transposition in registers, for packing.
+// Transposition in registers, for packing and for columns that become rows.
 #pragma once
 
 #include "kernels/vec/vec.h"

@@ -302,6 +302,7 @@ int main() {
     for (size_t rows : {1, 3, 4, 5, 6, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
       for (size_t n_x : {1, 6, 60, 64, 70, 130})
         for (size_t units : {61, 64, 100}) test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0);
+    for (size_t rows : {15, 16, 29, 32, 64}) test_steps(table, rows, 128, 128, 128, false);  // all of the work memory
     test_steps(table, 50, 300, 130, 130, false);
     test_steps(table, 70, 300, 130, 130, false);
     test_steps(table, 70, 3, 420, 420, true);
