@@ -21,7 +21,7 @@ struct TileProduct {
   size_t w_stride, n_k;            // elements from a panel to the one at its side
   Slice ahead;
 
-  // What is the same for all tiles: the sizes, and what a tile prefetches for a k.
+  // Sets the sizes, and the bytes that a tile prefetches for a k: the same for all tiles.
   QG_INLINE void set_sizes(size_t size, size_t stride, size_t bytes_ahead, size_t of_bytes) {
     n_k = size;
     w_stride = stride;
