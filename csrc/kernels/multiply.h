@@ -138,6 +138,7 @@ template <class Real, class Storage, int NV>
 constexpr int kPartRows = kParts<Real, Storage, NV> == 2 ? 2 * kMaxRows : kMaxRows;
 // True where parts go side by side, so that there are enough chains: of few rows, and where a tile would have few.
 QG_INLINE bool parts_abreast(size_t n_rows) { return n_rows <= kMaxRows || n_rows == 2 * kMaxRows + 1; }
+
 // True if the last panel may be narrow: of float alone, since vectors of double are short already.
 template <class Real, class Storage, int NV>
 constexpr bool kNarrowLast = false;
@@ -146,7 +147,7 @@ constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
 
 // The tiles of one panel share the prefetch of the next panel evenly, so that a pass over weights that only L3 holds
 // runs at the speed of the multiply-adds (measured at H = 1024: 0.66 of peak without, 0.76 if the first four tiles of
-// eleven do it all). Bytes that each of n_tiles tiles prefetches for a k, where lines have n_vectors vectors.
+// eleven do it all). ahead_bytes: what each of n_tiles tiles prefetches for a k, where lines have n_vectors vectors.
 template <class Real, class Storage = Real>
 QG_INLINE size_t ahead_bytes(int n_vectors, size_t n_tiles) {
   const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);

@@ -54,6 +54,7 @@ QG_INLINE void add_tile_product(Vec<Real> (&a)[NP][MR][N], const TileProduct<Rea
   multiply<false, (NP > 1)>(a, rows, 0, 1, product.w, product.w_stride, product.n_k, product.ahead);
 }
 
+// The loops that load and store sums must be unrolled early: else GCC keeps a second copy of all sums on the stack.
 template <int NP, int MR, int N, class Real, class Storage>
 QG_OUTLINE void sum_products(const TileSums<Real, Storage>& s) {
   constexpr int W = Vec<Real>::kWidth;
