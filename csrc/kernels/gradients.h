@@ -71,7 +71,6 @@ constexpr size_t kCopyPanels = 12;
 // or zero.
 template <int NV, class Real>
 QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles, size_t line) {
-  alignas(64) static constexpr Real kZeros[NV * Vec<Real>::kWidth] = {};
   const size_t first = tiles.begin(s.tile_begin);
   transpose(s.xh + first, s.xh_stride, s.columns, s.n_rows, s.n_rows, tiles.begin(s.tile_end) - first, false);
   TileSums<Real, Real> tile;
@@ -80,13 +79,12 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
   tile.to_panel = 0;
   tile.to_stride = line;
   tile.n_products = 1;
-  product.n_k = s.n_rows;
-  product.w_stride = 0;
+  product.set_sizes(s.n_rows, 0, 0, 0);
   auto sum = [&](size_t t, const Real* panel, Slice ahead, Real* dw) __attribute__((always_inline)) {
     const int n = tiles.size(t);
 #pragma GCC unroll 1
     for (int c = 0; c < n; ++c) {
-      tile.from[c] = s.start == GradientStart::from_dw ? dw + c * line : kZeros;
+      tile.from[c] = s.start == GradientStart::from_dw ? dw + c * line : kZeroLine<Real>;
       product.rows[c] = s.columns + (tiles.begin(t) - first + c) * s.n_rows;
     }
     tile.to = dw;

@@ -27,7 +27,6 @@ template <int NV, class Real, class Storage>
 QG_INLINE void project_line(const Project<Real, Storage>& s) {
   constexpr size_t W = Vec<Real>::kWidth;
   constexpr int P = kParts<Real, Storage, NV>, N = NV / P, most = kPartRows<Real, Storage, NV>;
-  alignas(64) static constexpr Real kZeros[NV * W] = {};
   const size_t I = s.input_size, size = I * N * W;
   const bool narrow = s.narrow_last && s.block_end == s.n_blocks && s.block_begin < s.block_end;
   const size_t whole_end = s.block_end - narrow;
@@ -38,7 +37,7 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
   tile.n_products = 1;
   tile.to_panel = N * W;
   tile.to_stride = s.n_blocks * NV * W;
-  for (const Real*& from : tile.from) from = s.bias ? s.bias : kZeros;
+  for (const Real*& from : tile.from) from = s.bias ? s.bias : kZeroLine<Real>;
   auto set_rows = [&](size_t t, size_t at) {
     const size_t first = tiles.begin(t);
     tile.from_at = s.bias ? at : 0;

@@ -11,8 +11,12 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
-// Rows of a narrow panel's largest tile, and of any other.
+// Rows of the largest tile: that of narrow panels has as many as any other.
 constexpr int kMostSumRows = larger(kMostRows, kPartRows<float, float, kLineVectors>);
+
+// For sums that begin with zero.
+template <class Real>
+alignas(64) constexpr Real kZeroLine[kLineVectors * Vec<Real>::kWidth] = {};
 
 template <class Real, class Storage>
 struct TileProduct {
