@@ -11,7 +11,7 @@ from report import TITLES, Run, best_peer, floor, geometric_mean, ours, ratio
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
 HEADINGS = {
-    "stream": "streaming, `stream.step`",
+    "stream": "streaming, `stream.step(x, out=y)`",
     "inference": "inference",
     "training": "training, forward and backward",
 }
@@ -55,7 +55,9 @@ def table(run: Run, results: Iterable[Result]) -> str:
     counts = sorted({r.threads for r in results})
     names = ["1 thread" if n == 1 else f"{n} threads" for n in counts]
     lines = [
-        f"{head['cpu']}, {head['cores']} virtual cores of {fma_peak(run['ceilings'], 1):.0f} GFLOP/s each, shared;",
+        f"{head['cpu']}, {head['cores']} virtual cores, shared; FMA peak "
+        + " and ".join(f"{fma_peak(run['ceilings'], n):.0f} GFLOP/s on {n}" for n in sorted({1, counts[-1]}))
+        + ";",
         f"{head['date'][:10]}; float32, against {', '.join(versions)}. Times are quadgate's. The other columns are",
         "the time of the best peer and of torch divided by it; 1.00 is a tie. A ratio is the quotient of two medians",
         f"over {head['rounds']} interleaved rounds, corrected for the machine's speed in each round. The last line of",
