@@ -39,12 +39,12 @@ class Shape(NamedTuple):
     H: int
     layers: int
     directions: int
-    training: bool
+    mode: str
 
     def __str__(self) -> str:
         extra = f", {self.layers} layers" if self.layers > 1 else ""
         extra += ", both directions" if self.directions == 2 else ""
-        return f"{'training' if self.training else 'inference'} {self.T},{self.B},{self.I},{self.H}{extra}"
+        return f"{self.mode} {self.T},{self.B},{self.I},{self.H}{extra}"
 
 
 class Data(NamedTuple):
@@ -55,7 +55,7 @@ class Data(NamedTuple):
     dy: Array
 
 
-Run = Callable[[], "Array"]  # one call; returns y, or dx for training
+Run = Callable[[], "Array"]  # one call; returns y, or dx for training; a stream's continues from the call before
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,14 +92,14 @@ def _versions() -> list[str]:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m quadgate bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sizes", nargs="+", metavar="T,B,I,H", help="steps, batch, input size, hidden size")
-    parser.add_argument("--mode", choices=("inference", "training"), default="inference")
+    parser.add_argument("--mode", choices=("inference", "training", "stream"), default="inference")
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--directions", type=int, choices=(1, 2), default=1)
     parser.add_argument("--threads", nargs="+", type=int, help="default: 1, and as many as quadgate uses")
     parser.add_argument("--rounds", type=int, default=15, help="samples of each program")
     args = parser.parse_args(argv)
     try:
-        args.shapes = [parse(text, args.layers, args.directions, args.mode == "training") for text in args.sizes]
+        args.shapes = [parse(text, args.layers, args.directions, args.mode) for text in args.sizes]
     except ValueError as error:
         parser.error(str(error))
     threads = args.threads or [1]
@@ -108,16 +108,20 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def parse(text: str, layers: int, directions: int, training: bool) -> Shape:
+def parse(text: str, layers: int, directions: int, mode: str) -> Shape:
     """Return the shape with the sizes T,B,I,H; raise ValueError unless they are positive integers, not too large."""
     sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
     if len(sizes) != 4 or min(*sizes, layers) < 1:
         raise ValueError(f"T,B,I,H must be four positive integers and layers positive, got {text!r} and {layers}")
     steps, batch, inputs, hidden = sizes
+    if mode == "stream" and (steps, directions) != (1, 1):
+        raise ValueError(
+            f"T and directions must be 1 for streams, which take one step a call, got {text!r} and {directions}"
+        )
     largest = steps * batch * max(inputs, directions * hidden)  # of x or y
     if max(4 * largest, layers) > sys.maxsize:
         raise ValueError(f"{text!r} with {layers} layers is too large to be addressed")
-    return Shape(steps, batch, inputs, hidden, layers, directions, training)
+    return Shape(steps, batch, inputs, hidden, layers, directions, mode)
 
 
 def _measure(shape: Shape, threads: int, rounds: int) -> int:
@@ -128,12 +132,12 @@ def _measure(shape: Shape, threads: int, rounds: int) -> int:
     data = Data(net, x, rng.standard_normal((shape.T, shape.B, shape.directions * shape.H), np.float32))
     print(f"\n{shape}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
     runs = {"quadgate": PROGRAMS["quadgate"](shape, data, threads)}
-    wanted = runs["quadgate"]()
+    wanted = _first(shape, runs["quadgate"])
     different, absent = [], []
     for name in [name for name in PROGRAMS if name != "quadgate"]:
         try:
             run = PROGRAMS[name](shape, data, threads)
-            if not _close(run(), wanted):
+            if not _close(_first(shape, run), wanted):
                 different.append(name)
             runs[name] = run
         except NotImplementedError:
@@ -153,6 +157,13 @@ def _measure(shape: Shape, threads: int, rounds: int) -> int:
     for text in absent:
         print(f"    {text}")
     return int(bool(different))
+
+
+def _first(shape: Shape, run: Run) -> Array:
+    """Return the result to compare: of a stream's second step, whose state is not zero."""
+    if shape.mode == "stream":
+        run()
+    return run()
 
 
 def _close(got: Array, wanted: Array) -> bool:
@@ -213,7 +224,10 @@ def _brackets(values: Sequence[float], text: Callable[[float], str]) -> str:
 
 def _quadgate(shape: Shape, data: Data, threads: int) -> Run:
     qg.set_num_threads(threads)
-    if not shape.training:
+    if shape.mode == "stream":
+        step, x, y = data.net.stream(shape.B).step, data.x[0], np.empty((shape.B, shape.H), np.float32)
+        return lambda: step(x, out=y)
+    if shape.mode == "inference":
         return lambda: data.net(data.x)[0]
     grads = {name: np.empty_like(value) for name, value in data.net.params.items()}
 
@@ -236,19 +250,25 @@ def _torch(shape: Shape, data: Data, threads: int) -> Run:
             if name.startswith("bias"):
                 getattr(lstm, name.replace("bias", "bias_hh")).zero_()
     x, dy = torch.from_numpy(data.x), torch.from_numpy(data.dy)
-    if shape.training:
+    if shape.mode == "training":
         leaves = [x.clone().requires_grad_(), *lstm.parameters()]
         return lambda: np.asarray(torch.autograd.grad(lstm(leaves[0])[0], leaves, dy)[0].numpy())
 
+    state = None
+
     def infer() -> Array:
+        nonlocal state
         with torch.inference_mode():
-            return np.asarray(lstm(x)[0].numpy())
+            y, after = lstm(x, state)
+            if shape.mode == "stream":
+                y, state = y[0], after
+            return np.asarray(y.numpy())
 
     return infer
 
 
 def _onnxruntime(shape: Shape, data: Data, threads: int) -> Run:
-    if shape.training:
+    if shape.mode == "training":
         raise NotImplementedError("onnxruntime has no training here")
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -257,7 +277,17 @@ def _onnxruntime(shape: Shape, data: Data, threads: int) -> Run:
     model = _onnx_model(shape, data.net)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda: np.asarray(session.run(names, {"x": data.x})[0])
+    if shape.mode == "inference":
+        return lambda: np.asarray(session.run(names, {"x": data.x})[0])
+    before = [value.name for value in session.get_inputs()][1:]
+    states = [np.zeros((1, shape.B, shape.H), np.float32)] * len(before)
+
+    def step() -> Array:
+        nonlocal states
+        y, *states = session.run(names, {"x": data.x, **dict(zip(before, states, strict=True))})
+        return np.asarray(y[0])
+
+    return step
 
 
 PROGRAMS: dict[str, Callable[[Shape, Data, int], Run]] = {
@@ -270,11 +300,13 @@ PROGRAMS: dict[str, Callable[[Shape, Data, int], Run]] = {
 def _onnx_model(shape: Shape, net: qg.LSTM) -> bytes:
     """Return a chain of ONNX LSTM nodes with the network's parameters, serialised without the package onnx.
 
-    The graph maps x (T, B, I) to y (T, B, D*H), h and c of each layer. Numbers of fields are those of onnx.proto.
+    The graph maps x (T, B, I), for streams also h and c of each layer, to y (T, B, D*H), h and c. Numbers of fields are
+    those of onnx.proto.
     """
     suffixes = ("", "_reverse")[: shape.directions]
     nodes: list[bytes] = []
     tensors: list[bytes] = []
+    inputs = [_value_info("x", (shape.T, shape.B, shape.I))]
     outputs = [_value_info("y", (shape.T, shape.B, shape.directions * shape.H))]
     state = (shape.directions, shape.B, shape.H)
     source = "x"
@@ -286,7 +318,10 @@ def _onnx_model(shape: Shape, net: qg.LSTM) -> bytes:
         direction = "bidirectional" if shape.directions == 2 else "forward"
         attributes = [_field(1, "hidden_size") + _field(3, shape.H) + _field(20, 2)]
         attributes += [_field(1, "direction") + _field(4, direction) + _field(20, 3)]
-        nodes.append(_node("LSTM", (source, f"W{k}", f"R{k}", f"B{k}"), (f"Y{k}", f"h{k}", f"c{k}"), attributes))
+        before = (f"h{k}_before", f"c{k}_before") if shape.mode == "stream" else ()
+        inputs += [_value_info(name, state) for name in before]
+        operands = (source, f"W{k}", f"R{k}", f"B{k}", *(("", *before) if before else ()))  # "": no lengths
+        nodes.append(_node("LSTM", operands, (f"Y{k}", f"h{k}", f"c{k}"), attributes))
         outputs += [_value_info(f"h{k}", state), _value_info(f"c{k}", state)]
         source = f"y{k}" if k + 1 < shape.layers else "y"
         order = _field(1, "perm") + b"".join(_field(8, axis) for axis in (0, 2, 1, 3)) + _field(20, 7)
@@ -295,7 +330,7 @@ def _onnx_model(shape: Shape, net: qg.LSTM) -> bytes:
     tensors.append(_tensor("sizes", np.array([shape.T, shape.B, shape.directions * shape.H])))
     graph = b"".join(_field(1, node) for node in nodes) + _field(2, "lstm")
     graph += b"".join(_field(5, tensor) for tensor in tensors)
-    graph += _field(11, _value_info("x", (shape.T, shape.B, shape.I)))
+    graph += b"".join(_field(11, value) for value in inputs)
     graph += b"".join(_field(12, value) for value in outputs)
     return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 17))  # IR version 8, opset 17
 

@@ -52,6 +52,26 @@ def test_bench(mode):
             assert ("ratio" in line) == (name != "quadgate")
 
 
+@pytest.mark.slow
+def test_bench_of_a_stream():
+    """Each program's steps carry on its own state."""
+    status, output = bench("1,3,4,5", "--layers", "2", "--threads", "1", "--rounds", "2", "--mode", "stream")
+    assert status == 0, output
+    assert "stream 1,3,4,5, 2 layers, 1 thread\n" in output
+    assert output.count("ratio") == sum(importlib.util.find_spec(name) is not None for name in ("torch", "onnxruntime"))
+
+
+def test_bench_compares_steps_with_a_state(monkeypatch, capsys):
+    """A program that forgets the state is marked."""
+
+    def forgets(shape, data, threads):
+        return lambda: data.net(data.x)[0][0]
+
+    monkeypatch.setattr(_bench, "PROGRAMS", {"quadgate": _bench.PROGRAMS["quadgate"], "torch": forgets})
+    assert _bench.main(["1,3,4,5", "--mode", "stream", "--threads", "1", "--rounds", "2"]) == 1
+    assert "RESULTS DIFFER" in capsys.readouterr().out
+
+
 def test_bench_needs_no_peer(run_script):
     source = """
         import sys
@@ -102,7 +122,12 @@ def test_bench_removes_the_drift_of_the_machine():
     np.testing.assert_allclose(times["torch"], [4.5] * 4)
 
 
-@pytest.mark.parametrize("words", [("1,2,3",), ("1,2,3,0",), ("1,2,3,x",), ("1,2,3,4", "--threads", "0"), ()])
+STREAMS = [("2,1,3,4", "--mode", "stream"), ("1,1,3,4", "--mode", "stream", "--directions", "2")]
+
+
+@pytest.mark.parametrize(
+    "words", [("1,2,3",), ("1,2,3,0",), ("1,2,3,x",), ("1,2,3,4", "--threads", "0"), STREAMS[0], STREAMS[1], ()]
+)
 def test_bench_refuses_wrong_arguments(words, capsys):
     with pytest.raises(SystemExit) as caught:
         _bench.main(words)
