@@ -1,4 +1,4 @@
-// The gradients of weights, and sums over rows.
+// The gradients of weights, their operands, and sums over rows.
 #pragma once
 
 #include "cells/dispatch.h"
@@ -119,6 +119,24 @@ void weight_gradient(const WeightGradient<Real>& s) {
   }
   with_line(
       s.n_vectors, [&](auto nv) __attribute__((always_inline)) { weight_gradient_line<decltype(nv)::value>(s); });
+}
+
+template <class Real>
+void rows_to_panels(const RowsToPanels<Real>& s) {
+  constexpr size_t W = Vec<Real>::kWidth, kLine = kLineVectors * W, kLeast = least_vectors<Real>();
+  const size_t whole = s.n_columns / kLine, rest = s.n_columns % kLine, panel = s.panel_rows * kLine;
+  const size_t vectors = rest ? (rest > kLeast * W ? (rest + W - 1) / W : kLeast) : 0;  // in the last panel
+  const Real* from = s.from;
+  Real *to = s.to + s.at * kLine, *last = s.to + whole * panel + s.at * vectors * W;
+  for (size_t r = 0; r < s.n_rows; ++r, from += s.from_stride, to += kLine, last += vectors * W) {
+    for (size_t p = 0; p < whole; ++p)
+#pragma GCC unroll 4
+      for (size_t v = 0; v < kLineVectors; ++v) store(to + p * panel + v * W, load(from + p * kLine + v * W));
+    for (size_t v = 0; v < vectors; ++v) {
+      const size_t first = v * W, n = rest < first ? 0 : rest - first;
+      store(last + first, n ? load_upto(from + whole * kLine + first, int(n < W ? n : W)) : zero<Real>());
+    }
+  }
 }
 
 template <class Real>

@@ -46,6 +46,7 @@ constexpr Kernels<Real> functions() {
           normalised_backward<Cell, Real>,
           weight_gradient<Real>,
           column_sums<Real>,
+          rows_to_panels<Real>,
           transpose<Real>,
           activate_all<Real>,
           slopes<Real>,

@@ -230,6 +230,15 @@ struct WeightGradient {
   Real* columns = nullptr;  // work: room for the columns of these tiles (n_rows each), which may be copied to it
 };
 
+// Rows of a matrix to lines of panels (rnn/columns.h). Lanes of the last panel that no column fills become zero.
+template <class Real>
+struct RowsToPanels {
+  const Real* from;  // (n_rows, n_columns), rows from_stride apart
+  size_t from_stride, n_rows, n_columns;
+  Real* to;               // the panels
+  size_t panel_rows, at;  // rows of each panel, and the place of the first row in it
+};
+
 // out[u] += sum over rows, in order, of a[u] * b[u], or of a[u] where b is null.
 template <class Real>
 struct ColumnSums {

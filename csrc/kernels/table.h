@@ -26,6 +26,7 @@ struct Kernels {
   void (*normalised_backward)(const NormBackwardStep<Real>&);
   void (*weight_gradient)(const WeightGradient<Real>&);
   void (*column_sums)(const ColumnSums<Real>&);
+  void (*rows_to_panels)(const RowsToPanels<Real>&);
   // to[c][r] = from[r][c], or += with `add`, for (rows, cols) whose rows are from_stride apart.
   void (*transpose)(const Real* from, size_t from_stride, Real* to, size_t to_stride, size_t rows, size_t cols,
                     bool add);

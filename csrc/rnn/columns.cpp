@@ -1,22 +1,29 @@
 #include "rnn/columns.h"
 
-#include <cstring>
-
 namespace quadgate {
 
 template <class Real>
-void copy_to_panels(const ColumnPanels<Real>& panels, const Real* from, const Real* mask, size_t at) {
+void copy_to_panels(const Kernels<Real>& kernels, const Real* from, size_t from_stride, size_t n_rows,
+                    const ColumnPanels<Real>& panels, size_t at) {
+  kernels.rows_to_panels({from, from_stride, n_rows, panels.columns.n, panels.data, panels.rows, panels.first + at});
+}
+
+template <class Real>
+void multiply_in_panels(const ColumnPanels<Real>& panels, size_t at, const Real* mask) {
   const Columns& columns = panels.columns;
   for (size_t p = 0; p < columns.panels(); ++p) {
     const size_t k = p * columns.line, line = columns.line_of(p), n = std::min(line, columns.n - k);
     Real* to = panels.panel(p) + at * line;
-    std::memcpy(to, from + k, n * sizeof(Real));
-    for (size_t i = 0; mask && i < n; ++i) to[i] *= mask[k + i];
-    if (n < line) std::memset(static_cast<void*>(to + n), 0, (line - n) * sizeof(Real));
+    for (size_t i = 0; i < n; ++i) to[i] *= mask[k + i];
   }
 }
 
-template void copy_to_panels<float>(const ColumnPanels<float>&, const float*, const float*, size_t);
-template void copy_to_panels<double>(const ColumnPanels<double>&, const double*, const double*, size_t);
+#define QG_INSTANTIATE(Real)                                                                                       \
+  template void copy_to_panels<Real>(const Kernels<Real>&, const Real*, size_t, size_t, const ColumnPanels<Real>&, \
+                                     size_t);                                                                      \
+  template void multiply_in_panels<Real>(const ColumnPanels<Real>&, size_t, const Real*);
+QG_INSTANTIATE(float)
+QG_INSTANTIATE(double)
+#undef QG_INSTANTIATE
 
 }  // namespace quadgate

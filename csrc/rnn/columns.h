@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "kernels/table.h"
+
 namespace quadgate {
 
 // n columns in panels of `line` columns each, vectors being `width` wide. A line of the last panel has as few vectors
@@ -32,8 +34,13 @@ struct ColumnPanels {
   Real* panel(size_t p) const { return data + p * columns.line * rows + first * columns.line_of(p); }
 };
 
-// Copies a row (columns.n) to place `at` in panels. Lanes behind its end become zero. mask: multipliers, or null.
+// Copies rows (columns.n) that are from_stride apart to places from `at` on in panels. Lanes behind their ends become
+// zero.
 template <class Real>
-void copy_to_panels(const ColumnPanels<Real>& panels, const Real* from, const Real* mask, size_t at);
+void copy_to_panels(const Kernels<Real>& kernels, const Real* from, size_t from_stride, size_t n_rows,
+                    const ColumnPanels<Real>& panels, size_t at);
+// Multiplies the row at place `at` by a mask (columns.n).
+template <class Real>
+void multiply_in_panels(const ColumnPanels<Real>& panels, size_t at, const Real* mask);
 
 }  // namespace quadgate

@@ -40,7 +40,7 @@ void run_part(const Phase<Real>& p, size_t row0, size_t row1, size_t begin, size
 template <class Real>
 void keep_inputs(const void* phase, size_t begin, size_t end) {
   const OneStep<Real>& one = static_cast<const Phase<Real>*>(phase)->one;
-  for (size_t b = begin; one.tape && b < end; ++b) one.tape->keep_x(0, b, one.rows[b].x);
+  for (size_t b = begin; one.tape && b < end; ++b) one.tape->keep_x(0, b, 1, one.rows[b].x, 0);
 }
 template <class Real>
 void run_rows(const void* phase, size_t begin, size_t end) {

@@ -122,12 +122,13 @@ size_t Tape<Real>::h_columns() const {
 }
 
 template <class Real>
-void Tape<Real>::keep_x(size_t t, size_t b, const Real* from) {
+void Tape<Real>::keep_x(size_t t, size_t b, size_t n_rows, const Real* from, size_t from_stride) {
   const size_t I = weights->sizes.input;
   if (x_in_panels)
-    copy_to_panels<Real>({x_columns(), this->x.data(), steps * batch, (steps - 1 - t) * batch}, from, nullptr, b);
-  else
-    std::memcpy(this->x.data() + (t * batch + b) * I, from, I * sizeof(Real));
+    return copy_to_panels<Real>(weights->kernels, from, from_stride, n_rows,
+                                {x_columns(), this->x.data(), steps * batch, (steps - 1 - t) * batch}, b);
+  for (size_t r = 0; r < n_rows; ++r)
+    std::memcpy(this->x.data() + (t * batch + b + r) * I, from + r * from_stride, I * sizeof(Real));
 }
 
 template <class Real>
@@ -184,7 +185,7 @@ void Tape<Real>::fill(const Real* x, const Real* y, const Real* gates, const Rea
                       const Real* c0_from) {
   const size_t rows = steps * batch, H = weights->sizes.hidden, I = weights->sizes.input, W = weights->kernels.width;
   begin(h0_from, c0_from);
-  for (size_t i = 0; i < rows; ++i) keep_x(i / batch, i % batch, x + i * I);
+  for (size_t t = 0; t < steps; ++t) keep_x(t, 0, batch, x + t * batch * I, I);
   std::copy(y, y + rows * H, this->y[0].data());
   for (size_t i = 0; i < rows; ++i)
     each_gate(H, W, [&](size_t place, size_t u, size_t n, size_t g) {

@@ -101,8 +101,9 @@ struct Tape : TapeBuffers<Real> {
   // Records the initial state; chooses how gradients will be made, and hence the layout of x. To be called before
   // anything else is recorded. h0: (L*D,B,R), c0: (L*D,B,H), or null for zeros.
   void begin(const Real* h0, const Real* c0);
-  // Records the input of a step of a row of the batch. Threads may call it at once for different steps or rows.
-  void keep_x(size_t t, size_t b, const Real* from);
+  // Records the input of a step of n_rows rows of the batch from b on, which are from_stride apart. Threads may call it
+  // at once for different steps or rows.
+  void keep_x(size_t t, size_t b, size_t n_rows, const Real* from, size_t from_stride);
   // The panels of x where it lies in them, from the rows of step t on.
   ColumnPanels<const Real> x_panels(size_t t) const {
     return {x_columns(), this->x.data(), steps * batch, (steps - 1 - t) * batch};

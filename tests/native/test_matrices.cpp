@@ -4,6 +4,7 @@
 #include "judge.h"
 #include "memory/buffer.h"
 #include "memory/packing.h"
+#include "rnn/columns.h"
 
 using namespace quadgate;
 using namespace kernel_test;
@@ -249,6 +250,24 @@ void test_transpose(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap
     }
 }
 
+// Rows to places in panels of columns: the last panel's empty lanes are zero, other places stay as they are.
+template <class Real>
+void test_rows_to_panels(const Kernels<Real>& k, size_t rows, size_t cols, size_t gap) {
+  const Columns columns = {cols, kLineVectors * k.width, k.width, size_t(least_vectors<Real>())};
+  const size_t stride = cols + gap, panel_rows = rows + 3;
+  const Guarded<Real> from(uniform<Real>((rows - 1) * stride + cols));
+  const std::vector<Real> before = uniform<Real>(panel_rows * columns.row());
+  const Guarded<Real> to(before);
+  copy_to_panels(k, from.data(), stride, rows, {columns, to.data(), panel_rows, 1}, 1);  // from place 2 on
+  size_t at = 0;
+  for (size_t p = 0; p < columns.panels(); ++p)
+    for (size_t r = 0; r < panel_rows; ++r)
+      for (size_t column = p * columns.line, i = 0; i < columns.line_of(p); ++i, ++column, ++at)
+        CHECK(to[at] == (r < 2 || r >= rows + 2 ? before[at]
+                         : column < cols        ? from[(r - 2) * stride + column]
+                                                : Real(0)));
+}
+
 // Panels and back, and the same weight read through the back panels.
 template <class Real>
 void test_pack(const Kernels<Real>& k, size_t gates, size_t rows, size_t cols, bool narrow) {
@@ -311,6 +330,7 @@ void test_table(const Kernels<Real>& k) {
         for (bool narrow : {false, true}) test_pack<Real>(k, gates, size, cols, narrow);
       for (size_t gap : {0, 3})
         for (bool add : {false, true}) test_transpose<Real>(k, size, cols, gap, add);
+      for (size_t gap : {0, 3}) test_rows_to_panels<Real>(k, batches[i % 7], cols, gap);
       ++i;
     }
   for (size_t rows : {1, 2, 5})

@@ -7,20 +7,24 @@
 namespace quadgate {
 
 template <class Real>
-void copy_row(const BackwardContext<Real>& pass, size_t l, size_t at, const Real* x, const Real* h,
-              const Real* h_mask) {
+void copy_rows(const BackwardContext<Real>& pass, size_t l, size_t at, size_t n_rows, const Real* x, const Real* h,
+               size_t h_stride, const Real* h_mask) {
   const BackwardSizes& n = pass.n;
+  const Kernels<Real>& kernels = pass.w.kernels;
+  const size_t input = pass.sizes.input_of(l);
   if (n.by_rows) {
-    if (!n.x_on_tape || l > 0) copy_to_panels<Real>(block_x_panels(pass, l), x, nullptr, at);
-    copy_to_panels(h_panels(pass), h, h_mask, at);
+    if (!n.x_on_tape || l > 0) copy_to_panels<Real>(kernels, x, input, n_rows, block_x_panels(pass, l), at);
+    copy_to_panels<Real>(kernels, h, h_stride, n_rows, h_panels(pass), at);
+    if (h_mask) multiply_in_panels(h_panels(pass), at, h_mask);
     return;
   }
-  const size_t input = pass.sizes.input_of(l);
-  Real *to = pass.block.xh + at * n.xh_stride, *to_h = to + input;
-  std::memcpy(to, x, input * sizeof(Real));
-  std::memcpy(to_h, h, n.h_columns * sizeof(Real));
-  for (size_t i = 0; h_mask && i < n.h_columns; ++i) to_h[i] *= h_mask[i];
-  to_h[n.h_columns] = Real(1);
+  for (size_t r = 0; r < n_rows; ++r) {
+    Real *to = pass.block.xh + (at + r) * n.xh_stride, *to_h = to + input;
+    std::memcpy(to, x + r * input, input * sizeof(Real));
+    std::memcpy(to_h, h + r * h_stride, n.h_columns * sizeof(Real));
+    for (size_t i = 0; h_mask && i < n.h_columns; ++i) to_h[i] *= h_mask[i];
+    to_h[n.h_columns] = Real(1);
+  }
 }
 
 template <class Real>
@@ -66,11 +70,12 @@ void put_zero_product(Real product, size_t n, bool add, Real* to) {
     std::memset(static_cast<void*>(to), 0, n * sizeof(Real));
 }
 
-#define QG_INSTANTIATE(Real)                                                                                         \
-  template void copy_row<Real>(const BackwardContext<Real>&, size_t, size_t, const Real*, const Real*, const Real*); \
-  template size_t rows_without_h<Real>(const BackwardContext<Real>&, size_t, size_t, size_t, Real*);                 \
-  template void put_row<Real>(const Real*, size_t, bool, Real*);                                                     \
-  template Real zero_product<Real>(Real, const Real*, size_t, size_t);                                               \
+#define QG_INSTANTIATE(Real)                                                                                    \
+  template void copy_rows<Real>(const BackwardContext<Real>&, size_t, size_t, size_t, const Real*, const Real*, \
+                                size_t, const Real*);                                                           \
+  template size_t rows_without_h<Real>(const BackwardContext<Real>&, size_t, size_t, size_t, Real*);            \
+  template void put_row<Real>(const Real*, size_t, bool, Real*);                                                \
+  template Real zero_product<Real>(Real, const Real*, size_t, size_t);                                          \
   template void put_zero_product<Real>(Real, size_t, bool, Real*);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)

@@ -24,10 +24,12 @@ ColumnPanels<Real> h_panels(const BackwardContext<Real>& pass) {
   return {pass.n.columns(pass.n.h_columns), pass.block.xh + pass.n.block_rows * pass.n.x_row, pass.n.block_rows, 0};
 }
 
-// Copies a row's x (input_of(l)) and h (h_columns) to its place in the block: to panels, except x that lies in the
-// tape's; or to a row of [x, h, 1] where gradients are not made by rows. h_mask: multipliers of h, or null.
+// Copies the x (input_of(l)) and h (h_columns) of n_rows rows, the latter h_stride apart, to their places in the block
+// from `at` on: to panels, except x that lies in the tape's; or to rows of [x, h, 1] where gradients are not made by
+// rows. h_mask: multipliers of h for a single row, or null.
 template <class Real>
-void copy_row(const BackwardContext<Real>& pass, size_t l, size_t at, const Real* x, const Real* h, const Real* h_mask);
+void copy_rows(const BackwardContext<Real>& pass, size_t l, size_t at, size_t n_rows, const Real* x, const Real* h,
+               size_t h_stride, const Real* h_mask);
 
 // Returns the number of rows at the end of a block that products of dg with h may leave out. The block begins with the
 // first step; its rows count if the call had no h0 and their dg is finite in columns [begin, end). work: a thread's

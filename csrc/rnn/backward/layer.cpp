@@ -37,7 +37,7 @@ class BackwardLayer {
   bool apply_resets(size_t s, size_t continuing);
   void set_row(size_t s, size_t r, bool continues);
   void set_extra(size_t s, size_t r);
-  void copy_operands(size_t s, size_t r);
+  void copy_operands(size_t s, size_t r, size_t end);
   bool one_pass(size_t s, size_t r0, size_t r1);
   bool two_passes(size_t s, size_t end);
   size_t set_projected(size_t s, size_t n);
@@ -81,8 +81,7 @@ bool BackwardLayer<Real>::time_loops() {
   const size_t steps = task_.s1 - task_.s0;
   if (pass_.plan.units > 1) {
     bool go = all_.ranges(steps, [&](size_t begin, size_t end) {
-      for (size_t s = task_.s0 + begin; s < task_.s0 + end; ++s)
-        for (size_t r = 0; r < pass_.order.active_rows(s); ++r) copy_operands(s, r);
+      for (size_t s = task_.s0 + begin; s < task_.s0 + end; ++s) copy_operands(s, 0, pass_.order.active_rows(s));
     });
     set_part(all_.rank / pass_.plan.units);
     go = go && time_loop(task_.s0, task_.s1);
@@ -134,8 +133,8 @@ bool BackwardLayer<Real>::time_loop(size_t s0, size_t s1) {
     for (size_t r = row0_; r < end; ++r) {
       set_row(s, r, r < continuing);
       if (scratch_.extra) set_extra(s, r);
-      if (team_.size == 1) copy_operands(s, r);
     }
+    if (team_.size == 1) copy_operands(s, row0_, end);
     const bool go =
         pass_.n.two_passes ? two_passes(s, end) : one_pass(s, row0_, continuing) && one_pass(s, continuing, end);
     if (!go || (pass_.n.trace && !trace_norms(s, end))) return false;
@@ -202,18 +201,23 @@ void BackwardLayer<Real>::set_extra(size_t s, size_t r) {
   if (block_.c_new) cell.c_new = block_.c_new + row_in_block(s, r) * H_;
 }
 
-// The operands of the products over the block's rows: the row of [x, h, 1], and m.
+// The operands of the products over the block's rows: x and h of rows [r, end), and m. All at once where they lie side
+// by side.
 template <class Real>
-void BackwardLayer<Real>::copy_operands(size_t s, size_t r) {
+void BackwardLayer<Real>::copy_operands(size_t s, size_t r, size_t end) {
   const Tape<Real>& tape = pass_.tape;
-  const size_t H = pass_.sizes.hidden, i = index(r), t = time(r, s), at = row_in_block(s, r);
-  const Real* x = tape.input(task_.l) + (t * B_ + i) * state_.input;
-  const Real* h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
-                  : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
-                                                 : h_at(previous(t), i);
-  const Real* mask = tape.h_mask.empty() ? nullptr : tape.h_mask[id_].data() + i * R_;
-  copy_row(pass_, task_.l, at, x, h, mask);
-  if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, H * sizeof(Real));
+  const bool together = !pass_.order.ragged() && tape.resets.empty() && tape.h_mask.empty();
+  for (size_t n; r < end; r += n) {
+    n = together ? end - r : 1;
+    const size_t H = pass_.sizes.hidden, i = index(r), t = time(r, s), at = row_in_block(s, r);
+    const Real* x = tape.input(task_.l) + (t * B_ + i) * state_.input;
+    const Real* h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
+                    : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
+                                                   : h_at(previous(t), i);
+    const Real* mask = tape.h_mask.empty() ? nullptr : tape.h_mask[id_].data() + i * R_;
+    copy_rows(pass_, task_.l, at, n, x, h, s == 0 ? R_ : pass_.sizes.raw(), mask);
+    if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, n * H * sizeof(Real));
+  }
 }
 
 // A step of rows [r0, r1) in one pass; either all of them continue or none.

@@ -275,9 +275,10 @@ void ForwardLayer<Real>::set_shared() {
 // Gives x of steps [s0, s1) to the tape before the products read it: from cache then.
 template <class Real>
 void ForwardLayer<Real>::keep_inputs(size_t s0, size_t s1) {
-  for (size_t s = s0; task_.keep_x && s < s1; ++s)
-    for (size_t i = 0; i < active_rows(s); ++i)
-      pass_.call.tape->keep_x(time(i, s), index(i), task_.in.at(time(i, s), index(i)));
+  for (size_t s = s0; task_.keep_x && s < s1; ++s) {
+    const size_t t = time(0, s), b = index(0);  // all rows are of one length
+    pass_.call.tape->keep_x(t, b, active_rows(s), task_.in.at(t, b), task_.in.row);
+  }
 }
 
 // x of steps [s0, s1), in the order in which the time loop takes the rows. Returns the number of rows.

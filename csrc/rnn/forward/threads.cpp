@@ -40,9 +40,10 @@ template <class Real>
 bool ForwardPass<Real>::keep_inputs(const Team& all) {
   if (!call_.tape || layers_keep_x_) return true;
   return all.ranges(call_.steps * call_.batch, [&](size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
+    for (size_t i = begin, n; i < end; i += n) {
       const size_t t = i / call_.batch, b = i % call_.batch;
-      call_.tape->keep_x(t, b, call_.x.at(t, b));
+      n = std::min(end - i, call_.batch - b);
+      call_.tape->keep_x(t, b, n, call_.x.at(t, b), call_.x.row);
     }
   });
 }
