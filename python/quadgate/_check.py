@@ -155,7 +155,10 @@ def array(value: object, name: str, what: str = FLOATS, kinds: str = "fiu") -> A
     if kind == "V" and "f" in kinds and "V" not in kinds and result.dtype.name == "bfloat16":
         return result.astype(np.float32)
     if kind not in kinds and (result.size or kind != "f"):  # [] is float64 to NumPy
-        hint = " (a data frame with bool or nullable columns: pass .to_numpy(np.float32))" if kind == "O" else ""
+        hint = ""
+        if kind == "O" and hasattr(value, "to_numpy"):
+            needed = "bool" if kinds == "biu" else "np.int64" if "integers" in what else "np.float32"
+            hint = f" (a data frame with bool or nullable columns: pass .to_numpy({needed}))"
         raise TypeError(f"{name} must hold {what}, got dtype {result.dtype}{hint}")
     return result
 

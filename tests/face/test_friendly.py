@@ -241,12 +241,34 @@ def test_a_memory_error_stays_one(lstm):
         lstm(Twice(X, KeyError("none left")))
 
 
+class Frame:
+    """A table whose columns NumPy reads as objects, as pandas' nullable ones."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.value).astype(object)
+
+    def to_numpy(self, dtype):
+        return np.asarray(self.value, dtype)
+
+
 def test_a_table_of_objects_is_told_how(lstm):
-    for name, call in {"x": lambda v: lstm(v), "weight_ih_l0": lambda v: qg.LSTM(5, 6).load_state_dict(v)}.items():
-        value = X.astype(object)
-        value = value if name == "x" else {**qg.LSTM(5, 6).state_dict(), name: np.zeros((24, 5), object)}
-        with pytest.raises(TypeError, match=rf"^{name} must hold real numbers.*\.to_numpy\(np\.float32\)"):
-            call(value)
+    weights = {**qg.LSTM(5, 6).state_dict(), "weight_ih_l0": Frame(np.zeros((24, 5)))}
+    calls = {
+        "x": ("np.float32", lambda: lstm(Frame(X))),
+        "weight_ih_l0": ("np.float32", lambda: qg.LSTM(5, 6).load_state_dict(weights)),
+        "lengths": ("np.int64", lambda: lstm(X, lengths=Frame([1, 2, 3]))),
+        "mask": ("bool", lambda: lstm(X, mask=Frame(np.ones((4, 3))))),
+        "resets": ("bool", lambda: lstm.stream(3).run(X, resets=Frame(np.ones((4, 3))))),
+    }
+    for name, (needed, call) in calls.items():
+        with pytest.raises(TypeError, match=rf"^{name} must hold .*: pass \.to_numpy\({needed}\)"):
+            call()
+    for value in ({1, 2}, (n for n in (1, 2, 3)), X.astype(object)):  # no tables
+        with pytest.raises(TypeError, match=r"must hold .*, got dtype object$"):
+            lstm(X, lengths=value)
 
 
 class TestOtherLibraries:
