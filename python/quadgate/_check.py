@@ -139,7 +139,8 @@ def float_type(value: Any, name: str = "dtype") -> np.dtype[Any]:
     except MemoryError:
         raise
     except Exception:  # OverflowError or ValueError, too
-        raise TypeError(f"{name} must be float32 or float64, got {shown(value)}") from None
+        got = repr(value) if type(value).__name__.lower() == "dtype" else shown(value)  # another library's type
+        raise TypeError(f"{name} must be float32 or float64, got {got}") from None
     if dtype not in known:
         raise ValueError(f"{name} must be float32 or float64, got {dtype}")
     return known[known.index(dtype)]

@@ -47,6 +47,12 @@ def test_type_of_a_network(dtype, error):
         qg.LSTM(2, 3, dtype=dtype)
 
 
+def test_type_of_another_library_is_shown():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"^dtype must be float32 or float64, got torch\.float32$"):
+        qg.LSTM(2, 3, dtype=torch.float32)
+
+
 @pytest.mark.parametrize("rng", ["seed", 1.5, -1, True, np.random.RandomState(0)])
 def test_rng(rng):
     with pytest.raises(ValueError if rng == -1 else TypeError, match=r"^rng must"):
