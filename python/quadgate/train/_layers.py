@@ -136,11 +136,12 @@ class Dense(Layer):
     ) -> None:
         super().__init__()
         self.units_in, self.units_out = _check.size(units_in, "units_in"), _check.size(units_out, "units_out")
-        if activation == "softmax":
+        named = activation if isinstance(activation, str) else ""
+        if named == "softmax":
             raise ValueError(
                 "activation must not be 'softmax': leave it out, the loss softmax_cross_entropy takes the logits"
             )
-        plain = activation is None or activation == "linear"
+        plain = activation is None or named == "linear"
         self.activation = None if plain else _options._activation(activation, "activation")
         self.bias = _check.flag(bias, "bias")
 

@@ -87,7 +87,7 @@ class Sequential:
     ) -> None:
         made = _structure.read_layers(layers)
         nets = [layer.net for layer in made if isinstance(layer, Recurrent)]
-        self.dtype = nets[0].dtype if dtype is None and nets else _check.float_type(dtype or np.float32)
+        self.dtype = _check.float_type((nets[0].dtype if nets else np.float32) if dtype is None else dtype)
         self.stateful, self.head = (
             _check.flag(stateful, "stateful"),
             _check.choice(head, "head", (None, *_losses.HEADS)),
