@@ -17,3 +17,24 @@ def test_a_dtype_that_is_none(dtype):
 def test_an_activation_that_is_an_array():
     with pytest.raises(TypeError, match=r"^activation must be a name, .*, got ndarray$"):
         train.Dense(3, 4, np.ones(3))
+
+
+def small(loss="mse", optimizer="sgd"):
+    model = train.Sequential([train.Dense(3, 1)], rng=0)
+    model.compile(loss, optimizer)
+    return model
+
+
+X, Y = np.ones((4, 3), np.float32), np.zeros((4, 1), np.float32)
+
+
+def test_early_stopping_without_validation_data():
+    """It is refused before the first epoch has changed the parameters."""
+    model = small()
+    before = model.params.flat.tobytes()
+    with pytest.raises(ValueError, match=r"^EarlyStopping\('val_loss', patience=2\) needs validation_data: "):
+        model.fit(X, Y, callbacks=[print, train.EarlyStopping(patience=2)])
+    assert model.params.flat.tobytes() == before
+    assert model.history is None
+    model.fit(X, Y, callbacks=[train.EarlyStopping()], validation_data=(X, Y))
+    model.fit(X, Y, callbacks=[train.EarlyStopping("loss")])

@@ -280,7 +280,7 @@ REFUSED = [
     (lambda x, y: model().fit(x, y, reduce=sum), ValueError, "reduce needs shards"),
     (lambda x, y: model().fit(x, y, shards=2, reduce=lambda v: v[:1]), ValueError, "reduce must return a vector"),
     (lambda x, y: model().fit(x, y, shards=8, reduce=Ranks(3).reducer(0)), ValueError, "must divide shards=8, got 3"),
-    (lambda x, y: model().fit(x, y, callbacks=[train.EarlyStopping()]), ValueError, "monitor must be one of loss"),
+    (lambda x, y: model().fit(x, y, callbacks=[train.EarlyStopping("lost")]), ValueError, "monitor must be one of"),
     (lambda x, y: model().evaluate(x), ValueError, "y is missing"),
 ]
 

@@ -42,7 +42,7 @@ class EarlyStopping(Callback):
     Parameters
     ----------
     monitor : str
-        Name of the figure: "val_loss", "loss", or a metric's.
+        Name of the figure: "val_loss", which needs the ``validation_data`` of `fit`, "loss", or a metric's.
     patience : int
         Number of epochs without improvement after which training stops.
     min_delta : float
@@ -116,8 +116,11 @@ class _Function(Callback):
         return getattr(self._function, "__name__", repr(self._function))
 
 
-def read(callbacks: Any) -> list[Callback]:
-    """Return callbacks, functions among them as such; raise TypeError for others."""
+def read(callbacks: Any, validated: bool) -> list[Callback]:
+    """Return callbacks, functions among them as such; raise TypeError for others.
+
+    Raises ValueError for a figure of validation data to be monitored where there are none: not after a whole epoch.
+    """
     if isinstance(callbacks, (Callback, str)) or not hasattr(callbacks, "__iter__"):
         raise TypeError(f"callbacks must be a list, got {type(callbacks).__name__}")
     result: list[Callback] = []
@@ -126,5 +129,8 @@ def read(callbacks: Any) -> list[Callback]:
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got the class {item.__name__}")
         if not isinstance(item, Callback) and not callable(item):
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got {type(item).__name__}")
+        # A subclass may have figures of its own.
+        if type(item) is EarlyStopping and item.monitor.startswith("val_") and not validated:
+            raise ValueError(f"{item!r} needs validation_data: pass it to fit, or choose another monitor, as 'loss'")
         result.append(item if isinstance(item, Callback) else _Function(item))
     return result
