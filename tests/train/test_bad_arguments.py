@@ -38,3 +38,63 @@ def test_early_stopping_without_validation_data():
     assert model.history is None
     model.fit(X, Y, callbacks=[train.EarlyStopping()], validation_data=(X, Y))
     model.fit(X, Y, callbacks=[train.EarlyStopping("loss")])
+
+
+def test_a_wrong_y_or_weight_is_called_so():
+    sequence, x3 = train.Sequential([train.Dense(3, 2)], rng=0), np.ones((4, 5, 3))
+    sequence.compile("softmax_cross_entropy", "sgd")
+    for call in ("fit", "train_on_batch", "gradients", "evaluate"):
+        with pytest.raises(ValueError, match=r"^y must have the outputs' shape \(4, 1\), got \(4, 2\)$"):
+            getattr(small(), call)(X, np.ones((4, 2)))
+        with pytest.raises(ValueError, match=r"^sample_weight must be 0 or more, got -1\.0$"):
+            getattr(small(), call)(X, Y, sample_weight=[-1, 1, 1, 1])
+        with pytest.raises(ValueError, match=r"^sample_weight must have shape \(4,\), got \(4, 3\)$"):
+            getattr(small(), call)(X, Y, sample_weight=np.ones((4, 3)))
+        with pytest.raises(ValueError, match=r"^y must have shape \(4, 5\), got \(4, 2\)$"):
+            getattr(sequence, call)(x3, np.ones((4, 2), int))
+        with pytest.raises(TypeError, match=r"^y must hold class numbers \(integers\), got dtype float64$"):
+            getattr(sequence, call)(x3, np.ones((4, 5)))
+        for wrong in (2, -1, 2**63):  # the last one of uint64, which int64 does not hold
+            y = np.zeros((4, 5), np.array(wrong).dtype)
+            y[2, 3] = wrong
+            with pytest.raises(ValueError, match=rf"^class numbers: y must be from 0 to 1, got {wrong}$"):
+                getattr(sequence, call)(x3, y)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (3, TypeError, r"validation_data must be \(x, y\), .*, or a list of batches, got 3$"),
+        ("xy", TypeError, r"validation_data must be \(x, y\), .*, or a list of batches, got 'xy'$"),
+        ((X,), TypeError, r"validation_data must be \(x, y\), .*, got 1 items$"),
+        ({"y": Y}, ValueError, "validation_data must have x, .* got y$"),
+        ({}, ValueError, "validation_data must have x, .* got nothing$"),
+        (X, ValueError, "validation_data's y is missing"),
+        ({"x": X}, ValueError, "validation_data's y is missing"),
+        ((X[:, :2], Y), ValueError, "validation_data: x must have 3 columns"),
+        ((X, Y[:2]), ValueError, "validation_data: y must have a row for each of x's 4"),
+        ((X, np.ones((4, 2))), ValueError, "validation_data's y must have the outputs' shape"),
+        ((X, Y, [-1, 1, 1, 1]), ValueError, "validation_data's sample_weight must be 0 or more"),
+        ((X, Y, np.zeros(4)), ValueError, "validation_data's x must have at least one .*left out by sample_weight$"),
+    ],
+)
+def test_validation_data_is_called_so(data, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        small().fit(X, Y, validation_data=data)
+
+
+def test_what_leaves_all_out_is_named():
+    model = train.Sequential([train.Dense(3, 1)], rng=0)
+    model.compile("mse", "sgd")
+    x, y = np.ones((4, 5, 3)), np.ones((4, 5, 1))
+    nothing = {"lengths": [0] * 4, "mask": np.zeros((4, 5), bool), "sample_weight": np.zeros(4)}
+    for call in (model.fit, model.evaluate):
+        for name, value in nothing.items():
+            with pytest.raises(
+                ValueError, match=rf"^x must have at least one .*, and all of it is left out by {name}$"
+            ):
+                call(x, y, **{name: value})
+        with pytest.raises(ValueError, match=r"left out by lengths and mask and sample_weight$"):
+            call(x, y, **nothing)
+        with pytest.raises(ValueError, match=r"^x must have at least one row or batch that counts$"):
+            call(x[:0], y[:0])

@@ -324,7 +324,7 @@ REFUSED = [
     (
         lambda: fitted(np.ones((2, 5, 3)), np.zeros((2, 4)), sample_weight=np.ones((2, 5))),
         ValueError,
-        r"weights must have shape \(2,\), got",
+        r"^sample_weight must have shape \(2,\), got",
     ),
     (
         lambda: fitted(np.ones((2, 5, 3)), np.zeros((2, 4)), shards=2, reduce=Ranks(0, 0)),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _FIELDS = ("x", "y", "sample_weight", "lengths", "mask")
+_OF = "validation_data's "  # in front of the names of its parts in errors
 
 
 def fit(
@@ -106,7 +107,7 @@ def fit(
     source = _source(model, x, arrays, batch_size, _check.flag(shuffle, "shuffle"), accumulate, parts)
     if source.once and epochs > 1 and limit is None:
         raise ValueError("an iterator of batches ends after one epoch: pass steps_per_epoch, or a list")
-    validation = None if validation_data is None else _read(model, validation_data, batch_size)
+    validation = None if validation_data is None else _validation(model, validation_data, batch_size)
     if validation is not None and validation.once and epochs > 1:
         raise ValueError("validation_data must be arrays or a list of batches for each epoch anew, got an iterator")
     watchers = _callbacks.read(callbacks, validation is not None)
@@ -136,10 +137,10 @@ def fit(
             if source.once and history.epoch:
                 history.stopped = "the iterator of batches ended"
                 break
-            raise ValueError("x must have at least one row or batch that counts")
+            raise source.empty()
         figures = _figures(sums, named)
         if validation is not None:
-            figures |= {f"val_{name}": value for name, value in _evaluated(model, validation, named).items()}
+            figures |= {f"val_{name}": value for name, value in _evaluated(model, validation, named, _OF).items()}
         history.add(epoch, figures)
         bar.say(epoch, figures)
         stopped = [watcher for watcher in watchers if watcher.on_epoch_end(model, epoch, figures)]
@@ -183,28 +184,39 @@ def evaluate(
     model._compiled()
     arrays = {"y": y, "sample_weight": sample_weight, "lengths": lengths, "mask": mask}
     named = _metrics.read(metrics)
-    return _evaluated(model, _source(model, x, arrays, batch_size, False, 1, _pass.ONE), named)
+    return _evaluated(model, _source(model, x, arrays, batch_size, False, 1, _pass.ONE), named, "")
 
 
-def _read(model: Sequential, data: Any, batch_size: int) -> _Source:
+def _validation(model: Sequential, data: Any, batch_size: int) -> _Source:
     """Return the source of validation data."""
-    given = _fields(data) if isinstance(data, (tuple, Mapping)) else {"x": data}
-    return _source(model, given.pop("x"), given, batch_size, False, 1, _pass.ONE)
+    if isinstance(data, str) or not (_is_array(data) or isinstance(data, Iterable)):
+        needed = "(x, y), (x, y, sample_weight), a mapping, or a list of batches"
+        raise TypeError(f"validation_data must be {needed}, got {_check.shown(data)}")
+    given = _fields(data, "validation_data") if isinstance(data, (tuple, Mapping)) else {"x": data}
+    x = given.pop("x")
+    if _is_array(x) and given.get("y") is None:
+        raise ValueError(f"{_OF}y is missing: the loss needs targets")
+    try:
+        return _source(model, x, given, batch_size, False, 1, _pass.ONE)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"validation_data: {error}") from error
 
 
-def _evaluated(model: Sequential, source: _Source, named: Mapping[str, _metrics.Metric]) -> dict[str, float]:
+def _evaluated(model: Sequential, source: _Source, named: Mapping[str, _metrics.Metric], of: str) -> dict[str, float]:
     loss, _ = model._compiled()
     sums, states = np.zeros((1 + len(named), 2)), None
     for batch in itertools.chain.from_iterable(source.updates()):
         if batch.y is None:
-            raise ValueError("y is missing: the loss needs targets")
+            raise ValueError(f"{of}y is missing: the loss needs targets")
         outputs, states = _pass.infer(model, batch, states)
-        counts = _pass.counted(batch, outputs.shape[:-1])
+        counts = _pass.counted(batch, outputs.shape[:-1], of)
         part = loss.part(outputs, batch.y, gradient=False, **counts)
         sums[0] += part.total, part.weight
         _pass.count_metrics(sums, named, outputs, batch, counts)
     if not sums[0, 1]:
-        raise ValueError("x must have at least one row or batch that counts")
+        raise source.empty(of)
     return _figures(sums, named)
 
 
@@ -237,9 +249,20 @@ class _Source:
     """Data as lists of batches, one list for each update; `steps` is their number, if it is known."""
 
     def __init__(
-        self, updates: Callable[[], Iterator[list[Batch]]], steps: int | None, once: bool, shards: _pass.Shards
+        self,
+        updates: Callable[[], Iterator[list[Batch]]],
+        steps: int | None,
+        once: bool,
+        shards: _pass.Shards,
+        arrays: Mapping[str, Any],
     ) -> None:
         self.updates, self.steps, self.once, self.shards = updates, steps, once, shards
+        self._left_out_by = [name for name in ("lengths", "mask", "sample_weight") if arrays.get(name) is not None]
+
+    def empty(self, of: str = "") -> ValueError:
+        """Return the error for data of which nothing counts."""
+        by = f", and all of it is left out by {' and '.join(self._left_out_by)}" if self._left_out_by else ""
+        return ValueError(f"{of}x must have at least one row or batch that counts{by}")
 
 
 def _source(
@@ -264,7 +287,7 @@ def _source(
         if accumulate > 1 and shards.number > 1:
             raise ValueError("accumulate and shards exclude each other for an iterable of batches")
         steps = -(-len(x) // accumulate) if isinstance(x, Sized) else None
-        return _Source(lambda: _grouped(model, x, accumulate), steps, iter(x) is x, shards)
+        return _Source(lambda: _grouped(model, x, accumulate), steps, iter(x) is x, shards, {})
     batch = model._read(x, *(arrays.get(name) for name in ("y", "lengths", "mask", "sample_weight")))
     size = _check.size(batch_size, "batch_size")
     if model.stateful:
@@ -279,7 +302,7 @@ def _source(
             for at in range(0, len(pieces), accumulate):
                 yield pieces[at : at + accumulate]
 
-        return _Source(ordered, -(-batch.rows // (size * accumulate)), False, shards)
+        return _Source(ordered, -(-batch.rows // (size * accumulate)), False, shards, arrays)
     if accumulate > 1:  # one large batch, in pieces
         size, shards = size * accumulate, shards._replace(number=shards.number * accumulate)
 
@@ -288,7 +311,7 @@ def _source(
         for at in range(0, batch.rows, size):
             yield [batch.take(places[at : at + size])]
 
-    return _Source(rows, -(-batch.rows // size), False, shards)
+    return _Source(rows, -(-batch.rows // size), False, shards, arrays)
 
 
 def _is_array(x: Any) -> bool:
@@ -310,18 +333,17 @@ def _has_axes(part: Any) -> bool:
     return bool(getattr(part, "shape", ()))
 
 
-def _fields(item: Any) -> dict[str, Any]:
+def _fields(item: Any, name: str = "a batch") -> dict[str, Any]:
     """Return the arrays of a batch by name."""
     if isinstance(item, Mapping):
         odd = set(item) - set(_FIELDS)
         if odd or "x" not in item:
-            raise ValueError(
-                f"a batch must have x, and may have {', '.join(_FIELDS[1:])}; got {', '.join(map(str, item))}"
-            )
+            got = ", ".join(map(str, item)) or "nothing"
+            raise ValueError(f"{name} must have x, and may have {', '.join(_FIELDS[1:])}; got {got}")
         return dict(item)
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         what = f"{len(item)} items" if isinstance(item, (tuple, list)) else type(item).__name__
-        raise TypeError(f"a batch must be (x, y), (x, y, sample_weight) or a mapping, got {what}")
+        raise TypeError(f"{name} must be (x, y), (x, y, sample_weight) or a mapping, got {what}")
     return dict(zip(_FIELDS, item, strict=False))
 
 

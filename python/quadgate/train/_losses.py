@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Result = tuple[float, "Array | None"]  # sum of w * l, and the gradient of that divided by the divisor
 Function = Callable[["Array", Any, "Array | None", float, bool], Result]  # outputs, targets, w, divisor, gradient
 Positions = tuple["Array", Callable[[], "Array"]]
+Names = tuple[str, str]  # of the targets and of the weights, for errors
+
+NAMES: Names = ("targets", "weights")
 
 
 class Part(NamedTuple):
@@ -110,33 +113,54 @@ class Loss:
         lengths: Any = None,
         divisor: float | None = None,
         gradient: bool = True,
+        names: Names = NAMES,
     ) -> Part:
         """Return the sums of a part of a batch, and the gradient divided by `divisor`: by default its own weight."""
-        w = position_weights(outputs.shape[:-1], weights, mask, lengths)
+        w = position_weights(outputs.shape[:-1], weights, mask, lengths, names)
         weight = float(math.prod(outputs.shape[:-1])) if w is None else float(w.sum())
         d = (weight if divisor is None else divisor) or 1.0
-        total, doutputs = self._function(outputs, targets, w, d, gradient)
+        if self._function in _FIRST.values():
+            targets = _read(targets, outputs.shape, self._function is _softmax, names[0])
+        try:
+            total, doutputs = self._function(outputs, targets, w, d, gradient)
+        except IndexError:
+            if self._function is not _softmax:
+                raise
+            wrong = (targets < 0) | (targets >= outputs.shape[-1])
+            first = targets[wrong if w is None else wrong & (w > 0)][0]
+            needed = f"{names[0]} must be from 0 to {outputs.shape[-1] - 1}"
+            raise ValueError(f"class numbers: {needed}, got {first}") from None
         return Part(total, weight, doutputs)
 
-    def weight(self, shape: tuple[int, ...], *, weights: Any = None, mask: Any = None, lengths: Any = None) -> float:
+    def weight(
+        self,
+        shape: tuple[int, ...],
+        *,
+        weights: Any = None,
+        mask: Any = None,
+        lengths: Any = None,
+        names: Names = NAMES,
+    ) -> float:
         """Return the sum of w over positions of this shape, the outputs' without its last axis: a batch's divisor."""
-        w = position_weights(shape, weights, mask, lengths)
+        w = position_weights(shape, weights, mask, lengths, names)
         return float(math.prod(shape)) if w is None else float(w.sum())
 
     def __repr__(self) -> str:
         return f"<loss {self.name}>"
 
 
-def position_weights(shape: tuple[int, ...], weights: Any, mask: Any, lengths: Any) -> Array | None:
+def position_weights(
+    shape: tuple[int, ...], weights: Any, mask: Any, lengths: Any, names: Names = NAMES
+) -> Array | None:
     """Return the weight of every position, float64 of this shape; None if all are 1."""
     result = None
     if weights is not None:
-        given = _check.array(weights, "sample_weight").astype(np.float64)
+        given = _check.array(weights, names[1]).astype(np.float64)
         if given.shape not in (shape, shape[:1]):
             known = " or ".join(map(str, dict.fromkeys((shape[:1], shape))))
-            raise ValueError(f"weights must have shape {known}, got {given.shape}")
+            raise ValueError(f"{names[1]} must have shape {known}, got {given.shape}")
         if not (given >= 0).all():
-            raise ValueError(f"weights must be 0 or more, got {given[~(given >= 0)][0]}")
+            raise ValueError(f"{names[1]} must be 0 or more, got {given[~(given >= 0)][0]}")
         result = np.array(np.broadcast_to(given.reshape(given.shape + (1,) * (len(shape) - given.ndim)), shape))
     if lengths is not None:
         if len(shape) != 2:
@@ -178,34 +202,39 @@ def get(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def _softmax(outputs: Array, targets: Any, w: Array | None, divisor: float, gradient: bool) -> Result:
-    if np.shape(targets) == outputs.shape:
+def _read(targets: Any, shape: tuple[int, ...], classes: bool, name: str) -> Array:
+    """Return targets of the outputs' shape, or where `classes` are allowed of its leading axes."""
+    if classes and np.shape(targets) != shape:
+        t = _check.array(targets, name, "class numbers (integers)", "iu")
+        if t.shape != shape[:-1]:
+            raise ValueError(f"{name} must have shape {shape[:-1]}, got {t.shape}")
+        return t
+    t = _check.array(targets, name)
+    if t.shape == shape[:-1] and shape[-1] == 1:
+        t = t[..., None]
+    if t.shape != shape:
+        raise ValueError(f"{name} must have the outputs' shape {shape}, got {t.shape}")
+    return t
+
+
+def _softmax(outputs: Array, targets: Array, w: Array | None, divisor: float, gradient: bool) -> Result:
+    if targets.shape == outputs.shape:
         return _soft(outputs, targets, w, divisor, gradient)
-    t = _check.array(targets, "targets", "class numbers (integers)", "iu")
-    if t.shape != outputs.shape[:-1]:
-        raise ValueError(f"targets must have shape {outputs.shape[:-1]}, got {t.shape}")
+    t = targets
     rows, swapped = _rows(outputs)
     if swapped:
         t, w = t.T, None if w is None else w.T
     t = np.ascontiguousarray(t, np.int64).reshape(-1)
-    try:
-        total, d = _core.softmax_cross_entropy(
-            rows, t, None if w is None else np.ascontiguousarray(w).reshape(-1), divisor, gradient
-        )
-    except IndexError as error:
-        raise ValueError(f"class numbers: {error}") from None
+    total, d = _core.softmax_cross_entropy(
+        rows, t, None if w is None else np.ascontiguousarray(w).reshape(-1), divisor, gradient
+    )
     return total, None if d is None else _unrowed(d, outputs.shape, swapped)
 
 
 def _plain(function: Callable[[Array, Array], tuple[Array, Callable[[], Array]]]) -> Function:
     """Return the loss of a function (outputs, targets) -> (loss of each position, function that makes the slope)."""
 
-    def apply(outputs: Array, targets: Any, w: Array | None, divisor: float, gradient: bool) -> Result:
-        t = _check.array(targets, "targets")
-        if t.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
-            t = t[..., None]
-        if t.shape != outputs.shape:
-            raise ValueError(f"targets must have the outputs' shape {outputs.shape}, got {t.shape}")
+    def apply(outputs: Array, t: Array, w: Array | None, divisor: float, gradient: bool) -> Result:
         if w is not None:  # nothing that the others hold may reach the result, NaN least of all
             outputs, t = (np.where(w[..., None] > 0, a, a.dtype.type(0)) for a in (outputs, t))
         with np.errstate(under="ignore"):

@@ -169,11 +169,15 @@ def positions(model: Sequential, batch: Batch) -> tuple[int, ...]:
     return batch.x.shape[:2] if steps else (batch.rows,)
 
 
-def counted(batch: Batch, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the loss's arguments that say which positions count: steps do not where the outputs have none."""
+def counted(batch: Batch, shape: tuple[int, ...], of: str = "") -> dict[str, Any]:
+    """Return the loss's arguments that say which positions count: steps do not where the outputs have none.
+
+    `of` is put in front of the names of the arguments in errors.
+    """
     steps = len(shape) == 2
     lengths, mask = (batch.lengths, batch.mask) if steps else (None, None)
-    return {"weights": batch.weights, "lengths": lengths, "mask": mask}
+    names = (f"{of}y", f"{of}sample_weight")
+    return {"weights": batch.weights, "lengths": lengths, "mask": mask, "names": names}
 
 
 def infer(model: Sequential, batch: Batch, states: States | None) -> tuple[Array, States | None]:
