@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeVar
@@ -59,6 +60,17 @@ def text(value: object, name: str) -> None:
     """Raise TypeError if this is no str."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, got {shown(value)}")
+
+
+def path(value: Any, name: str = "path") -> str:
+    """Return the path of a file as a str."""
+    try:
+        result = os.fspath(value)
+    except TypeError:
+        result = None
+    if not isinstance(result, str):  # bytes are no path to pathlib
+        raise TypeError(f"{name} must be a str or os.PathLike, got {shown(value)}")
+    return result
 
 
 def number(value: object, name: str, what: str = "a finite number") -> float:

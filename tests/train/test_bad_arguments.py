@@ -98,3 +98,10 @@ def test_what_leaves_all_out_is_named():
             call(x, y, **nothing)
         with pytest.raises(ValueError, match=r"^x must have at least one row or batch that counts$"):
             call(x[:0], y[:0])
+
+
+@pytest.mark.parametrize("path", [None, 3, b"m.safetensors", ["m"]], ids=repr)
+@pytest.mark.parametrize("call", [train.load, train.load_keras, lambda path: small().save(path)])
+def test_a_path_that_is_none(call, path):
+    with pytest.raises(TypeError, match=r"^path must be a str or os\.PathLike, got "):
+        call(path)

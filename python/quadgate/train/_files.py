@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from ._model import Sequential
 from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -37,11 +38,12 @@ _KEYS = {"layers", "dtype", "stateful", "head", "generators", "loss", "optimizer
 
 def save(model: Sequential, path: str | os.PathLike[str]) -> None:
     """Write a model: `Sequential.save`."""
+    target = _check.path(path)
     package = _safetensors._package()
     description, arrays = describe(model)
     metadata = {"format": FORMAT, "model": json.dumps(description)}
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    io_files.write(bytes(package.numpy.save(contiguous, metadata)), path)
+    io_files.write(bytes(package.numpy.save(contiguous, metadata)), target)
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:
@@ -74,8 +76,9 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     >>> bool((train.load("m.safetensors").params.flat == model.params.flat).all())
     True
     """
-    data = Path(path).read_bytes()
-    with io_files.blamed(os.fspath(path)):
+    source = _check.path(path)
+    data = Path(source).read_bytes()
+    with io_files.blamed(source):
         if data[8:9] != b"{":
             raise ValueError("it is no file of safetensors")
         arrays, metadata = _safetensors.read(data)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _check
 from ..io import _files as io_files
 from ..io import _keras as io_keras
 from ..io import _keras_layers
@@ -18,6 +18,8 @@ from ._model import Sequential
 from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -61,8 +63,8 @@ def load_keras(path: str | os.PathLike[str], *, rng: int | np.random.Generator |
     in their place, with other masks at every step. All parameters are trained, by the loss alone: a warning names the
     layers with ``trainable=False``, regularizers or constraints, which are left out.
     """
-    source = os.fspath(path)
-    read = io_files.contents(path)
+    source = _check.path(path)
+    read = io_files.contents(source)
     with io_files.blamed(source):
         if read.keras is None or not isinstance(read.keras.config, dict):
             raise ValueError("no whole model of Keras: its configuration is missing")
