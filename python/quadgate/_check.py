@@ -345,5 +345,7 @@ def shown(value: object) -> str:
             text = ""
         if 0 < len(text) <= 80:
             return text
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     bits = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
     return f"{type(value).__name__}{bits}"

@@ -105,3 +105,13 @@ def test_what_leaves_all_out_is_named():
 def test_a_path_that_is_none(call, path):
     with pytest.raises(TypeError, match=r"^path must be a str or os\.PathLike, got "):
         call(path)
+
+
+def test_an_optimizer_that_is_none():
+    for wrong, got in ((train.Adam, "the class Adam"), (3, "3"), (None, "None")):
+        with pytest.raises(TypeError, match=rf"^optimizer must be .* or an optimizer, for example .*, got {got}$"):
+            small(optimizer=wrong)
+    with pytest.raises(
+        ValueError, match=r"^optimizer must be 'sgd', 'adam' or 'adamw', got 'adm': did you mean 'adam'"
+    ):
+        small(optimizer="Adm")

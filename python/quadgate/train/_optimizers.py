@@ -349,9 +349,10 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    name = optimizer.lower() if isinstance(optimizer, str) else optimizer
-    _check.choice(name, "optimizer", tuple(OPTIMIZERS))
-    made: Optimizer = OPTIMIZERS[name]()
+    if not isinstance(optimizer, str):
+        needed = f"{', '.join(map(repr, OPTIMIZERS))} or an optimizer, for example train.Adam(1e-3)"
+        raise TypeError(f"optimizer must be {needed}, got {_check.shown(optimizer)}")
+    made: Optimizer = OPTIMIZERS[_check.choice(optimizer.lower(), "optimizer", tuple(OPTIMIZERS))]()
     return made
 
 
