@@ -155,7 +155,7 @@ def backward(
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
     if type(tape) is not Tape:
         net._snapshot.refuse_training()
-        raise TypeError(f"tape must be the last result of forward, got {type(tape).__name__}")
+        raise TypeError(f"tape must be a Tape, the third result of forward, got {_check.shown(tape)}")
     if dy is None and dcells is None and _all_none(dstate):
         given = f"dy or {alone}" if alone else "dy, dstate or dcells"
         raise ValueError(f"backward needs a gradient to start from: {given} must not be None")

@@ -212,7 +212,7 @@ def test_dstate_is_no_pair(lstm, d, dstate):
 
 @pytest.mark.parametrize("tape", [None, 3, "tape", object()])
 def test_no_tape(lstm, d, tape):
-    with pytest.raises(TypeError, match=r"^tape must be"):
+    with pytest.raises(TypeError, match=r"^tape must be a Tape, the third result of forward, got "):
         lstm.backward(tape, d.dy)
 
 
