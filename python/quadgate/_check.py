@@ -73,6 +73,17 @@ def path(value: Any, name: str = "path") -> str:
     return result
 
 
+def items(value: Any, name: str, what: str) -> list[Any]:
+    """Return the items of a list or of anything else that can be iterated; `what` describes them in errors."""
+    if isinstance(value, memoryview):  # which cannot be iterated with several axes
+        value = np.asarray(value)
+    try:
+        each = iter(value)
+    except TypeError:  # of an array without axes, too
+        raise TypeError(f"{name} must be {what}, got {shown(value)}") from None
+    return list(each)
+
+
 def number(value: object, name: str, what: str = "a finite number") -> float:
     """Return a finite float; `what` describes the expected number in errors."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's scalars are Real too, its bools not

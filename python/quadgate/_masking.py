@@ -336,10 +336,7 @@ def pad_sequences(sequences: Sequence[ArrayLike], *, batch_first: bool = False) 
     ((5, 2, 3), array([2, 5]))
     """
     batch_first = _check.flag(batch_first, "batch_first")
-    try:
-        items = list(sequences)
-    except TypeError:
-        raise TypeError(f"sequences must be a list of arrays, got {_check.shown(sequences)}") from None
+    items = _check.items(sequences, "sequences", "a list of arrays")
     arrays = [_check.array(a, f"sequences[{b}]") for b, a in enumerate(items)]
     if not arrays:
         raise ValueError("sequences must hold at least one array, got none")

@@ -216,7 +216,7 @@ def _targets(out: object, names: Mapping[str, Shape]) -> dict[str, Array]:
     if not isinstance(out, Mapping):
         raise TypeError(f"out must be a mapping from names to arrays, got {type(out).__name__}")
     if out.keys() != names.keys():
-        raise ValueError(f"out must have the names {', '.join(names)}, got {', '.join(map(str, out))}")
+        raise ValueError(f"out must have the names {', '.join(names)}, got {', '.join(map(str, out)) or 'nothing'}")
     return {name: out[name] for name in names}
 
 

@@ -238,6 +238,8 @@ def test_arrays_for_gradients(lstm, d):
         for bad in (zeros(3), good[name].astype(np.float64), good[name].tolist(), fixed):
             with pytest.raises(TypeError if isinstance(bad, list) else ValueError, match=name):
                 lstm.backward(tape, d.dy, out={**good, name: bad})
+    with pytest.raises(ValueError, match=r"^out must have the names weight_ih_l0, .*, got nothing$"):
+        lstm.backward(tape, d.dy, out={})
     with pytest.raises(ValueError, match="weight_ih_l7"):
         lstm.backward(tape, d.dy, out={**good, "weight_ih_l7": zeros(3)})
     with pytest.raises(ValueError, match=says("bias_l1", "must not share memory with")):

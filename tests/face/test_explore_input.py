@@ -156,6 +156,7 @@ ERRORS = [
     ((LSTM, X, ["a", 1] * 4 + ["a"]), {}, TypeError, "labels must be .* got a mixture"),
     ((LSTM, X, np.zeros(9)), {}, TypeError, "labels must hold str or integers, got dtype float64"),
     ((LSTM, X, np.zeros((9, 1), int)), {}, ValueError, r"labels must be .* got shape \(9, 1\)"),
+    ((LSTM, X, memoryview(np.zeros((9, 1), int))), {}, ValueError, r"labels must be .* got shape \(9, 1\)"),
     ((LSTM, X, np.array(5)), {}, ValueError, r"labels must be .* got shape \(\)"),
     ((LSTM, X, map(float, range(9))), {}, TypeError, "labels must hold str or integers, got dtype float64"),
     ((LSTM, X, None, 5), {}, TypeError, "out must be the path of a file, got 5"),

@@ -32,6 +32,12 @@ def test_types_are_joined_and_features_may_be_absent():
     assert x.dtype == np.float64
 
 
+def test_a_buffer_of_several_axes_is_an_array_of_sequences():
+    whole = np.random.default_rng(0).normal(size=(2, 3, 4))
+    for given, want in zip(qg.pad_sequences(memoryview(whole)), qg.pad_sequences(whole), strict=True):
+        assert same_bits(given, want)
+
+
 def test_with_a_network():
     lstm = qg.LSTM(3, 4, rng=0)
     arrays = [np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32) for n in (2, 5)]

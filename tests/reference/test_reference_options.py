@@ -346,8 +346,16 @@ def test_what_cannot_be_meant():
         case.masks = masks
         with pytest.raises(ValueError, match="mask"):
             case.forward()
-    with pytest.raises(TypeError, match="peepholes"):
+    with pytest.raises(TypeError, match="unknown options: peepholes"):
         reference.forward(case.params, case.x, peepholes=True)
+    with pytest.raises(ValueError, match="params must have weight_ih_l0, weight_hh_l0, got nothing"):
+        reference.forward({}, case.x)
+    with pytest.raises(ValueError, match="params must have weight_ih_l1, weight_hh_l1, got weight_ih_l0"):
+        reference.forward(case.params, case.x, num_layers=2)
+    with pytest.raises(TypeError, match="params must be a mapping from names to arrays, got list"):
+        reference.forward([], case.x)
+    with pytest.raises(ValueError, match=r"x must have shape \(T, B, I\), got \(3,\)"):
+        reference.forward(case.params, np.ones(3))
     with pytest.raises(ValueError, match="sigmoi"):
         reference.forward(case.params, case.x, activations=("sigmoi", "tanh", "tanh"))
 

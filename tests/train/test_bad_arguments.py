@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import quadgate as qg
 from quadgate import train
 
 
@@ -115,3 +116,23 @@ def test_an_optimizer_that_is_none():
         ValueError, match=r"^optimizer must be 'sgd', 'adam' or 'adamw', got 'adm': did you mean 'adam'"
     ):
         small(optimizer="Adm")
+
+
+@pytest.mark.parametrize("value", [np.array(3), 3, None], ids=repr)
+def test_what_is_no_list(value):
+    stream = train.Sequential([qg.LSTM(3, 4, rng=0)], rng=0).stream(2)
+    calls = {
+        "layers must be a list": lambda: train.Sequential(value),
+        "callbacks must be a list": lambda: small().fit(X, Y, callbacks=value),
+        "metrics must be a list": lambda: small().fit(X, Y, metrics=value),
+        "states must be a list": lambda: setattr(stream, "states", value),
+        "print_fn must be callable": lambda: small().summary(print_fn=value),
+    }
+    for message, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{message}.*, got "):
+            call()
+
+
+def test_a_buffer_of_several_axes():
+    with pytest.raises(TypeError, match=r"^layers\[0\] must be a layer"):
+        train.Sequential(memoryview(np.zeros((2, 2))))

@@ -69,6 +69,8 @@ def _finite(x: Array) -> Array:
 def read_labels(labels: object, steps: int, ids: Array | None) -> list[str] | None:
     """Return the label of each step as a str, or None."""
     needed = "a str of T letters, a list of T str, or integers (T,)"
+    if isinstance(labels, memoryview):  # which cannot be iterated with several axes
+        labels = np.asarray(labels)
     if labels is None:
         return None if ids is None else [str(value) for value in ids.tolist()]
     if isinstance(labels, str):

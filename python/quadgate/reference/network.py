@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import cell, layer
 from .activations import sigmoid
-from .options import Options, check_masks, layers, parse
+from .options import Options, check_masks, check_params, layers, parse
 
 Array = NDArray[Any]
 State = tuple[ArrayLike | None, ArrayLike | None]
@@ -150,14 +150,20 @@ def forward(
 
     Raises
     ------
+    TypeError
+        If ``params`` is no mapping, or there is no such option.
     ValueError
-        If masks are missing, superfluous or of a wrong shape, an activation is unknown, or ``padding_output`` is "last"
-        in a network that joins its directions otherwise than by "concat". Other arguments are not checked.
+        If ``params`` has no weights of a layer, x has not three axes, masks are missing, superfluous or of a wrong
+        shape, an activation is unknown, or ``padding_output`` is "last" in a network that joins its directions
+        otherwise than by "concat". Other arguments are not checked.
     """
     opts = parse(options, num_layers, bidirectional)
+    check_params(opts, params)
     dtype = _float_type([x, *params.values(), *(state or ())])
     weights = {name: np.asarray(value, dtype) for name, value in params.items()}
     below = np.asarray(x, dtype)
+    if below.ndim != 3:
+        raise ValueError(f"x must have shape (T, B, I), got {below.shape}")
     steps, batch, _ = below.shape
     within = np.full((steps, batch), True)
     if lengths is not None:

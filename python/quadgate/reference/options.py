@@ -42,6 +42,9 @@ def parse(options: Mapping[str, Any], num_layers: int, bidirectional: bool) -> O
         rest |= {"elman": True, "activations": (nonlinearity, "tanh", "tanh")}
     if "activations" in rest:
         rest["activations"] = tuple(Activation.read(each) for each in rest["activations"])
+    unknown = rest.keys() - set(cell.Options._fields)
+    if unknown:
+        raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
     return Options(cell.Options(**rest), **own)
 
 
@@ -49,6 +52,16 @@ def layers(opts: Options) -> Iterator[tuple[int, list[str]]]:
     """Yield each layer's index and the suffixes of its parameters' names, one for each direction."""
     for k in range(opts.num_layers):
         yield k, [f"_l{k}", f"_l{k}_reverse"] if opts.bidirectional else [f"_l{k}"]
+
+
+def check_params(opts: Options, params: Mapping[str, ArrayLike]) -> None:
+    """Raise TypeError for no mapping, and ValueError if a layer or direction has no weights in it."""
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params must be a mapping from names to arrays, got {type(params).__name__}")
+    suffixes = [suffix for _, each in layers(opts) for suffix in each]
+    missing = [n + suffix for suffix in suffixes for n in ("weight_ih", "weight_hh") if n + suffix not in params]
+    if missing:
+        raise ValueError(f"params must have {', '.join(missing)}, got {', '.join(map(str, params)) or 'nothing'}")
 
 
 def check_masks(opts: Options, masks: Mapping[str, ArrayLike] | None) -> dict[str, Array] | None:

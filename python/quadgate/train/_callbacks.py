@@ -121,10 +121,10 @@ def read(callbacks: Any, validated: bool) -> list[Callback]:
 
     Raises ValueError for a figure of validation data to be monitored where there are none: not after a whole epoch.
     """
-    if isinstance(callbacks, (Callback, str)) or not hasattr(callbacks, "__iter__"):
+    if isinstance(callbacks, (Callback, str)):
         raise TypeError(f"callbacks must be a list, got {type(callbacks).__name__}")
     result: list[Callback] = []
-    for item in callbacks:
+    for item in _check.items(callbacks, "callbacks", "a list"):
         if isinstance(item, type):
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got the class {item.__name__}")
         if not isinstance(item, Callback) and not callable(item):

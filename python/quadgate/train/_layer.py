@@ -181,7 +181,7 @@ class Layer:
         """
         known = self.params
         if not isinstance(values, Mapping) or values.keys() != known.keys():
-            got = ", ".join(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
+            got = ", ".join(map(str, values)) or "nothing" if isinstance(values, Mapping) else type(values).__name__
             raise ValueError(f"values must have the names {', '.join(known)}, got {got}")
         read = {n: freeze(_check.floats(values[n], n, known[n].shape, self.dtype)) for n in known}
         replace_all(self.successor(read))

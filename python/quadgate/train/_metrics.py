@@ -93,7 +93,7 @@ def read(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         raise TypeError(f"metrics must be a list of names and functions, got {metrics!r}")
     result: dict[str, Metric] = {}
-    for metric in metrics:
+    for metric in _check.items(metrics, "metrics", "a list"):
         if callable(metric):
             name = getattr(metric, "__name__", "metric")
             if name == "loss" or name in result:

@@ -409,6 +409,8 @@ class Sequential:
         """Print a table of the layers, their output shapes and numbers of parameters, as Keras does."""
         from ._summary import table
 
+        if not callable(print_fn):
+            raise TypeError(f"print_fn must be callable, got {_check.shown(print_fn)}")
         print_fn(table(self))
 
     def __repr__(self) -> str:

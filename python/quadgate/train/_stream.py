@@ -139,7 +139,7 @@ class ModelStream:
 
     @states.setter
     def states(self, values: list[Any]) -> None:
-        given = list(values)
+        given = _check.items(values, "states", "a list of the networks' states")
         if len(given) != len(self._streams):
             raise ValueError(f"states must have one for each of {len(self._streams)} networks, got {len(given)}")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from .. import _check
 from .._network import Network
 from ._layer import Layer
 from ._layers import Embedding
@@ -28,9 +28,9 @@ def read_layers(layers: Any) -> Layers:
     ValueError
         If it is empty, or a layer or a network is in it twice.
     """
-    if isinstance(layers, (Layer, Network, str)) or not isinstance(layers, Iterable):
+    if isinstance(layers, (Layer, Network, str)):
         raise TypeError(f"layers must be a list of layers, got {type(layers).__name__}")
-    made = tuple(_layer(layer, k) for k, layer in enumerate(layers))
+    made = tuple(_layer(layer, k) for k, layer in enumerate(_check.items(layers, "layers", "a list of layers")))
     if not made:
         raise ValueError("layers must have at least one layer, got an empty list")
     nets = [layer.net for layer in made if isinstance(layer, Recurrent)]
