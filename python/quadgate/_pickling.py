@@ -20,6 +20,15 @@ FORMAT = 1
 QUANTIZED_FORMAT = 2  # of networks with compact weights
 
 
+class Slotted:
+    """Base of classes with slots, which Python itself pickles from protocol 2 on only."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(max(protocol, 2))
+
+
 class Pickled:
     """Base of classes with a state of their own, and perhaps attributes that a subclass keeps beside it.
 

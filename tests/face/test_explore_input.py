@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -111,6 +112,9 @@ def test_page_and_shapes_of_x(tmp_path, monkeypatch):
     page = qg.explore(qg.LSTM(INPUTS, H, rng=0), x.tolist())
     assert page.path == Path("page.html")
     assert re.fullmatch(r"Page\('page.html', 0.\d\d MB\)", repr(page))
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(page, protocol))
+        assert (again.path, again._repr_html_()) == (page.path, page._repr_html_())
     first = page.path.read_bytes()
     qg.explore(qg.LSTM(INPUTS, H, rng=0), x[:, None], out="page.html")
     assert page.path.read_bytes() == first

@@ -169,7 +169,12 @@ def again(value):
     return pickle.loads(pickle.dumps(value))
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, again])
+def oldest(value):
+    """By the first protocol, for which Python itself pickles no object with slots."""
+    return pickle.loads(pickle.dumps(value, 0))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, again, oldest])
 def test_layers_are_copied(copied):
     """With their parameters, which nothing can write to, before and after a model took them."""
     net = qg.LSTM(8, 10, rng=0)
@@ -187,7 +192,7 @@ def test_layers_are_copied(copied):
     assert train.Sequential(fresh, rng=0).predict(x).shape == (2, 5)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, again])
+@pytest.mark.parametrize("copied", [copy.deepcopy, again, oldest])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", train.SGD(0.1, momentum=0.9)], ids=["adam", "sgd", "momentum"])
 def test_a_learner_is_copied(copied, optimizer):
     """After an update, and goes on to the same bits, apart from the first."""
@@ -200,6 +205,12 @@ def test_a_learner_is_copied(copied, optimizer):
         each.step([0.5, -1.0])
         each.learn(np.ones(3))
     assert np.array_equal(other.net.params.flat, learner.net.params.flat)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_optimizers_and_layers_in_every_protocol(protocol):
+    for value in (*OPTIMIZERS, train.Masking(2.0), train.Dense(3, 4, "tanh"), OPTIMIZERS[2].learning_rate):
+        assert repr(pickle.loads(pickle.dumps(value, protocol))) == repr(value)
 
 
 def test_a_schedule_of_the_users_cannot_be_saved(tmp_path):

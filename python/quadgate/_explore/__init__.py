@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import _check
+from .._pickling import Slotted
 from ._data import read_labels, read_outputs, read_x
 from ._gradients import gradients
 from ._layers import chain_of, look
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Page", "explore"]
 
 
-class Page:
+class Page(Slotted):
     """A page that `quadgate.explore` has written. In a notebook it shows itself.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _check
 from .._params import freeze
+from .._pickling import Slotted
 from ._commit import Swap, replace_all
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def values(x: Any) -> Array:
     return result
 
 
-class Layer:
+class Layer(Slotted):
     """Base of all layers of a `Sequential`.
 
     Attributes

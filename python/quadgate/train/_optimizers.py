@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import _check, _core
+from .._pickling import Slotted
 from ._commit import lay_out, vector, view, views
 from ._schedules import Rate, WarmupCosine
 
@@ -43,7 +44,7 @@ class State:
         return _copied, (self.step, self.slots)
 
 
-class Optimizer:
+class Optimizer(Slotted):
     """Base of the optimizers: learning rate and clipping.
 
     Every parameter moves in every step, as in PyTorch. With ``clip_norm`` all gradients together are scaled down to

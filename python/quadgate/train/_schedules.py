@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import _check
+from .._pickling import Slotted
 
 Rate = Callable[[int], float]
 
 
-class WarmupCosine:
+class WarmupCosine(Slotted):
     """Learning rate that rises in a straight line, then falls as half a cosine (Loshchilov and Hutter 2017).
 
     Parameters
