@@ -26,7 +26,7 @@ def from_environment() -> None:
     if asked.strip():
         n = _count(asked)
         if not n:
-            raise ValueError(f"QUADGATE_NUM_THREADS must be an integer of at least 1, got {_check.shown(asked)}")
+            raise ValueError(f"QUADGATE_NUM_THREADS must be an integer from 1 to 2**31 - 1, got {_check.shown(asked)}")
         _core.set_num_threads(n)
         return
     others = _count(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
