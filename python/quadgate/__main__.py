@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import quadgate as qg
-from quadgate import reference
+from quadgate import _check, reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,11 +126,23 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"quadgate {qg.__version__}")
         return 0
+    if asked or arguments[:1] in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
     if arguments:
-        asked = asked or arguments[0] in ("-h", "--help")
-        print(USAGE, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        print(f"{USAGE}\npython -m quadgate: error: {_wrong(*arguments)}", file=sys.stderr)
+        return 2
     return report()
+
+
+def _wrong(first: str, *others: str) -> str:
+    """Return what is wrong with the arguments, of which no command can be made."""
+    if first == "inspect":
+        return "inspect needs a FILE"
+    if first == "--version":
+        return f"--version stands alone, got {' '.join(others)}"
+    meant = _check.did_you_mean(first, ("bench", "inspect", "--version", "--help"))
+    return f"there is no {'option' if first.startswith('-') else 'command'} {first!r}{meant}"
 
 
 def report() -> int:

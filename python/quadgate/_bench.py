@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+DESCRIPTION = "Time calls of one network here, beside torch and onnxruntime if they are installed."
+
 SAMPLE_SECONDS = 0.004  # least duration of a sample, except for single calls that take longer
 PAUSE_SECONDS = 0.01  # before a sample: threads of the previous program stop spinning
 TOLERANCE = 1e-3  # largest difference between two programs, relative to the largest element
@@ -90,13 +92,15 @@ def _versions() -> list[str]:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m quadgate bench", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m quadgate bench", description=DESCRIPTION)
     parser.add_argument("sizes", nargs="+", metavar="T,B,I,H", help="steps, batch, input size, hidden size")
-    parser.add_argument("--mode", choices=("inference", "training", "stream"), default="inference")
-    parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--directions", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--threads", nargs="+", type=int, help="default: 1, and as many as quadgate uses")
-    parser.add_argument("--rounds", type=int, default=15, help="samples of each program")
+    mode = "what a call does: training is forward and backward, stream one step (default: inference)"
+    parser.add_argument("--mode", choices=("inference", "training", "stream"), default="inference", help=mode)
+    parser.add_argument("--layers", type=int, default=1, help="layers of the network (default: 1)")
+    directions = "2 for a bidirectional network (default: 1)"
+    parser.add_argument("--directions", type=int, choices=(1, 2), default=1, help=directions)
+    parser.add_argument("--threads", nargs="+", type=int, help="numbers (default: 1, and as many as quadgate uses)")
+    parser.add_argument("--rounds", type=int, default=15, help="samples of each program (default: 15)")
     args = parser.parse_args(argv)
     try:
         args.shapes = [parse(text, args.layers, args.directions, args.mode) for text in args.sizes]
@@ -111,12 +115,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def parse(text: str, layers: int, directions: int, mode: str) -> Shape:
     """Return the shape with the sizes T,B,I,H; raise ValueError unless they are positive integers, not too large."""
     sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
-    if len(sizes) != 4 or min(*sizes, layers) < 1:
-        raise ValueError(f"T,B,I,H must be four positive integers and layers positive, got {text!r} and {layers}")
+    if len(sizes) != 4 or min(sizes) < 1:
+        raise ValueError(f"T,B,I,H must be four positive integers, as in 200,16,12,96: got {text!r}")
+    if layers < 1:
+        raise ValueError(f"--layers must be positive, got {layers}")
     steps, batch, inputs, hidden = sizes
     if mode == "stream" and (steps, directions) != (1, 1):
         raise ValueError(
-            f"T and directions must be 1 for streams, which take one step a call, got {text!r} and {directions}"
+            f"--mode stream takes one step a call in one direction: T must be 1, got {text!r}, and --directions 1, "
+            f"got {directions}"
         )
     largest = steps * batch * max(inputs, directions * hidden)  # of x or y
     if max(4 * largest, layers) > sys.maxsize:

@@ -122,17 +122,37 @@ def test_bench_removes_the_drift_of_the_machine():
     np.testing.assert_allclose(times["torch"], [4.5] * 4)
 
 
-STREAMS = [("2,1,3,4", "--mode", "stream"), ("1,1,3,4", "--mode", "stream", "--directions", "2")]
-
-
 @pytest.mark.parametrize(
-    "words", [("1,2,3",), ("1,2,3,0",), ("1,2,3,x",), ("1,2,3,4", "--threads", "0"), STREAMS[0], STREAMS[1], ()]
+    ("words", "said"),
+    [
+        (("1,2,3",), "T,B,I,H must be four positive integers, as in 200,16,12,96: got '1,2,3'"),
+        (("1,2,3,0",), "got '1,2,3,0'"),
+        (("1,2,3,x",), "got '1,2,3,x'"),
+        (("1,2,3,4", "--layers", "0"), "--layers must be positive, got 0"),
+        (("1,2,3,4", "--threads", "0"), "--threads must be positive"),
+        (("2,1,3,4", "--mode", "stream"), "T must be 1, got '2,1,3,4'"),
+        (("1,1,3,4", "--mode", "stream", "--directions", "2"), "--directions 1, got 2"),
+        ((), "required: T,B,I,H"),
+    ],
 )
-def test_bench_refuses_wrong_arguments(words, capsys):
+def test_bench_refuses_wrong_arguments(words, said, capsys):
     with pytest.raises(SystemExit) as caught:
         _bench.main(words)
     assert caught.value.code == 2
-    assert "usage: python -m quadgate bench" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "usage: python -m quadgate bench" in error
+    assert said in error
+
+
+def test_bench_has_help(monkeypatch, capsys):
+    """Of every option, with its default."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        _bench.main(["--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "`" not in said
+    assert said.count("\n  --") == said.count("(default: ") == 5
 
 
 @pytest.mark.parametrize(
@@ -196,9 +216,21 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert said == b""
 
 
-def test_unknown_command(capsys):
-    assert main(["no_such_command"]) == 2
-    assert "usage: python -m quadgate" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["foo"], "there is no command 'foo'"),
+        (["inspet", "a.npz"], "there is no command 'inspet': did you mean 'inspect'?"),
+        (["-x"], "there is no option '-x'"),
+        (["--version", "extra"], "--version stands alone, got extra"),
+        (["inspect"], "inspect needs a FILE"),
+    ],
+)
+def test_no_command(words, said, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: python -m quadgate")
+    assert error.endswith(f"\npython -m quadgate: error: {said}\n")
 
 
 def test_help_names_the_commands(capsys):
