@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -285,7 +285,7 @@ class Network(_pickling.Pickled):
         now = self._snapshot
         return sum(value.nbytes for value in now.held.values()) + now.core.nbytes
 
-    def quantize(self: Net, weights: str) -> Net:
+    def quantize(self: Net, weights: Literal["float16", "bfloat16", "int8"]) -> Net:
         """Return a network for inference and streams whose weights take fewer bytes.
 
         x, y, the state, the biases and the cell stay float32; the matrices (``weight_...``) are stored smaller.

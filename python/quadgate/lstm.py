@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 
 import numpy as np
 
@@ -145,30 +145,30 @@ class LSTM(Network):
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
+        input_size: SupportsIndex,
+        hidden_size: SupportsIndex,
+        num_layers: SupportsIndex = 1,
         *,
         bias: bool = True,
         batch_first: bool = False,
         bidirectional: bool = False,
         dropout: float = 0.0,
-        proj_size: int = 0,
+        proj_size: SupportsIndex = 0,
         peephole: bool = False,
         coupled: bool = False,
         activations: Sequence[Activation] = ("sigmoid", "tanh", "tanh"),
         cell_clip: float | None = None,
         proj_clip: float | None = None,
         gate_clip: float | None = None,
-        layer_norm: str | None = None,
+        layer_norm: Literal["output", "cell"] | None = None,
         layer_norm_eps: float = 1e-5,
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
         zoneout: tuple[float, float] = (0.0, 0.0),
         reverse: bool = False,
-        merge: str = "concat",
-        shortcut: str | None = None,
-        initialization: str = "pytorch",
+        merge: Literal["concat", "sum", "mul", "mean"] = "concat",
+        shortcut: Literal["residual", "highway", "dense"] | None = None,
+        initialization: Literal["pytorch", "keras"] = "pytorch",
         forget_bias: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -376,7 +376,7 @@ class LSTM(Network):
         result = _run.backward(self, tape, dy, dstate, dcells, input_grad, out, accumulate)
         return tuple.__new__(LSTMGrads, result)  # _make takes longer
 
-    def stream(self, batch_size: int = 1) -> Stream[LSTM]:
+    def stream(self, batch_size: SupportsIndex = 1) -> Stream[LSTM]:
         """Return a `Stream` over this network: its state kept inside, zeros at first, one step or chunk at a time.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -70,11 +70,11 @@ class RNN(Network):
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
+        input_size: SupportsIndex,
+        hidden_size: SupportsIndex,
+        num_layers: SupportsIndex = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         bidirectional: bool = False,
@@ -82,9 +82,9 @@ class RNN(Network):
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
         reverse: bool = False,
-        merge: str = "concat",
-        shortcut: str | None = None,
-        initialization: str = "pytorch",
+        merge: Literal["concat", "sum", "mul", "mean"] = "concat",
+        shortcut: Literal["residual", "highway", "dense"] | None = None,
+        initialization: Literal["pytorch", "keras"] = "pytorch",
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -212,7 +212,7 @@ class RNN(Network):
         dx, dh0, _, params = _run.backward(self, tape, dy, dh, None, input_grad, out, accumulate, "dh")
         return RNNGrads(dx, dh0, params)
 
-    def stream(self, batch_size: int = 1) -> RNNStream[RNN]:
+    def stream(self, batch_size: SupportsIndex = 1) -> RNNStream[RNN]:
         """Return an `RNNStream` over this network, as `LSTM.stream` does.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, SupportsIndex, overload
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
     _elman: ClassVar[bool]
     state: Any
 
-    def __init__(self, network: Net, batch_size: int = 1) -> None:
+    def __init__(self, network: Net, batch_size: SupportsIndex = 1) -> None:
         if not self._fits(network):
             kind = "RNN" if self._elman else "LSTM"
             raise TypeError(f"{kind.lower()} must be an {kind}, got {_check.shown(network)}")
@@ -251,7 +251,7 @@ class Stream(BaseStream[Net]):
 
     _elman = False
 
-    def __init__(self, lstm: Net, batch_size: int = 1) -> None:
+    def __init__(self, lstm: Net, batch_size: SupportsIndex = 1) -> None:
         super().__init__(lstm, batch_size)
 
     @overload
@@ -371,7 +371,7 @@ class RNNStream(BaseStream[Net]):
 
     _elman = True
 
-    def __init__(self, rnn: Net, batch_size: int = 1) -> None:
+    def __init__(self, rnn: Net, batch_size: SupportsIndex = 1) -> None:
         super().__init__(rnn, batch_size)
 
     def run(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import quadgate as qg
@@ -81,3 +85,24 @@ def test_numbers_that_the_type_cannot_hold(name, options):
     with pytest.raises(ValueError, match=rf"^{name} must be a number that float32 can hold"):
         qg.LSTM(2, 3, **options)
     qg.LSTM(2, 3, dtype=np.float64, **options)
+
+
+@pytest.mark.parametrize("name", ["merge", "shortcut", "layer_norm", "initialization", "nonlinearity", "weights"])
+def test_hints_name_what_is_taken(name):
+    """A type checker refuses the strings that the call refuses, and no others."""
+    of = {"weights": qg.LSTM.quantize, "nonlinearity": qg.RNN}.get(name, qg.LSTM)
+    hint = inspect.signature(of).parameters[name].annotation
+    call = qg.LSTM(2, 3).quantize if name == "weights" else partial(of, 2, 3)
+    with pytest.raises(ValueError, match=f"^{name} must be ") as caught:
+        call(**{name: "x"})
+    taken = re.findall(r"'(\w+)'", str(caught.value).rpartition(", got ")[0])
+    assert re.findall(r"'(\w+)'", hint) == taken
+    assert ("None" in hint) == ("None" in str(caught.value))
+
+
+@pytest.mark.parametrize("n", [np.int64(3), np.uint8(3)])
+def test_sizes_of_numpy(n):
+    net = qg.LSTM(n, n, n, proj_size=n)
+    assert (net.input_size, net.hidden_size, net.num_layers, net.proj_size) == (3, 3, 3, 3)
+    assert type(net.hidden_size) is int
+    assert net.stream(n).batch_size == 3

@@ -6,7 +6,7 @@ import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -31,8 +31,8 @@ def fit(
     x: Any,
     y: ArrayLike | None = None,
     *,
-    epochs: int = 1,
-    batch_size: int = 32,
+    epochs: SupportsIndex = 1,
+    batch_size: SupportsIndex = 32,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     shuffle: bool = True,
@@ -40,9 +40,9 @@ def fit(
     sample_weight: ArrayLike | None = None,
     metrics: Sequence[str | _metrics.Metric] = (),
     callbacks: Sequence[Any] = (),
-    accumulate: int = 1,
-    steps_per_epoch: int | None = None,
-    shards: int | None = None,
+    accumulate: SupportsIndex = 1,
+    steps_per_epoch: SupportsIndex | None = None,
+    shards: SupportsIndex | None = None,
     reduce: Callable[[Array], Array] | None = None,
     progress: bool | None = None,
 ) -> History:
@@ -157,7 +157,7 @@ def evaluate(
     x: Any,
     y: ArrayLike | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: SupportsIndex = 32,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
@@ -187,7 +187,7 @@ def evaluate(
     return _evaluated(model, _source(model, x, arrays, batch_size, False, 1, _pass.ONE), named, "")
 
 
-def _validation(model: Sequential, data: Any, batch_size: int) -> _Source:
+def _validation(model: Sequential, data: Any, batch_size: SupportsIndex) -> _Source:
     """Return the source of validation data."""
     if isinstance(data, str) or not (_is_array(data) or isinstance(data, Iterable)):
         needed = "(x, y), (x, y, sample_weight), a mapping, or a list of batches"
@@ -224,7 +224,7 @@ def _figures(sums: Array, named: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(a / b) if b else 0.0 for name, (a, b) in zip(("loss", *named), sums, strict=True)}
 
 
-def _shards(model: Sequential, count: int | None, reduce: Any) -> _pass.Shards:
+def _shards(model: Sequential, count: SupportsIndex | None, reduce: Any) -> _pass.Shards:
     if reduce is not None and not callable(reduce):
         raise TypeError(f"reduce must be callable, got {type(reduce).__name__}")
     if count is None:
@@ -269,7 +269,7 @@ def _source(
     model: Sequential,
     x: Any,
     arrays: Mapping[str, Any],
-    batch_size: int,
+    batch_size: SupportsIndex,
     shuffle: bool,
     accumulate: int,
     shards: _pass.Shards,

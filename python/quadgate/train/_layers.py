@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Embedding(Layer):
 
     __slots__ = ("embedding_dim", "num_embeddings")
 
-    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+    def __init__(self, num_embeddings: SupportsIndex, embedding_dim: SupportsIndex) -> None:
         super().__init__()
         self.num_embeddings = _check.size(num_embeddings, "num_embeddings")
         self.embedding_dim = _check.size(embedding_dim, "embedding_dim")
@@ -132,7 +132,12 @@ class Dense(Layer):
     __slots__ = ("activation", "bias", "units_in", "units_out")
 
     def __init__(
-        self, units_in: int, units_out: int, activation: _options.Activation | None = None, *, bias: bool = True
+        self,
+        units_in: SupportsIndex,
+        units_out: SupportsIndex,
+        activation: _options.Activation | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.units_in, self.units_out = _check.size(units_in, "units_in"), _check.size(units_out, "units_out")

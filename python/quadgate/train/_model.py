@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -331,7 +331,7 @@ class Sequential:
         self,
         x: ArrayLike,
         *,
-        batch_size: int = 32,
+        batch_size: SupportsIndex = 32,
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> Array:
@@ -368,7 +368,7 @@ class Sequential:
 
     evaluate = _fit.evaluate
 
-    def stream(self, batch_size: int = 1) -> ModelStream:
+    def stream(self, batch_size: SupportsIndex = 1) -> ModelStream:
         """Return the model as an object that is fed one step at a time, for `generate` and `beam_search`.
 
         Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -58,7 +58,9 @@ class RTRL:
     multiply-adds for each row and layer.
     """
 
-    def __init__(self, net: LSTM | RNN, batch_size: int = 1, optimizer: str | Optimizer | None = None) -> None:
+    def __init__(
+        self, net: LSTM | RNN, batch_size: SupportsIndex = 1, optimizer: str | Optimizer | None = None
+    ) -> None:
         if not isinstance(net, (LSTM, RNN)):
             raise TypeError(f"net must be a quadgate.LSTM or quadgate.RNN, got {type(net).__name__}")
         odd = sorted(set(net._options.changed()) - _KNOWN)
@@ -237,7 +239,7 @@ class RTRL:
         return f"rtrl({self._net!r}, batch_size={self._batch})"
 
 
-def rtrl(net: LSTM | RNN, batch_size: int = 1, *, optimizer: str | Optimizer | None = None) -> RTRL:
+def rtrl(net: LSTM | RNN, batch_size: SupportsIndex = 1, *, optimizer: str | Optimizer | None = None) -> RTRL:
     """Return a network with exact gradients at every step, for online learning; the arguments are those of `RTRL`.
 
     Raises

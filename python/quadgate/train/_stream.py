@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class ModelStream:
         If a network is bidirectional or reverse.
     """
 
-    def __init__(self, model: Sequential, batch_size: int = 1) -> None:
+    def __init__(self, model: Sequential, batch_size: SupportsIndex = 1) -> None:
         self.batch_size = _check.size(batch_size, "batch_size")
         self._model = model
         self._masking = model._layers[0] if isinstance(model._layers[0], Masking) else None
