@@ -130,11 +130,11 @@ def test_page_and_shapes_of_x(tmp_path, monkeypatch):
 LSTM, X = qg.LSTM(INPUTS, H, rng=0), sequence()
 DENSE = train.Sequential([train.Dense(INPUTS, 2)], rng=0)
 DROPPING, ZONED = qg.LSTM(INPUTS, H, 2, dropout=0.2, rng=0), qg.LSTM(INPUTS, H, zoneout=(0.1, 0.1), rng=0)
-QUANTIZED = r"net must have weights of float32 or float64, got int8, .*: LSTM.from_state_dict\(net.state_dict\(\)\)"
+QUANTIZED = r"got int8: explore needs gradients, .* a float32 network .*LSTM.from_state_dict\(net.state_dict\(\)\)"
 ERRORS = [
     ((3, X), {}, TypeError, r"net must be a quadgate.LSTM, a quadgate.RNN or a quadgate.train.Sequential, got 3"),
     *[((net.quantize("int8"), X), {}, TypeError, QUANTIZED) for net in (LSTM, DROPPING, ZONED)],
-    ((qg.RNN(INPUTS, H, rng=0).quantize("float16"), X), {}, TypeError, "got float16, .* RNN.from_state_dict"),
+    ((qg.RNN(INPUTS, H, rng=0).quantize("float16"), X), {}, TypeError, "got float16: explore .* RNN.from_state_dict"),
     ((train.Sequential([DROPPING.quantize("int8")]), X), {}, TypeError, QUANTIZED),
     ((DENSE, X), {}, ValueError, "net must have an LSTM or an RNN among its layers"),
     ((LSTM, "abc"), {}, TypeError, "x must hold"),

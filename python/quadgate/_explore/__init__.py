@@ -68,17 +68,18 @@ def explore(
     Parameters
     ----------
     net : LSTM, RNN or train.Sequential
-        All options act as in inference: nothing is dropped, and zoneout is its mean. The initial state is zeros.
+        Without quantised weights, which have no gradients. All options act as in inference: nothing is dropped, and
+        zoneout is its mean. The initial state is zeros.
     x : array (T, I), or (T, 1, I)
         One sequence, (1, T, I) if ``net.batch_first``. A Sequential takes (T, I) or (1, T, I), or integers (T,) or
         (1, T) if it begins with an Embedding.
     labels : str of T letters, list of T str, or array of int (T,); optional
         Name of each step. A Sequential that begins with an Embedding shows its integers if there are none.
     out : str or path
-        File to write. An existing one is replaced.
+        File to write, without it ``page.html`` in the working directory. An existing one is replaced.
     outputs : list of int, optional
-        Columns of the output whose gradients the page offers, beside the whole output of a step; by default the two
-        that vary most.
+        Columns of the output, at most 8, whose gradients the page offers, beside the whole output of a step; by default
+        the two that vary most.
 
     Returns
     -------

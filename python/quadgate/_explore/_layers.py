@@ -104,8 +104,9 @@ class Inside:
         if net._snapshot.weight_type:  # a copy without its dropout would be another network, with float32 weights
             kind = "RNN" if isinstance(net, RNN) else "LSTM"
             raise TypeError(
-                f"net must have weights of float32 or float64, got {net.weight_type}, without gradients: "
-                f"{kind}.from_state_dict(net.state_dict()), with net's options, has the same weights as float32"
+                f"net must have weights of float32 or float64, got {net.weight_type}: explore needs gradients, which "
+                f"quantised networks do not have. Make a float32 network of the same weights: "
+                f"{kind}.from_state_dict(net.state_dict()), with net's options"
             )
         self.mean = any(net._options.zoneout)
         self.net = net if self.mean else _without_dropout(net)
