@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 ZERO: Final = "zero"  # the default of padding_output, compared by identity ahead of every call
 FLOATS = "real numbers (float or integer)"
+BOOLS = "bools, or integers 0 and 1"
+WHOLE = "integers, or floats that are whole"
 
 
 def size(value: SupportsIndex, name: str, *, zero: bool = False) -> int:
@@ -280,7 +282,7 @@ def bools(value: Array, name: str, leading: tuple[int, ...]) -> NDArray[np.bool_
         raise ValueError(f"{name} must have shape {leading}, x's without its last axis, got {value.shape}")
     result = np.array(value, order="C")
     if result.dtype.kind != "b" and ((result != 0) & (result != 1)).any():
-        raise ValueError(f"{name} must hold True and False, or 1 and 0, got other integers")
+        raise ValueError(f"{name} must hold {BOOLS}, got other integers")
     return plain(result, np.dtype(np.bool_))
 
 

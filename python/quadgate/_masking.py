@@ -304,7 +304,7 @@ def read(
     last = _check.padding(padding_output) == "last"
     if last and o.directions == 2 and o.merge != "concat":
         raise ValueError(f"padding_output='last' needs merge='concat', got {o.merge!r}: each direction has its last y")
-    given = _check.array(mask, "mask", "bools", "biu")
+    given = _check.array(mask, "mask", _check.BOOLS, "biu")
     return Masking(o, leading, _check.bools(given, "mask", leading), lengths, resets, last), given
 
 
@@ -386,7 +386,7 @@ def unpad(y: ArrayLike, lengths: ArrayLike, *, batch_first: bool = False) -> lis
         order = "B, T" if batch_first else "T, B"
         raise ValueError(f"y must have shape ({order}, ...), got {whole.shape}")
     rows = whole if batch_first else whole.swapaxes(0, 1)
-    n = _check.lengths(_check.array(lengths, "lengths", "integers"), rows.shape[1], len(rows), batched=True, of="y")
+    n = _check.lengths(_check.array(lengths, "lengths", _check.WHOLE), rows.shape[1], len(rows), batched=True, of="y")
     return [row[:k].copy() for row, k in zip(rows, n, strict=True)]
 
 

@@ -280,7 +280,7 @@ def _arguments(
     read: Named = {"x": x_}
     lengths_ = None
     if lengths is not None:
-        read["lengths"] = given = _check.array(lengths, "lengths", "integers")
+        read["lengths"] = given = _check.array(lengths, "lengths", _check.WHOLE)
         lengths_ = _check.lengths(given, steps, shapes[0][1] if batched else 1, batched=batched)
     parts = _read_state(state, "state", shapes, alone)
     read |= parts
@@ -290,7 +290,7 @@ def _arguments(
         pair = _plain_or_zeros(h, shapes[0], o.dtype), _plain_or_zeros(c, shapes[1], o.dtype)
     resets_ = None
     if resets is not None:
-        read["resets"] = given = _check.array(resets, "resets", "bools", "biu")
+        read["resets"] = given = _check.array(resets, "resets", _check.BOOLS, "biu")
         resets_ = _check.bools(given, "resets", x_.shape[:-1])
     masking = None
     if mask is None:

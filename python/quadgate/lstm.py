@@ -105,9 +105,10 @@ class LSTM(Network):
     Arrays may be anything that NumPy can read as real numbers: lists, other types and byte orders, non-contiguous or
     read-only arrays, and whatever has ``__array__`` or ``__dlpack__``. They are converted to the network's type. That
     includes float64 into a float32 network, since NumPy makes float64 unless told otherwise. bfloat16 and float16 are
-    read exactly. Arrays of the right type whose last axis is contiguous are read in place. Complex numbers, bools,
-    strings, objects and masked arrays raise TypeError; wrong shapes raise ValueError. NaN and infinity pass through as
-    IEEE arithmetic has them; denormal numbers are taken for zeros.
+    read exactly; a float64 number beyond float32's range becomes infinite, with NumPy's warning of an overflow. Arrays
+    of the right type whose last axis is contiguous are read in place. Complex numbers, bools, strings, objects and
+    masked arrays raise TypeError; wrong shapes raise ValueError. NaN and infinity pass through as IEEE arithmetic has
+    them; denormal numbers are taken for zeros.
 
     Results do not depend, to the last bit, on the batch that a row is in, on the number of threads, or on how a
     sequence was cut into calls that pass the state on. One object may be used from many threads at once.
@@ -241,11 +242,11 @@ class LSTM(Network):
             Number of steps of each row, 0 to T, in any order; all T if it is not given. Floats will do if they are
             whole. Steps past the length are ignored and y is zero there. The final state is that of the row's last
             step, and the reverse direction starts there.
-        resets : array of bool, or of 0 and 1, (T, B), (B, T) if ``batch_first``, or (T,) without a batch; optional
+        resets : array of bool, or of ints 0 and 1, (T, B), (B, T) if ``batch_first``, or (T,) without a batch; optional
             True at t starts a row anew before its step t: nothing passes between steps t-1 and t, in either direction.
             At t = 0 that replaces the row's initial state by zeros, except in a direction that reads backwards. At a
             masked step it acts as at any other; past the row's length it does not.
-        mask : array of bool, or of 0 and 1, of the shape of ``resets``; optional
+        mask : array of bool, or of ints 0 and 1, of the shape of ``resets``; optional
             False for steps to skip, as in Keras: their values are ignored, and the state stays as it is. A step counts
             if it is neither masked nor past the row's length. Rows padded on the right cost no more than with
             ``lengths``; other masks cost a copy of x and of y.

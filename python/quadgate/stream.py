@@ -83,7 +83,7 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
         out : array (B, O), or (O,) if x is (I,); optional
             Filled and returned instead of a new array. It must have the network's type, be writable and not share x's
             memory.
-        mask : array of bool, or of 0 and 1, (B,), or () if x is (I,); optional
+        mask : array of bool, or of ints 0 and 1, (B,), or () if x is (I,); optional
             False for rows that skip this step: their state stays as it is.
         padding_output : "zero" or "last"
             y of those rows: 0, or the last layer's h in the state, which is their last y. It has no effect without a
@@ -106,7 +106,7 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
                 return y
         x_ = _stream_input.step(x, self._batch_size, self._network._options.input_size)
         if mask is not None:
-            kept = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", x_.shape[:-1])
+            kept = _check.bools(_check.array(mask, "mask", _check.BOOLS, "biu"), "mask", x_.shape[:-1])
             target = _stream_input.target(out, self._network._options, x_, mask=kept)
             return _stream_input.given(self._step_of_some(x_, kept, padding_output), target, out)
         _check.padding(padding_output)
@@ -130,10 +130,10 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
         if result is not None:
             return list(result) if cells else [result]
         x_ = _stream_input.chunk(x, self._batch_size, self._network._options.input_size, self._time_major)
-        read = None if resets is None else _check.array(resets, "resets", "bools", "biu")
+        read = None if resets is None else _check.array(resets, "resets", _check.BOOLS, "biu")
         resets_ = None if read is None else _check.bools(read, "resets", x_.shape[:-1])
         if mask is not None:
-            mask_ = _check.array(mask, "mask", "bools", "biu")
+            mask_ = _check.array(mask, "mask", _check.BOOLS, "biu")
             target = _stream_input.target(out, self._network._options, x_, read, mask_)
             both = self._masked(x_, resets_, cells, mask_, padding_output)
             return [_stream_input.given(both[0], target, out), *both[1:]]
@@ -305,9 +305,9 @@ class Stream(BaseStream[Net]):
             Input of T steps.
         out : array of the same shape with O instead of I, optional
             Filled and returned instead of a new array, as in `step`.
-        resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
+        resets : array of bool, or of ints 0 and 1, of x's shape without its last axis, optional
             True to start a row anew before that step, from zeros.
-        mask : array of bool, or of 0 and 1, of the same shape; optional
+        mask : array of bool, or of ints 0 and 1, of the same shape; optional
             False for steps to skip, as in `LSTM.__call__`: the state stays as it is.
         padding_output : "zero" or "last"
             As in `step`, for y at masked steps.
@@ -391,9 +391,9 @@ class RNNStream(BaseStream[Net]):
             Input of T steps.
         out : array of the same shape with O instead of I, optional
             Filled and returned instead of a new array, as in `step`.
-        resets : array of bool, or of 0 and 1, of x's shape without its last axis, optional
+        resets : array of bool, or of ints 0 and 1, of x's shape without its last axis, optional
             True to start a row anew before that step, from zeros.
-        mask : array of bool, or of 0 and 1, of the same shape; optional
+        mask : array of bool, or of ints 0 and 1, of the same shape; optional
             False for steps to skip, as in `LSTM.__call__`: the state stays as it is.
         padding_output : "zero" or "last"
             As in `step`, for y at masked steps.

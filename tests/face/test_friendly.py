@@ -66,6 +66,15 @@ def test_lengths_that_are_whole_numbers(lstm, dtype):
             lstm(X, lengths=bad)
 
 
+def test_numbers_beyond_the_type_become_infinite():
+    """With a warning, as in NumPy."""
+    x, lstm = np.zeros((1, 5)), qg.LSTM(5, 6, rng=0)
+    x[0, 2] = 1e300
+    want = lstm(np.where(x > 0, np.float32(np.inf), np.float32(0)))[0]
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        assert same_bits(lstm(x)[0], want)
+
+
 def test_dropout_of_one_layer_warns_and_is_kept():
     with pytest.warns(UserWarning, match=r"dropout=0\.5 has no effect with num_layers=1") as seen:
         lstm = qg.LSTM(5, 6, dropout=0.5, rng=0)

@@ -76,9 +76,9 @@ def test_errors_of_masks(kind, method):
         call(x, mask=np.ones((2, 5), bool))
     with pytest.raises(ValueError, match=r"mask must have shape \(5,\)"):
         call(x[:, 0], mask=np.ones((5, 1), bool))
-    with pytest.raises(ValueError, match="mask must hold True and False, or 1 and 0"):
+    with pytest.raises(ValueError, match="mask must hold bools, or integers 0 and 1, got other integers"):
         call(x, mask=np.full((5, 2), 2))
-    with pytest.raises(TypeError, match="mask must hold bools, got dtype float64"):
+    with pytest.raises(TypeError, match="mask must hold bools, or integers 0 and 1, got dtype float64"):
         call(x, mask=np.ones((5, 2)))
     with pytest.raises(ValueError, match="padding_output must be 'zero' or 'last', got 'first'"):
         call(x, mask=np.ones((5, 2), bool), padding_output="first")

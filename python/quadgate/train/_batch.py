@@ -60,10 +60,10 @@ class Batch(NamedTuple):
             raise ValueError(f"{given} must be left out for x without steps: x (B, T, I) has them, got {x_.shape}")
         lengths_ = mask_ = weights_ = y_ = None
         if lengths is not None:
-            read = _check.array(lengths, "lengths", "integers")
+            read = _check.array(lengths, "lengths", _check.WHOLE)
             lengths_ = _check.lengths(read, steps, rows, batched=True)
         if mask is not None:
-            mask_ = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", (rows, steps))
+            mask_ = _check.bools(_check.array(mask, "mask", _check.BOOLS, "biu"), "mask", (rows, steps))
         if weights is not None:
             weights_ = _check.array(weights, "sample_weight")
             if weights_.shape not in ((rows,), (rows, steps)):

@@ -165,11 +165,12 @@ def position_weights(
     if lengths is not None:
         if len(shape) != 2:
             raise ValueError(f"lengths need outputs (B, T, C), got positions {shape}")
-        n = _check.lengths(_check.array(lengths, "lengths", "integers"), shape[1], shape[0], batched=True, of="outputs")
+        read = _check.array(lengths, "lengths", _check.WHOLE)
+        n = _check.lengths(read, shape[1], shape[0], batched=True, of="outputs")
         counts = np.arange(shape[1]) < n[:, None]
         result = counts.astype(np.float64) if result is None else result * counts
     if mask is not None:
-        counts = _check.bools(_check.array(mask, "mask", "bools", "biu"), "mask", shape)
+        counts = _check.bools(_check.array(mask, "mask", _check.BOOLS, "biu"), "mask", shape)
         result = counts.astype(np.float64) if result is None else result * counts
     return result
 
