@@ -297,11 +297,11 @@ class Sequential:
             Targets: class numbers (B,) or (B, T), or numbers of the outputs' shape.
         lengths : array of int (B,), optional
             Number of steps of each row; later steps are ignored, by the loss too.
-        mask : array of bool (B, T), optional
+        mask : array of bool, or of ints 0 and 1, (B, T), optional
             False for steps to skip, by the loss too. An x (B, I), which a model of `Dense` layers takes as well, has no
             steps, and neither lengths nor a mask.
         sample_weight : array (B,) or (B, T), optional
-            Weights of rows or steps in the loss, which is their weighted mean.
+            Weights of rows or steps in the loss, 0 or more. The loss is their weighted mean.
 
         Returns
         -------
