@@ -102,7 +102,11 @@ def test_hints_name_what_is_taken(name):
 
 @pytest.mark.parametrize("n", [np.int64(3), np.uint8(3)])
 def test_sizes_of_numpy(n):
+    """As type checkers may believe, too."""
     net = qg.LSTM(n, n, n, proj_size=n)
     assert (net.input_size, net.hidden_size, net.num_layers, net.proj_size) == (3, 3, 3, 3)
     assert type(net.hidden_size) is int
     assert net.stream(n).batch_size == 3
+    hints = {name: each.annotation for name, each in inspect.signature(qg.LSTM).parameters.items()}
+    sizes = ("input_size", "hidden_size", "num_layers", "proj_size")
+    assert {hints[name] for name in sizes} == {"SupportsIndex"}
