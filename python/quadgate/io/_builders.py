@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._npz import from_bytes
-from ._pickle import State
+from ._pickle import State, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Dtype(State):
     def __init__(self, code: Any, *_: Any) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
         if not isinstance(code, str):
-            raise ValueError(f"the pickle has the dtype {code!r}")
+            raise ValueError(f"the pickle has the dtype {shown(code)}")
         self.dtype: np.dtype[Any] | None = None
         if code.lstrip("<>|=")[:1] in ("O", "V"):
             return
@@ -57,14 +57,18 @@ def buffered(data: Any, dtype: Any, shape: Any, order: Any = "C") -> Array | Non
     """Return the array of some bytes; None for one of objects, which is left out."""
     if not isinstance(dtype, Dtype) or not isinstance(shape, tuple) or order not in ("C", "F"):
         raise ValueError("the pickle gives an array a state that is none")
+    if not all(type(n) is int for n in shape):
+        raise ValueError("the pickle gives an array a shape that is no whole numbers")
     if dtype.dtype is None:
         return None
     if isinstance(data, str):  # written by Python 2
         data = data.encode("latin1")
     if not isinstance(data, (bytes, bytearray)):
         raise ValueError(f"the pickle has an array of {dtype.dtype} without bytes")
-    if math.prod(n for n in shape if isinstance(n, int)) * dtype.dtype.itemsize != len(data):
-        raise ValueError(f"the pickle has an array of shape {shape} and {dtype.dtype}, found {len(data)} bytes of it")
+    if math.prod(shape) * dtype.dtype.itemsize != len(data):
+        raise ValueError(
+            f"the pickle has an array of shape {shown(shape)} and {dtype.dtype}, found {len(data)} bytes of it"
+        )
     return from_bytes(bytes(data), 0, shape, dtype.dtype, "an array", fortran=order == "F")
 
 

@@ -11,10 +11,24 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import _check
+
 if TYPE_CHECKING:
     from typing import BinaryIO
 
 Builder = Callable[..., Any]
+
+
+def shown(value: Any) -> str:
+    """Return a value of a pickle for an error message: a number, short text or a shape as it is, else its type.
+
+    Containers are not printed: a tuple of tuples that share their parts has few bytes, and a text without end.
+    """
+    if isinstance(value, tuple) and all(type(n) is int for n in value):
+        return _check.shown(value)
+    if isinstance(value, (tuple, list, dict)):
+        return type(value).__name__
+    return f"<inert {value.name}>" if isinstance(value, Inert) else _check.shown(value)
 
 
 class Mark:
@@ -29,9 +43,6 @@ class Inert:
     def __init__(self, name: str, args: tuple[Any, ...]) -> None:
         self.name, self.args, self.state = name, args, None
         self.items: dict[Any, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"<inert {self.name}>"
 
 
 class Name:
@@ -138,8 +149,10 @@ class Machine:
         if isinstance(function, Inert):
             self._stack.append(Inert(function.name, ()))
             return
-        if not isinstance(function, Name) or not isinstance(args, tuple):
-            raise ValueError(f"the pickle calls {function!r}, which is no function")
+        if not isinstance(function, Name):
+            raise ValueError(f"the pickle calls {shown(function)}, which is no function")
+        if not isinstance(args, tuple):
+            raise ValueError(f"the pickle calls {function.name} with {shown(args)}, which is no tuple")
         try:
             self._stack.append(function(args))
         except (TypeError, AttributeError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._builders import NUMPY
-from ._pickle import Inert, Machine, Name, State
+from ._pickle import Inert, Machine, Name, State, shown
 from ._safetensors import widen
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def read_legacy(data: bytes, unknown: Callable[[str], bool]) -> Any:
         raise ValueError("it does not begin as a file of PyTorch")
     version, system = Machine(stream, {}).load(), Machine(stream, {}).load()
     if version != 1001 or not isinstance(system, dict):
-        raise ValueError(f"it has version {version!r} of the legacy format; 1001 is needed")
+        raise ValueError(f"it has version {shown(version)} of the legacy format; 1001 is needed")
     order = "<" if system.get("little_endian", True) else ">"
     result = Machine(stream, NAMES, persistent, unknown).load()
     keys = Machine(stream, {}).load()
@@ -229,15 +229,17 @@ def _identified(key: Any) -> tuple[Type, str, int]:
     """Return the type, name and count of a persistent id: ("storage", type, name, location, count, ...)."""
     if not isinstance(key, tuple) or len(key) < 5 or _text(key[0]) != "storage" or not isinstance(key[1], Type):
         named = isinstance(key, tuple) and len(key) > 1 and isinstance(key[1], (Inert, Name))
-        kind = key[1].name if named else repr(key)[:80]
+        kind = key[1].name if named else shown(key)
         raise ValueError(f"it refers to a storage that is not of a known type: {kind}")
     if type(key[4]) is not int or key[4] < 0:
-        raise ValueError(f"it refers to a storage of {key[4]!r} numbers")
+        raise ValueError(f"it refers to a storage of {shown(key[4])} numbers")
     return key[1], _text(key[2]), key[4]
 
 
 def _text(value: Any) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return (
+        value.decode("latin1") if isinstance(value, bytes) else str(value) if isinstance(value, str) else shown(value)
+    )
 
 
 def _itemsize(code: str) -> int:

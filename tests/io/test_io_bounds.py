@@ -1,0 +1,60 @@
+"""Small files that are made to take hours or all the memory end in ValueError that names the file.
+
+Without the bounds, each of them would.
+"""
+
+from __future__ import annotations
+
+import pytest
+import quadgate as qg
+from test_io_hostile import refused, torch_zip
+
+DOUBLED = b")" + b"2\x86" * 60  # a tuple of the last one twice, 60 times: a text of 2^60 characters
+
+BUFFER = b"cnumpy.core.numeric\n_frombuffer\n(C\x01acnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R"
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (DOUBLED + b")R", "calls tuple, which is no function"),
+        (b"]" + DOUBLED + b"a)R", "calls list, which is no function"),
+        (b"}K\x01" + DOUBLED + b"s)R", "calls dict, which is no function"),
+        (b"cnumpy\ndtype\n" + DOUBLED + b"R", r"calls numpy\.dtype with arguments|has the dtype tuple"),
+        (b"cnumpy\ndtype\n" + DOUBLED + b"\x85R", "has the dtype tuple"),
+        (b"cnumpy\ndtype\n]" + DOUBLED + b"aR", r"calls numpy\.dtype with list, which is no tuple"),
+        (BUFFER + DOUBLED + b"tR", "a shape that is no whole numbers"),
+        (BUFFER + DOUBLED + b"\x85tR", "a shape that is no whole numbers"),
+        (b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R" + DOUBLED + b"b.", None),
+    ],
+)
+def test_values_without_end_in_messages(tmp_path, data, match):
+    if match is None:  # of a state that is ignored nothing is printed
+        (tmp_path / "f").write_bytes(b"\x80\x02" + data)
+        assert qg.io.networks(tmp_path / "f") == []
+    else:
+        refused(tmp_path / "f", b"\x80\x02" + data + b".", match)
+
+
+def text(value: str) -> bytes:
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def test_keys_without_end_in_files_of_torch(tmp_path):
+    """A storage's id: all of it, and each of its parts."""
+    float32 = b"ctorch\nFloatStorage\n"
+    sound = [text("storage"), float32, text("0"), text("cpu"), b"K\x04"]
+    refused(tmp_path / "f", torch_zip(b"\x80\x02" + DOUBLED + b"Q.", {}), "not of a known type: tuple")
+    for place, why in (
+        (0, "known type: tuple"),
+        (1, "known type: tuple"),
+        (2, "'m/data/tuple'"),
+        (4, "of tuple numbers"),
+    ):
+        parts = [*sound[:place], DOUBLED, *sound[place + 1 :]]
+        refused(tmp_path / "f", torch_zip(b"\x80\x02(" + b"".join(parts) + b"tQ.", {}), why)
+    magic = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."
+    refused(tmp_path / "f", magic + b"\x80\x02" + DOUBLED + b".\x80\x02}.", "has version tuple of the legacy format")
+    keys = b"\x80\x02]" + DOUBLED + b"a."
+    legacy = magic + b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02}." + keys
+    refused(tmp_path / "f", legacy, "a storage 'tuple' that nothing refers to")
