@@ -5,6 +5,7 @@ Without the bounds, each of them would.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import quadgate as qg
 from test_io_hostile import refused, torch_zip
@@ -58,3 +59,16 @@ def test_keys_without_end_in_files_of_torch(tmp_path):
     keys = b"\x80\x02]" + DOUBLED + b"a."
     legacy = magic + b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02}." + keys
     refused(tmp_path / "f", legacy, "a storage 'tuple' that nothing refers to")
+
+
+@pytest.mark.parametrize("name", ["lstm" * 100_000, "a" * 1_000_000, "a/fw/" * 200_000, "/kernel" * 100_000])
+def test_names_that_a_pattern_would_try_at_every_place(name):
+    assert qg.io.networks({name: np.zeros((5, 16), np.float32), f"{name}/kernel": np.zeros(3)})[1:] == []
+
+
+def test_directions_of_tensorflow1_by_their_scopes():
+    """ "fw/" and "bw/" in front of a cell are directions where both are there, and parts of its name where not."""
+    kernel = np.zeros((9, 16), np.float32)
+    names = [f"rnn/{way}/lstm_cell/kernel:0" for way in ("fw", "bw")] + ["fw/basic_lstm_cell/kernel", "x/lstm/kern"]
+    found = qg.io.networks(dict.fromkeys([*names, "a/kernel", "lstm_cell/kernel"], kernel))
+    assert [(f.name, f.directions) for f in found] == [("rnn", 2), ("fw/basic_lstm_cell", 1), ("lstm_cell", 1)]

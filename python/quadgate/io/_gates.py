@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _SHAPES = {"weight_ih": "(4H, I)", "weight_hh": "(4H, R)", "bias": "(4H,)", "weight_hr": "(P, H)", "peephole": "(3, H)"}
-_CELL = re.compile(r"^(?P<base>.*?)(?P<direction>(?:fw/|bw/)?)(?P<cell>[^/]*lstm[^/]*)/kernel(:0)?$")
 _KNOWN = re.compile(r"((basic_|cudnn_compatible_)?lstm(_block|_fused|_block_fused)?_cell|lstm_block_wrapper)(_\d+)?")
 _DIAGONALS = ("w_i_diag", "w_f_diag", "w_o_diag")
 
@@ -207,14 +206,29 @@ def tensorflow1_networks(arrays: Mapping[str, Any], source: str = "the arrays", 
     blocks = _order(order)
     cells: dict[str, dict[str, str]] = {}
     for name in arrays:
-        match = _CELL.match(name)
-        if match and name.replace("/kernel", "/recurrent_kernel") not in arrays:
-            base, direction, rest = match["base"], match["direction"], name[match.end("direction") :]
+        parts = _split(name)
+        if parts and name.replace("/kernel", "/recurrent_kernel") not in arrays:
+            base, direction, rest = parts
             both = direction and base + {"fw/": "bw/", "bw/": "fw/"}[direction] + rest in arrays
             key = base.rstrip("/") if both else name.rpartition("/")[0]
             cells.setdefault(key, {})["_reverse" if both and direction == "bw/" else ""] = name
     listed = sorted(arrays)
     return [_tensorflow1(key, names, arrays, listed, blocks, source) for key, names in cells.items()]
+
+
+def _split(name: str) -> tuple[str, str, str] | None:
+    """Return what a cell's kernel has in front, its direction ("fw/", "bw/" or ""), and the rest; None for others.
+
+    A regular expression takes cubic time for the names that a hostile file may have.
+    """
+    scope, _, last = name.removesuffix(":0").rpartition("/")
+    front, slash, cell = scope.rpartition("/")
+    if last != "kernel" or "lstm" not in cell:
+        return None
+    front += slash
+    direction = front[-3:] if front.endswith(("fw/", "bw/")) else ""
+    base = front.removesuffix(direction)
+    return base, direction, name[len(front) :]
 
 
 def _tensorflow1(

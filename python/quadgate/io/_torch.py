@@ -237,9 +237,9 @@ def _identified(key: Any) -> tuple[Type, str, int]:
 
 
 def _text(value: Any) -> str:
-    return (
-        value.decode("latin1") if isinstance(value, bytes) else str(value) if isinstance(value, str) else shown(value)
-    )
+    if isinstance(value, bytes):
+        return value.decode("latin1")
+    return str(value) if isinstance(value, str) else shown(value)
 
 
 def _itemsize(code: str) -> int:
