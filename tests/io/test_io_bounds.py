@@ -5,6 +5,9 @@ Without the bounds, each of them would.
 
 from __future__ import annotations
 
+import pickle
+from collections import Counter, OrderedDict
+
 import numpy as np
 import pytest
 import quadgate as qg
@@ -72,3 +75,64 @@ def test_directions_of_tensorflow1_by_their_scopes():
     names = [f"rnn/{way}/lstm_cell/kernel:0" for way in ("fw", "bw")] + ["fw/basic_lstm_cell/kernel", "x/lstm/kern"]
     found = qg.io.networks(dict.fromkeys([*names, "a/kernel", "lstm_cell/kernel"], kernel))
     assert [(f.name, f.directions) for f in found] == [("rnn", 2), ("fw/basic_lstm_cell", 1), ("lstm_cell", 1)]
+
+
+MANY = 100_000
+NUMBERS, LETTERS, ZEROS = (
+    b"(" + b"N" * MANY + b"l",
+    text("a" * MANY),
+    b"\x96" + MANY.to_bytes(8, "little") + bytes(MANY),
+)
+BYTES = b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R"  # the dtype
+SHAPE = b"J" + MANY.to_bytes(4, "little") + b"\x85"
+
+
+def repeated(function: bytes, arguments: bytes, after: bytes = b"") -> bytes:
+    """A pickle that calls a function 1000 times with the same arguments, which it has once."""
+    kept = arguments + b"q\x000" + function + b"q\x010"
+    return b"\x80\x02" + kept + b"(" + (b"h\x01h\x00R" + after) * 1000 + b"l."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        repeated(b"cbuiltins\nlist\n", NUMBERS + b"\x85"),
+        repeated(b"c__builtin__\nset\n", NUMBERS + b"\x85"),
+        repeated(b"ccollections\nOrderedDict\n", NUMBERS + b"\x85"),
+        repeated(b"ccollections\nCounter\n", b"}(" + b"".join(b"J%cabcN" % k for k in range(256)) * 8 + b"u\x85"),
+        repeated(b"ccollections\ndefaultdict\n", b"(" + b"N" * MANY + b"t"),
+        repeated(b"c_codecs\nencode\n", LETTERS + b"\x85"),
+        repeated(b"cbuiltins\nbytes\n", ZEROS + b"\x85"),
+        repeated(b"cbuiltins\nbytearray\n", LETTERS + text("latin1") + b"\x86"),
+        repeated(b"cnumpy.core.numeric\n_frombuffer\n", ZEROS + BYTES + SHAPE + b"\x87"),
+        repeated(b"cnumpy\nndarray\n", b"(K\x01" + SHAPE + BYTES + b"\x89" + ZEROS + b"tq\x020)", b"h\x02b"),
+        b"\x80\x02" + LETTERS + b"q\x000(" + b"h\x00h\x00\x93" * 1000 + b"l.",
+    ],
+)  # fmt: skip
+def test_calls_that_copy_the_same_again_and_again(tmp_path, data):
+    (tmp_path / "f").write_bytes(data)
+    with pytest.raises(ValueError, match="f: the pickle copies its parts to much more than it holds"):
+        qg.io.networks(tmp_path / "f", unknown="skip")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_sound_pickles_are_far_from_the_bounds(tmp_path, monkeypatch, protocol):
+    """Arrays of bytes that every protocol writes as shortly as it can, many small ones, and many entries."""
+    monkeypatch.setattr("quadgate.io._pickle.FREE", 0)
+    value = {
+        "large": np.full(1 << 20, 65, np.uint8),
+        "small": [np.full(k % 3, k) for k in range(3000)],
+        "numbers": [np.float32(k) for k in range(3000)],
+        "ordered": OrderedDict((k, (k, str(k))) for k in range(3000)),
+        "counter": Counter(range(3000)),
+        "set": set(range(3000)),
+    }
+    for part in (value, *value.values()):
+        (tmp_path / "f").write_bytes(pickle.dumps(part, protocol))
+        arrays = qg.io.read(tmp_path / "f")
+        assert len(arrays) == {dict: 6001, list: 3000, np.ndarray: 1}.get(type(part), 0)
+    (tmp_path / "f").write_bytes(pickle.dumps(value, protocol))
+    arrays = qg.io.read(tmp_path / "f")
+    assert np.array_equal(arrays["large"], value["large"])
+    assert np.array_equal(arrays["small.2999"], value["small"][-1])
+    assert arrays["numbers.2999"] == 2999

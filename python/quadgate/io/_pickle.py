@@ -7,6 +7,7 @@ decoded by the standard library's `pickletools`, which executes nothing.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ def shown(value: Any) -> str:
     if isinstance(value, (tuple, list, dict)):
         return type(value).__name__
     return f"<inert {value.name}>" if isinstance(value, Inert) else _check.shown(value)
+
+
+FREE = 1 << 20  # bytes that the calls of a small pickle may copy
 
 
 class Mark:
@@ -89,6 +93,9 @@ class Machine:
 
     def load(self) -> Any:
         """Return the next object, or raise ValueError."""
+        start = self._stream.tell()
+        self._left = FREE + 4 * (self._stream.seek(0, io.SEEK_END) - start)
+        self._stream.seek(start)
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         for opcode, argument, _ in pickletools.genops(self._stream):
@@ -125,6 +132,20 @@ class Machine:
                 return items
         raise ValueError("the pickle has no mark where one is needed")
 
+    def _spend(self, values: tuple[Any, ...]) -> None:
+        """Count what may be copied of some values: of a real file each part is copied once or twice.
+
+        A hostile one has a long value once, and hands it to a builder again and again, which takes five bytes each.
+        """
+        self._left -= 8 * len(values)
+        for value in values:
+            if isinstance(value, (str, bytes, bytearray)):
+                self._left -= len(value)
+            elif isinstance(value, (list, tuple, dict)):
+                self._left -= 8 * len(value)
+        if self._left < 0:
+            raise ValueError("the pickle copies its parts to much more than it holds")
+
     def _name(self, name: str) -> Any:
         if name in self._names:
             value = self._names[name]
@@ -143,6 +164,7 @@ class Machine:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("the pickle imports something that is no name")
+        self._spend((name, module))
         self._stack.append(self._name(f"{module}.{name}"))
 
     def _call(self, function: Any, args: Any) -> None:
@@ -153,6 +175,8 @@ class Machine:
             raise ValueError(f"the pickle calls {shown(function)}, which is no function")
         if not isinstance(args, tuple):
             raise ValueError(f"the pickle calls {function.name} with {shown(args)}, which is no tuple")
+        if function.build is not None:
+            self._spend(args)
         try:
             self._stack.append(function(args))
         except (TypeError, AttributeError) as error:
@@ -174,6 +198,7 @@ class Machine:
         if isinstance(target, Inert):
             target.state = state
         elif isinstance(target, State):
+            self._spend(state if isinstance(state, tuple) else ())
             target.set_state(state)
         elif not isinstance(target, dict):  # of an OrderedDict the attributes are of no interest
             raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
