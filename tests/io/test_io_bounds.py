@@ -136,3 +136,30 @@ def test_sound_pickles_are_far_from_the_bounds(tmp_path, monkeypatch, protocol):
     assert np.array_equal(arrays["large"], value["large"])
     assert np.array_equal(arrays["small.2999"], value["small"][-1])
     assert arrays["numbers.2999"] == 2999
+
+
+def test_names_that_fill_the_memory(tmp_path, monkeypatch):
+    """20,000 arrays, or one, under a key of 200,000 letters: 3.8 GB of names. Leaves without arrays take none."""
+    long, file = "a" * 200_000, tmp_path / "f"
+    array = np.zeros(1)
+    for value in ({long: [array] * 20_000}, {long: {long + "b": {long + "c": [{long: array}] * 20_000}}}):
+        refused(file, pickle.dumps(value), "the names of its arrays have more than 1[67][0-9]{6} characters")
+    file.write_bytes(pickle.dumps({long: [1, "a", (2, [])] * 20_000, "b": array}))
+    assert list(qg.io.read(file)) == ["b"]
+    monkeypatch.setattr("quadgate.io._pickle.NAMES", 100)
+    file.write_bytes(pickle.dumps({f"layer.{k}.weight": array.copy() for k in range(50)}))
+    assert len(qg.io.read(file)) == 50
+
+
+def test_keys_that_take_long_to_hash(tmp_path):
+    """Of one tuple and one number, 100,000 times: the hash is made anew each time. They stand for no name of arrays."""
+    for key in (b"(" + b"N" * MANY + b"t", b"\x8b" + MANY.to_bytes(4, "little") + b"\x01" * MANY):
+        (tmp_path / "f").write_bytes(b"\x80\x02" + key + b"q\x000}(" + b"h\x00N" * MANY + b"u.")
+        assert qg.io.read(tmp_path / "f") == {}
+
+
+def test_names_of_arrays(tmp_path):
+    """Keys joined by dots, but for empty ones in front."""
+    value = {"": {"a": [np.ones(1)]}, 1: {"": {"x": np.ones(1)}}, b"k": {("t", 2): np.ones(1)}, None: {2.5: np.ones(1)}}
+    (tmp_path / "f").write_bytes(pickle.dumps(value))
+    assert list(qg.io.read(tmp_path / "f")) == ["a.0", "1..x", "b'k'.('t', 2)", "None.2.5"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._npz import from_bytes
-from ._pickle import State, shown
+from ._pickle import State, plain_key, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ def ordered(items: Any = ()) -> dict[Any, Any]:
     if isinstance(items, dict):
         return dict(items)
     pairs = [pair for pair in items if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    return {key if isinstance(key, (str, int)) else f"<{n}>": value for n, (key, value) in enumerate(pairs)}
+    return {key if plain_key(key) else f"<{n}>": value for n, (key, value) in enumerate(pairs)}
 
 
 def byte_array(*args: Any) -> bytes:

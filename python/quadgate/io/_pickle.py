@@ -32,6 +32,22 @@ def shown(value: Any) -> str:
     return f"<inert {value.name}>" if isinstance(value, Inert) else _check.shown(value)
 
 
+def plain_key(key: Any) -> bool:
+    """Return True for a key of a dict that is hashed and printed in no time.
+
+    Hashing a tuple of tuples of tuples ... that share their parts takes exponential time; and the hash of a long tuple
+    or number is made anew at each use, which takes three bytes of a file.
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    return isinstance(key, str) or (len(parts) <= 16 and all(map(_short, parts)))
+
+
+def _short(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return value is None or isinstance(value, float) or (isinstance(value, (str, bytes)) and len(value) <= 256)
+
+
 FREE = 1 << 20  # bytes that the calls of a small pickle may copy
 
 
@@ -222,14 +238,7 @@ class Machine:
         if len(pairs) % 2:
             raise ValueError("the pickle sets a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            target[self._key(key)] = value
-
-    def _key(self, key: Any) -> Any:
-        # Hashing a tuple of tuples of tuples ... that share their parts takes exponential time.
-        parts = key if isinstance(key, tuple) else (key,)
-        if not all(part is None or isinstance(part, (str, bytes, int, float)) for part in parts):
-            return f"<{type(key).__name__} {len(self._memo)}>"
-        return key
+            target[key if plain_key(key) else f"<{type(key).__name__} {len(target)}>"] = value
 
     def _append(self, values: list[Any]) -> None:
         target = self._top((list, Inert))
@@ -331,48 +340,57 @@ _ACTIONS: dict[str, Callable[[Machine, Any], Any]] = {
 
 
 _LEAVES = (str, int, float, bytes, type(None))
+NAMES = 1 << 24  # characters that the names of a small file's arrays may have in all
 
 
 def flatten(value: Any, size: int) -> dict[str, Any]:
     """Return the arrays of nested dicts, lists and inert objects by dotted names; other leaves are left out.
 
-    Raises ValueError for containers that hold themselves, are nested too deeply, or unfold into many more entries than
-    `size`, the bytes of the file, can hold.
+    Raises ValueError for containers that hold themselves, are nested too deeply, or unfold into many more entries or
+    characters of names than `size`, the bytes of the file, can hold.
     """
     result: dict[str, Any] = {}
-    budget = [100_000 + 2 * size]
+    budget = [100_000 + 2 * size, NAMES + size]
+    path: list[Any] = []  # the keys on the way to a node; only an array's are joined
 
-    def visit(node: Any, name: str, depth: int) -> None:
+    def named() -> str:
+        texts = [key if isinstance(key, str) else str(key) for key in path if key is not Mark]
+        budget[1] -= sum(map(len, texts)) + len(texts)
+        if budget[1] < 0:
+            raise ValueError(f"the names of its arrays have more than {NAMES + size} characters")
+        first = next((k for k, text in enumerate(texts) if text), len(texts))
+        return ".".join(texts[first:])
+
+    def inside(key: Any, node: Any) -> None:
+        path.append(key)
+        visit(node)
+        path.pop()
+
+    def visit(node: Any) -> None:
         budget[0] -= 1
-        if depth > 100 or budget[0] < 0:
+        if len(path) > 100 or budget[0] < 0:
             raise ValueError("its containers are nested without end")
         if isinstance(node, _LEAVES):
             return
         finished = node.finished() if hasattr(node, "finished") else node
         if hasattr(finished, "dtype"):
-            result[name] = finished
+            result[named()] = finished
         elif isinstance(node, Inert):
             for part in (node.state, node.items):
                 for inner in part if isinstance(part, tuple) else (part,):
                     if isinstance(inner, dict):
-                        visit_module(inner, name, depth)
+                        visit_module(inner)
         elif isinstance(node, dict):
             for key, inner in node.items():
-                visit(inner, _joined(name, key), depth + 1)
+                inside(key, inner)
         elif isinstance(node, (list, tuple)):
             for k, inner in enumerate(node):
-                visit(inner, _joined(name, k), depth + 1)
+                inside(k, inner)
 
-    def visit_module(state: dict[Any, Any], name: str, depth: int) -> None:
+    def visit_module(state: dict[Any, Any]) -> None:
         # torch.nn.Module keeps these three beside its ordinary attributes; in names they do not appear.
         for key, inner in state.items():
-            inside = key in ("_parameters", "_buffers", "_modules")
-            visit(inner, name if inside else _joined(name, key), depth + 1)
+            inside(Mark if key in ("_parameters", "_buffers", "_modules") else key, inner)
 
-    visit(value, "", 0)
+    visit(value)
     return result
-
-
-def _joined(name: str, key: Any) -> str:
-    text = str(key)
-    return f"{name}.{text}" if name else text
