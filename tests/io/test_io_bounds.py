@@ -158,6 +158,21 @@ def test_keys_that_take_long_to_hash(tmp_path):
         assert qg.io.read(tmp_path / "f") == {}
 
 
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    """The last one silently won; the same array under one name twice is one array."""
+    one, other = np.ones(2), np.zeros(2)
+    for value, name in (
+        ({"a": {"weight_ih_l0": one}, "a.weight_ih_l0": other}, "a.weight_ih_l0"),
+        ({"a": {0: one, "0": other}}, "a.0"),
+        ({"a": [one], "a.0": other}, "a.0"),
+        ({"": {"a": one}, "a": other}, "a"),
+        ({None: one, "None": other}, "None"),
+    ):
+        refused(tmp_path / "f", pickle.dumps(value), f"it has two arrays of the name '{name}'")
+    (tmp_path / "f").write_bytes(pickle.dumps({"a": {"b": one}, "a.b": one, ("x", (1,)): other, ("y", (1,)): other}))
+    assert len(qg.io.read(tmp_path / "f")) == 3
+
+
 def test_names_of_arrays(tmp_path):
     """Keys joined by dots, but for empty ones in front."""
     value = {"": {"a": [np.ones(1)]}, 1: {"": {"x": np.ones(1)}}, b"k": {("t", 2): np.ones(1)}, None: {2.5: np.ones(1)}}

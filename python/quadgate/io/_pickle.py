@@ -347,9 +347,10 @@ def flatten(value: Any, size: int) -> dict[str, Any]:
     """Return the arrays of nested dicts, lists and inert objects by dotted names; other leaves are left out.
 
     Raises ValueError for containers that hold themselves, are nested too deeply, or unfold into many more entries or
-    characters of names than `size`, the bytes of the file, can hold.
+    characters of names than `size`, the bytes of the file, can hold; and for two arrays of one name.
     """
     result: dict[str, Any] = {}
+    owners: dict[str, Any] = {}
     budget = [100_000 + 2 * size, NAMES + size]
     path: list[Any] = []  # the keys on the way to a node; only an array's are joined
 
@@ -374,7 +375,10 @@ def flatten(value: Any, size: int) -> dict[str, Any]:
             return
         finished = node.finished() if hasattr(node, "finished") else node
         if hasattr(finished, "dtype"):
-            result[named()] = finished
+            name = named()
+            if owners.setdefault(name, node) is not node:
+                raise ValueError(f"it has two arrays of the name {name[:200]!r}")
+            result[name] = finished
         elif isinstance(node, Inert):
             for part in (node.state, node.items):
                 for inner in part if isinstance(part, tuple) else (part,):
