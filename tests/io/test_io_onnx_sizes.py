@@ -96,3 +96,30 @@ def test_long_names_of_many_nodes():
     proto = helper.make_model(helper.make_graph([call], "g", [], []), functions=[function])
     with pytest.raises(ValueError, match="names of its nodes and of all that they are in have more than 16777216"):
         qg.onnx.load(proto)
+
+
+def test_a_concat_of_much_more_than_the_model_is_not_made():
+    """One initializer of 64 kB, named 3000 times: it would take 197 MB before it is refused."""
+    nodes = [
+        helper.make_node("Concat", ["a"] * 3000, ["W"], axis=0),
+        helper.make_node("LSTM", ["X", "W", "W"], ["Y"], "cell"),
+    ]
+    data = helper.make_model(helper.make_graph(nodes, "g", [], [], [tensor("a", draw(1, 4, 4096))]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="its constants unfold to much more than the model holds"):
+            qg.onnx.load(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e7
+
+
+def test_a_concat_has_inputs_of_one_type():
+    nodes = [
+        helper.make_node("Concat", ["a", "b"], ["W"], axis=0),
+        helper.make_node("LSTM", ["X", "W", "W"], ["Y"], "cell"),
+    ]
+    given = [tensor("a", draw(1, 16, 4)), tensor("b", draw(1, 16, 4).astype(np.float64))]
+    with pytest.raises(ValueError, match="has inputs of several types"):
+        qg.onnx.load(helper.make_model(helper.make_graph(nodes, "g", [], [], given)))

@@ -26,11 +26,10 @@ class Budget:
     def __init__(self, model: Any) -> None:
         self.left = 8 * _held(model) + (1 << 20)
 
-    def take(self, array: Array) -> Array:
-        self.left -= array.nbytes
+    def take(self, size: int) -> None:
+        self.left -= size
         if self.left < 0:
             raise ValueError("its constants unfold to much more than the model holds")
-        return array
 
 
 class Frame:
@@ -235,6 +234,7 @@ def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
         raise ValueError(f"weight {name!r} is computed by more than {DEPTH} nodes")
     where, source = frame.find(name)
     arguments: list[Any] = []
+    made = 0
     if source is None:
         return None
     key = source.output[0] if hasattr(source, "op_type") and source.output else name
@@ -250,14 +250,27 @@ def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
         arguments = [constant(where, inner, depth + 1) for inner in source.input]
         if not arguments or arguments[0] is None:
             raise ValueError(f"weight {name!r} comes from {source.op_type} {source.name!r} without an input")
-        value = np.asarray(_OPERATORS[source.op_type](arguments, _attributes(where, source)))
+        given = _attributes(where, source)
+        made = _size(source.op_type, arguments, given)
+        where.budget.take(made)  # before it is made, which may be more than there is memory
+        value = np.asarray(_OPERATORS[source.op_type](arguments, given))
         if source.op_type != "Concat" and value.size > arguments[0].size:
             raise ValueError(f"weight {name!r} is more than the input of {source.op_type} {source.name!r}")
     else:
         raise ValueError(f"weight {name!r} is computed by {source.op_type} {source.name!r}, not a constant")
-    view = bool(arguments) and np.may_share_memory(value, arguments[0])
-    where.cache[key] = value if view else where.budget.take(value)
+    if not made and not (arguments and np.may_share_memory(value, arguments[0])):
+        where.budget.take(value.nbytes)
+    where.cache[key] = value
     return value
+
+
+def _size(operator: str, arguments: list[Any], given: dict[str, Any]) -> int:
+    """Return the bytes of what Concat and Cast make; 0 for the others, which make a view or as much as they take."""
+    if operator == "Concat":
+        if any(a is None or a.dtype != arguments[0].dtype for a in arguments):
+            raise ValueError("a Concat of weights lacks an input, or has inputs of several types")
+        return sum(a.nbytes for a in arguments)
+    return int(arguments[0].size * _cast_type(arguments[0], given).itemsize) if operator == "Cast" else 0
 
 
 def _literal(given: dict[str, Any], name: str) -> Array:
@@ -285,8 +298,6 @@ def _squeeze(arguments: list[Any], given: dict[str, Any]) -> Array:
 
 
 def _concat(arguments: list[Any], given: dict[str, Any]) -> Array:
-    if any(a is None for a in arguments):
-        raise ValueError("a Concat of weights lacks an input")
     return np.concatenate(arguments, int(given["axis"]))
 
 
@@ -316,16 +327,20 @@ def _reshape(arguments: list[Any], given: dict[str, Any]) -> Array:
     return np.asarray(arguments[0].reshape(sizes))
 
 
-def _cast(arguments: list[Any], given: dict[str, Any]) -> Array:
+def _cast_type(array: Array, given: dict[str, Any]) -> np.dtype[Any]:
     import onnx
 
     to = given.get("to")
     if to not in (1, 10, 11, 16, 6, 7):
         raise ValueError(f"a Cast of weights goes to type {to}")
-    if not is_floating(arguments[0]) and to in (1, 10, 11, 16):
-        raise ValueError(f"weights of {arguments[0].dtype} are cast: quantised weights cannot be loaded")
+    if not is_floating(array) and to in (1, 10, 11, 16):
+        raise ValueError(f"weights of {array.dtype} are cast: quantised weights cannot be loaded")
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to))
+
+
+def _cast(arguments: list[Any], given: dict[str, Any]) -> Array:
     with np.errstate(over="ignore"):
-        return np.asarray(arguments[0].astype(onnx.helper.tensor_dtype_to_np_dtype(to)))
+        return np.asarray(arguments[0].astype(_cast_type(arguments[0], given)))
 
 
 _OPERATORS: dict[str, Any] = {
