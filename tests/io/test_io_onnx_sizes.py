@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import quadgate as qg
 from nets import draw
 from onnx_models import FLOAT, helper, onnx, tensor
+from quadgate.onnx import _constants, _files, _nodes
 
 WIDE = 160
 
@@ -79,7 +81,7 @@ def test_nodes_that_share_their_weights_share_their_memory(op):
     data = cells(300, 64, op).SerializeToString()
     tracemalloc.start()
     try:
-        found = qg.onnx._files.networks(qg.onnx._files.parse(data, Path()), "m")
+        found = _files.networks(_files.parse(data, Path()), "m")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -123,3 +125,87 @@ def test_a_concat_has_inputs_of_one_type():
     given = [tensor("a", draw(1, 16, 4)), tensor("b", draw(1, 16, 4).astype(np.float64))]
     with pytest.raises(ValueError, match="has inputs of several types"):
         qg.onnx.load(helper.make_model(helper.make_graph(nodes, "g", [], [], given)))
+
+
+class Counted(list[Any]):
+    """A list that counts how often it is read from its beginning."""
+
+    reads = 0
+
+    def __iter__(self) -> Any:
+        self.reads += 1
+        return super().__iter__()
+
+
+def test_inputs_are_read_once_for_all_nodes():
+    """Each of thousands of nodes looked for its weights among all inputs of the graph."""
+    value = helper.make_tensor_value_info("W", FLOAT, None)
+    inputs = Counted([value])
+    graph: Any = SimpleNamespace(node=[], initializer=[], input=inputs, name="g")
+    frame = _nodes.Frame(graph, None, _nodes.Budget(helper.make_model(helper.make_graph([], "g", [], []))))
+    for _ in range(10):
+        with pytest.raises(ValueError, match="weight 'W' is an input of the graph 'g'"):
+            frame.find("W")
+    assert inputs.reads == 1
+
+
+def test_a_weight_that_fails_is_computed_once(monkeypatch):
+    """A Concat of very many inputs, the last of which is none, is not read again for each node that names it."""
+    calls = []
+    of = _constants.constant
+    monkeypatch.setattr(_constants, "constant", lambda *a: calls.append(a) or of(*a))
+    nodes = [helper.make_node("Concat", ["a"] * 50 + ["nothing"], ["W"], axis=0)]
+    nodes += [helper.make_node("LSTM", ["X", "W", "W"], [f"Y{k}"]) for k in range(20)]
+    data = helper.make_model(helper.make_graph(nodes, "g", [], [], [tensor("a", draw(1, 4, 4))])).SerializeToString()
+    found = _files.networks(_files.parse(data, Path()), "m")
+    assert [f.problem for f in found] == ["weight 'nothing' is defined nowhere"] * 20
+    assert len(calls) == 51
+
+
+def calls_of(function: Any, count: int, op: str = "Net") -> Any:
+    nodes = [helper.make_node(op, ["X"], [f"Z{k}"], domain="own") for k in range(count)]
+    return helper.make_model(helper.make_graph(nodes, "g", [], []), functions=[function])
+
+
+def peak_of(proto: Any) -> float:
+    tracemalloc.start()
+    try:
+        found = _files.networks(_files.parse(proto.SerializeToString(), Path()), "m")
+        assert found
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_function_is_not_copied_for_each_call_of_it():
+    """Its names, the texts of its node's attributes and those in messages: all would be there 1000 times."""
+    opsets, long = [helper.make_opsetid("", 17)], "z" * 500_000
+    outputs = helper.make_node("Split", ["x"], [f"s{k}" for k in range(5000)])
+    cell = helper.make_node("LSTM", ["x", "w", "w"], ["y"], "a")
+    assert peak_of(calls_of(helper.make_function("own", "Net", ["x"], ["y"], [outputs, cell], opsets), 1000)) < 3e7
+    cell = helper.make_node("LSTM", ["x", long, "w"], ["y"], "a")
+    assert peak_of(calls_of(helper.make_function("own", "Net", ["x"], ["y"], [cell], opsets), 1000)) < 3e7
+    for values in ({"direction": long}, {"activations": ["Tanh"] * 5000}, {"activation_alpha": [0.5] * 5000}):
+        cell = helper.make_node("LSTM", ["x", "w", "w"], ["y"], "a", **values)
+        weights = [helper.make_node("Constant", [], ["w"], value=tensor("w", draw(1, 16, 4)))]
+        proto = calls_of(helper.make_function("own", "Net", ["x"], ["y"], [*weights, cell], opsets), 3)
+        with pytest.raises(ValueError, match="has more than 1000 values"):
+            qg.onnx.load(proto)
+
+
+def test_the_work_of_many_calls_is_bounded(monkeypatch):
+    """Each call of a function has a list of its inputs. Its nodes are looked at once, all of their attributes too."""
+    opsets, cell = [helper.make_opsetid("", 17)], helper.make_node("LSTM", ["x", "w", "w"], ["y"], "a")
+    inputs = ["x", *(f"x{k}" for k in range(5000))]
+    proto = calls_of(helper.make_function("own", "Net", inputs, ["y"], [cell], opsets), 200)
+    monkeypatch.setattr(_nodes, "VISITS", 20_000)
+    with pytest.raises(ValueError, match="it has more than 20000 nodes, each function counted once a call"):
+        qg.onnx.load(proto)
+    asked, of = [], _nodes._is_recurrent
+    monkeypatch.setattr(_nodes, "_is_recurrent", lambda node: asked.append(node.op_type) or of(node))
+    cell.attribute.extend(helper.make_attribute(f"a{k}", 1) for k in range(2000))
+    nodes = [helper.make_node("Constant", [], ["w"], value=tensor("w", draw(1, 16, 4))), cell]
+    nodes += [helper.make_node("Split", ["x"], [f"z{k}"]) for k in range(10)]
+    proto = calls_of(helper.make_function("own", "Net", ["x"], ["y"], nodes, opsets), 200)
+    assert {f.problem for f in _files.networks(proto, "m")} == {"it has more than 1000 attributes"}
+    assert asked.count("Split") == 10

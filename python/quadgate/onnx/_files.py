@@ -18,7 +18,8 @@ from ..io._found import Found, choose
 from . import _inputs, _quantised
 from ._attributes import Attributes
 from ._attributes import parse as parse_attributes
-from ._nodes import Node, attributes, constant, is_floating, known, literals, recurrent_nodes, value_of
+from ._constants import constant, is_floating, known, value_of
+from ._nodes import Node, attributes, literals, recurrent_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,7 +132,8 @@ def _found(node: Node, name: str, source: str) -> Found:
             return _read_quantised(node, name, source)
         return _read(node, kind, name, source, lambda: _inputs.Weights(*(_constant(node, k) for k in (1, 2, 3, 7))))
     except (TypeError, ValueError) as error:
-        return Found("LSTM" if kind == QUANTISED else kind, name, 0, 0, problem=str(error), source=source)
+        problem = str(error)[:1000]  # thousands of nodes may have it
+        return Found("LSTM" if kind == QUANTISED else kind, name, 0, 0, problem=problem, source=source)
 
 
 def _constant(node: Node, k: int) -> Any:

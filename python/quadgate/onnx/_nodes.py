@@ -1,11 +1,9 @@
-"""The recurrent nodes of an ONNX model, in branches and functions too, and the constants that are their weights."""
+"""The recurrent nodes of an ONNX model, in branches and functions too, and what the names in its graphs stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -13,7 +11,12 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 KINDS = {"LSTM": "", "RNN": "", "GRU": "", "DynamicQuantizeLSTM": "com.microsoft", "QLinearLSTM": "com.microsoft"}
-DEPTH, VISITS, PATHS = 64, 1_000_000, 1 << 24
+DEPTH, VISITS, PATHS, LONG = 64, 1_000_000, 1 << 24, 1000
+
+
+def quoted(name: Any) -> str:
+    """Return a name for a message: thousands of messages may have it. One that is no UTF-8 comes as bytes."""
+    return repr(name[:200])
 
 
 class Budget:
@@ -25,6 +28,13 @@ class Budget:
 
     def __init__(self, model: Any) -> None:
         self.left = 8 * _held(model) + (1 << 20)
+        self._names: dict[int, Names] = {}
+
+    def names(self, proto: Any) -> Names:
+        """Return a graph's or a function's names, which are gathered once for all calls."""
+        if id(proto) not in self._names:  # whose object stays, as part of the names
+            self._names[id(proto)] = Names(proto)
+        return self._names[id(proto)]
 
     def take(self, size: int) -> None:
         self.left -= size
@@ -32,13 +42,36 @@ class Budget:
             raise ValueError("its constants unfold to much more than the model holds")
 
 
+class Names:
+    """Definitions of a graph or a function: initializers, outputs of nodes, and inputs that are no initializers."""
+
+    def __init__(self, proto: Any) -> None:
+        self.proto = proto
+        self.initializers = {tensor.name: tensor for tensor in getattr(proto, "initializer", ())}
+        self.producers = {name: node for node in proto.node for name in node.output if name}
+        self.inputs = {getattr(value, "name", value) for value in proto.input}  # of functions the names themselves
+        self._steps: list[tuple[Any, str, list[tuple[str, Any]]]] | None = None
+
+    def steps(self, functions: Mapping[Any, Any]) -> list[tuple[Any, str, list[tuple[str, Any]]]]:
+        """Return the recurrent nodes, calls and nodes with graphs, each with its label and the graphs by name."""
+        if self._steps is None:
+            self._steps = []
+            for k, node in enumerate(self.proto.node):
+                graphs = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
+                graphs += [(f"{a.name}_{n}", graph) for a in node.attribute for n, graph in enumerate(a.graphs)]
+                if graphs or called(node) in functions or _is_recurrent(node):
+                    label = node.name or next((name for name in node.output if name), f"{node.op_type}_{k}")
+                    self._steps.append((node, label, graphs))
+        return self._steps
+
+
 class Frame:
     """Names within a graph, or within one call of a function, and where they lead."""
 
     def __init__(self, proto: Any, outer: Frame | None, budget: Budget, call: Any = None) -> None:
         self.proto, self.outer, self.budget, self.call = proto, outer, budget, call
-        self.producers = {name: node for node in proto.node for name in node.output if name}
-        self.initializers = {} if call is not None else {tensor.name: tensor for tensor in proto.initializer}
+        names = budget.names(proto)
+        self.producers, self.initializers, self.inputs = names.producers, names.initializers, names.inputs
         self.formal: dict[str, str] = {}
         self.arguments: dict[str, Any] = {}
         if call is not None:
@@ -50,6 +83,7 @@ class Frame:
                 if attribute.ref_attr_name:
                     self.arguments[name] = outer.argument(attribute.ref_attr_name)
         self.cache: dict[str, Array] = {}
+        self.failed: dict[str, tuple[int, str]] = {}  # for names without a constant: the depth, and the reason
 
     def argument(self, name: str) -> Any:
         """Return the attribute of the call that a name refers to, None for one that was not given."""
@@ -81,10 +115,11 @@ class Frame:
                 return frame, frame.initializers[name]
             if name in frame.producers:
                 return frame, frame.producers[name]
-            if frame.call is None and any(value.name == name for value in frame.proto.input):
-                raise ValueError(f"weight {name!r} is an input of the graph {frame.proto.name!r}, not a constant")
+            if frame.call is None and name in frame.inputs:
+                graph = quoted(frame.proto.name)
+                raise ValueError(f"weight {quoted(name)} is an input of the graph {graph}, not a constant")
             if frame.call is not None or frame.outer is None:
-                raise ValueError(f"weight {inner!r} is defined nowhere")
+                raise ValueError(f"weight {quoted(inner)} is defined nowhere")
             frame = frame.outer
 
 
@@ -106,26 +141,20 @@ def recurrent_nodes(model: Any) -> list[Node]:
     def walk(frame: Frame, path: str, depth: int) -> Iterator[Node]:
         if depth > DEPTH:
             raise ValueError(f"its graphs are nested more than {DEPTH} deep")
-        for k, node in enumerate(frame.proto.node):
-            left["nodes"] -= 1
-            if left["nodes"] < 0:
-                raise ValueError(f"it has more than {VISITS} nodes, each function counted once a call")
-            function = functions.get(called(node))
-            graphs = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
-            graphs += [(f"{a.name}_{number}", graph) for a in node.attribute for number, graph in enumerate(a.graphs)]
-            recurrent = function is None and KINDS.get(node.op_type) == _domain(node)
-            if function is None and not graphs and not recurrent:
-                continue
-            label = node.name or next((name for name in node.output if name), f"{node.op_type}_{k}")
+        left["nodes"] -= len(frame.proto.node) + (len(frame.formal) + len(frame.arguments)) // 4
+        if left["nodes"] < 0:
+            raise ValueError(f"it has more than {VISITS} nodes, each function counted once a call")
+        for node, label, graphs in budget.names(frame.proto).steps(functions):
             here = f"{path}{label}"
             left["characters"] -= len(here)
             if left["characters"] < 0:
                 raise ValueError(
                     f"the names of its nodes and of all that they are in have more than {PATHS} characters"
                 )
+            function = functions.get(called(node))
             if function is not None:
                 yield from walk(Frame(function, frame, budget, node), f"{here}/", depth + 1)
-            elif recurrent:
+            elif _is_recurrent(node):
                 yield Node(frame, node, label, here)
             for name, graph in graphs:
                 yield from walk(Frame(graph, frame, budget), f"{here}/{name}/", depth + 1)
@@ -138,7 +167,11 @@ def called(node: Any) -> tuple[str, str, str]:
     return node.domain, node.op_type, _overload(node)
 
 
-def _domain(node: Any) -> str:
+def _is_recurrent(node: Any) -> bool:
+    return KINDS.get(node.op_type) == domain_of(node)
+
+
+def domain_of(node: Any) -> str:
     """Return a node's domain; that of ONNX itself has two names."""
     return "" if node.domain == "ai.onnx" else str(node.domain)
 
@@ -184,11 +217,17 @@ def _held(model: Any) -> int:
 
 
 def attributes(node: Node) -> dict[str, Any]:
-    """Return a node's attributes as Python's values, those taken from a function's call too."""
-    return _attributes(node.frame, node.proto)
+    """Return a recurrent node's attributes as Python's values, those taken from a function's call too."""
+    if len(node.proto.attribute) > LONG:
+        raise ValueError(f"it has more than {LONG} attributes")
+    for attribute in node.proto.attribute:  # which a function has once, and each call of it reads
+        source = node.frame.argument(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+        if source and max(map(len, (source.s, source.floats, source.ints, source.strings))) > LONG:
+            raise ValueError(f"its attribute {quoted(attribute.name)} has more than {LONG} values")
+    return attributes_of(node.frame, node.proto)
 
 
-def _attributes(frame: Frame, proto: Any) -> dict[str, Any]:
+def attributes_of(frame: Frame, proto: Any) -> dict[str, Any]:
     import onnx
 
     result = {}
@@ -203,153 +242,3 @@ def _attributes(frame: Frame, proto: Any) -> dict[str, Any]:
             value = [v.decode() if isinstance(v, bytes) else v for v in value]
         result[attribute.name] = value
     return result
-
-
-def value_of(tensor: Any) -> Array:
-    """Return a tensor as an array of its own type."""
-    import onnx
-
-    return np.asarray(onnx.numpy_helper.to_array(tensor))
-
-
-def is_floating(array: Array) -> bool:
-    """Return True for floating point; NumPy has bfloat16 from another package, and does not know its kind."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-
-
-def known(array: Array) -> Array:
-    """Return an array of a type that is NumPy's own: bfloat16 as float32."""
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
-def constant(frame: Frame, name: str, depth: int = 0) -> Array | None:
-    """Return a constant of a graph, None for an empty name and for an input that a function's call leaves out.
-
-    Followed are initializers, Constant, and what exporters put between them and a node: Identity, Unsqueeze, Squeeze,
-    Concat, Slice, Transpose, Reshape and Cast. Raises ValueError for what is computed in any other way.
-    """
-    if not name:
-        return None
-    if depth > DEPTH:
-        raise ValueError(f"weight {name!r} is computed by more than {DEPTH} nodes")
-    where, source = frame.find(name)
-    arguments: list[Any] = []
-    made = 0
-    if source is None:
-        return None
-    key = source.output[0] if hasattr(source, "op_type") and source.output else name
-    if key in where.cache:
-        return where.cache[key]
-    if not hasattr(source, "op_type"):
-        value = value_of(source)
-    elif source.op_type == "Constant" and not _domain(source):
-        value = _literal(_attributes(where, source), name)
-    elif source.op_type == "DequantizeLinear":
-        raise ValueError(f"weight {name!r} is dequantised: quantised weights cannot be loaded")
-    elif source.op_type in _OPERATORS and not _domain(source):
-        arguments = [constant(where, inner, depth + 1) for inner in source.input]
-        if not arguments or arguments[0] is None:
-            raise ValueError(f"weight {name!r} comes from {source.op_type} {source.name!r} without an input")
-        given = _attributes(where, source)
-        made = _size(source.op_type, arguments, given)
-        where.budget.take(made)  # before it is made, which may be more than there is memory
-        value = np.asarray(_OPERATORS[source.op_type](arguments, given))
-        if source.op_type != "Concat" and value.size > arguments[0].size:
-            raise ValueError(f"weight {name!r} is more than the input of {source.op_type} {source.name!r}")
-    else:
-        raise ValueError(f"weight {name!r} is computed by {source.op_type} {source.name!r}, not a constant")
-    if not made and not (arguments and np.may_share_memory(value, arguments[0])):
-        where.budget.take(value.nbytes)
-    where.cache[key] = value
-    return value
-
-
-def _size(operator: str, arguments: list[Any], given: dict[str, Any]) -> int:
-    """Return the bytes of what Concat and Cast make; 0 for the others, which make a view or as much as they take."""
-    if operator == "Concat":
-        if any(a is None or a.dtype != arguments[0].dtype for a in arguments):
-            raise ValueError("a Concat of weights lacks an input, or has inputs of several types")
-        return sum(a.nbytes for a in arguments)
-    return int(arguments[0].size * _cast_type(arguments[0], given).itemsize) if operator == "Cast" else 0
-
-
-def _literal(given: dict[str, Any], name: str) -> Array:
-    """Return the value of a node Constant."""
-    if "value" in given:
-        return value_of(given["value"])
-    for attribute in ("value_float", "value_floats"):
-        if attribute in given:
-            return np.asarray(given[attribute], np.float32)
-    for attribute in ("value_int", "value_ints"):
-        if attribute in given:
-            return np.asarray(given[attribute], np.int64)
-    raise ValueError(f"weight {name!r} is a Constant without numbers")
-
-
-def _axes(arguments: list[Any], given: dict[str, Any]) -> tuple[int, ...]:
-    """Return the axes of Unsqueeze and Squeeze: an input since opset 13, an attribute before."""
-    axes = arguments[1] if len(arguments) > 1 and arguments[1] is not None else given.get("axes", ())
-    return tuple(int(axis) for axis in np.atleast_1d(np.asarray(axes, np.int64)))
-
-
-def _squeeze(arguments: list[Any], given: dict[str, Any]) -> Array:
-    axes = _axes(arguments, given)
-    return np.asarray(np.squeeze(arguments[0], axes or None))
-
-
-def _concat(arguments: list[Any], given: dict[str, Any]) -> Array:
-    return np.concatenate(arguments, int(given["axis"]))
-
-
-def _slice(arguments: list[Any], given: dict[str, Any]) -> Array:
-    names = ("starts", "ends", "axes", "steps")
-    found = dict(zip(names, arguments[1:], strict=False)) if len(arguments) > 1 else {n: given.get(n) for n in names}
-    starts, ends = (np.atleast_1d(np.asarray(found[n], np.int64)) for n in ("starts", "ends"))
-    axes, steps = (
-        np.atleast_1d(np.asarray(default if found.get(n) is None else found[n], np.int64))
-        for n, default in (("axes", range(len(starts))), ("steps", [1] * len(starts)))
-    )
-    index = [slice(None)] * arguments[0].ndim
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        stop: int | None = int(end)
-        if step < 0 and end < -arguments[0].shape[axis]:
-            stop = None
-        index[int(axis)] = slice(int(start), stop, int(step))
-    return np.asarray(arguments[0][tuple(index)])
-
-
-def _reshape(arguments: list[Any], given: dict[str, Any]) -> Array:
-    shape = given.get("shape", arguments[1] if len(arguments) > 1 else None)
-    sizes = [int(n) for n in np.atleast_1d(np.asarray(shape, np.int64))]
-    old = arguments[0].shape
-    if not given.get("allowzero"):
-        sizes = [old[k] if n == 0 and k < len(old) else n for k, n in enumerate(sizes)]
-    return np.asarray(arguments[0].reshape(sizes))
-
-
-def _cast_type(array: Array, given: dict[str, Any]) -> np.dtype[Any]:
-    import onnx
-
-    to = given.get("to")
-    if to not in (1, 10, 11, 16, 6, 7):
-        raise ValueError(f"a Cast of weights goes to type {to}")
-    if not is_floating(array) and to in (1, 10, 11, 16):
-        raise ValueError(f"weights of {array.dtype} are cast: quantised weights cannot be loaded")
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to))
-
-
-def _cast(arguments: list[Any], given: dict[str, Any]) -> Array:
-    with np.errstate(over="ignore"):
-        return np.asarray(arguments[0].astype(_cast_type(arguments[0], given)))
-
-
-_OPERATORS: dict[str, Any] = {
-    "Identity": lambda arguments, given: arguments[0],
-    "Unsqueeze": lambda arguments, given: np.expand_dims(arguments[0], _axes(arguments, given)),
-    "Squeeze": _squeeze,
-    "Concat": _concat,
-    "Slice": _slice,
-    "Transpose": lambda arguments, given: np.transpose(arguments[0], given.get("perm")),
-    "Reshape": _reshape,
-    "Cast": _cast,
-}
