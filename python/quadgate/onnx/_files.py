@@ -19,7 +19,7 @@ from . import _inputs, _quantised
 from ._attributes import Attributes
 from ._attributes import parse as parse_attributes
 from ._constants import constant, is_floating, known, value_of
-from ._nodes import Node, attributes, literals, recurrent_nodes
+from ._nodes import Names, Node, attributes, literals, quoted, recurrent_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,7 +105,11 @@ def _place(tensor: Any, folder: Path) -> tuple[Path, int, int]:
 
 
 def initializers(model: Any) -> dict[str, Array]:
-    """Return the initializers of a model's graph by name."""
+    """Return the initializers of a model's graph by name; raise ValueError for a name that is defined twice."""
+    twice = Names(model.graph).twice
+    for tensor in model.graph.initializer:
+        if tensor.name in twice:
+            raise ValueError(f"initializer {quoted(tensor.name)} is defined twice")
     return {tensor.name: known(value_of(tensor)) for tensor in model.graph.initializer if tensor.data_type in _NUMBERS}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ class Names:
         self.proto = proto
         self.initializers = {tensor.name: tensor for tensor in getattr(proto, "initializer", ())}
         self.producers = {name: node for node in proto.node for name in node.output if name}
-        self.inputs = {getattr(value, "name", value) for value in proto.input}  # of functions the names themselves
+        inputs = [getattr(value, "name", value) for value in proto.input]  # of functions the names themselves
+        self.inputs = set(inputs)
+        count = Counter(name for node in proto.node for name in node.output if name)
+        count.update(tensor.name for tensor in getattr(proto, "initializer", ()))
+        count.update(tensor.values.name for tensor in getattr(proto, "sparse_initializer", ()))
+        count.update(name for name in inputs if name not in self.initializers)  # which may be an input's default
+        self.twice = {name for name, n in count.items() if n > 1}
         self._steps: list[tuple[Any, str, list[tuple[str, Any]]]] | None = None
 
     def steps(self, functions: Mapping[Any, Any]) -> list[tuple[Any, str, list[tuple[str, Any]]]]:
@@ -72,11 +79,13 @@ class Frame:
         self.proto, self.outer, self.budget, self.call = proto, outer, budget, call
         names = budget.names(proto)
         self.producers, self.initializers, self.inputs = names.producers, names.initializers, names.inputs
+        self._twice = names.twice
         self.formal: dict[str, str] = {}
         self.arguments: dict[str, Any] = {}
         if call is not None:
             self.formal = {name: call.input[k] if k < len(call.input) else "" for k, name in enumerate(proto.input)}
             self.arguments = {attribute.name: attribute for attribute in proto.attribute_proto}
+            refuse_twice(call, call.attribute)
             self.arguments |= {attribute.name: attribute for attribute in call.attribute}
             assert outer is not None
             for name, attribute in list(self.arguments.items()):
@@ -96,9 +105,14 @@ class Frame:
         """Return the frame and the name that a name stands for outside of calls; no name if a call leaves it out."""
         frame: Frame = self
         while frame.call is not None and name in frame.formal:
+            frame._once(name)
             assert frame.outer is not None
             name, frame = frame.formal[name], frame.outer
         return frame, name
+
+    def _once(self, name: str) -> None:
+        if name in self._twice:  # the last one would win, or the first, as a program happens to look
+            raise ValueError(f"weight {quoted(name)} is defined twice, in {quoted(self.proto.name)}")
 
     def find(self, name: str) -> tuple[Frame, Any]:
         """Return where a name is defined, and by which initializer or node: None if a call leaves it out.
@@ -111,6 +125,7 @@ class Frame:
             frame, name = frame.origin(name)
             if not name:
                 return frame, None
+            frame._once(name)
             if name in frame.initializers:
                 return frame, frame.initializers[name]
             if name in frame.producers:
@@ -135,6 +150,8 @@ class Node(NamedTuple):
 def recurrent_nodes(model: Any) -> list[Node]:
     """Return all recurrent nodes, those of a function once for each call of it."""
     functions = {(f.domain, f.name, _overload(f)): f for f in model.functions}
+    if len(functions) < len(model.functions):
+        raise ValueError("it has two functions of the same name, domain and overload")
     left = {"nodes": VISITS, "characters": PATHS}
     budget = Budget(model)
 
@@ -179,6 +196,13 @@ def domain_of(node: Any) -> str:
 def _overload(proto: Any) -> str:
     """Return the overload of a node or function, which onnx has from its version 1.16 on."""
     return getattr(proto, "overload", "")
+
+
+def refuse_twice(node: Any, found: Iterable[Any]) -> None:
+    """Raise ValueError if a node has two attributes of one name."""
+    twice = [name for name, n in Counter(attribute.name for attribute in found).items() if n > 1]
+    if twice:
+        raise ValueError(f"{node.op_type[:200]} {quoted(node.name)} has the attribute {quoted(twice[0])} twice")
 
 
 def literals(model: Any) -> Iterator[Any]:
@@ -230,6 +254,7 @@ def attributes(node: Node) -> dict[str, Any]:
 def attributes_of(frame: Frame, proto: Any) -> dict[str, Any]:
     import onnx
 
+    refuse_twice(proto, proto.attribute)
     result = {}
     for attribute in proto.attribute:
         source = frame.argument(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
