@@ -209,3 +209,20 @@ def test_the_work_of_many_calls_is_bounded(monkeypatch):
     proto = calls_of(helper.make_function("own", "Net", ["x"], ["y"], nodes, opsets), 200)
     assert {f.problem for f in _files.networks(proto, "m")} == {"it has more than 1000 attributes"}
     assert asked.count("Split") == 10
+
+
+@pytest.mark.parametrize("dims", [(1, 16, -1), (-1, 16, 4), (1, -16, -4), (-1,) * 100])
+def test_negative_sizes_of_a_tensor(tmp_path, dims):
+    """NumPy's reshape would take one of -1 for what is left."""
+    odd = onnx.TensorProto(name="W", data_type=FLOAT, dims=dims, raw_data=bytes(256))
+    cell = helper.make_node("LSTM", ["X", "W", "R"], ["Y"], "cell")
+    literal = helper.make_node("Constant", [], ["W"], value=odd)
+    for nodes, given in (([cell], [odd]), ([literal, cell], [])):
+        proto = helper.make_model(helper.make_graph(nodes, "g", [], [], [*given, tensor("R", draw(1, 16, 4))]))
+        (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+        with pytest.raises(ValueError, match=r"m\.onnx: .*tensor 'W' has the senseless shape (\(.*-|tuple)"):
+            qg.onnx.load(tmp_path / "m.onnx")
+    proto = helper.make_model(helper.make_graph([cell], "g", [], [], [odd]))
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=r"m\.onnx: .*tensor 'W' has the senseless shape"):
+        qg.io.read(tmp_path / "m.onnx")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _check
 from ._nodes import DEPTH, Frame, attributes_of, domain_of, quoted
 
 if TYPE_CHECKING:
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
 
 
 def value_of(tensor: Any) -> Array:
-    """Return a tensor as an array of its own type."""
+    """Return a tensor as an array of its own type.
+
+    Raises ValueError for negative sizes, of which NumPy's reshape takes one for the rest.
+    """
     import onnx
 
+    if any(n < 0 for n in tensor.dims):
+        raise ValueError(f"tensor {quoted(tensor.name)} has the senseless shape {_check.shown(tuple(tensor.dims))}")
     return np.asarray(onnx.numpy_helper.to_array(tensor))
 
 
