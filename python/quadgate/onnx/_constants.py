@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 def value_of(tensor: Any) -> Array:
     """Return a tensor as an array of its own type.
 
-    Raises ValueError for negative sizes, of which NumPy's reshape takes one for the rest.
+    Raises ValueError for external data, which onnx would take from the current directory, and for negative sizes, of
+    which NumPy's reshape takes one for the rest.
     """
     import onnx
 
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError(
+            f"tensor {quoted(tensor.name)} has external data, which is not part of the model in memory: pass the "
+            "path, or a model that onnx.load has read with its external data"
+        )
     if any(n < 0 for n in tensor.dims):
         raise ValueError(f"tensor {quoted(tensor.name)} has the senseless shape {_check.shown(tuple(tensor.dims))}")
     return np.asarray(onnx.numpy_helper.to_array(tensor))
