@@ -340,6 +340,16 @@ WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"input_forget": 1.0}, TypeError),
     ({"layout": -1}, ValueError),
     ({"layout": None}, TypeError),
+    ({"activation_alpha": "a"}, TypeError),  # which no function takes
+    ({"activation_alpha": {}}, TypeError),
+    ({"activation_alpha": [1, 2, 3, 4, 5]}, ValueError),
+    ({"activation_alpha": [1, None]}, TypeError),
+    ({"activation_beta": object()}, TypeError),
+    ({"activations": ["Elu", "Tanh", "Tanh"], "activation_alpha": {0.5}}, TypeError),
+    ({"hidden_size": True}, TypeError),
+    ({"input_forget": True}, TypeError),
+    ({"layout": np.True_}, TypeError),
+    ({"layout": True}, TypeError),
 ]
 
 

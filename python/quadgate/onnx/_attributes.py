@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
 import numpy as np
@@ -123,15 +123,17 @@ def _activations(names: Any, alpha: Any, beta: Any, directions: int) -> tuple[tu
 def _numbers(values: Any, name: str, functions: Sequence[str], taken: list[bool]) -> Any:
     """Return an iterator over the values of an attribute.
 
-    A list that no function takes values from is ignored, as in onnxruntime. A list with more values than functions that
-    take one raises ValueError: its author may have meant one value for each function, which would shift all values.
+    A list that no function takes values from is ignored, as in onnxruntime, if it has no more values than there are
+    functions. A list with more values than functions that take one raises ValueError otherwise: its author may have
+    meant one value for each function, which would shift all values.
     """
-    if values is None or not any(taken):
+    if values is None:
         return iter(())
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
-        raise TypeError(f"{name} must be a list of numbers, got {values!r}")
+    none = isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__iter__")
+    if none or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be a list of numbers, got {_check.shown(values)}")
     found = [_check.number(value, name) for value in values]
-    if len(found) > sum(taken):
+    if len(found) > (sum(taken) or len(functions)):
         raise ValueError(f"{name} has {len(found)} values, but {sum(taken)} of {', '.join(functions)} take one")
     return iter(found)
 
@@ -144,6 +146,8 @@ def _clip(value: Any) -> float | None:
 
 
 def _int(value: Any, name: str) -> int:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {_check.shown(value)}")
     try:
         return operator.index(value)
     except TypeError as error:  # of an array, too, which has an __index__
