@@ -196,7 +196,7 @@ def _axes(count: int, height: float = 3.6) -> Array:
     try:
         plt: Any = importlib.import_module("matplotlib.pyplot")
     except ImportError as error:
-        raise ImportError("plots need the package matplotlib: pip install quadgate[plot]") from error
+        raise ImportError("plots need the package matplotlib: pip install matplotlib") from error
     size = (8.0, height * count)
     _, axes = plt.subplots(count, 1, sharex=count > 1, squeeze=False, figsize=size, layout="constrained")
     return np.asarray(axes[:, 0])

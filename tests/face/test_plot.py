@@ -120,8 +120,9 @@ def test_without_matplotlib(run_script):
         try:
             qg.plot.history({})
         except ImportError as error:
-            assert "pip install quadgate[plot]" in str(error)
+            assert str(error).endswith("pip install matplotlib"), error
         else:
             raise SystemExit("no error")
+        assert "pip install matplotlib``" in qg.train.History.plot.__doc__
         """
     )

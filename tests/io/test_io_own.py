@@ -359,7 +359,7 @@ def test_packages_that_are_missing_are_named(tmp_path, run_script):
     qg.io.save(lstm(2, 2), tmp_path / "s")
     (tmp_path / "h").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (tmp_path / "o").write_bytes(b"\x08\x08" + bytes(100))
-    for package, file, extra in (("safetensors", "s", "io"), ("h5py", "h", "keras"), ("onnx", "o", "onnx")):
+    for package, file in (("safetensors", "s"), ("h5py", "h"), ("onnx", "o")):
         source = f"""
             import sys
             sys.modules[{package!r}] = None
@@ -367,7 +367,7 @@ def test_packages_that_are_missing_are_named(tmp_path, run_script):
             try:
                 qg.io.read({str(tmp_path / file)!r})
             except ImportError as error:
-                assert "pip install quadgate[{extra}]" in str(error), error
+                assert str(error).endswith("pip install {package}"), error
             else:
                 raise SystemExit("no error")
         """

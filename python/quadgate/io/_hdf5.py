@@ -31,7 +31,7 @@ def read(data: bytes) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
     try:
         h5py: Any = importlib.import_module("h5py")  # without type hints
     except ImportError as error:
-        raise ImportError("files of HDF5 need the package h5py: pip install quadgate[keras]") from error
+        raise ImportError("files of HDF5 need the package h5py: pip install h5py") from error
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             return _Reader(h5py, len(data)).read(file)

@@ -30,7 +30,7 @@ def _package() -> Any:
         import safetensors
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("files of safetensors need the package of that name: pip install quadgate[io]") from error
+        raise ImportError("files of safetensors need the package of that name: pip install safetensors") from error
     return safetensors
 
 

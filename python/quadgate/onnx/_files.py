@@ -38,7 +38,7 @@ def _package() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError("files of ONNX need the package onnx: pip install quadgate[onnx]") from error
+        raise ImportError("files of ONNX need the package onnx: pip install onnx") from error
     return onnx
 
 

@@ -39,7 +39,7 @@ class History:
         Raises
         ------
         ImportError
-            If matplotlib is not installed: ``pip install quadgate[plot]``.
+            If matplotlib is not installed: ``pip install matplotlib``.
         """
         from .. import plot
 
