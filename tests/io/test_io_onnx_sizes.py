@@ -12,7 +12,7 @@ import pytest
 import quadgate as qg
 from nets import draw
 from onnx_models import FLOAT, helper, onnx, tensor
-from quadgate.onnx import _constants, _files, _nodes
+from quadgate.onnx import _constants, _files, _nodes, _quantised
 
 WIDE = 160
 
@@ -226,3 +226,13 @@ def test_negative_sizes_of_a_tensor(tmp_path, dims):
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(ValueError, match=r"m\.onnx: .*tensor 'W' has the senseless shape"):
         qg.io.read(tmp_path / "m.onnx")
+
+
+def test_quantised_matrices_that_nodes_share_are_looked_at_once(monkeypatch):
+    """Their integers and scales would be multiplied anew for each node, of which a file has one in 60 bytes."""
+    made, of = [], _quantised.Matrix.of
+    monkeypatch.setattr(_quantised.Matrix, "of", staticmethod(lambda *given: made.append(given) or of(*given)))
+    found = _files.networks(cells(50, 8, "DynamicQuantizeLSTM"), "m")
+    assert len(made) == 2
+    assert [(f.problem, f.weights, f.hidden_size) for f in found] == [(None, "int8", 8)] * 50
+    assert found[3].build().weight_type == found[4].build().weight_type == "int8"

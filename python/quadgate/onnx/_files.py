@@ -179,8 +179,19 @@ def _read_quantised(node: Node, name: str, source: str) -> Found:
         W, R = matrices()
         return _inputs.Weights(W.values, R.values, _constant(node, 3), _constant(node, 7))
 
-    found = _read(node, "LSTM", name, source, given)
-    if not all(matrix.fits for matrix in matrices()):
+    def plain() -> _inputs.Weights:
+        W, R = (np.broadcast_to(np.float32(0), shape) for shape in shapes)
+        return _inputs.Weights(W, R, _constant(node, 3), _constant(node, 7))
+
+    # Many nodes may share large matrices: these are looked at once.
+    constants = [_constant(node, k) for place, scale, _ in _quantised.PLACES for k in (place, scale, scale + 1)]
+    key, checked = tuple(map(id, constants)), node.frame.budget.checked
+    if key not in checked:
+        both = matrices()
+        checked[key] = constants, [m.integers.shape for m in both], all(m.fits for m in both)
+    _, shapes, fit = checked[key]
+    found = _read(node, "LSTM", name, source, given, plain)
+    if not fit:
         reason = (
             "its integers less their zero points go beyond 127: 'float32' keeps the numbers that they stand for, "
             "'int8' quantises these again"
@@ -191,9 +202,19 @@ def _read_quantised(node: Node, name: str, source: str) -> Found:
     return replace(found, arrays=arrays, weights="int8")
 
 
-def _read(node: Node, kind: str, name: str, source: str, weights: Callable[[], _inputs.Weights]) -> Found:
-    """Return the record of one node; `weights` gives those that the operator `kind` has."""
-    W, R, B, P = weights()
+def _read(
+    node: Node,
+    kind: str,
+    name: str,
+    source: str,
+    weights: Callable[[], _inputs.Weights],
+    plain: Callable[[], _inputs.Weights] | None = None,
+) -> Found:
+    """Return the record of one node; `weights` gives those that the operator `kind` has, `plain` others of their shape.
+
+    Only their shapes and types are read here.
+    """
+    W, R, B, P = (plain or weights)()
     if W is None or R is None:
         raise ValueError("W and R must be given")
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]

@@ -30,6 +30,7 @@ class Budget:
     def __init__(self, model: Any) -> None:
         self.left = 8 * _held(model) + (1 << 20)
         self._names: dict[int, Names] = {}
+        self.checked: dict[tuple[int, ...], Any] = {}  # by the constants, what is known of quantised matrices
 
     def names(self, proto: Any) -> Names:
         """Return a graph's or a function's names, which are gathered once for all calls."""
