@@ -135,21 +135,29 @@ def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list
         return "its configuration does not say its activations"
     functions = [_function(value) for value in named]
     if None in functions:
-        return f"its activations are {named[0]!r} and {named[1]!r}; {', '.join(_FUNCTIONS)} and leaky_relu are known"
+        shown = " and ".join(map(_shown, named[:2]))
+        return f"its activations are {shown}; Keras's own {', '.join(_FUNCTIONS)} and leaky_relu are known"
     options["activations"] = tuple(functions)
     return None
 
 
 def _function(value: Any) -> Any:
     """Return an activation of ours, None for one that is not known."""
-    if isinstance(value, dict):  # as Keras 3 keeps a function of its own, and any layer in its place
+    if isinstance(value, dict):  # a layer, or a function of the user's, whatever its name: Keras's are plain strings
         if value.get("class_name") == "LeakyReLU" and isinstance(value.get("config"), dict):
             slope = value["config"].get("negative_slope", value["config"].get("alpha"))
             return ("leaky_relu", float(slope)) if isinstance(slope, (int, float)) else None
-        value = value.get("config") if value.get("class_name") == "function" else None
+        return None
     if value == "leaky_relu":
         return ("leaky_relu", 0.2)
     return _FUNCTIONS.get(value) if isinstance(value, str) else None
+
+
+def _shown(value: Any) -> str:
+    """Return an activation for a message; one that is no string by its class and name, without its options."""
+    if isinstance(value, dict) and value.get("class_name") == "function":
+        return f"the user's own function {value.get('config')!r:.80}"
+    return f"{value.get('class_name') if isinstance(value, dict) else value!r:.80}"
 
 
 def snake_case(name: str) -> str:

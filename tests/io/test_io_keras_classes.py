@@ -1,0 +1,80 @@
+"""Files of Keras 3 with functions, classes and cells of the user's own: refused, or asked about, never guessed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import Any
+
+import pytest
+import quadgate as qg
+from nets import agree, draw
+from test_io_keras import LSTM, STEPS, TERMS, h5py, keras, model, run, save  # skips without Keras
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
+
+FILES = ["m.keras", "m.h5"]
+registered = keras.saving.register_keras_serializable("my")
+
+
+@registered
+def doubled(x: Any) -> Any:
+    return 2 * x
+
+
+def reconfigured(path: Any, change: Any) -> Any:
+    """Rewrite the configuration of a file of Keras."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            config = json.loads(file.attrs["model_config"])
+            change(config)
+            file.attrs["model_config"] = json.dumps(config)
+        return path
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(entries["config.json"])
+    change(config)
+    entries["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid", "leaky_relu", "mine"])
+def test_a_function_of_the_user_is_not_taken_for_keras_own(tmp_path, file, name):
+    """Whatever it is named: Keras writes its own as plain strings."""
+    path = save(model(LSTM(3, activation=doubled, name="a")), tmp_path / file)
+
+    def rename(config: Any) -> None:
+        activation = config["config"]["layers"][-1]["config"]["activation"]
+        assert (activation["module"], activation["class_name"]) == ("builtins", "function")
+        activation["config"] = name
+
+    reconfigured(path, rename)
+    for load in (qg.io.load, qg.train.load_keras):
+        with pytest.raises(ValueError, match=f"a: its activations are 'sigmoid' and the user's own function '{name}'"):
+            load(path)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid", "softplus", "elu", "softsign", "leaky_relu"])
+def test_functions_of_keras_itself_are_plain_strings(tmp_path, file, name):
+    """Given by name, as keras.activations' and as keras.ops'."""
+    for given in (name, getattr(keras.activations, name), getattr(keras.ops, name)):
+        network = model(LSTM(3, activation=given, return_sequences=True))
+        x = draw(2, STEPS, 5)
+        agree(qg.io.load(save(network, tmp_path / file))(x)[0], run(network, x), TERMS, STEPS, name)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_name_that_keras_mistakes_too(tmp_path, file):
+    """Keras writes an own function `relu` like its own, and loads its own: so does quadgate, as the docs say."""
+
+    def relu(x: Any) -> Any:
+        return 2 * x
+
+    path = save(model(LSTM(3, activation=relu, return_sequences=True)), tmp_path / file)
+    x = draw(2, STEPS, 5)
+    agree(qg.io.load(path)(x)[0], run(keras.models.load_model(path), x), TERMS, STEPS, file)
