@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import quadgate as qg
 from nets import agree, draw
-from test_io_keras import LSTM, STEPS, TERMS, h5py, keras, model, run, save  # skips without Keras
+from test_io_keras import LSTM, STEPS, TERMS, Bidirectional, h5py, keras, model, run, save  # skips without Keras
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
 
@@ -78,3 +78,43 @@ def test_a_name_that_keras_mistakes_too(tmp_path, file):
     path = save(model(LSTM(3, activation=relu, return_sequences=True)), tmp_path / file)
     x = draw(2, STEPS, 5)
     agree(qg.io.load(path)(x)[0], run(keras.models.load_model(path), x), TERMS, STEPS, file)
+
+
+def inner(name: str, *layers: Any) -> Any:
+    return keras.Sequential([keras.layers.Input((None, 5)), *layers], name=name)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_layers_of_one_name_in_inner_models(tmp_path, file):
+    """Each has its own options, and is chosen by the path of its models' names."""
+    first = LSTM(5, activation="relu", return_sequences=True, name="a")
+    second = LSTM(5, activation="softsign", recurrent_activation="relu", return_sequences=True, name="a")
+    third = Bidirectional(LSTM(5, return_sequences=True), merge_mode="sum", name="a")
+    last = LSTM(5, recurrent_activation="softplus", return_sequences=True, name="a")
+    deep = inner("deep", inner("one", first), inner("two", second))
+    network = model(deep, inner("three", third), last)
+    path = save(network, tmp_path / file)
+    found = qg.io.networks(path)
+    assert [f.name for f in found] == ["deep/one/a", "deep/two/a", "three/a", "a"]
+    x = draw(2, STEPS, 5)
+    for f, layer in zip(found, (first, second, third, last), strict=True):
+        agree(qg.io.load(path, name=f.name)(x)[0], run(layer, x), TERMS, STEPS, f.name)
+
+
+def test_layers_of_one_name_in_weights_alone(tmp_path):
+    one, two = (LSTM(5, return_sequences=True, name="a") for _ in range(2))
+    path = save(model(inner("one", one), inner("two", two)), tmp_path / "m.weights.h5")
+    x = draw(2, STEPS, 5)
+    for f, layer in zip(qg.io.networks(path), (one, two), strict=True):
+        agree(qg.io.load(path, name=f.name)(x)[0], run(layer, x), TERMS, STEPS, f.name)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_layer_that_two_inner_models_share(tmp_path, file):
+    """A .keras file has its arrays once, an .h5 file twice."""
+    shared = LSTM(5, activation="relu", return_sequences=True, name="a")
+    path = save(model(inner("one", shared), inner("two", shared)), tmp_path / file)
+    found = qg.io.networks(path)
+    assert [f.name for f in found] == (["a"] if file == "m.keras" else ["one/a", "two/a"])
+    x = draw(2, STEPS, 5)
+    agree(qg.io.load(path, name=found[0].name)(x)[0], run(shared, x), TERMS, STEPS, file)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._found import Found
@@ -28,6 +30,7 @@ class Group(NamedTuple):
 
     path: str  # in the file
     name: str  # the layer's own, if the file has it
+    layer: Layer | None  # what the configuration says of it
     sides: dict[str, dict[str, Array]]
 
 
@@ -55,22 +58,52 @@ def from_hdf5(arrays: Mapping[str, Array], attributes: Mapping[str, Mapping[str,
 def networks(file: File, source: str) -> list[Found]:
     """Return the recurrent layers of a file, one record each: Keras stacks layers of one level."""
     layers = read_layers(file.config)
-    by_name = {layer.name: layer for layer in layers}
-    by_path = {layer.path: layer for layer in layers}
     result = []
     for group in _groups(file, layers):
-        layer = by_name.get(group.name) or by_path.get(group.path)
-        place = layers.index(layer) if layer is not None else len(layers)
-        result.append((place, _found(group, layer, file, source)))
-    return [found for _, found in sorted(result, key=lambda pair: pair[0])]
+        place = layers.index(group.layer) if group.layer is not None else len(layers)
+        result.append((place, group, _found(group, file, source)))
+    result.sort(key=lambda entry: entry[0])
+    return _named_apart([(group, found) for _, group, found in result])
+
+
+def _named_apart(pairs: list[tuple[Group, Found]]) -> list[Found]:
+    """Return the networks, those of one name under their paths: layers of two inner models may have the same."""
+    counts = Counter(found.name for _, found in pairs)
+    result = []
+    for group, found in pairs:
+        path = "/".join(group.layer.names) if group.layer is not None else group.path
+        result.append(replace(found, name=path) if counts[found.name] > 1 and path not in counts else found)
+    return result
+
+
+def _in_path(layers: list[Layer], parts: Sequence[str]) -> list[Layer]:
+    """Return the layers that are in the models whose names are in a path of HDF5, all if none is."""
+    outermost = [layer for layer in layers if layer.names[0] == parts[0]] or layers
+    return [layer for layer in outermost if _within(layer.names, parts)] or outermost
+
+
+def _within(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Return True if a path has these names, in this order."""
+    rest = iter(parts)
+    return all(name in rest for name in names)
+
+
+def _agreed(layers: list[Layer]) -> Layer | None:
+    """Return the first of the layers that may be meant, None if they say different things."""
+    said = [(layer.options, layer.problem) for layer in layers]
+    return layers[0] if layers and all(one == said[0] for one in said) else None
 
 
 def _groups(file: File, layers: list[Layer]) -> list[Group]:
     """Return the arrays that belong to recurrent layers, layer by layer."""
-    by_name = {layer.name: layer for layer in layers}
+    by_name: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_name.setdefault(layer.name, []).append(layer)
+    by_path = {layer.path: layer for layer in layers}
     outermost = {layer.name for layer in layers if layer.path.count("layers/") == 1}
     groups: dict[str, Group] = {}
     for path, array in file.arrays.items():
+        stated: Layer | None = None
         if path.startswith("optimizer") or "/optimizer" in path:
             continue
         match = _VARS.match(path)
@@ -81,6 +114,9 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
             name = text(file.attributes.get(f"{base}/vars", {}).get("name"))
             what = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}.get(what, "")
             side = side.removesuffix("_layer")
+            stated = by_path.get(base)
+            if name in by_name and (stated is None or stated.name != name):
+                stated = _agreed(by_name[name])
         else:
             match = _NAMED.match(path)
             if match is None:
@@ -89,7 +125,8 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
             # A user may give any name to a layer, and to those within Bidirectional: the configuration decides.
             at = 0 if parts[0] in outermost else max((k for k, part in enumerate(parts) if part in by_name), default=-1)
             if at >= 0:
-                forward = by_name[parts[at]].forward
+                candidates = _in_path(by_name[parts[at]], parts)
+                stated, forward = _agreed(candidates), candidates[0].forward
                 side = "" if not forward else "forward" if forward & {*parts[at + 1 :][-2:]} else "backward"
                 parts = parts[: at + 1]
             else:
@@ -101,14 +138,15 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
                     parts.pop()
             base, name = "/".join(parts), parts[-1]
         if what:
-            group = groups.setdefault(base, Group(base, name, {}))
+            group = groups.setdefault(base, Group(base, name, stated, {}))
             group.sides.setdefault(side, {})[what] = array
     return [
         g for g in groups.values() if all({"kernel", "recurrent_kernel"} <= side.keys() for side in g.sides.values())
     ]
 
 
-def _found(group: Group, layer: Layer | None, file: File, source: str) -> Found:
+def _found(group: Group, file: File, source: str) -> Found:
+    layer = group.layer
     sides = [group.sides[side] for side in ("", "forward", "backward") if side in group.sides]
     name = group.name or group.path.removeprefix("layers/").removeprefix("_layer_checkpoint_dependencies/")
     weights = [Weights(side["kernel"], side["recurrent_kernel"], side.get("bias")) for side in sides]

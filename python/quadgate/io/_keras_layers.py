@@ -28,24 +28,28 @@ class Layer(NamedTuple):
     A Bidirectional one has the names that its forward layer may have in HDF5; the other layer may have any.
     """
 
-    name: str
+    names: tuple[str, ...]  # of the models around it, from the outermost, then its own
     path: str
     options: dict[str, Any]
     notes: list[str]
     problem: str | None
     forward: frozenset[str] = frozenset()
 
+    @property
+    def name(self) -> str:
+        return self.names[-1]
+
 
 def read_layers(config: Any) -> list[Layer]:
     """Return the recurrent layers of a model's configuration, those of inner models too."""
     result: list[Layer] = []
     if isinstance(config, dict):
-        _walk(config, "", result, 0)
+        _walk(config, "", (), result)
     return result
 
 
-def _walk(model: dict[str, Any], path: str, result: list[Layer], depth: int) -> None:
-    if depth > DEPTH:
+def _walk(model: dict[str, Any], path: str, around: tuple[str, ...], result: list[Layer]) -> None:
+    if len(around) > DEPTH:
         raise ValueError(f"its configuration nests models more than {DEPTH} deep")
     inner = model.get("config")
     layers = inner.get("layers") if isinstance(inner, dict) else inner  # Sequential of early Keras 2: a bare list
@@ -57,25 +61,29 @@ def _walk(model: dict[str, Any], path: str, result: list[Layer], depth: int) -> 
         number = counts.get(name, 0)
         counts[name] = number + 1
         here = f"{path}layers/{name}" + (f"_{number}" if number else "")
-        config = layer.get("config")
+        config, names = layer.get("config"), (*around, _name(layer))
         if kind == "TimeDistributed" and isinstance(config, dict) and isinstance(config.get("layer"), dict):
             layer, here = config["layer"], f"{here}/layer"
-            kind, config = str(layer.get("class_name", "")), layer.get("config")
+            kind, config, names = str(layer.get("class_name", "")), layer.get("config"), (*names, _name(layer))
         if not isinstance(config, (dict, list)):
             continue
         if isinstance(config, dict) and (kind in RECURRENT or kind == "Bidirectional"):
-            result.append(_layer(kind, config, here, layer))
+            result.append(_layer(kind, config, here, names))
         elif isinstance(config, list) or isinstance(config.get("layers"), list):
-            _walk(layer, f"{here}/", result, depth + 1)
+            _walk(layer, f"{here}/", names, result)
 
 
-def _layer(kind: str, config: dict[str, Any], path: str, whole: dict[str, Any]) -> Layer:
-    name = str(config.get("name", whole.get("name", "")))
+def _name(layer: dict[str, Any]) -> str:
+    config = layer.get("config")
+    return str((config if isinstance(config, dict) else {}).get("name", layer.get("name", "")))
+
+
+def _layer(kind: str, config: dict[str, Any], path: str, names: tuple[str, ...]) -> Layer:
     options: dict[str, Any] = {}
     notes: list[str] = []
     if kind != "Bidirectional":
         problem = _one(kind, config, options, notes)
-        return Layer(name, path, options, notes, problem)
+        return Layer(names, path, options, notes, problem)
     inner = config.get("layer")
     inner = inner if isinstance(inner, dict) else {}
     one = inner.get("config")
@@ -100,7 +108,7 @@ def _layer(kind: str, config: dict[str, Any], path: str, whole: dict[str, Any]) 
     first = str(one.get("name", "")) if isinstance(one, dict) else ""
     # Keras 2 keeps the name without the prefix, Keras 3 with it.
     forward = {f"forward_{first}"} | ({first} if first.startswith("forward_") else set())
-    return Layer(name, path, options, notes, problem, frozenset(forward))
+    return Layer(names, path, options, notes, problem, frozenset(forward))
 
 
 def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
