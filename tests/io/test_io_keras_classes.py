@@ -17,6 +17,22 @@ FILES = ["m.keras", "m.h5"]
 registered = keras.saving.register_keras_serializable("my")
 
 
+class MyLSTM(LSTM):  # type: ignore[misc]
+    """Computes something else, or might."""
+
+
+class MyCell(keras.layers.LSTMCell):  # type: ignore[misc]
+    pass
+
+
+class MyBidirectional(Bidirectional):  # type: ignore[misc]
+    pass
+
+
+for mine in (MyLSTM, MyCell, MyBidirectional):
+    mine.__name__ = mine.__base__.__name__  # type: ignore[union-attr]  # as a user may name them
+
+
 @registered
 def doubled(x: Any) -> Any:
     return 2 * x
@@ -118,3 +134,45 @@ def test_a_layer_that_two_inner_models_share(tmp_path, file):
     assert [f.name for f in found] == (["a"] if file == "m.keras" else ["one/a", "two/a"])
     x = draw(2, STEPS, 5)
     agree(qg.io.load(path, name=found[0].name)(x)[0], run(shared, x), TERMS, STEPS, file)
+
+
+OWN = {
+    "LSTM": (lambda: MyLSTM(5, return_sequences=True, name="a"), "its class"),
+    "cell": (lambda: keras.layers.RNN(MyCell(5), return_sequences=True, name="a"), "the class of its cell,"),
+    "forward": (lambda: Bidirectional(MyLSTM(5, return_sequences=True), name="a"), "its class"),
+    "Bidirectional": (lambda: MyBidirectional(LSTM(5, return_sequences=True), name="a"), "its class"),
+}
+
+
+CASES = [(file, own, True) for file in FILES for own in OWN]
+
+
+# One that is not registered is in an .h5 file as Keras's own, by that name alone: nothing can tell.
+@pytest.mark.parametrize(("file", "own", "register"), [*CASES, ("m.keras", "LSTM", False), ("m.keras", "cell", False)])
+def test_classes_of_the_user_are_not_taken_for_keras_own(tmp_path, file, own, register):
+    """Of the same name as Keras's."""
+    make, what = OWN[own]
+    names = keras.src.saving.object_registration.GLOBAL_CUSTOM_NAMES
+    try:
+        if register:
+            for mine in (MyLSTM, MyCell, MyBidirectional):
+                registered(mine)
+        path = save(model(make()), tmp_path / file)
+    finally:
+        for mine in (MyLSTM, MyCell, MyBidirectional):
+            names.pop(mine, None)
+    with pytest.raises(ValueError, match=f"a: {what} '(my>)?(LSTM|LSTMCell|Bidirectional)' is the user's own"):
+        qg.io.load(path)
+    with pytest.raises(ValueError, match="is the user's own|'a', a my>"):
+        qg.train.load_keras(path)
+
+
+@pytest.mark.parametrize("module", ["keras.layers", "keras.src.layers.rnn.lstm", "tf_keras.layers", None])
+@pytest.mark.parametrize("name", ["LSTM", None])
+def test_classes_of_keras_itself_by_any_of_its_names(tmp_path, module, name):
+    """As the generations of Keras write them; a class that it does not export has its own name as the registered."""
+    layer = LSTM(5, activation="relu", return_sequences=True)
+    path = save(model(layer), tmp_path / "m.keras")
+    reconfigured(path, lambda config: config["config"]["layers"][-1].update(module=module, registered_name=name))
+    x = draw(2, STEPS, 5)
+    agree(qg.io.load(path)(x)[0], run(layer, x), TERMS, STEPS, "y")

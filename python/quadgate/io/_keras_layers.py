@@ -19,7 +19,10 @@ _FUNCTIONS: dict[str, Any] = {
 }
 _MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean"}
 RECURRENT = ("LSTM", "CuDNNLSTM", "SimpleRNN", "GRU", "CuDNNGRU", "RNN")
+CLASSES = {*RECURRENT, "Bidirectional"}
 DEPTH = 50
+# Where Keras's own classes are, by its generation; a registered name that is not the class's own is a user's, too.
+_MODULES = ("keras", "tf_keras", "tensorflow", "keras_core")
 
 
 class Layer(NamedTuple):
@@ -67,8 +70,8 @@ def _walk(model: dict[str, Any], path: str, around: tuple[str, ...], result: lis
             kind, config, names = str(layer.get("class_name", "")), layer.get("config"), (*names, _name(layer))
         if not isinstance(config, (dict, list)):
             continue
-        if isinstance(config, dict) and (kind in RECURRENT or kind == "Bidirectional"):
-            result.append(_layer(kind, config, here, names))
+        if isinstance(config, dict) and kind.rpartition(">")[2] in CLASSES:
+            result.append(_layer(layer, config, here, names))
         elif isinstance(config, list) or isinstance(config.get("layers"), list):
             _walk(layer, f"{here}/", names, result)
 
@@ -78,22 +81,34 @@ def _name(layer: dict[str, Any]) -> str:
     return str((config if isinstance(config, dict) else {}).get("name", layer.get("name", "")))
 
 
-def _layer(kind: str, config: dict[str, Any], path: str, names: tuple[str, ...]) -> Layer:
+def _foreign(thing: dict[str, Any]) -> str | None:
+    """Return a problem with a class that is a user's, not Keras's own of the same name."""
+    kind, name, module = (thing.get(key) or "" for key in ("class_name", "registered_name", "module"))
+    kind, name, module = str(kind), str(name), str(module)
+    if ">" not in kind and name in ("", kind) and module.partition(".")[0] in ("", *_MODULES):
+        return None
+    return (
+        f"its class {name or kind!r:.80} is the user's own, which may compute something else than Keras's: if it does "
+        "not, give its arrays to quadgate.io.from_keras"
+    )
+
+
+def _layer(layer: dict[str, Any], config: dict[str, Any], path: str, names: tuple[str, ...]) -> Layer:
     options: dict[str, Any] = {}
     notes: list[str] = []
-    if kind != "Bidirectional":
-        problem = _one(kind, config, options, notes)
+    if str(layer.get("class_name")).rpartition(">")[2] != "Bidirectional":
+        problem = _one(layer, options, notes)
         return Layer(names, path, options, notes, problem)
     inner = config.get("layer")
     inner = inner if isinstance(inner, dict) else {}
     one = inner.get("config")
-    problem = _one(str(inner.get("class_name")), one if isinstance(one, dict) else {}, options, notes)
+    problem = _foreign(layer) or _one(inner, options, notes)
     if options.pop("reverse", False):
         problem = problem or "its forward layer has go_backwards"
     second = config.get("backward_layer")
     if isinstance(second, dict) and isinstance(second.get("config"), dict):
         other: dict[str, Any] = {}
-        problem = problem or _one(str(second.get("class_name")), second["config"], other, [])
+        problem = problem or _one(second, other, [])
         if not other.pop("reverse", False):
             problem = problem or "its backward layer has no go_backwards"
         if other != options:
@@ -111,11 +126,19 @@ def _layer(kind: str, config: dict[str, Any], path: str, names: tuple[str, ...])
     return Layer(names, path, options, notes, problem, frozenset(forward))
 
 
-def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
+def _one(layer: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
     """Add the options of one layer; return a problem, or None."""
+    foreign = _foreign(layer)
+    if foreign is not None:
+        return foreign
+    kind, config = str(layer.get("class_name")), layer.get("config")
+    config = config if isinstance(config, dict) else {}
     if kind == "RNN":
         cell = config.get("cell")
         cell = cell if isinstance(cell, dict) else {}
+        foreign = _foreign(cell)
+        if foreign is not None:
+            return foreign.replace("its class", "the class of its cell,", 1)
         inner = cell.get("config")
         if cell.get("class_name") not in ("LSTMCell", "SimpleRNNCell") or not isinstance(inner, dict):
             return f"an RNN of {cell.get('class_name')}, which quadgate does not have"
@@ -152,6 +175,8 @@ def _one(kind: str, config: dict[str, Any], options: dict[str, Any], notes: list
 def _function(value: Any) -> Any:
     """Return an activation of ours, None for one that is not known."""
     if isinstance(value, dict):  # a layer, or a function of the user's, whatever its name: Keras's are plain strings
+        if _foreign(value) is not None:
+            return None
         if value.get("class_name") == "LeakyReLU" and isinstance(value.get("config"), dict):
             slope = value["config"].get("negative_slope", value["config"].get("alpha"))
             return ("leaky_relu", float(slope)) if isinstance(slope, (int, float)) else None
