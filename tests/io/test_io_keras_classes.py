@@ -21,6 +21,36 @@ class MyLSTM(LSTM):  # type: ignore[misc]
     """Computes something else, or might."""
 
 
+class Renamed(LSTM):  # type: ignore[misc]
+    """Has its own name, and Keras's configuration."""
+
+
+class Block(keras.layers.Layer):  # type: ignore[misc]
+    """Holds a layer that its configuration does not have."""
+
+    def __init__(self, layer: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.rec = layer
+
+    def build(self, shape: Any) -> None:
+        self.rec.build(shape)
+
+    def get_config(self) -> Any:
+        return {"name": self.name}
+
+    def call(self, x: Any) -> Any:
+        return self.rec(x)
+
+
+class Net(keras.Model):  # type: ignore[misc]
+    def __init__(self, layer: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.rec = layer
+
+    def call(self, x: Any) -> Any:
+        return self.rec(x)
+
+
 class MyCell(keras.layers.LSTMCell):  # type: ignore[misc]
     pass
 
@@ -163,7 +193,7 @@ def test_classes_of_the_user_are_not_taken_for_keras_own(tmp_path, file, own, re
             names.pop(mine, None)
     with pytest.raises(ValueError, match=f"a: {what} '(my>)?(LSTM|LSTMCell|Bidirectional)' is the user's own"):
         qg.io.load(path)
-    with pytest.raises(ValueError, match="is the user's own|'a', a my>"):
+    with pytest.raises(ValueError, match=r"is the user's own|'a', a my>"):
         qg.train.load_keras(path)
 
 
@@ -176,3 +206,55 @@ def test_classes_of_keras_itself_by_any_of_its_names(tmp_path, module, name):
     reconfigured(path, lambda config: config["config"]["layers"][-1].update(module=module, registered_name=name))
     x = draw(2, STEPS, 5)
     agree(qg.io.load(path)(x)[0], run(layer, x), TERMS, STEPS, "y")
+
+
+def backwards(kind: Any = LSTM, **options: Any) -> Any:
+    return kind(4, activation="relu", go_backwards=True, return_sequences=True, name="a", **options)
+
+
+@pytest.mark.parametrize("holder", ["m.keras block", "m.h5 block", "m.keras subclass", "m.h5 subclass", "m.keras net"])
+@pytest.mark.parametrize("kind", ["LSTM", "SimpleRNN"])
+def test_options_that_the_configuration_does_not_have_are_asked_for(tmp_path, holder, kind):
+    """Layers of classes of the user's, and within such: nothing is assumed, where weights alone have defaults."""
+    file, _, what = holder.partition(" ")
+    if what == "subclass":
+        layer = backwards(Renamed)
+        network, kind = model(layer), "LSTM"
+    else:
+        layer = backwards(getattr(keras.layers, kind))
+        network = model(Block(layer)) if what == "block" else Net(layer)
+    x = draw(2, STEPS, 5)
+    want = run(network, x)[:, ::-1]
+    path = save(network, tmp_path / file)
+    options = {"LSTM": {"activations": ("sigmoid", "relu", "relu")}, "SimpleRNN": {"nonlinearity": "relu"}}[kind]
+    with pytest.raises(ValueError, match=rf"a: .* must be given: {next(iter(options))}= .*own.*; reverse= .*go_back"):
+        qg.io.load(path)
+    with pytest.raises(ValueError, match=r"a: .* must be given: reverse="):
+        qg.io.load(path, **options)
+    agree(qg.io.load(path, reverse=True, **options)(x)[0], want, TERMS, STEPS, holder)
+
+
+def test_both_directions_within_a_class_of_the_user(tmp_path):
+    both = Bidirectional(LSTM(4, return_sequences=True), merge_mode="sum", name="a")
+    path = save(model(Block(both)), tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"a: .* must be given: merge= .*; activations="):
+        qg.io.load(path)
+    x = draw(2, STEPS, 5)
+    ours = qg.io.load(path, merge="sum", activations=("sigmoid", "tanh", "tanh"))
+    agree(ours(x)[0], run(both, x), TERMS, STEPS, "y")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_within_a_class_of_the_user_named_as_another(tmp_path, file, nested):
+    """It does not get the options of the other."""
+    known = LSTM(5, activation="softsign", return_sequences=True, name="a")
+    layers = Block(LSTM(5, activation="relu", return_sequences=True, name="a"), name="own"), known
+    path = save(model(inner("in", *layers)) if nested else model(*layers), tmp_path / file)
+    hidden, shown = sorted(qg.io.networks(path), key=lambda f: not f.asks)
+    assert "activations" not in hidden.options
+    with pytest.raises(ValueError, match="must be given: activations="):
+        hidden.build()
+    if not (nested and file == "m.h5"):  # there both are asked for: the paths alone do not tell which is which
+        x = draw(2, STEPS, 5)
+        agree(shown.build()(x)[0], run(known, x), TERMS, STEPS, "y")

@@ -77,8 +77,8 @@ def _named_apart(pairs: list[tuple[Group, Found]]) -> list[Found]:
 
 
 def _in_path(layers: list[Layer], parts: Sequence[str]) -> list[Layer]:
-    """Return the layers that are in the models whose names are in a path of HDF5, all if none is."""
-    outermost = [layer for layer in layers if layer.names[0] == parts[0]] or layers
+    """Return the layers that a path of HDF5 may mean: those in the outermost model, in all of theirs if possible."""
+    outermost = [layer for layer in layers if layer.names[0] == parts[0]]
     return [layer for layer in outermost if _within(layer.names, parts)] or outermost
 
 
@@ -102,6 +102,7 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
     by_path = {layer.path: layer for layer in layers}
     outermost = {layer.name for layer in layers if layer.path.count("layers/") == 1}
     groups: dict[str, Group] = {}
+    bases = {match["base"] for path in file.arrays if (match := _VARS.match(path))}
     for path, array in file.arrays.items():
         stated: Layer | None = None
         if path.startswith("optimizer") or "/optimizer" in path:
@@ -115,8 +116,9 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
             what = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}.get(what, "")
             side = side.removesuffix("_layer")
             stated = by_path.get(base)
-            if name in by_name and (stated is None or stated.name != name):
-                stated = _agreed(by_name[name])
+            named = [layer for layer in by_name.get(name, ()) if layer.path not in bases]
+            if named and (stated is None or stated.name != name):
+                stated = _agreed(named)
         else:
             match = _NAMED.match(path)
             if match is None:
@@ -124,8 +126,8 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
             parts, what = match["base"].removeprefix("model_weights/").split("/"), match["what"]
             # A user may give any name to a layer, and to those within Bidirectional: the configuration decides.
             at = 0 if parts[0] in outermost else max((k for k, part in enumerate(parts) if part in by_name), default=-1)
-            if at >= 0:
-                candidates = _in_path(by_name[parts[at]], parts)
+            candidates = _in_path(by_name[parts[at]], parts) if at >= 0 else []
+            if candidates:
                 stated, forward = _agreed(candidates), candidates[0].forward
                 side = "" if not forward else "forward" if forward & {*parts[at + 1 :][-2:]} else "backward"
                 parts = parts[: at + 1]
@@ -140,8 +142,12 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
         if what:
             group = groups.setdefault(base, Group(base, name, stated, {}))
             group.sides.setdefault(side, {})[what] = array
+    claims = Counter(group.layer.path for group in groups.values() if group.layer is not None)
     return [
-        g for g in groups.values() if all({"kernel", "recurrent_kernel"} <= side.keys() for side in g.sides.values())
+        # Of two that one configuration may mean, one is in a class of the user's, where layers may have any name.
+        group._replace(layer=None) if group.layer is not None and claims[group.layer.path] > 1 else group
+        for group in groups.values()
+        if all({"kernel", "recurrent_kernel"} <= side.keys() for side in group.sides.values())
     ]
 
 
@@ -162,10 +168,13 @@ def _found(group: Group, file: File, source: str) -> Found:
     options.setdefault("batch_first", True)
     if len(sides) == 2 and layer is None:
         asks["merge"] = 'the file has weights only; "concat" unless the model has another merge_mode'
+    if layer is None and file.config is not None:
+        asks |= _within_own(kind, len(sides), cudnn)
+        notes.append("within a class of the user's own: what that does besides is not known")
     if cudnn:
         notes.append("CuDNNLSTM: gates transposed block by block, the two halves of its bias added")
         options.pop("activations", None)
-    elif layer is None:
+    elif layer is None and file.config is None:
         _weights_only(kind, file.version, asks, notes)
     elif problem is None and any(a == HARD_SIGMOID for a in _activations(options)):
         generation = file.version.partition(".")[0]
@@ -189,6 +198,16 @@ def _found(group: Group, file: File, source: str) -> Found:
             params |= parameters(side, f"_l0{suffix}", cudnn=cudnn)
     notes = list(dict.fromkeys(notes))
     return Found(kind, name, inputs, hidden, 1, len(sides), options, tuple(notes), asks, problem, source, params)
+
+
+def _within_own(kind: str, directions: int, cudnn: bool) -> dict[str, str]:
+    """Return what must be given for a layer that a whole model's configuration does not describe."""
+    why = "the layer is of, or within, a class of the user's own, and the file does not have its options"
+    needed = {"LSTM": "activations", "RNN": "nonlinearity"}.get(kind, "")
+    asks = {needed: why} if needed and not cudnn else {}
+    if directions == 1:
+        asks["reverse"] = f"{why}; True for go_backwards" if not asks else "True for go_backwards"
+    return asks
 
 
 def _weights_only(kind: str, version: str, asks: dict[str, str], notes: list[str]) -> None:
