@@ -258,3 +258,60 @@ def test_a_layer_within_a_class_of_the_user_named_as_another(tmp_path, file, nes
     if not (nested and file == "m.h5"):  # there both are asked for: the paths alone do not tell which is which
         x = draw(2, STEPS, 5)
         agree(shown.build()(x)[0], run(known, x), TERMS, STEPS, "y")
+
+
+@pytest.mark.parametrize("file", [*FILES, "m.weights.h5"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_several_cells_are_not_passed_over(tmp_path, file, wrapped):
+    """An RNN of two cells is listed, and no other network is chosen in its place."""
+    cells = keras.layers.RNN([keras.layers.LSTMCell(3), keras.layers.LSTMCell(3)], return_sequences=True, name="two")
+    if wrapped:
+        cells = Bidirectional(cells, name="two")
+    path = save(model(cells, LSTM(2, name="top")), tmp_path / file)
+    found = {f.name: f for f in qg.io.networks(path)}
+    assert set(found) == {"two", "top"}
+    with pytest.raises(ValueError, match="'two' cannot be loaded: an RNN of"):
+        qg.io.load(path)
+    assert qg.io.load(path, name="top", **dict.fromkeys(found["top"].asks, None)).hidden_size == 2
+
+
+def test_several_cells_in_weights_of_keras_2(tmp_path):
+    with h5py.File(tmp_path / "w.hdf5", "w") as file:
+        for cell in ("lstm_cell", "lstm_cell_1"):
+            file[f"rnn/rnn/{cell}/kernel:0"] = draw(4, 16)
+            file[f"rnn/rnn/{cell}/recurrent_kernel:0"] = draw(4, 16)
+    with pytest.raises(ValueError, match=r"w\.hdf5: .*an RNN of several cells"):
+        qg.io.load(tmp_path / "w.hdf5", activations=("sigmoid", "tanh", "tanh"))
+
+
+def test_a_cell_of_more_arrays_in_weights_alone(tmp_path):
+    """As of a cell with peepholes."""
+    path = save(model(LSTM(3, name="a")), tmp_path / "m.weights.h5")
+    with h5py.File(path, "a") as file:
+        file["layers/lstm/cell/vars/3"] = draw(3)
+    with pytest.raises(ValueError, match="a: its cell has more arrays than Keras's own"):
+        qg.io.load(path)
+
+
+@pytest.mark.parametrize("file", [*FILES, "m.weights.h5"])
+@pytest.mark.parametrize("name", ["optimizer", "optimizer_lstm", "my_optimizer", "optimizer_weights"])
+def test_layers_named_as_optimizers(tmp_path, file, name):
+    network = model(LSTM(3, return_sequences=True, name=name))
+    network.compile("adam", "mse")
+    network.fit(draw(2, STEPS, 5), draw(2, STEPS, 3), verbose=0)
+    x = draw(2, STEPS, 5)
+    agree(qg.io.load(save(network, tmp_path / file))(x)[0], run(network, x), TERMS, STEPS, name)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_layer_without_arrays_counts(tmp_path, file):
+    path = save(model(LSTM(3, return_sequences=True, name="a"), LSTM(2, name="b")), tmp_path / file)
+
+    def add(config: Any) -> None:
+        layers = config["config"]["layers"]
+        layers.append(json.loads(json.dumps(layers[-1])))
+        layers[-1]["config"]["name"] = "c"
+
+    reconfigured(path, add)
+    with pytest.raises(ValueError, match="'c' cannot be loaded: the file does not have its arrays"):
+        qg.io.load(path)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _VARS = re.compile(r"^(?P<base>.+?)/(?P<side>forward_layer|backward_layer)?/?(?:cell/)?vars/(?P<index>\d+)$")
+_STACKED = re.compile(r"^(?P<base>.+?)(?:/(?:forward|backward)_layer)?/cell/cells/(?P<kind>\w+)/vars/\d+$")
 _NAMED = re.compile(r"^(?P<base>.+)/(?P<what>kernel|recurrent_kernel|bias)(?::0)?$")
+_OPTIMIZER = re.compile(r"^optimizer_weights/|^optimizer/vars/")  # of HDF5, where layers may be named so, too
+SEVERAL = "an RNN of several cells, which quadgate does not have: give each cell's arrays to quadgate.io.from_keras"
 _CELL = re.compile(r"^(lstm|simple_rnn|gru)_cell(_\d+)?$")
 _SIDE = re.compile(r"^(?P<side>forward|backward)_")
 
@@ -32,6 +35,7 @@ class Group(NamedTuple):
     name: str  # the layer's own, if the file has it
     layer: Layer | None  # what the configuration says of it
     sides: dict[str, dict[str, Array]]
+    problem: str | None = None
 
 
 class File(NamedTuple):
@@ -59,11 +63,43 @@ def networks(file: File, source: str) -> list[Found]:
     """Return the recurrent layers of a file, one record each: Keras stacks layers of one level."""
     layers = read_layers(file.config)
     result = []
-    for group in _groups(file, layers):
+    groups = _groups(file, layers)
+    for group in groups:
         place = layers.index(group.layer) if group.layer is not None else len(layers)
         result.append((place, group, _found(group, file, source)))
+    for group, found in [*_missing(layers, groups, source), *_stacked(file, layers, source)]:
+        result.append((layers.index(group.layer) if group.layer is not None else len(layers), group, found))
     result.sort(key=lambda entry: entry[0])
     return _named_apart([(group, found) for _, group, found in result])
+
+
+def _missing(layers: list[Layer], groups: list[Group], source: str) -> list[tuple[Group, Found]]:
+    """Return the layers without arrays that can be read: one of them may be the network that is meant."""
+    used = {group.layer.path for group in groups if group.layer is not None}
+    # One that two models share is in the configuration twice, and its arrays are once in the file.
+    said = [(layer.name, layer.kind, layer.options, layer.problem) for layer in layers if layer.path in used]
+    unclear = {group.name for group in groups if group.layer is None}
+    result = []
+    for layer in layers:
+        shared = (layer.name, layer.kind, layer.options, layer.problem) in said
+        if layer.path not in used and not shared and layer.name not in unclear:
+            problem = layer.problem or "the file does not have its arrays, or not in a type that can be read"
+            found = Found(layer.kind, layer.name, 0, 0, source=source, problem=problem)
+            result.append((Group(layer.path, layer.name, layer, {}), found))
+    return result
+
+
+def _stacked(file: File, layers: list[Layer], source: str) -> list[tuple[Group, Found]]:
+    """Return the layers of several cells that no configuration describes."""
+    described = {layer.path for layer in layers}
+    result = {}
+    for match in map(_STACKED.match, file.arrays):
+        if match is not None and match["base"] not in described and match["base"] not in result:
+            base, kind = match["base"], "GRU" if match["kind"].startswith("gru") else "LSTM"
+            name = text(file.attributes.get(f"{base}/vars", {}).get("name")) or base.removeprefix("layers/")
+            group = Group(base, name, None, {})
+            result[base] = group, Found(kind, name, 0, 0, source=source, problem=SEVERAL)
+    return list(result.values())
 
 
 def _named_apart(pairs: list[tuple[Group, Found]]) -> list[Found]:
@@ -105,7 +141,7 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
     bases = {match["base"] for path in file.arrays if (match := _VARS.match(path))}
     for path, array in file.arrays.items():
         stated: Layer | None = None
-        if path.startswith("optimizer") or "/optimizer" in path:
+        if _OPTIMIZER.match(path) or (not file.attributes and (path.startswith("optimizer") or "/optimizer" in path)):
             continue
         match = _VARS.match(path)
         if match:
@@ -139,9 +175,13 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
                 if sided:
                     parts.pop()
             base, name = "/".join(parts), parts[-1]
-        if what:
-            group = groups.setdefault(base, Group(base, name, stated, {}))
-            group.sides.setdefault(side, {})[what] = array
+        group = groups.setdefault(base, Group(base, name, stated, {}))
+        arrays = group.sides.setdefault(side, {})
+        if not what:
+            groups[base] = group._replace(problem="its cell has more arrays than Keras's own: it is another")
+        elif what in arrays:
+            groups[base] = group._replace(problem=SEVERAL)
+        arrays[what] = array
     claims = Counter(group.layer.path for group in groups.values() if group.layer is not None)
     return [
         # Of two that one configuration may mean, one is in a class of the user's, where layers may have any name.
@@ -159,7 +199,7 @@ def _found(group: Group, file: File, source: str) -> Found:
     kind, inputs, hidden, problem = sizes(weights)
     options: dict[str, Any] = dict(layer.options) if layer is not None else {}
     notes, asks = list(layer.notes) if layer is not None else [], {}
-    problem = problem or (layer.problem if layer is not None else None)
+    problem = (layer.problem if layer is not None else None) or group.problem or problem
     if layer is not None and bool(layer.forward) != (len(sides) == 2):
         problem = problem or f"its configuration has {1 + bool(layer.forward)} directions, its arrays {len(sides)}"
     cudnn = kind == "LSTM" and any(w.bias is not None and w.bias.shape == (8 * hidden,) for w in weights)

@@ -37,6 +37,7 @@ class Layer(NamedTuple):
     notes: list[str]
     problem: str | None
     forward: frozenset[str] = frozenset()
+    kind: str = "LSTM"  # or "RNN", or another that quadgate does not have
 
     @property
     def name(self) -> str:
@@ -98,7 +99,7 @@ def _layer(layer: dict[str, Any], config: dict[str, Any], path: str, names: tupl
     notes: list[str] = []
     if str(layer.get("class_name")).rpartition(">")[2] != "Bidirectional":
         problem = _one(layer, options, notes)
-        return Layer(names, path, options, notes, problem)
+        return Layer(names, path, options, notes, problem, kind=_kind(layer))
     inner = config.get("layer")
     inner = inner if isinstance(inner, dict) else {}
     one = inner.get("config")
@@ -123,7 +124,20 @@ def _layer(layer: dict[str, Any], config: dict[str, Any], path: str, names: tupl
     first = str(one.get("name", "")) if isinstance(one, dict) else ""
     # Keras 2 keeps the name without the prefix, Keras 3 with it.
     forward = {f"forward_{first}"} | ({first} if first.startswith("forward_") else set())
-    return Layer(names, path, options, notes, problem, frozenset(forward))
+    return Layer(names, path, options, notes, problem, frozenset(forward), _kind(inner))
+
+
+def _kind(layer: dict[str, Any]) -> str:
+    """Return what a layer is to `Found`: "LSTM" or "RNN" also for one that is meant to be, but cannot be loaded."""
+    config: Any = layer.get("config")
+    cell = config.get("cell") if isinstance(config, dict) else None
+    while isinstance(cell, dict):  # of an RNN; StackedRNNCells have a list
+        layer, config = cell, cell.get("config")
+        cells = config.get("cells") if isinstance(config, dict) else None
+        cell = cells[0] if isinstance(cells, list) and cells else None
+    kind = str(layer.get("class_name")).rpartition(">")[2]
+    known = {"SimpleRNN": "RNN", "SimpleRNNCell": "RNN", "GRUCell": "GRU", "CuDNNGRU": "GRU"}
+    return "LSTM" if "LSTM" in kind else known.get(kind, kind)
 
 
 def _one(layer: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
