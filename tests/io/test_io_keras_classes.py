@@ -6,6 +6,7 @@ import json
 import zipfile
 from typing import Any
 
+import numpy as np
 import pytest
 import quadgate as qg
 from nets import agree, draw
@@ -314,4 +315,25 @@ def test_a_layer_without_arrays_counts(tmp_path, file):
 
     reconfigured(path, add)
     with pytest.raises(ValueError, match="'c' cannot be loaded: the file does not have its arrays"):
+        qg.io.load(path)
+
+
+@pytest.mark.parametrize("file", ["m.keras", "m.weights.h5"])
+def test_bfloat16_is_read_exactly(tmp_path, file):
+    made = keras.layers.LSTM(
+        3, dtype="bfloat16", recurrent_initializer="glorot_uniform", return_sequences=True, name="a"
+    )
+    network = model(made, LSTM(2, name="b"))
+    ours = qg.io.load(save(network, tmp_path / file), name="a")
+    want = qg.io.from_keras([w.value.detach().float().numpy() for w in made.weights])
+    assert all(np.array_equal(ours.params[name], value) for name, value in want.params.items())
+
+
+def test_bfloat16_of_old_files_counts(tmp_path):
+    """An .h5 file has the bytes, and does not say of which type."""
+    made = keras.layers.LSTM(
+        3, dtype="bfloat16", recurrent_initializer="glorot_uniform", return_sequences=True, name="a"
+    )
+    path = save(model(made, LSTM(2, name="b")), tmp_path / "m.h5")
+    with pytest.raises(ValueError, match=r"'a' cannot be loaded: .* not in a type that can be read"):
         qg.io.load(path)

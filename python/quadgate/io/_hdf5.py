@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._safetensors import widen
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,11 +21,13 @@ FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
 RATIO = 1032  # no deflated stream grows by more
 MOST = 1 << 26  # nor may all of a file grow by more than this
 OBJECTS = 100_000
-ATTRIBUTES = ("keras_version", "model_config", "name")  # all that is needed; the others are not even read
+ATTRIBUTES = ("keras_version", "model_config", "name", "dtype")  # all that is needed; the others are not even read
 
 
 def read(data: bytes) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
     """Return the datasets by path, and the attributes of all objects by path, "" for the file's own.
+
+    Keras's bfloat16 comes back as float32, exactly: NumPy itself does not have the type.
 
     Raises ValueError for whatever reaches outside the file (external links and storage, virtual datasets), for other
     filters than deflate, shuffle and fletcher32, and for sizes that the stored bytes cannot have.
@@ -67,6 +71,8 @@ class _Reader:
                 self._count(dataset, inner)
                 if dataset.dtype.kind in "fiub":
                     self._arrays[inner] = self._dataset(dataset, inner)
+                elif dataset.dtype == "V2" and text(self._attributes[inner].get("dtype")) == "bfloat16":  # as Keras 3
+                    self._arrays[inner] = widen(self._dataset(dataset, inner).view("<u2"))
 
     def _count(self, thing: Any, path: str) -> None:
         """Note an object and its attributes; refuse one that is met twice, as in a circle of groups."""
