@@ -55,6 +55,13 @@ class Storage:
         self.data: bytes | None = None
         self.order = "<"
         self._arrays: dict[str, Array] = {}
+        self._negated: dict[str, Array] = {}
+
+    def negated(self, code: str) -> Array:
+        """Return minus all of it, once for all tensors that have the negative bit."""
+        if code not in self._negated:
+            self._negated[code] = np.negative(self.array(code))
+        return self._negated[code]
 
     def array(self, code: str) -> Array:
         """Return all of it as numbers of a type."""
@@ -71,7 +78,18 @@ class Storage:
 class Tensor(State):
     """A view of a storage, checked and made when everything has been read."""
 
-    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any, code: str | None = None) -> None:
+    def __init__(
+        self,
+        storage: Any,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        requires_grad: Any = None,
+        hooks: Any = None,
+        metadata: Any = None,
+        *,
+        code: str | None = None,
+    ) -> None:
         numbers = (offset, *size, *stride)
         if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a tensor is not described by a storage and whole numbers")
@@ -79,12 +97,13 @@ class Tensor(State):
             raise ValueError(f"a tensor has size {size} and stride {stride}")
         self._storage, self._offset, self._size, self._stride = storage, offset, tuple(size), tuple(stride)
         self._code = code or storage.code
+        self._negative = _is_negative(metadata)
 
     def set_state(self, state: Any) -> None:
         """Ignore attributes of the Python object."""
 
     def finished(self) -> Array:
-        whole = self._storage.array(self._code)
+        whole = self._storage.negated(self._code) if self._negative else self._storage.array(self._code)
         count, last = math.prod(self._size), self._offset
         last += sum((n - 1) * s for n, s in zip(self._size, self._stride, strict=True)) if count else 0
         if count > whole.size or (count and last >= whole.size):
@@ -98,14 +117,29 @@ class Tensor(State):
         return np.lib.stride_tricks.as_strided(whole[self._offset :], self._size, strides, writeable=False)
 
 
+def _is_negative(metadata: Any) -> bool:
+    """Return the negative bit: such a tensor has minus the numbers of its storage."""
+    if not metadata:
+        return False
+    known = isinstance(metadata, dict) and all(type(value) is bool for value in metadata.values())
+    odd = [key for key, value in metadata.items() if value and key != "neg"] if known else [metadata]
+    if odd:
+        raise ValueError(
+            f"a tensor has the metadata {', '.join(f'{key!r:.80}' for key in odd)}, which are not known: save it as "
+            "tensor.resolve_conj().clone()"
+        )
+    return bool(metadata.get("neg"))
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
 def _typed(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
     """Rebuild a tensor whose type is given apart from its storage."""
-    code = next((part for part in rest if isinstance(part, Type)), None)
-    return Tensor(storage, offset, size, stride, code=code)
+    at = next((k for k, part in enumerate(rest) if isinstance(part, Type)), len(rest))
+    code, metadata = next(iter(rest[at:]), None), next(iter(rest[at + 1 :]), None)
+    return Tensor(storage, offset, size, stride, metadata=metadata, code=code)
 
 
 def _subclass(function: Any, _: Any, args: Any, state: Any = None) -> Any:

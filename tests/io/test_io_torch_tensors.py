@@ -1,0 +1,60 @@
+"""What a file of PyTorch says of its tensors besides their numbers, and files that are no state dicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import quadgate as qg
+from test_io_torch import compare, draw, module, save, torch  # skips without PyTorch
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_the_negative_bit(tmp_path, form, dtype):
+    """Such a tensor has minus the numbers that are stored; beside it one without the bit has the same storage."""
+    net = module(dtype=torch.float64)
+    weights = {k: v.to(getattr(torch, dtype)) for k, v in net.state_dict().items()}
+    negative = {k: torch._neg_view(-v) for k, v in weights.items()}
+    assert all(v.is_neg() for v in negative.values())
+    also = torch._neg_view(negative["weight_ih_l0"])
+    assert not also.is_neg()
+    path = save(tmp_path / "m.pt", negative | {"minus": also}, form)
+    arrays = qg.io.read(path)
+    for name, value in torch.load(path).items():
+        assert np.array_equal(arrays[name], value.resolve_neg().to(torch.float64).numpy()), name
+    net.load_state_dict(weights)
+    compare(qg.io.load(path, dtype="float64"), net, draw(4, 2, 5, dtype="float64"))
+
+
+@pytest.mark.parametrize("unsigned", ["uint16", "uint32"])
+def test_the_negative_bit_of_tensors_with_a_type_of_their_own(tmp_path, unsigned):
+    """These PyTorch rebuilds by another function, which has the type before the bit."""
+    negative = torch._neg_view(torch.tensor([1, 2, 3], dtype=getattr(torch, unsigned)))
+    array = qg.io.read(save(tmp_path / "m.pt", {"a": negative, "b": torch.ones(2, dtype=negative.dtype)}))
+    largest = np.iinfo(unsigned).max
+    assert array["a"].tolist() == [largest, largest - 1, largest - 2]
+    assert array["b"].tolist() == [1, 1]
+
+
+class Told:
+    """Pickles as a tensor with metadata."""
+
+    def __init__(self, metadata: Any) -> None:
+        self.metadata = metadata
+
+    def __reduce__(self) -> Any:
+        storage = torch.ones(2)._typed_storage()
+        return torch._utils._rebuild_tensor_v2, (storage, 0, (2,), (1,), False, {}, self.metadata)
+
+
+@pytest.mark.parametrize("metadata", [{"conj": True}, {"neg": True, "else": True}, {"neg": 2}, ["neg"]])
+def test_metadata_that_are_not_known_are_refused(tmp_path, metadata):
+    with pytest.raises(ValueError, match=r"m\.pt: a tensor has the metadata .*(conj|else|neg).*resolve_conj"):
+        qg.io.read(save(tmp_path / "m.pt", {"a": Told(metadata)}))
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"neg": False, "conj": False}])
+def test_metadata_that_say_nothing(tmp_path, metadata):
+    assert qg.io.read(save(tmp_path / "m.pt", {"a": Told(metadata)}))["a"].tolist() == [1, 1]
