@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,47 @@ def test_metadata_that_are_not_known_are_refused(tmp_path, metadata):
 @pytest.mark.parametrize("metadata", [None, {}, {"neg": False, "conj": False}])
 def test_metadata_that_say_nothing(tmp_path, metadata):
     assert qg.io.read(save(tmp_path / "m.pt", {"a": Told(metadata)}))["a"].tolist() == [1, 1]
+
+
+def cell(**others: tuple[int, ...]) -> Any:
+    """State of a cell that a user wrote, with more than LSTMCell has."""
+    shapes = {"weight_ih": (28, 5), "weight_hh": (28, 7), "bias_ih": (28,), "bias_hh": (28,)} | others
+    return {name: draw(*shape) for name, shape in shapes.items()}
+
+
+OTHERS = ["weight_ch", "weight_peephole", "bias_c", "peephole_i", "layernorm_i.weight", "layer_norm.bias", "gamma_i"]
+OTHERS += ["ln.weight", "ln_ih.weight", "norm_h.weight", "peepholes.weight"]
+
+
+@pytest.mark.parametrize("prefix", ["", "net.0.", "layers.0.cell."])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_cell_that_has_more_arrays_is_no_lstm(tmp_path, prefix, other):
+    arrays = {prefix + name: torch.from_numpy(value) for name, value in cell(**{other: (28,)}).items()}
+    (found,) = qg.io.networks(save(tmp_path / "m.pt", arrays))
+    assert (found.input_size, found.hidden_size) == (5, 7)
+    for load in (lambda: qg.io.from_state_dict(arrays), lambda: qg.io.load(tmp_path / "m.pt"), found.build):
+        with pytest.raises(ValueError, match=rf"it has {re.escape(prefix + other)} besides: a cell .* without them"):
+            load()
+    del arrays[prefix + other]
+    assert qg.io.from_state_dict(arrays).hidden_size == 7
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder."])
+@pytest.mark.parametrize("other", ["weight_ch_l0", "peephole_i_l0", "layernorm_i_l0.weight", "ln_l1_reverse.bias"])
+def test_layers_that_have_more_arrays_are_no_lstm(prefix, other):
+    arrays = {prefix + name: value for name, value in (module().state_dict() | {other: torch.zeros(28)}).items()}
+    with pytest.raises(ValueError, match=rf"it has {re.escape(prefix + other)} besides"):
+        qg.io.from_state_dict(arrays)
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_arrays_beside_a_network_are_no_part_of_it(prefix):
+    """A state dict has other layers beside, also at the same level where a user joined several."""
+    net = module(dtype=torch.float64)
+    beside = ["fc.weight", "hidden_init", "h0", "norm.weight", "layer_norm.bias", "ln.weight", "weight_out", "gamma"]
+    beside += ["bias_fc", "emb.weight", "crf.weight_ch", "head.l0.weight", "norm.layer_norm_l0.weight", "weight"]
+    arrays = dict(net.state_dict()) | {name: torch.ones(3) for name in beside}
+    arrays = {prefix + name: value for name, value in arrays.items()}
+    compare(qg.io.from_state_dict(arrays), net, draw(4, 2, 5, dtype="float64"))
+    plain = cell() | {name: draw(3) for name in ("fc.weight", "hidden_init", "weight", "weight_out", "norm.weight")}
+    assert qg.io.from_state_dict({prefix + name: value for name, value in plain.items()}).hidden_size == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .._reparametrized import reparametrized
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 _KINDS = "weight_(?:ih|hh|hr|highway)|bias(?:_ih|_hh|_highway)?|peephole|norm_(?:ih|hh|c)"
 _NAME = re.compile(rf"^(?P<prefix>(?:.*\.)?)(?P<kind>{_KINDS})(?P<layer>_l(?P<k>\d+))?(?P<reverse>_reverse)?$")
+# Names that a plain layer does not have at its own level, nor anything beside it: parts of a cell that computes
+# something else. The names of nn.LSTM are judged by the number of a layer only, since "norm.weight" may be beside it.
+_PARTS = r"layer_?norm\w*|ln\d*(?:_\w+)?|norm_\w+|peephole\w*|gamma\w*|beta\w*"
+_OF_LAYER = re.compile(r"^(?:weight|bias|layer_?norm|ln|norm|peephole|gamma|beta)\w*_l\d+(?:_reverse)?(?:\.\w+)?$")
+_OF_CELL = re.compile(rf"^(?:(?:weight|bias)_(?!(?:out|output|ho|hy|fc)$)\w+|(?:{_PARTS})(?:\.\w+)?)$")
 _PADDLE = re.compile(r"^(?P<base>(?:.*\.)?)\d+\.cell(?:_fw|_bw)?\.$")  # its cells, listed a second time
 GATES = {4: "LSTM", 3: "GRU", 1: "RNN"}
 
@@ -40,6 +46,7 @@ def networks(arrays: Mapping[str, Any], source: str = "the arrays") -> list[Foun
         if match is not None:
             problems.setdefault(match["prefix"], text)
             groups.setdefault(match["prefix"], {})
+    others = _others(whole, groups)
     result = []
     for prefix, names in groups.items():
         again = _PADDLE.match(prefix)
@@ -52,7 +59,32 @@ def networks(arrays: Mapping[str, Any], source: str = "the arrays") -> list[Foun
         if ("weight_hh", 0, False) not in names or ("weight_ih", 0, False) not in names:
             continue
         more = [note for name, note in notes.items() if name in names.values()]
-        result.append(_one(prefix, names, whole, tuple(more), source))
+        found = _one(prefix, names, whole, tuple(more), source)
+        if prefix in others and found.problem is None:
+            problem = (
+                f"it has {', '.join(others[prefix][:4])} besides: a cell that computes something else. If they do not "
+                "belong to it, give quadgate.io.from_state_dict the arrays without them"
+            )
+            found = replace(found, problem=problem)
+        result.append(found)
+    return result
+
+
+def _others(arrays: Mapping[str, Any], groups: Mapping[str, Mapping[Any, str]]) -> dict[str, list[str]]:
+    """Return the arrays that belong to the networks' cells and are none of theirs, by prefix."""
+    known = {name for names in groups.values() for name in names.values()}
+    result: dict[str, list[str]] = {}
+    for name in arrays:
+        module, dot, last = name.rpartition(".")
+        around, above, part = module.rpartition(".")
+        levels = [(module + dot, last)] + ([(around + above, f"{part}.{last}")] if dot else [])
+        for prefix, rest in levels:
+            names = groups.get(prefix, {})
+            if name in known or ("weight_ih", 0, False) not in names:
+                continue
+            pattern = _OF_LAYER if names["weight_ih", 0, False].endswith("_l0") else _OF_CELL
+            if pattern.match(rest):
+                result.setdefault(prefix, []).append(name)
     return result
 
 
