@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import quadgate as qg
+from nets import zipped
 from test_io_torch import compare, draw, module, save, torch  # skips without PyTorch
 
 
@@ -103,3 +104,35 @@ def test_arrays_beside_a_network_are_no_part_of_it(prefix):
     compare(qg.io.from_state_dict(arrays), net, draw(4, 2, 5, dtype="float64"))
     plain = cell() | {name: draw(3) for name in ("fc.weight", "hidden_init", "weight", "weight_out", "norm.weight")}
     assert qg.io.from_state_dict({prefix + name: value for name, value in plain.items()}).hidden_size == 7
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights:UserWarning")
+def test_an_exported_program_is_named_as_one(tmp_path):
+    """And what the error says to do gives a file that is read."""
+    net = module()
+    program = torch.export.export(net, (torch.zeros(4, 2, 5),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    with pytest.raises(ValueError, match=r"m\.pt2: a program of torch\.export .* torch\.save\("):
+        qg.io.load(tmp_path / "m.pt2")
+    torch.save(torch.export.load(tmp_path / "m.pt2").state_dict, tmp_path / "m.pt")
+    compare(qg.io.load(tmp_path / "m.pt"), net, draw(4, 2, 5))
+
+
+def test_an_exported_program_of_older_versions(tmp_path):
+    entries = {"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": b"", "version": b"8.8"}
+    (tmp_path / "m.pt2").write_bytes(zipped(entries))
+    with pytest.raises(ValueError, match=r"a program of torch\.export"):
+        qg.io.read(tmp_path / "m.pt2")
+
+
+@pytest.mark.parametrize("code", ["c8", "U5", "S5", "M8[s]", "m8[s]"])
+@pytest.mark.parametrize("which", ["weight_hh_l0", "bias_hh_l0"])
+def test_weights_that_are_no_real_numbers(tmp_path, code, which):
+    """From a file a ValueError that names it, as for all else that is wrong with one."""
+    arrays = qg.LSTM(5, 7, rng=0).state_dict()
+    wrong = arrays | {which: np.zeros(arrays[which].shape, code)}
+    np.savez(tmp_path / "m.npz", **{f"a.{name}": value for name, value in wrong.items()})
+    with pytest.raises(ValueError, match=rf"m\.npz: a: {which} holds .*; real numbers are needed"):
+        qg.io.load(tmp_path / "m.npz")
+    with pytest.raises(TypeError, match=f"{which} must hold real numbers"):
+        qg.io.from_state_dict(wrong)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+IN_MEMORY = ("the arrays", "from_keras")  # sources that are no files: a wrong type is the caller's mistake
 CLASSES: dict[str, Any] = {"LSTM": LSTM, "RNN": RNN}
 
 
@@ -95,6 +96,9 @@ class Found:
         missing = [f"{option}= ({reason})" for option, reason in self.asks.items() if option not in options]
         if missing:
             raise ValueError(f"{where}: the file does not say, and it must be given: {'; '.join(missing)}")
+        for name, array in self.arrays.items():
+            if self.source not in IN_MEMORY and array.dtype.kind in "cSUOMm":
+                raise ValueError(f"{where}: {name} holds {array.dtype}; real numbers are needed")
         class_ = CLASSES[self.kind]
         weights = self.weights
         if weights is not None or "weights" in self.asks:

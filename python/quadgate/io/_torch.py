@@ -185,14 +185,23 @@ TORCH |= {f"torch.{name}": Type(code) for name, code in (STORAGES | DTYPES).item
 NAMES = NUMPY | TORCH
 
 
+EXPORTED = ("/archive_format", "serialized_exported_program.json")  # of torch.export.save, and of its first versions
+
+
 def is_zip(archive: Archive) -> bool:
     """Return True if an archive is PyTorch's."""
-    return any(name.endswith(("/data.pkl", "/model.json")) or name == "data.pkl" for name in archive.entries)
+    ends = ("/data.pkl", "/model.json", *EXPORTED)
+    return any(name.endswith(ends) or name == "data.pkl" for name in archive.entries)
 
 
 def read_zip(archive: Archive, unknown: Callable[[str], bool]) -> Any:
     """Return the objects of a zip file, state dict or TorchScript, tensors as `Tensor`."""
     pickles = [name for name in archive.entries if name == "data.pkl" or name.endswith("/data.pkl")]
+    if any(name.endswith(EXPORTED) for name in archive.entries):
+        raise ValueError(
+            "a program of torch.export (.pt2), which cannot be read here: save its weights with PyTorch, "
+            "torch.save(torch.export.load(path).state_dict, other)"
+        )
     if len(pickles) != 1:
         raise ValueError("the archive has no data.pkl: TorchScript of before PyTorch 1.4 cannot be read")
     root = pickles[0][: -len("data.pkl")]
