@@ -21,7 +21,7 @@ _MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean"}
 RECURRENT = ("LSTM", "CuDNNLSTM", "SimpleRNN", "GRU", "CuDNNGRU", "RNN")
 CLASSES = {*RECURRENT, "Bidirectional"}
 DEPTH = 50
-# Where Keras's own classes are, by its generation; a registered name that is not the class's own is a user's, too.
+# Packages of Keras's own classes, by its generation; a registered name that is not the class's own is a user's, too.
 _MODULES = ("keras", "tf_keras", "tensorflow", "keras_core")
 
 
