@@ -1,4 +1,4 @@
-"""What a file of PyTorch says of its tensors besides their numbers, and files that are no state dicts."""
+"""Tensors with more than their numbers, cells with more arrays than an LSTM, and files that are no state dicts."""
 
 from __future__ import annotations
 
@@ -136,3 +136,16 @@ def test_weights_that_are_no_real_numbers(tmp_path, code, which):
         qg.io.load(tmp_path / "m.npz")
     with pytest.raises(TypeError, match=f"{which} must hold real numbers"):
         qg.io.from_state_dict(wrong)
+
+
+def test_a_storage_that_many_layers_share(tmp_path):
+    """A small file does not fill the memory, and a few layers may share theirs."""
+    matrix = torch.ones(512, 128)
+    for layers in (20, 300):
+        names = [f"weight_{part}_l{k}" for k in range(layers) for part in ("ih", "hh")]
+        path = save(tmp_path / "m.pt", dict.fromkeys(names, matrix))
+        if layers == 20:
+            assert qg.io.load(path).num_layers == layers
+            continue
+        with pytest.raises(ValueError, match=r"m\.pt: .* its arrays need 157286400 bytes, and the file has 262144"):
+            qg.io.load(path)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 IN_MEMORY = ("the arrays", "from_keras")  # sources that are no files: a wrong type is the caller's mistake
+MOST, GROWTH = 1 << 26, 20  # arrays of a file may share memory: bytes, and times, that it may grow by
 CLASSES: dict[str, Any] = {"LSTM": LSTM, "RNN": RNN}
 
 
@@ -99,6 +100,9 @@ class Found:
         for name, array in self.arrays.items():
             if self.source not in IN_MEMORY and array.dtype.kind in "cSUOMm":
                 raise ValueError(f"{where}: {name} holds {array.dtype}; real numbers are needed")
+        needed, stored = _extent(self.arrays.values())
+        if self.source not in IN_MEMORY and needed > max(MOST, GROWTH * stored):
+            raise ValueError(f"{where}: its arrays need {needed} bytes, and the file has {stored} of them, many times")
         class_ = CLASSES[self.kind]
         weights = self.weights
         if weights is not None or "weights" in self.asks:
@@ -211,6 +215,21 @@ def forget_bias_of(value: Any, options: Mapping[str, Any]) -> float:
     if result and options.get("coupled"):
         raise ValueError(f"forget_bias={result} and coupled=True exclude each other: f is 1 - i, without a bias")
     return result
+
+
+def _extent(arrays: Iterable[Any]) -> tuple[int, int]:
+    """Return the bytes that arrays have by themselves, and those of the memory in which they lie, shared or not."""
+    needed = stored = end = 0
+    for low, high, size in sorted((*_bounds(a), a.nbytes) for a in arrays if a.size):
+        needed, stored, end = needed + size, stored + max(0, high - max(low, end)), max(end, high)
+    return needed, stored
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    """Return the first address of an array, and the one behind the last."""
+    start = int(array.__array_interface__["data"][0])
+    reach = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)]
+    return start + sum(min(0, r) for r in reach), start + sum(max(0, r) for r in reach) + int(array.itemsize)
 
 
 def _is_bias(name: str) -> bool:
