@@ -280,3 +280,22 @@ def test_the_summary_is_keras_own(capsys):
 
     assert parts(got)[:2] == parts(want)[:2]
     assert [count for count in parts(got)[2] if count != "0"] == parts(want)[2]
+
+
+class Doubled(layers.Dense):
+    """Dense to look at, and not what it computes."""
+
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+@pytest.mark.parametrize("make", [Doubled, lambda units: layers.TimeDistributed(Doubled(units))])
+def test_a_layer_of_the_users_own(tmp_path, make):
+    doubled = keras.saving.register_keras_serializable("my", "Dense")(Doubled)
+    assert doubled is Doubled
+    model = keras.Sequential(features(layers.LSTM(4, return_sequences=True), make(2)))
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(
+        ValueError, match=r"m\.keras: it has a layer that cannot be read: its class 'my>Dense' is the user"
+    ):
+        train.load_keras(tmp_path / "m.keras")

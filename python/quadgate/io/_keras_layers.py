@@ -82,7 +82,7 @@ def _name(layer: dict[str, Any]) -> str:
     return str((config if isinstance(config, dict) else {}).get("name", layer.get("name", "")))
 
 
-def _foreign(thing: dict[str, Any]) -> str | None:
+def foreign(thing: dict[str, Any]) -> str | None:
     """Return a problem with a class that is a user's, not Keras's own of the same name."""
     kind, name, module = (thing.get(key) or "" for key in ("class_name", "registered_name", "module"))
     kind, name, module = str(kind), str(name), str(module)
@@ -103,7 +103,7 @@ def _layer(layer: dict[str, Any], config: dict[str, Any], path: str, names: tupl
     inner = config.get("layer")
     inner = inner if isinstance(inner, dict) else {}
     one = inner.get("config")
-    problem = _foreign(layer) or _one(inner, options, notes)
+    problem = foreign(layer) or _one(inner, options, notes)
     if options.pop("reverse", False):
         problem = problem or "its forward layer has go_backwards"
     second = config.get("backward_layer")
@@ -142,17 +142,17 @@ def _kind(layer: dict[str, Any]) -> str:
 
 def _one(layer: dict[str, Any], options: dict[str, Any], notes: list[str]) -> str | None:
     """Add the options of one layer; return a problem, or None."""
-    foreign = _foreign(layer)
-    if foreign is not None:
-        return foreign
+    problem = foreign(layer)
+    if problem is not None:
+        return problem
     kind, config = str(layer.get("class_name")), layer.get("config")
     config = config if isinstance(config, dict) else {}
     if kind == "RNN":
         cell = config.get("cell")
         cell = cell if isinstance(cell, dict) else {}
-        foreign = _foreign(cell)
-        if foreign is not None:
-            return foreign.replace("its class", "the class of its cell,", 1)
+        problem = foreign(cell)
+        if problem is not None:
+            return problem.replace("its class", "the class of its cell,", 1)
         inner = cell.get("config")
         if cell.get("class_name") not in ("LSTMCell", "SimpleRNNCell") or not isinstance(inner, dict):
             return f"an RNN of {cell.get('class_name')}, which quadgate does not have"
@@ -189,7 +189,7 @@ def _one(layer: dict[str, Any], options: dict[str, Any], notes: list[str]) -> st
 def _function(value: Any) -> Any:
     """Return an activation of ours, None for one that is not known."""
     if isinstance(value, dict):  # a layer, or a function of the user's, whatever its name: Keras's are plain strings
-        if _foreign(value) is not None:
+        if foreign(value) is not None:
             return None
         if value.get("class_name") == "LeakyReLU" and isinstance(value.get("config"), dict):
             slope = value["config"].get("negative_slope", value["config"].get("alpha"))

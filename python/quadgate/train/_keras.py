@@ -92,6 +92,7 @@ class _Model:
             name = str(layer.get("class_name", ""))
             if name in _LEADING:
                 continue
+            self._refuse_foreign(layer)
             snake = _keras_layers.snake_case(name)
             number = counts.get(snake, 0)
             counts[snake] = number + 1
@@ -105,6 +106,11 @@ class _Model:
             text = "trainable=False, regularizers and constraints are not kept: training here does without them in"
             warnings.warn(f"{text} {', '.join(lost):.200}", stacklevel=3)
         return self._made(rng)
+
+    def _refuse_foreign(self, layer: dict[str, Any]) -> None:
+        problem = _keras_layers.foreign(layer)
+        if problem is not None:
+            raise ValueError(f"it has a layer that cannot be read: {problem.partition(': if')[0]}")
 
     def _take_head(self) -> None:
         """Make a softmax or sigmoid of the last layer the model's head."""
@@ -132,6 +138,7 @@ class _Model:
         name = str(config.get("name", ""))
         if kind == "TimeDistributed" and isinstance(config.get("layer"), dict):
             inner = config["layer"]
+            self._refuse_foreign(inner)
             kind, config, path = str(inner.get("class_name")), inner.get("config"), f"{path}/layer"
             if kind not in ("Dense", "Dropout", "Activation") or not isinstance(config, dict):
                 raise ValueError(f"it has a TimeDistributed {kind:.80}; Dense is known")
