@@ -149,3 +149,19 @@ def test_a_storage_that_many_layers_share(tmp_path):
             continue
         with pytest.raises(ValueError, match=r"m\.pt: .* its arrays need 157286400 bytes, and the file has 262144"):
             qg.io.load(path)
+
+
+def test_state_dicts_of_tensors_that_numpy_cannot_read():
+    """Negated ones are read; those without numbers are named."""
+    net = module(dtype=torch.float64)
+    weights = net.state_dict()
+    negative = {k: torch._neg_view(-v) for k, v in weights.items()}
+    compare(qg.io.from_state_dict(negative, dtype="float64"), net, draw(4, 2, 5, dtype="float64"))
+    for other in (
+        torch.nn.LSTM(3, 5, device="meta").state_dict(),
+        {k: v.to(torch.float8_e4m3fn) for k, v in weights.items()},
+    ):
+        with pytest.raises(
+            ValueError, match=r"weight_ih_l0, a tensor of torch\.float\S+ on (meta|cpu), cannot be read"
+        ):
+            qg.io.from_state_dict(other)

@@ -138,7 +138,7 @@ def networks(of: PathLike | Mapping[str, Any], unknown: str = "error") -> list[F
 
 def among(arrays: Mapping[str, Any], source: str) -> list[Found]:
     """Return the networks among arrays by name, PyTorch's, TensorFlow 1's or Keras's."""
-    plain = {str(name): as_array(value) for name, value in arrays.items() if hasattr(value, "shape")}
+    plain = {str(name): as_array(value, str(name)) for name, value in arrays.items() if hasattr(value, "shape")}
     found = _state_dict.networks(plain, source)
     found += _gates.tensorflow1_networks(plain, source)
     if not found:
@@ -146,14 +146,16 @@ def among(arrays: Mapping[str, Any], source: str) -> list[Found]:
     return found
 
 
-def as_array(value: Any) -> Array:
-    """Return an array of NumPy; tensors of PyTorch also where they require gradients or are bfloat16."""
+def as_array(value: Any, name: str) -> Array:
+    """Return an array of NumPy; tensors of PyTorch also where they require gradients, are negated or bfloat16."""
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":
-            value = value.float()
+        try:
+            value = value.detach().cpu().resolve_conj().resolve_neg()
+            value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+        except (RuntimeError, TypeError) as error:  # one without data, or of a type that NumPy does not have
+            raise ValueError(f"{name}, a tensor of {value.dtype} on {value.device}, cannot be read: {error}") from error
     result = np.asarray(value)
     return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 

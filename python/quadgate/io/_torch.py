@@ -94,7 +94,7 @@ class Tensor(State):
         if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a tensor is not described by a storage and whole numbers")
         if len(size) != len(stride) or len(size) > 32:
-            raise ValueError(f"a tensor has size {size} and stride {stride}")
+            raise ValueError(f"a tensor has size {shown(tuple(size))} and stride {shown(tuple(stride))}")
         self._storage, self._offset, self._size, self._stride = storage, offset, tuple(size), tuple(stride)
         self._code = code or storage.code
         self._negative = _is_negative(metadata)
