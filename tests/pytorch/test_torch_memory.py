@@ -1,11 +1,8 @@
-"""Life of a tape, views instead of copies, and modules in several threads and processes."""
+"""Life of a tape, views instead of copies, memory that may be resized, and modules in several threads."""
 
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
-import textwrap
 import threading
 from typing import Any
 
@@ -90,6 +87,42 @@ def test_gradients_share_no_memory():
     assert not any(np.shares_memory(a, b) for n, a in enumerate(grads) for b in grads[:n])
 
 
+def test_parameters_can_give_their_memory_back():
+    """As sharded models do after each call; Tensor.numpy() would forbid it for good."""
+    lstm, x = qt.LSTM(3, 5, 2), torch.randn(4, 2, 3)
+    want, copy = lstm(x)[0], lstm.network()
+    lstm(x)[0].sum().backward()
+    for p in lstm.parameters():
+        kept, storage = p.detach().clone(), p.untyped_storage()
+        size = storage.nbytes()
+        storage.resize_(0)
+        with torch.no_grad(), pytest.raises(ValueError, match="its memory, got a tensor whose storage has been freed"):
+            lstm(x)
+        storage.resize_(size)
+        p.data.copy_(kept)
+    with torch.no_grad():
+        assert torch.equal(lstm(x)[0], want)
+    np.testing.assert_array_equal(copy(x.numpy())[0], want.detach().numpy())
+
+
+def test_parameters_without_plain_memory():
+    """Read negated, transposed, from within a larger tensor, or made in inference mode."""
+    lstm, x = qt.LSTM(5, 5), torch.randn(4, 2, 5)
+    values = {name: p.detach().clone() for name, p in lstm.named_parameters()}
+    want = lstm(x)[0].detach()
+    with torch.inference_mode():
+        inferred = values["bias_ih_l0"].clone()
+    changed = {
+        "weight_ih_l0": torch._neg_view(-values["weight_ih_l0"]),
+        "weight_hh_l0": values["weight_hh_l0"].T.contiguous().T,
+        "bias_ih_l0": inferred,
+        "bias_hh_l0": torch.stack([values["bias_hh_l0"], torch.zeros(20)], 1)[:, 0],
+    }
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(torch.func.functional_call(lstm, changed, (x,))[0], want)
+
+
 def test_a_tape_is_freed_by_backward():
     lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
     before = tapes()
@@ -162,58 +195,3 @@ def test_training_learns_as_torchs_own():
             losses[-1].append(float(loss.detach()))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-8)
     assert losses[0][-1] < losses[0][0]
-
-
-# Ends by _exit: a thread of gloo may still hold the last tensors of a collective, whose release asks for the GIL, and
-# PyTorch aborts where the interpreter is ending by then. destroy_process_group does not wait for these threads.
-WORKER = """
-import os, sys
-import torch, quadgate.torch
-import torch.distributed as dist
-
-rank, path = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-torch.manual_seed(rank)  # DDP gives all the parameters of the first
-lstm = quadgate.torch.LSTM(3, 5, 2, bidirectional=True, dtype=torch.float64)
-module = torch.nn.parallel.DistributedDataParallel(lstm)
-x = torch.randn(6, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-optimizer = torch.optim.SGD(module.parameters(), 0.1)
-alone = torch.nn.LSTM(3, 5, 2, bidirectional=True, dtype=torch.float64)
-for _ in range(2):
-    alone.load_state_dict(lstm.state_dict())
-    alone.zero_grad()
-    optimizer.zero_grad()
-    module(x[:, 2 * rank : 2 * rank + 2])[0].square().mean().backward()
-    alone(x)[0].square().mean().backward()  # the whole batch
-    for p, q in zip(lstm.parameters(), alone.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-11, atol=1e-13)
-        both = [torch.empty_like(p.grad) for _ in range(2)]
-        dist.all_gather(both, p.grad)
-        assert torch.equal(*both)
-    optimizer.step()
-dist.destroy_process_group()
-os._exit(0)
-"""
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch was built without torch.distributed")
-def test_two_processes_have_equal_gradients(tmp_path):
-    """DistributedDataParallel over gloo: half a batch each, and the gradients of the whole in both."""
-    source = textwrap.dedent(WORKER)
-    command = [sys.executable, "-c", source]
-    workers = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "meeting")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [worker.communicate(timeout=240)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()  # closes its pipe
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)

@@ -5,6 +5,7 @@ Everything here computes on NumPy's views of tensors, which share their memory.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import weakref
@@ -174,6 +175,10 @@ def _check_weights(o: Options, weights: Sequence[torch.Tensor]) -> None:
             raise TypeError(f"{name} must be {dtype} as the first parameter is, got {weight.dtype}")
         if tuple(weight.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+        # A tensor of a sharded or offloaded model outlives its memory, which would be read all the same.
+        last = weight.storage_offset() + sum((n - 1) * s for n, s in zip(weight.shape, weight.stride(), strict=True))
+        if weight.untyped_storage().nbytes() < (last + 1) * weight.itemsize:
+            raise ValueError(f"{name} must have its memory, got a tensor whose storage has been freed or made smaller")
 
 
 def _equal(copies: list[bytearray], weights: Sequence[torch.Tensor]) -> bool:
@@ -181,10 +186,14 @@ def _equal(copies: list[bytearray], weights: Sequence[torch.Tensor]) -> bool:
     return all(copy == _plain(weight) for copy, weight in zip(copies, weights, strict=True))
 
 
-def _plain(weight: torch.Tensor) -> Array:
-    """Return a tensor's memory as a plain array; a copy if it is not contiguous."""
-    view: Array = weight.numpy(force=True)
-    return view if view.flags.c_contiguous else np.ascontiguousarray(view)
+def _plain(weight: torch.Tensor) -> Any:
+    """Return a tensor's memory as an object with a buffer; a copy if it is not contiguous. For a use at once only.
+
+    Not by `Tensor.numpy`, which is slower, and after which the storage can never be resized: FSDP does so each step.
+    """
+    if weight.is_contiguous() and not weight.is_neg() and (address := weight.data_ptr()):
+        return (ctypes.c_char * weight.nbytes).from_address(address)
+    return weight.detach().clone(memory_format=torch.contiguous_format).numpy(force=True)
 
 
 def _successor(net: Network, values: dict[str, Array]) -> Network:

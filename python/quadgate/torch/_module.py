@@ -100,6 +100,10 @@ class Recurrent(nn.Module):
         """
         self._engine.refresh()
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.refresh()  # FSDP makes a new whole of loaded parts at the same addresses, with the same versions
+
     def flatten_parameters(self) -> None:
         """Do nothing; torch.nn.LSTM has this method for GPUs."""
 
@@ -113,7 +117,7 @@ class Recurrent(nn.Module):
     def network(self) -> Any:
         """Return a `quadgate.LSTM` or `quadgate.RNN` with copies of the parameters, which does not need torch."""
         o = self._options.arguments()
-        weights = {name: getattr(self, name).detach().cpu() for name in self._names}
+        weights = {name: getattr(self, name).detach().to("cpu", copy=True) for name in self._names}
         _engine.check_dtype(weights[self._names[0]].dtype)
         o["dtype"] = str(weights[self._names[0]].dtype).removeprefix("torch.")
         kind = _network_class(self._elman)
