@@ -184,3 +184,58 @@ def test_initialization():
     lstm = qt.LSTM(3, 4, 2, forget_bias=2.5, shortcut="highway")
     assert torch.equal((lstm.bias_ih_l1 + lstm.bias_hh_l1)[4:8], torch.full((4,), 2.5))
     assert torch.equal(lstm.bias_highway_l1, torch.full((4,), -1.0))
+
+
+class Gained(qt.LSTM):
+    """A subclass with a parameter and a submodule of its own."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.gain = torch.nn.Parameter(torch.full((5,), 7.0))
+        self.head = torch.nn.Linear(5, 1)
+
+
+def test_what_a_subclass_adds_is_not_drawn():
+    module = Gained(3, 5)
+    head = module.head.weight.detach().clone()
+    torch.manual_seed(0)
+    module.reset_parameters()
+    torch.manual_seed(0)
+    theirs = torch.nn.LSTM(3, 5)
+    assert all(torch.equal(getattr(module, name), value) for name, value in theirs.named_parameters())
+    assert torch.equal(module.gain, torch.full((5,), 7.0))
+    assert torch.equal(module.head.weight, head)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm])
+def test_drawing_parametrized_weights_again(norm):
+    drawn = []
+    for kind in (qt.LSTM, torch.nn.LSTM):
+        module = norm(kind(3, 5), "weight_hh_l0")
+        torch.manual_seed(0)
+        module.reset_parameters()
+        drawn.append([value.detach() for value in module.parameters()])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*drawn, strict=True))
+
+
+def test_drawing_parametrized_weights_with_options():
+    """Their own numbers would make nothing of it: a direction of zeros is NaN."""
+    lstm = torch.nn.utils.parametrizations.weight_norm(qt.LSTM(3, 5, initialization="keras"), "weight_hh_l0")
+    lstm.reset_parameters()
+    torch.testing.assert_close(lstm.weight_hh_l0.T @ lstm.weight_hh_l0, torch.eye(5))
+    gained = qt.LSTM(3, 5, forget_bias=2.0, layer_norm="cell")
+    torch.nn.utils.parametrizations.weight_norm(gained, "norm_ih_l0", dim=None)
+    torch.nn.utils.parametrizations.weight_norm(gained, "bias_ih_l0", dim=None)
+    gained.reset_parameters()
+    torch.testing.assert_close(gained.norm_ih_l0.detach(), torch.ones(20))
+    torch.testing.assert_close(gained.bias_ih_l0.detach()[5:10], torch.full((5,), 2.0))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_what_cannot_be_drawn_is_refused():
+    lstm = torch.nn.utils.weight_norm(qt.LSTM(3, 5, initialization="keras"), "weight_hh_l0")
+    before = [value.detach().clone() for value in lstm.parameters()]
+    with pytest.raises(RuntimeError, match="weight_hh_l0 cannot be drawn, since it is no parameter any more"):
+        lstm.reset_parameters()
+    assert all(torch.equal(old, new) for old, new in zip(before, lstm.parameters(), strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, cast
 
@@ -12,11 +11,10 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _check
-from .._initial import HIGHWAY_BIAS
 from .._options import Options
 from ..lstm import LSTM
 from ..rnn import RNN
-from . import _engine, _function, _ops  # noqa: F401  # _ops registers the operators
+from . import _engine, _function, _initial, _ops  # noqa: F401  # _ops registers the operators
 from ._engine import Call, Engine
 
 if TYPE_CHECKING:
@@ -65,30 +63,18 @@ class Recurrent(nn.Module):
         self._state_sizes = _engine.state_sizes(options)  # torch 2.4 cannot compile properties of a NamedTuple
 
     def reset_parameters(self) -> None:
-        """Draw all parameters again from torch's generator, as torch.nn.LSTM does unless ``initialization`` differs."""
-        o = self._options
-        end = 1.0 / math.sqrt(o.hidden_size)
-        for name, value in self.named_parameters():
-            kind = name[: name.rindex("_l")]
-            if kind == "bias_highway":
-                nn.init.constant_(value, HIGHWAY_BIAS)
-            elif kind.startswith("norm"):  # norm_c is a gain and a bias
-                nn.init.ones_(value)
-                if kind == "norm_c":
-                    nn.init.zeros_(value[1])
-            elif o.initialization == "pytorch":
-                nn.init.uniform_(value, -end, end)
-            elif kind == "weight_hh":
-                nn.init.orthogonal_(value)
-            elif kind.startswith("weight"):
-                nn.init.xavier_uniform_(value)
-            else:
-                nn.init.zeros_(value)
-                if kind == "bias_ih" and not o.elman and not o.coupled:
-                    nn.init.ones_(value[o.hidden_size : 2 * o.hidden_size])
-            if kind in ("bias_ih", "bias_hh") and o.forget_bias is not None:
-                first = o.forget_bias if kind == "bias_ih" else 0.0  # the two are added
-                nn.init.constant_(value[o.hidden_size : 2 * o.hidden_size], first)
+        """Draw all parameters again from torch's generator, as torch.nn.LSTM does unless ``initialization`` differs.
+
+        Additions of a subclass stay as they are. Of a parametrized parameter the originals are drawn as torch.nn.LSTM
+        draws them; where options ask for other numbers, the parametrization is assigned to.
+
+        Raises
+        ------
+        RuntimeError
+            If options ask for other numbers, and the former ``torch.nn.utils.weight_norm`` or the like has replaced
+            the parameter. Nothing has changed then.
+        """
+        _initial.reset(self, self._options, self._names)
 
     def refresh(self) -> None:
         """Read the parameters again at the next call.
