@@ -77,6 +77,38 @@ def test_ten_steps_equal_five_and_five(name, optimizer, tmp_path):
     assert repr(back.optimizer) == repr(one.optimizer)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), "file"])
+@pytest.mark.parametrize(("first", "then"), [(0.0, 0.5), (0.9, 0.0)])
+def test_a_momentum_that_has_changed(first, then, copied, tmp_path):
+    """Before its first step and after it; and one that was set to 0 goes on where it stopped."""
+    model = lstm_model()
+    model.compile("softmax_cross_entropy", train.SGD(0.1, first, nesterov=first > 0))
+
+    def back():
+        if copied == "file":
+            model.save(tmp_path / "m.safetensors")
+            return train.load(tmp_path / "m.safetensors")
+        return copied(model)
+
+    model.train_on_batch(*batch(0, False))
+    for momentum in (then, 0.9):
+        model.optimizer.momentum = momentum
+        for _ in range(2):
+            other = back()
+            assert repr(other.optimizer) == repr(model.optimizer)
+            assert other.train_on_batch(*batch(1, False)) == model.train_on_batch(*batch(1, False))
+            assert other.params.flat.tobytes() == model.params.flat.tobytes()
+
+
+def test_numbers_that_no_constructor_takes():
+    """Set after it, they are refused at once, and not when the file is read."""
+    model = lstm_model()
+    model.compile("softmax_cross_entropy", train.SGD(0.1))
+    model.optimizer.momentum = 1.5
+    with pytest.raises(ValueError, match=r"momentum must be from 0 to below 1, got 1\.5"):
+        copy.deepcopy(model)
+
+
 def test_epochs_go_on_with_the_same_shuffling(tmp_path):
     x, y = (np.concatenate(parts) for parts in zip(*(batch(k, False) for k in range(4)), strict=True))
     one, other = lstm_model(), lstm_model()

@@ -131,6 +131,36 @@ def test_a_state_without_means_goes_on_with_other_parameters():
     np.testing.assert_array_equal(got, params[0] - grads[0])
 
 
+def test_numbers_that_change_between_steps():
+    """As in torch: a mean that becomes needed starts at zero, and one that no longer is stays as it was."""
+    opt, rate, p = train.SGD(0.1), 0.1, numbers(0)
+    want, u = [a.copy() for a in p], [np.zeros_like(a) for a in p]
+    state = opt.start(p)
+    for k, momentum in enumerate([0.0, 0.5, 0.9, 0.0, 0.0, 0.9]):
+        opt.momentum = momentum
+        p, state = opt.update(p, numbers(k + 1), state)
+        for i, g in enumerate(numbers(k + 1)):
+            if momentum:
+                u[i] = momentum * u[i] + g
+            want[i] = want[i] - rate * (u[i] if momentum else g)
+    for got, exact in zip(p, want, strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-13, atol=1e-13)
+
+
+def test_a_state_of_another_optimizer():
+    params, grads = numbers(0), numbers(1)
+    for opt, other, message in (
+        (train.Adam(), train.SGD(0.1, 0.9), "the state must have m, v, got velocity: it is of another optimizer"),
+        (train.AdamW(), train.SGD(0.1), "the state must have m, v, got no slots"),
+        (train.SGD(0.1, 0.9), train.Adam(), "the state must have velocity, got m, v"),
+        (train.SGD(0.1), train.Adam(), "the state must have no slots, got m, v"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            opt.update(params, grads, other.start(params))
+    with pytest.raises(ValueError, match="m of the state must have the parameters' shapes"):
+        train.Adam().update(params, grads, train.Adam().start([*params[1:], params[0]]))
+
+
 def test_one_state_updated_by_many_threads():
     """Each gets the same result, in memory of its own."""
     import threading

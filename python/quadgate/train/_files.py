@@ -125,8 +125,11 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
             raise TypeError(f"the loss {model._loss.name!r} {end}")
         if type(model._optimizer).__module__ != _optimizers.__name__:
             raise TypeError(f"the optimizer {model._optimizer!r} {end}")
-        description |= {"loss": model._loss.name, "optimizer": model._optimizer.config(), "step": memory.step}
-        for slot, values in memory.slots.items():
+        config = model._optimizer.config()
+        _optimizers.from_config(config)  # raises for numbers that were set later, and no constructor takes
+        description |= {"loss": model._loss.name, "optimizer": config, "step": memory.step}
+        slots = model._optimizer.complete(memory.slots, list(model._shapes.values()), model.dtype)
+        for slot, values in slots.items():
             arrays |= {f"optimizer.{slot}.{name}": v for name, v in zip(model._shapes, values, strict=True)}
     for layer, state in (states or {}).items():
         parts = state if isinstance(state, tuple) else (state,)
@@ -176,9 +179,10 @@ def build(description: Any, arrays: Mapping[str, Array]) -> Sequential:
         model.compile(loss, optimizer)
         if d["step"] < 0:
             raise ValueError(f"step of the model must not be negative, got {d['step']}")
+        kept = [s for s in optimizer._slots if any(f"optimizer.{s}.{name}" in left for name in model._shapes)]
         slots = {
             slot: [_taken(left, f"optimizer.{slot}.{name}", shape) for name, shape in model._shapes.items()]
-            for slot in optimizer._used()
+            for slot in dict.fromkeys((*optimizer._used(), *kept))
         }
         model._memory = optimizer.restore(list(model.params.values()), d["step"], slots)
     _restore_states(model, d["states"], left)

@@ -10,38 +10,14 @@ import numpy as np
 
 from .. import _check, _core
 from .._pickling import Slotted
-from ._commit import lay_out, vector, view, views
+from ._commit import lay_out, vector, views
 from ._schedules import Rate, WarmupCosine
+from ._state import State, spare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-
-class State:
-    """State of an optimizer after some steps. It never changes: `Optimizer.update` makes the next one.
-
-    Attributes
-    ----------
-    step : int
-        Updates so far.
-    slots : mapping from name to list of arrays
-        The running means, by the optimizer's names for them ("m", "v", "velocity"): one read-only array for each
-        parameter, of its shape and type.
-    flat : array (N,) or None
-        The vector whose consecutive views the parameters of the last update are; None before the first.
-    """
-
-    __slots__ = ("_blocks", "_spare", "flat", "slots", "step")
-
-    def __init__(self, step: int, slots: Mapping[str, list[Array]], flat: Array | None) -> None:
-        self.step, self.slots, self.flat = step, slots, flat
-        self._blocks: list[_core.Block] = []  # that flat and the slots lie in
-        self._spare: list[_core.Block] = []  # of the step before: written again once nothing looks at them
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _copied, (self.step, self.slots)
 
 
 class Optimizer(Slotted):
@@ -56,6 +32,7 @@ class Optimizer(Slotted):
     __slots__ = ("clip_each", "clip_norm", "clip_value", "learning_rate")
 
     _slots: ClassVar[tuple[str, ...]] = ()
+    _needed: ClassVar[bool] = True  # False if the numbers, which may change between two steps, say whether it has slots
     _numbers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -112,16 +89,31 @@ class Optimizer(Slotted):
         ValueError
             If the names or shapes are not those of this optimizer and these parameters.
         """
-        if slots.keys() != set(self._used()):
-            raise ValueError(f"the state must have {', '.join(self._used()) or 'no slots'}, got {', '.join(slots)}")
-        dtype = params[0].dtype if params else np.dtype(np.float32)
-        made = {}
-        for name in self._used():
-            read = list(slots[name])
-            if [a.shape for a in read] != [p.shape for p in params]:
+        dtype, shapes = _type_and_shapes(params)
+        whole = self.complete(slots, shapes, dtype)
+        return State(step, {name: lay_out(means, dtype)[1] for name, means in whole.items()}, None)
+
+    def complete(
+        self, slots: Mapping[str, Sequence[Array]], shapes: list[tuple[int, ...]], dtype: np.dtype[Any]
+    ) -> dict[str, list[Array]]:
+        """Return the running means with those that the optimizer's numbers need since they were set to others: zeros.
+
+        Those that they no longer need stay, as in torch.
+
+        Raises
+        ------
+        ValueError
+            If the names or shapes are not those of this optimizer and these parameters.
+        """
+        used, made = self._used(), {name: list(means) for name, means in slots.items()}
+        if not made.keys() <= set(self._slots) or (self._needed and len(made) < len(self._slots)):
+            wanted, got = (", ".join(names) or "no slots" for names in (used, slots))
+            raise ValueError(f"the state must have {wanted}, got {got}: it is of another optimizer")
+        for name, means in made.items():
+            if [a.shape for a in means] != shapes:
                 raise ValueError(f"{name} of the state must have the parameters' shapes")
-            made[name] = lay_out(read, dtype)[1]
-        return State(step, made, None)
+        made.update((name, [np.zeros(shape, dtype) for shape in shapes]) for name in used if name not in made)
+        return made
 
     def update(self, params: Sequence[Array], grads: Sequence[Array], state: State) -> tuple[list[Array], State]:
         """Return the next parameters and the next state; nothing that is passed in changes.
@@ -141,21 +133,21 @@ class Optimizer(Slotted):
         """
         if not len(params) == len(grads) == len(next(iter(state.slots.values()), params)):
             raise ValueError(f"there must be a gradient and a state for each of {len(params)} parameters")
-        shapes = [p.shape for p in params]
+        dtype, shapes = _type_and_shapes(params)
         for k, (g, shape) in enumerate(zip(grads, shapes, strict=True)):
             if g.shape != shape:
                 raise ValueError(f"gradient {k} must have its parameter's shape {shape}, got {g.shape}")
-        dtype = params[0].dtype if params else np.dtype(np.float32)
+        whole = self.complete(state.slots, shapes, dtype)
         size = sum(math.prod(shape) for shape in shapes) * dtype.itemsize
         if not size:
             return list(params), State(state.step + 1, state.slots, state.flat)
         plain = [_check.plain(g, dtype) for g in grads]
-        slots = [state.slots[name] for name in self._used()]
-        blocks = [_spare(state, size) for _ in range(1 + len(slots))]
+        slots = [whole[name] for name in self._used()]
+        blocks = [spare(state, size) for _ in range(1 + len(slots))]
         _core.optimize(self._numbers_of(state.step), list(params), plain, slots, self._scales(plain), blocks)
         flat, *means = (vector(block, dtype) for block in blocks)
         made = {name: views(mean, shapes) for name, mean in zip(self._used(), means, strict=True)}
-        new = State(state.step + 1, made, flat)
+        new = State(state.step + 1, {**state.slots, **made}, flat)
         new._blocks, new._spare = blocks, list(state._blocks)
         return views(flat, shapes), new
 
@@ -228,6 +220,7 @@ class SGD(Optimizer):
     __slots__ = ("momentum", "nesterov")
 
     _slots = ("velocity",)
+    _needed = False
     _numbers = ("momentum", "nesterov")
 
     def __init__(
@@ -376,13 +369,17 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
         if rate.pop("schedule", None) != "WarmupCosine":
             raise ValueError(f"unknown schedule {arguments['learning_rate']!r}")
         arguments["learning_rate"] = WarmupCosine(**rate)
-    made: Optimizer = kinds[name](**arguments)
-    return made
+    # The constructor refuses it without a momentum, which may have been set to 0 later.
+    nesterov = arguments.get("momentum") == 0 and arguments.get("nesterov") is True
+    made: Any = kinds[name](**(arguments | {"nesterov": False} if nesterov else arguments))
+    if nesterov:
+        made.nesterov = True
+    result: Optimizer = made
+    return result
 
 
-def _copied(step: int, slots: Mapping[str, list[Array]]) -> State:
-    """Return the state of a copy or a pickle, whose running means lie in memory of its own."""
-    return State(step, {name: lay_out(means, means[0].dtype)[1] for name, means in slots.items() if means}, None)
+def _type_and_shapes(params: Sequence[Array]) -> tuple[np.dtype[Any], list[tuple[int, ...]]]:
+    return params[0].dtype if params else np.dtype(np.float32), [p.shape for p in params]
 
 
 def _fraction(value: float, name: str) -> float:
@@ -390,14 +387,3 @@ def _fraction(value: float, name: str) -> float:
     if not 0 <= result < 1:
         raise ValueError(f"{name} must be from 0 to below 1, got {result}")
     return result
-
-
-def _spare(state: State, size: int) -> _core.Block:
-    """Return a block of so many bytes: one of the step before last if nothing looks at it any more, or a new one."""
-    while True:
-        try:
-            block = state._spare.pop()  # never the same for two threads
-        except IndexError:
-            return _core.Block(size)
-        if block.exports == 0 and view(block).nbytes == size:
-            return block
