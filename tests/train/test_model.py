@@ -243,6 +243,30 @@ def test_no_update_by_given_gradients_that_are_not_finite(bad):
     assert model._memory is memory
 
 
+def test_no_update_is_lost(monkeypatch):
+    """Another thread's step, or its new parameters, between the reading and the swap: an error, and theirs stay."""
+    for change in (
+        lambda model: model.train_on_batch(*data()),
+        lambda model: model.load_params({name: value + 1 for name, value in model.params.items()}),
+    ):
+        model, seen = compiled(), []
+        own = train.Optimizer.update
+
+        def between(*arguments, model=model, change=change, seen=seen, own=own):
+            result = own(*arguments)
+            monkeypatch.setattr(train.Optimizer, "update", own)
+            change(model)
+            seen += [model.params.flat.copy(), model.step]
+            return result
+
+        monkeypatch.setattr(train.Optimizer, "update", between)
+        with pytest.raises(RuntimeError, match="changed by other means during a training step"):
+            model.train_on_batch(*data())
+        assert model.params.flat.tobytes() == seen[0].tobytes()
+        assert model.step == seen[1]
+        model.train_on_batch(*data())
+
+
 def test_compile_changes_all_or_nothing(monkeypatch):
     """An optimizer without its own state would read that of the one before."""
     model = compiled()

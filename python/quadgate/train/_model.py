@@ -11,7 +11,7 @@ import numpy as np
 from .. import _check
 from .._params import Params, Snapshot
 from .._results import NamedGrads
-from . import _commit, _fit, _losses, _optimizers, _pass, _structure
+from . import _commit, _fit, _losses, _optimizers, _pass, _structure, _update
 from ._batch import Batch
 from ._masking import Masking
 from ._recurrent import Recurrent
@@ -273,10 +273,7 @@ class Sequential:
 
     def _update(self, grads: Sequence[Array], states: Mapping[Layer, Any] | None) -> None:
         """Swap in the next parameters, the optimizer's next state and the states of a stateful model."""
-        _, optimizer = self._compiled()
-        values = [value for layer in self._layers for value in layer.params.values()]
-        new, memory = optimizer.update(values, grads, self._memory)
-        _commit.replace_all([*self._swaps(new), (self, "_memory", memory), (self, "_states", states)])
+        _update.update(self, grads, states)
 
     def train_on_batch(
         self,
