@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -270,6 +271,29 @@ def test_bad_arguments():
         with pytest.raises((TypeError, ValueError), match=message):
             call()
     assert type(_optimizers.get("AdamW")) is train.AdamW
+
+
+@pytest.mark.parametrize("kind", [train.Adam, train.AdamW])
+def test_an_epsilon_that_the_type_cannot_hold(kind):
+    """As 0 it would make NaN of a gradient that is 0, as that of a symbol that does not occur."""
+    params = {dtype: [np.ones(3, dtype)] for dtype in ("float32", "float64")}
+    zeros = {dtype: [np.zeros(3, dtype)] for dtype in params}
+    for dtype, epsilon in (("float32", 1e-40), ("float32", 1e39), ("float64", 1e-310)):
+        message = re.escape(f"epsilon must be a number that {dtype} can hold, got {epsilon}")
+        with pytest.raises(ValueError, match=message):
+            kind(epsilon=epsilon).start(params[dtype])
+        opt = kind()
+        state = opt.start(params[dtype])
+        opt.epsilon = epsilon
+        with pytest.raises(ValueError, match=message):
+            opt.update(params[dtype], zeros[dtype], state)
+    for dtype, epsilon in (("float32", 2e-38), ("float64", 1e-40)):
+        opt = kind(0.0, epsilon=epsilon)
+        new, _ = opt.update(params[dtype], zeros[dtype], opt.start(params[dtype]))
+        np.testing.assert_array_equal(new[0], params[dtype][0])
+    model = train.Sequential([train.Dense(3, 2)], rng=0)
+    with pytest.raises(ValueError, match="epsilon must be a number that float32 can hold, got 1e-40"):
+        model.compile("mse", kind(epsilon=1e-40))
 
 
 def test_gradients_that_are_not_finite_stay_so():

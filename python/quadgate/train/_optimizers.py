@@ -103,8 +103,10 @@ class Optimizer(Slotted):
         Raises
         ------
         ValueError
-            If the names or shapes are not those of this optimizer and these parameters.
+            If the names or shapes are not those of this optimizer and these parameters, or their type cannot hold a
+            number of the optimizer's.
         """
+        self._refuse_unrepresentable(dtype)
         used, made = self._used(), {name: list(means) for name, means in slots.items()}
         if not made.keys() <= set(self._slots) or (self._needed and len(made) < len(self._slots)):
             wanted, got = (", ".join(names) or "no slots" for names in (used, slots))
@@ -167,6 +169,9 @@ class Optimizer(Slotted):
     def _numbers_of(self, step: int) -> tuple[Any, ...]:
         """Return the numbers of a step for the core."""
         raise NotImplementedError
+
+    def _refuse_unrepresentable(self, dtype: np.dtype[Any]) -> None:
+        """Raise ValueError for a number that the parameters' type would make infinite or, where it must not be, 0."""
 
     def _bound(self) -> float:
         return math.inf if self.clip_value is None else self.clip_value
@@ -258,7 +263,7 @@ class Adam(Optimizer):
     beta_1, beta_2 : float
         Decay of the running means of g and of g^2, from 0 to below 1.
     epsilon : float
-        Added to the root.
+        Added to the root; a number that the parameters' type can hold.
     clip_norm, clip_value : float, optional
         Bounds of the gradient, see `Optimizer`; Keras's ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` are taken
         too. Only one of them.
@@ -284,6 +289,11 @@ class Adam(Optimizer):
         super().__init__(learning_rate, clip_norm, clip_value, aliases)
         self.beta_1, self.beta_2 = _fraction(beta_1, "beta_1"), _fraction(beta_2, "beta_2")
         self.epsilon = _check.positive(epsilon, "epsilon")
+
+    def _refuse_unrepresentable(self, dtype: np.dtype[Any]) -> None:
+        info = np.finfo(dtype)
+        if not float(info.tiny) <= self.epsilon <= float(info.max):  # as 0 it makes 0/0 of a gradient that is 0
+            raise ValueError(f"epsilon must be a number that {dtype} can hold, got {self.epsilon}")
 
     def _numbers_of(self, step: int) -> tuple[Any, ...]:
         rate = self.rate(step)
