@@ -194,6 +194,14 @@ def test_bits_do_not_depend_on_threads():
     assert found[0] == found[1] == found[2]
 
 
+def test_the_clipped_norm_is_the_bound():
+    """Of gradients as small as torch's 1e-6, by which torch.nn.utils.clip_grad_norm_ would halve them once more."""
+    grads = [np.array([6e-7, 8e-7])]  # of norm 1e-6
+    opt = train.SGD(1.0, clip_norm=5e-7)
+    (p,), _ = opt.update([np.zeros(2)], grads, opt.start([np.zeros(2)]))
+    np.testing.assert_allclose(p, [-3e-7, -4e-7], rtol=1e-14)
+
+
 def test_every_parameter_moves_in_every_step():
     """An embedding's row without a gradient goes on with its mean, as in torch."""
     opt, params = train.Adam(0.1), [np.ones((3, 2))]

@@ -24,9 +24,9 @@ class Optimizer(Slotted):
     """Base of the optimizers: learning rate and clipping.
 
     Every parameter moves in every step, as in PyTorch. With ``clip_norm`` all gradients together are scaled down to
-    this Euclidean norm if theirs is larger (``torch.nn.utils.clip_grad_norm_``; Keras's ``global_clipnorm`` is another
-    name for it); Keras's ``clipnorm`` does so for each parameter by itself. ``clip_value`` (Keras's ``clipvalue``)
-    bounds each number.
+    this Euclidean norm if theirs is larger; Keras's ``global_clipnorm`` is another name for it. They are divided by
+    their norm, where ``torch.nn.utils.clip_grad_norm_`` divides by the norm + 1e-6. Keras's ``clipnorm`` does so for
+    each parameter by itself. ``clip_value`` (Keras's ``clipvalue``) bounds each number.
     """
 
     __slots__ = ("clip_each", "clip_norm", "clip_value", "learning_rate")
