@@ -174,3 +174,9 @@ def test_bits_do_not_depend_on_threads():
         value, d = _losses.get("softmax_cross_entropy")(z, t)
         found.append((value, d.tobytes()))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (3, 4, 0), (0, 0)])
+def test_classes_of_no_columns(shape):
+    with pytest.raises(ValueError, match=r"outputs must have 1 column or more, got shape \("):
+        _losses.get("softmax_cross_entropy")(np.zeros(shape), np.zeros(shape[:-1], int))

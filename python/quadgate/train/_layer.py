@@ -224,7 +224,12 @@ def _plain(params: Values) -> _Plain:
 
 
 def _rows(x: Array) -> tuple[Array, bool]:
-    """Return x (..., N) as rows (n, N) in their order of memory; True if that is x's with two axes swapped."""
+    """Return x (..., N) as rows (n, N) in their order of memory; True if that is x's with two axes swapped.
+
+    Raises ValueError if N is 0: such an array cannot tell how many rows it has. Only outputs of a model can be so.
+    """
+    if not x.shape[-1]:
+        raise ValueError(f"outputs must have 1 column or more, got shape {x.shape}")
     if not x.flags.c_contiguous and x.ndim == 3 and x.swapaxes(0, 1).flags.c_contiguous:
         return x.swapaxes(0, 1).reshape(-1, x.shape[-1]), True
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1]), False
