@@ -219,6 +219,39 @@ def test_attributes():
     assert not hasattr(qt.RNN(3, 5), "peephole")
 
 
+class Sized(qt.LSTM):
+    """As a subclass of torch.nn.LSTM may be written, which keeps the arguments in the attributes of the same names."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden)
+        self.input_size, self.hidden_size, self.proj_size, self.bias = inputs, hidden, 0, True
+
+
+def test_a_subclass_may_set_attributes_to_what_they_are():
+    lstm = Sized(3, 5)
+    assert lstm.hidden_size == 5
+    assert lstm(torch.zeros(4, 2, 3))[0].shape == (4, 2, 5)
+    for name, value in (("hidden_size", 6), ("hidden_size", 5.0), ("bias", False), ("nonlinearity", "tanh")):
+        with pytest.raises(AttributeError, match=f"{name} of a module cannot be set"):
+            setattr(lstm, name, value)
+
+
+def test_what_is_documented_as_other_than_torchs():
+    lstm, x = qt.LSTM(3, 5), torch.randn(4, 2, 3)
+    assert lstm(x[:0])[0].shape == (0, 2, 5)
+    h, c = torch.randn(2, 1, 2, 5)
+    _, state = lstm(x[:0], (h, c))
+    assert torch.equal(state[0], h)
+    assert torch.equal(state[1], c)
+    assert not isinstance(lstm, torch.nn.LSTM)
+    given = x.clone()
+    y = lstm(given, (h, c))[0].sum()
+    given.zero_()
+    h.zero_()
+    y.backward()
+    assert lstm.weight_ih_l0.grad.any()  # which at an x of zeros it would not have
+
+
 def test_on_meta_first():
     lstm = qt.LSTM(3, 5, device="meta").to_empty(device="cpu")
     torch.manual_seed(0)

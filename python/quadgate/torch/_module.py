@@ -270,6 +270,10 @@ class Recurrent(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in Options._fields:
             if name not in SETTABLE:
+                # A subclass of torch.nn.LSTM may write down its arguments once more.
+                known = getattr(self._options, name, None) if "_options" in self.__dict__ else NotImplemented
+                if name not in self._absent and type(value) is type(known) and value == known:
+                    return
                 raise AttributeError(f"{name} of a module cannot be set: make another module")
             self._configure(self._options._replace(**{name: value}).checked())
         else:
