@@ -107,6 +107,8 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (X[0, 0], {}, ValueError, r"input must have shape \(T, B, 3\) or \(T, 3\), got \(3,\)"),
     (X[..., :2], {}, ValueError, r"input must have shape \(T, B, 3\) or \(T, 3\), got \(4, 2, 2\)"),
     (X, {"hx": H}, TypeError, r"hx must be None or a pair \(h0, c0\) of tensors, got Tensor"),
+    (X, {"hx": (H,)}, TypeError, r"a pair \(h0, c0\) of tensors, got tuple of 1$"),
+    (X, {"hx": [H, H, H]}, TypeError, r"a pair \(h0, c0\) of tensors, got list of 3$"),
     (X, {"hx": (H, None)}, TypeError, r"hx\[1\] must be a tensor, got NoneType"),
     (X, {"hx": (H, H[0])}, ValueError, r"hx\[1\] must have shape \(1, 2, 5\), got \(2, 5\)"),
     (X, {"hx": (H.double(), H)}, TypeError, r"hx\[0\] must be torch\.float32"),
@@ -126,7 +128,18 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ),
     (X, {"lengths": torch.ones(2) * 1j}, TypeError, "lengths must hold integers.*, got dtype complex64"),
     (X, {"lengths": (torch.ones(2) * 1j).conj()}, TypeError, "lengths must hold integers.*, got dtype complex64"),
-    (X, {"resets": torch.zeros(4, dtype=torch.bool)}, ValueError, "resets must have shape"),
+    (
+        X,
+        {"resets": torch.zeros(4, dtype=torch.bool)},
+        ValueError,
+        r"resets must have shape \(4, 2\), input's without its last axis, got \(4,\)",
+    ),
+    (
+        X[:, 0],
+        {"mask": torch.zeros(4, 1, dtype=torch.bool)},
+        ValueError,
+        r"mask must have shape \(4,\), input's without its last axis, got \(4, 1\)",
+    ),
     (X, {"resets": torch.zeros(4, 2)}, TypeError, "resets must hold bools"),
     (X, {"mask": torch.zeros(4, 2, device="meta")}, ValueError, "mask must be on the CPU"),
     (X, {"mask": np.zeros((4, 2), bool), "padding_output": "first"}, ValueError, "padding_output must be"),
@@ -151,6 +164,22 @@ def test_bad_arguments_of_compiled_calls(x, keywords, error, text):
         with torch.set_grad_enabled(grad), pytest.raises(error, match=text):
             compiled(x, **keywords)
     torch.compiler.reset()
+
+
+def test_lengths_of_another_number_of_rows():
+    for options, x, lengths, rows, got in (
+        ({}, X, [4], 2, r"\(1,\)"),
+        ({}, X, 4, 2, r"\(\)"),
+        ({"batch_first": True}, X, torch.ones(2), 4, r"\(2,\)"),
+        ({}, X[:, 0], np.ones(2), 1, r"\(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"shape \({rows},\), one for each row of input, got {got}"):
+            qt.LSTM(3, 5, **options)(x, lengths=lengths)
+    lstm = qt.LSTM(3, 5)
+    for lengths in (2, [2], torch.tensor(2)):  # a sequence without a batch has one
+        y = lstm(X[:, 0] + 1, lengths=lengths)[0]
+        assert y[:2].all()
+        assert not y[2:].any()
 
 
 def test_packed_sequences_have_lengths_of_their_own():
@@ -203,8 +232,9 @@ def test_bad_parameters():
         lstm = qt.LSTM(3, 5)
         lstm(X)
         change(lstm)
-        with pytest.raises(error, match=text):
-            lstm(X.to(lstm.weight_ih_l0.dtype))
+        for x in (X, X.to(lstm.weight_ih_l0.dtype)):
+            with pytest.raises(error, match=text):
+                lstm(x)
 
 
 def test_bad_constructor_arguments():

@@ -20,7 +20,10 @@ from ._engine import Call, Engine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    Array = NDArray[Any]
 
 Module = TypeVar("Module", bound="Recurrent")
 
@@ -164,11 +167,16 @@ class Recurrent(nn.Module):
             )
         seed = int(torch.randint(2**63 - 1, ())) if chance else None
         if lengths is not None:
-            lengths = _array(lengths, "lengths")
+            lengths = _array(lengths, "lengths", _check.WHOLE, "fiu")
+            rows = 1 if input.dim() == 2 else input.shape[0 if self._options.batch_first else 1]
+            if lengths.shape != (rows,) and (lengths.ndim or input.dim() == 3):
+                raise ValueError(
+                    f"lengths must have shape ({rows},), one for each row of input, got {tuple(lengths.shape)}"
+                )
         if resets is not None:
-            resets = _array(resets, "resets")
+            resets = _flags(resets, "resets", input)
         if mask is not None:
-            mask = _array(mask, "mask")
+            mask = _flags(mask, "mask", input)
         call = Call(lengths, resets, mask, padding, cells, seed)
         state = hx or []
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (input, *state, *weights))
@@ -229,6 +237,8 @@ class Recurrent(nn.Module):
     def _checked(self, x: Any, hx: list[Any] | None, weights: Sequence[Any]) -> tuple[Tensor, list[Tensor] | None]:
         """Return the input and the state, or raise an error that names the one that cannot be used."""
         o, dtype = self._options, weights[0].dtype
+        if dtype is not torch.float32 and dtype is not torch.float64:  # rather than ask for an input of this type first
+            _engine.check_dtype(dtype)
         x = _cast(x, "input", dtype)
         if x.dim() not in (2, 3) or x.shape[-1] != o.input_size:
             order = "B, T" if o.batch_first else "T, B"
@@ -346,7 +356,15 @@ def _readable(value: Any, name: str) -> Any:
     return value
 
 
-def _array(value: Any, name: str) -> Any:
-    """Return the same as an array."""
+def _array(value: Any, name: str, what: str, kinds: str) -> Array:
+    """Return an argument that is not differentiated as an array of one of the kinds of types."""
     value = _readable(value, name)
-    return _function.view(value) if isinstance(value, torch.Tensor) else value
+    return _check.array(_function.view(value) if isinstance(value, torch.Tensor) else value, name, what, kinds)
+
+
+def _flags(value: Any, name: str, input: Tensor) -> Array:
+    """Return an argument that has a bool for each step."""
+    result, shape = _array(value, name, _check.BOOLS, "biu"), tuple(input.shape[:-1])
+    if result.shape != shape:  # the core would speak of x
+        raise ValueError(f"{name} must have shape {shape}, input's without its last axis, got {result.shape}")
+    return result

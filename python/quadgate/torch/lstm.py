@@ -144,7 +144,8 @@ class LSTM(Recurrent):
             Within the transforms of torch.func, and for gradients of zoneout in ``eval()``.
         """
         if hx is not None and (not isinstance(hx, (tuple, list)) or len(hx) != 2):
-            raise TypeError(f"hx must be None or a pair (h0, c0) of tensors, got {type(hx).__name__}")
+            of = f" of {len(hx)}" if isinstance(hx, (tuple, list)) else ""
+            raise TypeError(f"hx must be None or a pair (h0, c0) of tensors, got {type(hx).__name__}{of}")
         y, h, c, *cells = self._run(
             input, None if hx is None else [*hx], lengths, resets, mask, padding_output, return_cells
         )
