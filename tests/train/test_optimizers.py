@@ -158,7 +158,7 @@ def test_a_state_of_another_optimizer():
     ):
         with pytest.raises(ValueError, match=message):
             opt.update(params, grads, other.start(params))
-    with pytest.raises(ValueError, match="m of the state must have the parameters' shapes"):
+    with pytest.raises(TypeError, match="slots must be plain arrays of the parameters' type and sizes"):
         train.Adam().update(params, grads, train.Adam().start([*params[1:], params[0]]))
 
 

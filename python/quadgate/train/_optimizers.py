@@ -139,16 +139,19 @@ class Optimizer(Slotted):
         for k, (g, shape) in enumerate(zip(grads, shapes, strict=True)):
             if g.shape != shape:
                 raise ValueError(f"gradient {k} must have its parameter's shape {shape}, got {g.shape}")
-        whole = self.complete(state.slots, shapes, dtype)
+        self._refuse_unrepresentable(dtype)
+        used, whole = self._used(), state.slots
+        if tuple(whole) != used:  # seldom, and a look at all shapes is a tenth of a small step
+            whole = self.complete(whole, shapes, dtype)
         size = sum(math.prod(shape) for shape in shapes) * dtype.itemsize
         if not size:
             return list(params), State(state.step + 1, state.slots, state.flat)
         plain = [_check.plain(g, dtype) for g in grads]
-        slots = [whole[name] for name in self._used()]
+        slots = [whole[name] for name in used]
         blocks = [spare(state, size) for _ in range(1 + len(slots))]
         _core.optimize(self._numbers_of(state.step), list(params), plain, slots, self._scales(plain), blocks)
         flat, *means = (vector(block, dtype) for block in blocks)
-        made = {name: views(mean, shapes) for name, mean in zip(self._used(), means, strict=True)}
+        made = {name: views(mean, shapes) for name, mean in zip(used, means, strict=True)}
         new = State(state.step + 1, {**state.slots, **made}, flat)
         new._blocks, new._spare = blocks, list(state._blocks)
         return views(flat, shapes), new
