@@ -9,6 +9,8 @@ beside them.
 - ``net1.safetensors``: ``qg.save`` of the second network of `made`
 - ``quantized2.safetensors``: ``qg.save`` of the last of `compact`
 - ``model1.safetensors``: ``model().save``
+- ``model1.pickle``: ``pickle.dump(model(), file, 4)``
+- ``state1.pickle``: the same of the state of ``train.Adam`` after a step with one parameter (2, 3) and gradients 1
 """
 
 from __future__ import annotations
@@ -121,10 +123,15 @@ def model():
     return result
 
 
-def test_a_model_of_long_ago():
+@pytest.mark.parametrize("form", ["safetensors", "pickle"])
+def test_a_model_of_long_ago(form):
     """SGD of gradients 1: after steps of rates r0 and r1 a parameter is p - r0 - 1.5 r1, its velocity 1.5."""
-    pytest.importorskip("safetensors", reason="safetensors is not installed: install safetensors")
-    got = train.load(GOLDEN / "model1.safetensors")
+    path = GOLDEN / f"model1.{form}"
+    if form == "pickle":
+        got = pickle.loads(path.read_bytes())
+    else:
+        pytest.importorskip("safetensors", reason="safetensors is not installed: install safetensors")
+        got = train.load(path)
     assert (got.step, got.stateful, got.head, got.dtype) == (2, True, None, np.float32)
     assert repr(got.layers) == repr(model().layers)
     assert repr(got.optimizer) == repr(train.SGD(train.WarmupCosine(0.01, 1, 10), 0.5))
@@ -137,6 +144,19 @@ def test_a_model_of_long_ago():
     resumed = model()
     assert got.train_on_batch(x, x % 2) == resumed.train_on_batch(x, x % 2)  # the same dropout, too
     assert same_bits(got.params.flat, resumed.params.flat)
+
+
+def test_an_optimizers_state_of_long_ago():
+    """Its means are (1 - beta_1) g and (1 - beta_2) g^2."""
+    state = pickle.loads(GOLDEN.joinpath("state1.pickle").read_bytes())
+    assert state.step == 1
+    assert list(state.slots) == ["m", "v"]
+    for name, want in (("m", 0.1), ("v", 0.001)):
+        (mean,) = state.slots[name]
+        assert mean.shape == (2, 3)
+        np.testing.assert_allclose(mean, want, rtol=2**-22)
+    params = [np.ones((2, 3), np.float32)]
+    assert train.Adam(0.1).update(params, params, state)[1].step == 2
 
 
 def results():

@@ -12,7 +12,7 @@ from .. import _check, _core
 from .._pickling import Slotted
 from ._commit import lay_out, vector, views
 from ._schedules import Rate, WarmupCosine
-from ._state import State, spare
+from ._state import State, _copied, spare  # noqa: F401  # _copied: former pickles name it by this module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
