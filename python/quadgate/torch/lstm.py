@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from ._module import Recurrent
 
@@ -67,14 +67,14 @@ class LSTM(Recurrent):
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
+        input_size: SupportsIndex,
+        hidden_size: SupportsIndex,
+        num_layers: SupportsIndex = 1,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        proj_size: int = 0,
+        proj_size: SupportsIndex = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
@@ -84,15 +84,15 @@ class LSTM(Recurrent):
         cell_clip: float | None = None,
         proj_clip: float | None = None,
         gate_clip: float | None = None,
-        layer_norm: str | None = None,
+        layer_norm: Literal["output", "cell"] | None = None,
         layer_norm_eps: float = 1e-5,
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
         zoneout: tuple[float, float] = (0.0, 0.0),
         reverse: bool = False,
-        merge: str = "concat",
-        shortcut: str | None = None,
-        initialization: str = "pytorch",
+        merge: Literal["concat", "sum", "mul", "mean"] = "concat",
+        shortcut: Literal["residual", "highway", "dense"] | None = None,
+        initialization: Literal["pytorch", "keras"] = "pytorch",
         forget_bias: float | None = None,
     ) -> None:
         self._create(locals(), device, dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from .._options import _LSTM_ONLY
 from ._module import Recurrent
@@ -48,10 +48,10 @@ class RNN(Recurrent):
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        input_size: SupportsIndex,
+        hidden_size: SupportsIndex,
+        num_layers: SupportsIndex = 1,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -62,9 +62,9 @@ class RNN(Recurrent):
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
         reverse: bool = False,
-        merge: str = "concat",
-        shortcut: str | None = None,
-        initialization: str = "pytorch",
+        merge: Literal["concat", "sum", "mul", "mean"] = "concat",
+        shortcut: Literal["residual", "highway", "dense"] | None = None,
+        initialization: Literal["pytorch", "keras"] = "pytorch",
     ) -> None:
         self._create(locals(), device, dtype)
 
