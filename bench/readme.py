@@ -54,10 +54,10 @@ def table(run: Run, results: Iterable[Result]) -> str:
     versions = [f"{TITLES[p]} {v}" for p, v in head["versions"].items() if p not in ("quadgate", "quadgate_step")]
     counts = sorted({r.threads for r in results})
     names = ["1 thread" if n == 1 else f"{n} threads" for n in counts]
+    most = [(n, name) for n, name in zip(counts, names, strict=True) if n in (1, counts[-1])]
+    peaks = " and ".join(f"{fma_peak(run['ceilings'], n):.0f} GFLOP/s with {name}" for n, name in most)
     lines = [
-        f"{head['cpu']}, {head['cores']} virtual cores, shared; FMA peak "
-        + " and ".join(f"{fma_peak(run['ceilings'], n):.0f} GFLOP/s on {n}" for n in sorted({1, counts[-1]}))
-        + ";",
+        f"{head['cpu']}, {head['cores']} virtual cores, shared; FMA peak {peaks};",
         f"{head['date'][:10]}; float32, against {', '.join(versions)}. Times are quadgate's. The other columns are",
         "the time of the best peer and of torch divided by it; 1.00 is a tie. A ratio is the quotient of two medians",
         f"over {head['rounds']} interleaved rounds, corrected for the machine's speed in each round. The last line of",

@@ -178,7 +178,9 @@ def test_report(tmp_path: Path) -> None:
     page.write_text("before\n<!-- table -->\nold\n<!-- /table -->\nafter\n")
     rewrite(page, run, [Result(shape, 1, samples)])
     text = page.read_text()
-    assert text.startswith("before\n<!-- table -->\n\na cpu, 2 virtual cores of 100 GFLOP/s")
+    assert text.startswith(
+        "before\n<!-- table -->\n\na cpu, 2 virtual cores, shared; FMA peak 100 GFLOP/s with 1 thread;"
+    )
     assert text.endswith("\n\n<!-- /table -->\nafter\n")
     assert "| 2, 32, 256, 256 | 3355 us | 2.00 (oneDNN) | 3.0 |\n" in text
     assert "| **geometric mean** | (room 4.00) | **2.00** | **3.0** |\n" in text
