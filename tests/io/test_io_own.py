@@ -396,3 +396,21 @@ def test_threads_that_save_to_one_file(tmp_path):
     found = qg.load(path).params.flat.tobytes()
     assert found in [net.params.flat.tobytes() for net in nets]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("path", [None, 3, b"net.safetensors"])
+def test_paths_that_are_none(path):
+    net = qg.LSTM(2, 3)
+    for call in (lambda: qg.load(path), lambda: qg.save(net, path), lambda: qg.io.read(path)):
+        with pytest.raises(TypeError, match=r"^path must be a str or os\.PathLike, got "):
+            call()
+    with pytest.raises(TypeError, match=r"^path_or_arrays must be a str, an os\.PathLike, or a mapping .*, got "):
+        qg.io.networks(path)
+
+
+def test_inspect_of_a_missing_file(tmp_path, capsys):
+    from quadgate.io import _inspect
+
+    missing = str(tmp_path / "missing")
+    assert _inspect.main([missing]) == 1
+    assert capsys.readouterr().err == f"{missing}: No such file or directory\n"

@@ -23,6 +23,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import _check
 from . import _files, _found, _safetensors
 from ._found import Found
 from ._gates import from_gates, from_tensorflow1
@@ -152,8 +153,8 @@ def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **o
     >>> np.savez("model.npz", **qg.LSTM(64, 128, rng=0).state_dict(prefix="encoder.lstm."))
     >>> lstm = qg.io.load("model.npz", name="encoder.lstm", batch_first=True)
     """
-    source = os.fspath(path)
-    return _found.choose(networks(path, unknown=unknown), name, source).build(**options)
+    source = _check.path(path)
+    return _found.choose(networks(source, unknown=unknown), name, source).build(**options)
 
 
 def save(net: LSTM | RNN, path: PathLike) -> None:
@@ -186,7 +187,8 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
     >>> qg.io.save(qg.LSTM(64, 128, rng=0), "mine.safetensors")
     >>> lstm = qg.io.load("mine.safetensors")
     """
-    _files.write(_safetensors.save(net), path)
+    target = _check.path(path)
+    _files.write(_safetensors.save(net), target)
 
 
 def from_state_dict(arrays: Mapping[str, Any], *, name: str | None = None, **options: Any) -> LSTM | RNN:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import _check
 from . import _builders, _gates, _hdf5, _keras, _npz, _pickle, _safetensors, _state_dict, _torch
 from ._zip import Archive
 
@@ -57,9 +58,10 @@ def contents(path: PathLike, unknown: str = "error") -> Contents:
     """Return what is in a file."""
     if unknown not in ("error", "skip"):
         raise ValueError(f"unknown must be 'error' or 'skip', got {unknown!r}")
-    file = Path(path)
+    source = _check.path(path)
+    file = Path(source)
     data = file.read_bytes()
-    with blamed(os.fspath(path)):
+    with blamed(source):
         return _recognised(data, file, lambda name: unknown == "skip")
 
 
@@ -121,8 +123,11 @@ def networks(of: PathLike | Mapping[str, Any], unknown: str = "error") -> list[F
     """Return the networks of a file, or among arrays by name."""
     if isinstance(of, Mapping):
         return among(of, "the arrays")
-    source = os.fspath(of)
-    read = contents(of, unknown)
+    if not isinstance(of, (str, os.PathLike)):
+        needed = "a str, an os.PathLike, or a mapping from names to arrays"
+        raise TypeError(f"path_or_arrays must be {needed}, got {_check.shown(of)}")
+    source = _check.path(of, "path_or_arrays")
+    read = contents(source, unknown)
     with blamed(source):
         own = _safetensors.own(read.arrays, read.metadata, source)
         if own is not None:
@@ -165,7 +170,8 @@ def write(data: bytes, path: PathLike) -> None:
 
     A symbolic link stays one, and a file that is replaced keeps its permissions.
     """
-    target = Path(os.path.realpath(path))
+    name = _check.path(path)
+    target = Path(os.path.realpath(name))
     # A name that nobody has: of another thread, or left by a process that was killed.
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -181,4 +187,4 @@ def write(data: bytes, path: PathLike) -> None:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as error:  # of the scratch file, whose name means nothing to the caller
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise OSError(error.errno, error.strerror, name) from error

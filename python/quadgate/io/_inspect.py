@@ -14,7 +14,8 @@ def main(files: list[str]) -> int:
         try:
             found = networks(file, unknown="skip")
         except (ValueError, OSError, ImportError) as error:
-            print(error if file in str(error) else f"{file}: {error}", file=sys.stderr)
+            text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            print(text if file in text else f"{file}: {text}", file=sys.stderr)
             status = 1
             continue
         print(f"{file}: {len(found)} recurrent network{'s' * (len(found) != 1)}")
