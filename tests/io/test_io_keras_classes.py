@@ -337,3 +337,42 @@ def test_bfloat16_of_old_files_counts(tmp_path):
     path = save(model(made, LSTM(2, name="b")), tmp_path / "m.h5")
     with pytest.raises(ValueError, match=r"'a' cannot be loaded: .* not in a type that can be read"):
         qg.io.load(path)
+
+
+def as_tensorflow_2_12(path: Any) -> Any:
+    """Rewrite a file as TensorFlow 2.12 to 2.14 wrote it: another group around the layers, and no names of theirs."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    place = path.with_suffix(".h5")
+    place.write_bytes(entries["model.weights.h5"])
+    with h5py.File(place, "a") as file:
+        file.move("layers", "_layer_checkpoint_dependencies")
+        file.visititems(lambda _, thing: thing.attrs.pop("name", None) and None)
+    entries["model.weights.h5"] = place.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_file_of_tensorflow_2_12(tmp_path, both):
+    layer = LSTM(4, activation="relu", return_sequences=True, name="lstm")
+    network = model(Bidirectional(layer, name="lstm") if both else layer, keras.layers.Dense(2))
+    path = as_tensorflow_2_12(save(network, tmp_path / "m.keras"))
+    x = draw(2, STEPS, 5)
+    want = run(network.layers[0], x)
+    (found,) = qg.io.networks(path)
+    assert (found.name, found.problem) == ("lstm", None)
+    for net in (qg.io.load(path), qg.io.load(path, name="lstm", activations=("sigmoid", "relu", "relu"))):
+        agree(net(x)[0], want, TERMS, STEPS, "y")
+
+
+def test_time_distributed_twice(tmp_path):
+    """The options of the layer within come from the configuration."""
+    inner = keras.layers.TimeDistributed(keras.layers.TimeDistributed(LSTM(3, activation="relu", name="a")))
+    network = keras.Sequential([keras.layers.Input((2, 3, 4, 5)), inner])
+    for file in FILES:
+        (found,) = qg.io.networks(save(network, tmp_path / file))
+        assert (found.problem, found.asks) == (None, {})
+        assert found.build().activations == ("sigmoid", "relu", "relu")

@@ -165,3 +165,24 @@ def test_state_dicts_of_tensors_that_numpy_cannot_read():
             ValueError, match=r"weight_ih_l0, a tensor of torch\.float\S+ on (meta|cpu), cannot be read"
         ):
             qg.io.from_state_dict(other)
+
+
+def test_tensors_of_another_library():
+    """Paddle's have detach and cpu, and none of PyTorch's bits."""
+
+    class Tensor:
+        def __init__(self, array):
+            self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+        def detach(self):
+            return self
+
+        cpu = detach
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(self.array, dtype)
+
+    weights = {k: v.numpy() for k, v in module().state_dict().items()}
+    got = qg.io.from_state_dict({k: Tensor(v) for k, v in weights.items()})
+    want = qg.io.from_state_dict(weights)
+    assert all(np.array_equal(got.params[name], value) for name, value in want.params.items())

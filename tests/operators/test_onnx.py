@@ -347,7 +347,6 @@ WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"activation_beta": object()}, TypeError),
     ({"activations": ["Elu", "Tanh", "Tanh"], "activation_alpha": {0.5}}, TypeError),
     ({"hidden_size": True}, TypeError),
-    ({"input_forget": True}, TypeError),
     ({"layout": np.True_}, TypeError),
     ({"layout": True}, TypeError),
 ]

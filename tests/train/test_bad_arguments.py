@@ -40,6 +40,11 @@ def test_early_stopping_without_validation_data():
     model.fit(X, Y, callbacks=[train.EarlyStopping()], validation_data=(X, Y))
     model.fit(X, Y, callbacks=[train.EarlyStopping("loss")])
 
+    def val_x(y, t):
+        return np.abs(y - t).mean(-1)
+
+    model.fit(X, Y, metrics=[val_x], callbacks=[train.EarlyStopping("val_x")])
+
 
 def test_a_wrong_y_or_weight_is_called_so():
     sequence, x3 = train.Sequential([train.Dense(3, 2)], rng=0), np.ones((4, 5, 3))

@@ -157,8 +157,10 @@ def as_array(value: Any, name: str) -> Array:
         return value
     if hasattr(value, "detach"):
         try:
-            value = value.detach().cpu().resolve_conj().resolve_neg()
-            value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+            value = value.detach().cpu()
+            if hasattr(value, "resolve_neg"):  # tensors of Paddle have no such method
+                value = value.resolve_conj().resolve_neg()
+                value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
         except (RuntimeError, TypeError) as error:  # one without data, or of a type that NumPy does not have
             raise ValueError(f"{name}, a tensor of {value.dtype} on {value.device}, cannot be read: {error}") from error
     result = np.asarray(value)

@@ -23,6 +23,7 @@ _VARS = re.compile(r"^(?P<base>.+?)/(?P<side>forward_layer|backward_layer)?/?(?:
 _STACKED = re.compile(r"^(?P<base>.+?)(?:/(?:forward|backward)_layer)?/cell/cells/(?P<kind>\w+)/vars/\d+$")
 _NAMED = re.compile(r"^(?P<base>.+)/(?P<what>kernel|recurrent_kernel|bias)(?::0)?$")
 _OPTIMIZER = re.compile(r"^optimizer_weights/|^optimizer/vars/")  # of HDF5, where layers may be named so, too
+FORMER = "_layer_checkpoint_dependencies/"  # before the layers in the files of TensorFlow 2.12 to 2.14
 SEVERAL = "an RNN of several cells, which quadgate does not have: give each cell's arrays to quadgate.io.from_keras"
 _CELL = re.compile(r"^(lstm|simple_rnn|gru)_cell(_\d+)?$")
 _SIDE = re.compile(r"^(?P<side>forward|backward)_")
@@ -79,6 +80,8 @@ def _missing(layers: list[Layer], groups: list[Group], source: str) -> list[tupl
     # One that two models share is in the configuration twice, and its arrays are once in the file.
     said = [(layer.name, layer.kind, layer.options, layer.problem) for layer in layers if layer.path in used]
     unclear = {group.name for group in groups if group.layer is None}
+    if any(group.layer is None and FORMER in group.path for group in groups):
+        return []
     result = []
     for layer in layers:
         shared = (layer.name, layer.kind, layer.options, layer.problem) in said
@@ -151,7 +154,7 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
             name = text(file.attributes.get(f"{base}/vars", {}).get("name"))
             what = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}.get(what, "")
             side = side.removesuffix("_layer")
-            stated = by_path.get(base)
+            stated = by_path.get(base.replace(FORMER, "layers/"))
             named = [layer for layer in by_name.get(name, ()) if layer.path not in bases]
             if named and (stated is None or stated.name != name):
                 stated = _agreed(named)
@@ -192,9 +195,10 @@ def _groups(file: File, layers: list[Layer]) -> list[Group]:
 
 
 def _found(group: Group, file: File, source: str) -> Found:
-    layer = group.layer
+    layer, former = group.layer, FORMER in group.path
     sides = [group.sides[side] for side in ("", "forward", "backward") if side in group.sides]
-    name = group.name or group.path.removeprefix("layers/").removeprefix("_layer_checkpoint_dependencies/")
+    name = group.name or (layer.name if layer is not None and former else "")
+    name = name or group.path.removeprefix("layers/").removeprefix(FORMER)
     weights = [Weights(side["kernel"], side["recurrent_kernel"], side.get("bias")) for side in sides]
     kind, inputs, hidden, problem = sizes(weights)
     options: dict[str, Any] = dict(layer.options) if layer is not None else {}
@@ -208,13 +212,13 @@ def _found(group: Group, file: File, source: str) -> Found:
     options.setdefault("batch_first", True)
     if len(sides) == 2 and layer is None:
         asks["merge"] = 'the file has weights only; "concat" unless the model has another merge_mode'
-    if layer is None and file.config is not None:
+    if layer is None and file.config is not None and not former:
         asks |= _within_own(kind, len(sides), cudnn)
         notes.append("within a class of the user's own: what that does besides is not known")
     if cudnn:
         notes.append("CuDNNLSTM: gates transposed block by block, the two halves of its bias added")
         options.pop("activations", None)
-    elif layer is None and file.config is None:
+    elif layer is None and (file.config is None or former):
         _weights_only(kind, file.version, asks, notes)
     elif problem is None and any(a == HARD_SIGMOID for a in _activations(options)):
         generation = file.version.partition(".")[0]

@@ -66,7 +66,7 @@ def _walk(model: dict[str, Any], path: str, around: tuple[str, ...], result: lis
         counts[name] = number + 1
         here = f"{path}layers/{name}" + (f"_{number}" if number else "")
         config, names = layer.get("config"), (*around, _name(layer))
-        if kind == "TimeDistributed" and isinstance(config, dict) and isinstance(config.get("layer"), dict):
+        while kind == "TimeDistributed" and isinstance(config, dict) and isinstance(config.get("layer"), dict):
             layer, here = config["layer"], f"{here}/layer"
             kind, config, names = str(layer.get("class_name", "")), layer.get("config"), (*names, _name(layer))
         if not isinstance(config, (dict, list)):

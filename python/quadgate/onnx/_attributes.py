@@ -155,7 +155,7 @@ def _int(value: Any, name: str) -> int:
 
 
 def _switch(value: Any, name: str) -> bool:
-    number = _int(value, name)
+    number = int(value) if isinstance(value, (bool, np.bool_)) and name == "input_forget" else _int(value, name)
     if number not in (0, 1):
         raise ValueError(f"{name} must be 0 or 1, got {number}")
     return number == 1

@@ -10,7 +10,7 @@ import numpy as np
 from .. import _check
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["Callback", "EarlyStopping"]
 
@@ -116,7 +116,7 @@ class _Function(Callback):
         return getattr(self._function, "__name__", repr(self._function))
 
 
-def read(callbacks: Any, validated: bool) -> list[Callback]:
+def read(callbacks: Any, figures: Collection[str], validated: bool) -> list[Callback]:
     """Return callbacks, functions among them as such; raise TypeError for others.
 
     Raises ValueError for a figure of validation data to be monitored where there are none: not after a whole epoch.
@@ -130,7 +130,8 @@ def read(callbacks: Any, validated: bool) -> list[Callback]:
         if not isinstance(item, Callback) and not callable(item):
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got {type(item).__name__}")
         # A subclass may have figures of its own.
-        if type(item) is EarlyStopping and item.monitor.startswith("val_") and not validated:
+        missing = not validated and type(item) is EarlyStopping and item.monitor not in figures
+        if missing and item.monitor.startswith("val_"):
             raise ValueError(f"{item!r} needs validation_data: pass it to fit, or choose another monitor, as 'loss'")
         result.append(item if isinstance(item, Callback) else _Function(item))
     return result

@@ -110,7 +110,7 @@ def fit(
     validation = None if validation_data is None else _validation(model, validation_data, batch_size)
     if validation is not None and validation.once and epochs > 1:
         raise ValueError("validation_data must be arrays or a list of batches for each epoch anew, got an iterator")
-    watchers = _callbacks.read(callbacks, validation is not None)
+    watchers = _callbacks.read(callbacks, named, validation is not None)
     history = model.history = History()
     show = _shown(None if progress is None else _check.flag(progress, "progress")) and parts.rank == 0
     for watcher in watchers:
