@@ -26,6 +26,7 @@ QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns
     for (int v = 0; v < NV; ++v) a[0][r][v] = continued ? load(dw + r * line + v * W) : zero<Real>();
   }
   multiply</*kFarRows=*/true>(a, x, 0, s.xh_stride, panel, 0, s.n_rows, ahead);
+  asm("" : "+r"(dw), "+r"(line));  // or GCC keeps the addresses of all sums on the stack meanwhile
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
