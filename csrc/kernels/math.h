@@ -217,10 +217,18 @@ QG_OUTLINE Vec<Real> activate_there(const Activation<Real>& f, Vec<Real> x) {
   return activate_here(f, x);
 }
 
-// Of doubles, whose options few use, a call: a copy of sigmoid and tanh at each of ten places takes memory.
+// Of doubles, whose options few use, and where vectors are those of any machine, a call: a copy of sigmoid and tanh at
+// each of ten places takes memory.
+#if defined(__AVX2__) || defined(__aarch64__)
+template <class Real>
+constexpr bool kActivateThere = sizeof(Real) > sizeof(float);
+#else
+template <class Real>
+constexpr bool kActivateThere = true;
+#endif
 template <class Real>
 QG_INLINE Vec<Real> activate(const Activation<Real>& f, Vec<Real> x) {
-  if constexpr (sizeof(Real) > sizeof(float)) return activate_there(f, x);
+  if constexpr (kActivateThere<Real>) return activate_there(f, x);
   return activate_here(f, x);
 }
 
