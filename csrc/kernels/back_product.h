@@ -36,10 +36,11 @@ struct RowFetch {
 // a line, and sums[r] begins at its first vector; or, with kBoth, both side by side, `part` elements from each other.
 template <class Real, int NP, int MR, int NV, bool kBoth>
 QG_OUTLINE void back_tile(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const* dg, int gate, int end,
-                          const Real* panel, Slice ahead, size_t gate_rows, size_t part, RowFetch& rows) {
+                          const Real* panel, const Slice& next, size_t gate_rows, size_t part, RowFetch& rows) {
   constexpr size_t W = Vec<Real>::kWidth;
   constexpr int P = kParts<Real, Real, NV>, N = NV / P, A = kBoth ? P : 1;
   static_assert(NP == 1 || A == 1, "gates or parts go side by side");
+  Slice ahead = next;
 #pragma GCC unroll 1
   for (; gate < end; gate += NP) {
     rows.pause();

@@ -13,8 +13,8 @@ namespace {
 
 // The columns of one tile with one panel. A function of its own as sum_products is.
 template <int NV, int MR, class Real>
-QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns, const Real* panel, Slice ahead,
-                              Real* dw, size_t line) {
+QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns, const Real* panel,
+                              const Slice& ahead, Real* dw, size_t line) {
   constexpr size_t W = Vec<Real>::kWidth;
   const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
   Vec<Real> a[1][MR][NV];
@@ -81,7 +81,7 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
   tile.to_stride = line;
   tile.n_products = 1;
   product.set_sizes(s.n_rows, 0, 0, 0);
-  auto sum = [&](size_t t, const Real* panel, Slice ahead, Real* dw) __attribute__((always_inline)) {
+  auto sum = [&](size_t t, const Real* panel, const Slice& ahead, Real* dw) __attribute__((always_inline)) {
     const int n = tiles.size(t);
 #pragma GCC unroll 1
     for (int c = 0; c < n; ++c) {
@@ -103,7 +103,7 @@ QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
   if constexpr (kCopyColumns<Real> && NV == kLineVectors)
     if (s.columns && s.block_end - s.block_begin >= kCopyPanels && s.start != GradientStart::add)
       return copied_gradient<NV>(s, tiles, line);
-  auto sum = [&](size_t t, const Real* panel, Slice ahead, Real* dw) __attribute__((always_inline)) {
+  auto sum = [&](size_t t, const Real* panel, const Slice& ahead, Real* dw) __attribute__((always_inline)) {
     with_constant<kMaxRows>(
         tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
           gradient_tile<NV, decltype(mr)::value>(s, s.xh + tiles.begin(t), panel, ahead, dw, line);
