@@ -15,18 +15,18 @@ struct Phase {
 
 // Some rows and blocks of units of a layer.
 template <class Real>
-void run_part(const Phase<Real>& p, size_t row0, size_t row1, size_t begin, size_t end) {
+void run_part(const Phase<Real>& p, size_t index, size_t row0, size_t row1, size_t begin, size_t end) {
   const OneStep<Real>& one = p.one;
   const Weights<Real>& w = *one.weights;
   PackedLayer<Real> wide;
-  if (one.floats.panels) wide = w.with_floats(p.layer, 0, one.floats);
-  const PackedLayer<Real>& layer = one.floats.panels ? wide : w.layer(p.layer, 0);
+  if (one.floats.panels) wide = w.with_floats(index, 0, one.floats);
+  const PackedLayer<Real>& layer = one.floats.panels ? wide : w.layer(index, 0);
   ForwardStep<Real> step = {};
   step.bias = layer.ih.bias;
   step.input_size = layer.ih.n_k;
   step.hidden_size = w.sizes.hidden;
   step.recurrent_size = one.without_h ? 0 : w.sizes.recurrent();
-  step.rows = one.rows + p.layer * one.batch + row0;
+  step.rows = one.rows + index * one.batch + row0;
   step.n_rows = row1 - row0;
   step.block_begin = begin;
   step.block_end = end;
@@ -45,14 +45,14 @@ void keep_inputs(const void* phase, size_t begin, size_t end) {
 template <class Real>
 void run_rows(const void* phase, size_t begin, size_t end) {
   keep_inputs<Real>(phase, begin, end);
-  Phase<Real> p = *static_cast<const Phase<Real>*>(phase);
+  const auto& p = *static_cast<const Phase<Real>*>(phase);
   const Weights<Real>& w = *p.one.weights;
-  for (; p.layer < w.sizes.layers; ++p.layer) run_part(p, begin, end, 0, w.blocks());
+  for (size_t layer = p.layer; layer < w.sizes.layers; ++layer) run_part(p, layer, begin, end, 0, w.blocks());
 }
 template <class Real>
 void run_blocks(const void* phase, size_t begin, size_t end) {
   const auto& p = *static_cast<const Phase<Real>*>(phase);
-  run_part(p, 0, p.one.batch, begin, end);
+  run_part(p, p.layer, 0, p.one.batch, begin, end);
 }
 
 // Without the types of the phases, so that Sharing is compiled once for all of them.
