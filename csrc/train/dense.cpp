@@ -6,6 +6,7 @@
 
 #include "rnn/scratch.h"
 #include "train/narrow.h"
+#include "train/weight_product.h"
 
 namespace quadgate {
 namespace {
@@ -14,12 +15,9 @@ constexpr size_t kSliceRows = 1024;              // of k: 256 KiB of a full grou
 constexpr size_t kPanelBytes = size_t(1) << 20;  // of the groups that a piece iterates over
 constexpr size_t kPieceRows = 10 * kChunkRows, kLeastRows = kChunkRows;
 constexpr double kPieceFlops = 4e7;  // some 0.3 ms of one core, between which a call can be stopped
-constexpr double kWeightFlops = 1e8;
-constexpr double kPieces = 16;  // at least, for threads of unequal speed
-// Rows of a panel that are copied at a time for a weight gradient, 32 KiB of floats; tiles that share the copy. With 4
-// tiles the copy took a third of the time (1600 rows, 256 to 96), with 128 the product of 700 rows, 650 to 10,000, runs
-// at 0.8 of peak.
-constexpr size_t kSlabRows = 128, kLeastTiles = 16, kMostTiles = 128;
+constexpr double kPieces = 16;       // at least, for threads of unequal speed
+// Bytes of x from which on threads copy them together.
+constexpr size_t kSharedCopy = size_t(1) << 18;
 
 // The cut of out = a M into pieces: rows by column groups.
 struct ProductCut {
@@ -30,7 +28,11 @@ struct ProductCut {
   static ProductCut of(const Operand<Real>& m, size_t n_rows) {
     const double flops_row = 2.0 * double(m.n_k()) * double(m.n_cols());
     const size_t panel = std::max<size_t>(1, m.bytes() / std::max<size_t>(1, m.groups()));
-    const size_t groups = std::max<size_t>(1, std::min(m.groups(), kPanelBytes / panel));
+    size_t groups = std::max<size_t>(1, std::min(m.groups(), kPanelBytes / panel));
+    // A part of a row of `a`, rather than a panel, stays in L2 then.
+    if (m.n_k() > kSliceRows)
+      groups = std::max(groups, n_blocks(m.groups() * Parts(n_rows, kLeastRows).count, size_t(kPieces)));
+    groups = std::min(groups, std::max<size_t>(1, m.groups()));
     const double share = double(groups) / double(std::max<size_t>(1, m.groups()));
     const double most = std::min(kPieceFlops, flops_row * double(n_rows) / kPieces);
     size_t rows = size_t(std::min(most / (flops_row * share + 1), double(kPieceRows)));
@@ -46,13 +48,12 @@ template <class Real>
 struct Scratch {
   const Real** a;
   Real** out;
-  Real *work, *slab, *dw;
-  void take(Carver& pieces, size_t width, size_t max_rows) {
+  Real* work;
+  typename WeightProduct<Real>::Work weights;
+  void take(Carver& pieces, size_t width) {
     a = pieces.take<const Real*>(kPieceRows);
     out = pieces.take<Real*>(kPieceRows);
     work = pieces.take<Real>(product_work(width));
-    slab = pieces.take<Real>(kSlabRows * kLineVectors * width);
-    dw = pieces.take<Real>(kMostTiles * max_rows * kLineVectors * width);
   }
 };
 
@@ -60,9 +61,14 @@ struct Scratch {
 template <class Real>
 class Scratches {
  public:
-  Scratches(int n, const Kernels<Real>& kernels) : all_(size_t(n)) {
+  // weights: the weight gradient to make, which gets its panels, or null.
+  Scratches(int n, const Kernels<Real>& kernels, WeightProduct<Real>* weights = nullptr) : all_(size_t(n)) {
     lease_.carve([&](Carver& pieces) {
-      for (Scratch<Real>& s : all_) s.take(pieces, kernels.width, kernels.max_rows);
+      for (Scratch<Real>& s : all_) {
+        s.take(pieces, kernels.width);
+        if (weights) s.weights = weights->take_work(pieces);
+      }
+      if (weights) weights->take_panels(pieces);
     });
   }
   Scratch<Real>& operator[](int rank) { return all_[size_t(rank)]; }
@@ -93,83 +99,6 @@ struct Product {
       if (start) std::copy(start + from, start + to, s.out[r] + from);
     }
     m.multiply(kernels, s.a, s.out, n, begin, end, start != nullptr, s.work);
-  }
-};
-
-// dw (n_out, n_in) = dz^T x. One of the two is copied into panels, 4 vectors of its columns by rows; the other is read
-// a number at a time, in tiles of columns. The cheaper way is chosen by shape.
-template <class Real>
-struct WeightProduct {
-  const Kernels<Real>& kernels;
-  const Real *x, *dz;
-  size_t n_rows, n_in, n_out;
-  Real* dw;
-  bool x_panels;
-  Parts ranges;  // of the other's columns
-
-  WeightProduct(const Kernels<Real>& k, const Real* x_, const Real* dz_, size_t rows, size_t in, size_t out, Real* to)
-      : kernels(k),
-        x(x_),
-        dz(dz_),
-        n_rows(rows),
-        n_in(in),
-        n_out(out),
-        dw(to),
-        x_panels(cost(in, out) <= cost(out, in)),
-        ranges(tile_columns(), columns_of_range()) {}
-
-  size_t line() const { return kLineVectors * kernels.width; }
-  size_t panel_columns() const { return x_panels ? n_in : n_out; }
-  size_t tile_columns() const { return x_panels ? n_out : n_in; }
-  size_t n_blocks_of_panel() const { return n_blocks(panel_columns(), line()); }
-  size_t n() const { return n_blocks_of_panel() * ranges.count; }
-  double flops() const { return 2.0 * double(n_rows) * double(n_in) * double(n_out); }
-
-  // In cycles for one row: two multiply-adds a cycle, a latency of 4.
-  double cost(size_t panel, size_t other) const {
-    const double tiles = double(Parts(other, kernels.max_rows).count);
-    return double(n_blocks(panel, line())) * std::max(kLineVectors / 2.0 * double(other), 4.0 * tiles);
-  }
-  size_t columns_of_range() const {
-    const double each = 2.0 * double(n_rows) * double(line());
-    const double most = std::min(kWeightFlops, flops() / kPieces);
-    const size_t m = kernels.max_rows;
-    const size_t tiles = std::min(std::max(kLeastTiles, size_t(most / (each * double(m)))), kMostTiles);
-    return tiles * m;
-  }
-
-  void run(size_t piece, Scratch<Real>& s) const {
-    const size_t block = piece % n_blocks_of_panel(), range = piece / n_blocks_of_panel();
-    const size_t first = block * line(), columns = std::min(line(), panel_columns() - first);
-    const size_t tile = ranges.begin(range), n_tile = size_t(ranges.size(range));
-    const Real *panel = x_panels ? x : dz, *other = x_panels ? dz : x;
-    std::memset(static_cast<void*>(s.dw), 0, n_tile * line() * sizeof(Real));
-    WeightGradient<Real> g = {};
-    g.xh_stride = tile_columns();
-    g.n_k = n_tile;
-    g.dg_panels = s.slab;
-    g.dw = s.dw;
-    g.block_end = 1;
-    g.tile_end = Parts(n_tile, kernels.max_rows).count;
-    for (size_t row = 0; row < n_rows; row += kSlabRows) {
-      g.n_rows = std::min(kSlabRows, n_rows - row);
-      g.xh = other + row * tile_columns() + tile;
-      copy(panel + row * panel_columns() + first, columns, g.n_rows, s.slab);
-      kernels.weight_gradient(g);
-    }
-    if (x_panels)
-      for (size_t k = 0; k < n_tile; ++k)
-        std::copy(s.dw + k * line(), s.dw + k * line() + columns, dw + (tile + k) * n_in + first);
-    else
-      kernels.transpose(s.dw, line(), dw + first * n_in + tile, n_in, n_tile, columns, false);
-  }
-
- private:
-  void copy(const Real* from, size_t columns, size_t rows, Real* to) const {
-    for (size_t r = 0; r < rows; ++r, from += panel_columns(), to += line()) {
-      std::memcpy(to, from, columns * sizeof(Real));
-      if (columns < line()) std::memset(static_cast<void*>(to + columns), 0, (line() - columns) * sizeof(Real));
-    }
   }
 };
 
@@ -343,15 +272,29 @@ template <class Real>
 bool DenseLayer<Real>::products(const Backward& b, const Real* dz, Interrupted interrupted) const {
   const Operand<Real>* m = b.dx && !narrow() ? back(interrupted) : nullptr;
   const ProductCut cut = m && b.n_rows ? ProductCut::of(*m, b.n_rows) : ProductCut{Parts(0, 1), Parts(0, 1)};
-  const WeightProduct<Real> weights(kernels_, b.x, dz, b.n_rows, n_in_, n_out_, b.dweight);
+  WeightProduct<Real> weights(kernels_, b.x, dz, b.n_rows, n_in_, n_out_, b.dweight);
   const BiasSums<Real> sums = {kernels_, dz, b.n_rows, n_out_, b.dbias};
-  const size_t n_dx = cut.n(), n_dw = narrow() ? 0 : weights.n(), all = n_dx + n_dw + sums.n();
-  Lease lease(threads_for(all, weights.flops() * (m ? 2 : 1)));
-  Scratches<Real> scratch(lease.size(), kernels_);
-  return for_pieces(lease, all, interrupted, [&](size_t piece, int rank) {
+  const size_t phases = narrow() ? 0 : weights.phases(), n_dw = phases ? weights.n() : 0;
+  const size_t n_dx = cut.n(), others = n_dx + sums.n();
+  if (!b.n_rows && !narrow()) std::fill_n(b.dweight, n_in_ * n_out_, Real(0));
+  Lease lease(threads_for(others + n_dw, weights.flops() * (m ? 2 : 1)));
+  Scratches<Real> scratch(lease.size(), kernels_, phases ? &weights : nullptr);
+  for (size_t phase = 0; phase < phases; ++phase) {
+    auto copy = [&](size_t part, int) { weights.copy(phase, part); };
+    auto run = [&](size_t piece, int rank) { weights.run(phase, piece, scratch[rank].weights); };
+    const size_t copies = weights.copies(phase);
+    if (weights.copied_bytes(phase) > kSharedCopy) {
+      if (!for_pieces(lease, copies, interrupted, copy)) return false;
+    } else {
+      for (size_t part = 0; part < copies; ++part) copy(part, 0);
+    }
+    if (phase + 1 < phases && !for_pieces(lease, n_dw, interrupted, run)) return false;
+  }
+  // With the last phase goes all that needs no panels, so that threads wait for each other once.
+  return for_pieces(lease, n_dw + others, interrupted, [&](size_t piece, int rank) {
     Scratch<Real>& s = scratch[rank];
     if (piece < n_dw)
-      weights.run(piece, s);
+      weights.run(phases - 1, piece, s.weights);
     else if (piece < n_dw + n_dx)
       Product<Real>{*m, kernels_, dz, b.dx, nullptr, cut}.run(piece - n_dw, s);
     else

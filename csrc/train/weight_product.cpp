@@ -1,0 +1,147 @@
+#include "train/weight_product.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/caches.h"
+#include "kernels/layouts.h"
+
+namespace quadgate {
+namespace {
+
+// Tiles of dz's columns up to which each piece copies its own panels, and of a range then: with 4 tiles the copy took a
+// third of the time.
+constexpr size_t kFewTiles = 32, kCopyTiles = 16;
+// Rows of a block: with panels of all, of which fewer would read and write dw more often; and of a piece's.
+constexpr size_t kSharedRows = 1024, kOwnRows = 512;
+// Pieces at least, for threads of unequal speed, and tiles of a range of shared panels.
+constexpr size_t kPieces = 16, kLeastTiles = 4;
+// Bytes of a row of dz from which on columns are copied: a tile takes few elements of each row, from lines that would
+// fall into few sets of a cache, and of many pages.
+constexpr size_t kCopyFrom = 2048;
+
+}  // namespace
+
+template <class Real>
+WeightProduct<Real>::WeightProduct(const Kernels<Real>& kernels, const Real* x, const Real* dz, size_t n_rows,
+                                   size_t n_in, size_t n_out, Real* dw)
+    : kernels_(kernels),
+      x_(x),
+      dz_(dz),
+      n_rows_(n_rows),
+      n_out_(n_out),
+      dw_(dw),
+      columns_{n_in, kLineVectors * kernels.width, kernels.width, size_t(least_vectors<Real>())},
+      shared_(tiles() > kFewTiles),
+      far_(n_out * sizeof(Real) > kCopyFrom),
+      blocks_(n_rows, shared_ ? kSharedRows : kOwnRows),
+      ranges_(tiles(), tiles_of_range()),
+      groups_(columns_.panels(), panels_of_group()) {}
+
+template <class Real>
+size_t WeightProduct<Real>::tiles_of_range() const {
+  if (!shared_) return kCopyTiles;
+  const size_t bytes = std::max<size_t>(1, most_rows()) * kernels_.max_rows * sizeof(Real);
+  const size_t near = std::max(kLeastTiles, l2_bytes() / 4 / bytes);
+  return std::max(kLeastTiles, std::min(near, n_blocks(tiles(), kPieces)));
+}
+
+// Of shared panels a piece takes all, unless there are few ranges.
+template <class Real>
+size_t WeightProduct<Real>::panels_of_group() const {
+  if (!shared_) return 1;
+  const size_t wanted = n_blocks(kPieces, std::max<size_t>(1, ranges_.count));
+  return std::max<size_t>(1, columns_.panels() / wanted);
+}
+
+// Elements between rows of copied columns: an odd number of lines.
+template <class Real>
+size_t WeightProduct<Real>::work_stride() const {
+  const size_t per_line = 64 / sizeof(Real), widest = size_t(ranges_.size(0)) * kernels_.max_rows;
+  return (n_blocks(widest, per_line) | 1) * per_line;
+}
+
+template <class Real>
+typename WeightProduct<Real>::Work WeightProduct<Real>::take_work(Carver& memory) const {
+  Work work;
+  work.columns = memory.take_if<Real>(far_, most_rows() * work_stride());
+  work.panels = memory.take_if<Real>(!shared_, most_rows() * columns_.line);
+  work.last = memory.take<Real>(size_t(ranges_.size(0)) * kernels_.max_rows * columns_.line);
+  return work;
+}
+
+template <class Real>
+void WeightProduct<Real>::copy(size_t phase, size_t part) const {
+  const size_t at = part * kCopiedRows, n = std::min(kCopiedRows, size_t(blocks_.size(phase)) - at);
+  const Real* from = x_ + (blocks_.begin(phase) + at) * columns_.n;
+  copy_to_panels<Real>(kernels_, from, columns_.n, n, {columns_, panels_, most_rows(), 0}, at);
+}
+
+template <class Real>
+void WeightProduct<Real>::run(size_t phase, size_t piece, const Work& work) const {
+  const size_t range = piece % ranges_.count, group = piece / ranges_.count;
+  const Parts all(n_out_, kernels_.max_rows);
+  Cut cut;
+  cut.column = all.begin(ranges_.begin(range));
+  cut.n_columns = all.begin(ranges_.begin(range) + size_t(ranges_.size(range))) - cut.column;
+  cut.begin = groups_.begin(group);
+  cut.end = cut.begin + size_t(groups_.size(group));
+  if (shared_) return multiply(phase, cut, panels_ + cut.begin * columns_.line * most_rows(), work);
+  Columns own = columns_;
+  const size_t first = cut.begin * own.line;
+  own.n = std::min(own.n - first, own.line);
+  for (size_t block = 0; block < blocks_.count; ++block) {
+    const Real* from = x_ + blocks_.begin(block) * columns_.n + first;
+    copy_to_panels<Real>(kernels_, from, columns_.n, size_t(blocks_.size(block)), {own, work.panels, most_rows(), 0},
+                         0);
+    multiply(block, cut, work.panels, work);
+  }
+}
+
+// panels: those of the cut.
+template <class Real>
+void WeightProduct<Real>::multiply(size_t block, const Cut& cut, const Real* panels, const Work& work) const {
+  const size_t n = cut.n_columns, n_in = columns_.n, line = columns_.line;
+  const Real* rows = dz_ + blocks_.begin(block) * n_out_ + cut.column;
+  WeightGradient<Real> product = {};
+  product.xh = rows;
+  product.xh_stride = n_out_;
+  product.n_k = n;
+  product.n_rows = size_t(blocks_.size(block));
+  product.tile_end = Parts(n, kernels_.max_rows).count;
+  product.start = block == 0 ? GradientStart::from_zero : GradientStart::from_dw;
+  if (far_) {
+    product.xh = work.columns;
+    product.xh_stride = work_stride();
+    for (size_t r = 0; r < product.n_rows; ++r)
+      std::memcpy(work.columns + r * work_stride(), rows + r * n_out_, n * sizeof(Real));
+  }
+  product.panel_stride = most_rows() * line;
+  const size_t whole = std::min(cut.end, columns_.whole());
+  Real* dw = dw_ + cut.column * n_in;
+  if (cut.begin < whole) {
+    product.dg_panels = panels;
+    product.block_end = whole - cut.begin;
+    product.dw = dw + cut.begin * line;
+    product.dw_stride = line;
+    product.dw_line = n_in;
+    kernels_.weight_gradient(product);
+  }
+  if (whole == cut.end) return;
+  // The last panel goes through memory, where its lines are whole.
+  const size_t last_line = columns_.line_of(whole), rest = n_in - whole * line;
+  dw += whole * line;
+  for (size_t j = 0; block > 0 && j < n; ++j) std::copy_n(dw + j * n_in, rest, work.last + j * last_line);
+  product.dg_panels = panels + (whole - cut.begin) * product.panel_stride;
+  product.block_end = 1;
+  product.n_vectors = int(last_line / columns_.width);
+  product.dw = work.last;
+  product.dw_line = last_line;
+  kernels_.weight_gradient(product);
+  for (size_t j = 0; j < n; ++j) std::copy_n(work.last + j * last_line, rest, dw + j * n_in);
+}
+
+template class WeightProduct<float>;
+template class WeightProduct<double>;
+
+}  // namespace quadgate
