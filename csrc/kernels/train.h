@@ -72,44 +72,63 @@ QG_INLINE Vec<Real> bounded(Vec<Real> g, Real scale, Real bound) {
   return max(set1(-bound), min(set1(bound), g * set1(scale)));
 }
 
+// f(element, lanes) for every vector of an optimizer's step. Of a `large` one, whose results go past the caches in
+// whole vectors, the first ends where those of the results begin.
+template <class Real, class F>
+QG_INLINE void each_vector(const Real* results, size_t n, bool large, F&& f) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  const size_t before = (W - reinterpret_cast<uintptr_t>(results) / sizeof(Real) % W) % W;
+  for (size_t i = 0, next = large && before ? before : W; i < n; i = next, next += W)
+    f(i, int((next < n ? next : n) - i));
+  if (large) stream_end();
+}
+
+template <class Real>
+QG_INLINE void put_result(Real* to, Vec<Real> value, int n, bool large) {
+  if (large)
+    stream_upto(to, value, n);
+  else
+    store_upto(to, value, n);
+}
+
 template <class Real>
 void adam(const AdamStep<Real>& step) {
   const AdamStep<Real> s = step;                  // a copy, which stores cannot change
   constexpr size_t kAhead = 1024 / sizeof(Real);  // out of L2, where hardware prefetch starts anew on every page
-  constexpr size_t W = Vec<Real>::kWidth;
-  for (size_t i = 0; i < s.n; i += W) {
-    const int n = lanes_of<Real>(i / W, s.n);
-    __builtin_prefetch(s.p + i + kAhead);
-    __builtin_prefetch(s.g + i + kAhead);
-    __builtin_prefetch(s.m + i + kAhead);
-    __builtin_prefetch(s.v + i + kAhead);
-    __builtin_prefetch(s.p_out + i + kAhead, 1);
-    __builtin_prefetch(s.m_out + i + kAhead, 1);
-    __builtin_prefetch(s.v_out + i + kAhead, 1);
-    const Vec<Real> g = bounded(load_upto(s.g + i, n), s.scale, s.bound), p = load_upto(s.p + i, n);
-    const Vec<Real> m = fma(set1(s.beta_1), load_upto(s.m + i, n), set1(s.less_1) * g);
-    const Vec<Real> v = fma(set1(s.beta_2), load_upto(s.v + i, n), set1(s.less_2) * g * g);
-    const Vec<Real> move = set1(s.rate) * m / fma(root(v), set1(s.root_scale), set1(s.epsilon));
-    store_upto(s.p_out + i, fma(p, set1(s.keep), zero<Real>() - move), n);
-    store_upto(s.m_out + i, m, n);
-    store_upto(s.v_out + i, v, n);
-  }
+  each_vector(
+      s.p_out, s.n, s.large, [&](size_t i, int n) __attribute__((always_inline)) {
+        __builtin_prefetch(s.p + i + kAhead);
+        __builtin_prefetch(s.g + i + kAhead);
+        __builtin_prefetch(s.m + i + kAhead);
+        __builtin_prefetch(s.v + i + kAhead);
+        if (!s.large) {
+          __builtin_prefetch(s.p_out + i + kAhead, 1);
+          __builtin_prefetch(s.m_out + i + kAhead, 1);
+          __builtin_prefetch(s.v_out + i + kAhead, 1);
+        }
+        const Vec<Real> g = bounded(load_upto(s.g + i, n), s.scale, s.bound), p = load_upto(s.p + i, n);
+        const Vec<Real> m = fma(set1(s.beta_1), load_upto(s.m + i, n), set1(s.less_1) * g);
+        const Vec<Real> v = fma(set1(s.beta_2), load_upto(s.v + i, n), set1(s.less_2) * g * g);
+        const Vec<Real> move = set1(s.rate) * m / fma(root(v), set1(s.root_scale), set1(s.epsilon));
+        put_result(s.p_out + i, fma(p, set1(s.keep), zero<Real>() - move), n, s.large);
+        put_result(s.m_out + i, m, n, s.large);
+        put_result(s.v_out + i, v, n, s.large);
+      });
 }
 
 template <class Real>
 void sgd(const SgdStep<Real>& step) {
   const SgdStep<Real> s = step;
-  constexpr size_t W = Vec<Real>::kWidth;
-  for (size_t i = 0; i < s.n; i += W) {
-    const int n = lanes_of<Real>(i / W, s.n);
-    Vec<Real> g = bounded(load_upto(s.g + i, n), s.scale, s.bound);
-    if (s.u) {
-      const Vec<Real> u = fma(set1(s.momentum), load_upto(s.u + i, n), g);
-      store_upto(s.u_out + i, u, n);
-      g = s.nesterov ? fma(set1(s.momentum), u, g) : u;
-    }
-    store_upto(s.p_out + i, fnma(set1(s.rate), g, load_upto(s.p + i, n)), n);
-  }
+  each_vector(
+      s.p_out, s.n, s.large, [&](size_t i, int n) __attribute__((always_inline)) {
+        Vec<Real> g = bounded(load_upto(s.g + i, n), s.scale, s.bound);
+        if (s.u) {
+          const Vec<Real> u = fma(set1(s.momentum), load_upto(s.u + i, n), g);
+          put_result(s.u_out + i, u, n, s.large);
+          g = s.nesterov ? fma(set1(s.momentum), u, g) : u;
+        }
+        put_result(s.p_out + i, fnma(set1(s.rate), g, load_upto(s.p + i, n)), n, s.large);
+      });
 }
 
 // The sum of squares, in four chains of vectors.

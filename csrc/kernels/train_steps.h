@@ -31,6 +31,7 @@ struct AdamStep {
   Real less_1, less_2;       // 1 - beta
   Real root_scale, epsilon;  // p' = keep p - rate m' / (root_scale sqrt(v') + epsilon)
   Real rate, keep;
+  bool large;  // write past the caches, which could not hold the results until they are read
 };
 
 template <class Real>
@@ -40,7 +41,7 @@ struct SgdStep {
   size_t n;
   Real scale, bound;
   Real momentum, rate;
-  bool nesterov;
+  bool nesterov, large;  // large: as AdamStep's
 };
 
 // Rows and a matrix w (n_out, n_in) with n_out of at most kNarrow, from 1 on.

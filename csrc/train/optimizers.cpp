@@ -9,6 +9,15 @@ namespace quadgate {
 namespace {
 
 constexpr size_t kElements = 16384;  // of a piece
+// Bytes of all parameters from which on caches do not hold them, and Adam's means, until they are read again.
+constexpr size_t kLargeBytes = size_t(16) << 20;
+
+template <class Real>
+bool large(const std::vector<Segment<Real>>& segments) {
+  size_t n = 0;
+  for (const Segment<Real>& s : segments) n += s.n;
+  return n * sizeof(Real) >= kLargeBytes;
+}
 
 // f(segment, its first element, elements, the same element's place in the results) for every part of every piece.
 template <class Real, class F>
@@ -69,6 +78,7 @@ bool adam_step(const std::vector<Segment<Real>>& segments, const AdamNumbers& a,
   common.epsilon = Real(a.epsilon);
   common.rate = Real(a.rate / a.correction_1);
   common.keep = Real(a.keep);
+  common.large = large(segments);
   return each_part(segments, interrupted, [&](const Segment<Real>& s, size_t from, size_t n, size_t at) {
     AdamStep<Real> step = common;
     step.p = s.p + from;
@@ -93,6 +103,7 @@ bool sgd_step(const std::vector<Segment<Real>>& segments, const SgdNumbers& a, c
   common.momentum = Real(a.momentum);
   common.rate = Real(a.rate);
   common.nesterov = a.nesterov;
+  common.large = large(segments);
   return each_part(segments, interrupted, [&](const Segment<Real>& s, size_t from, size_t n, size_t at) {
     SgdStep<Real> step = common;
     step.p = s.p + from;

@@ -194,6 +194,25 @@ def test_bits_do_not_depend_on_threads():
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("opt", [train.Adam(0.01), train.AdamW(0.01), train.SGD(0.1, 0.9), train.SGD(0.1)], ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_steps_have_the_bits_of_small_ones(opt, dtype):
+    """From 16 MB of parameters on results are written past the caches, in whole lines, which these begin between."""
+    sizes = [3, 2_100_001, 2_200_005, 1]
+    rng = np.random.default_rng(3)
+    p, g = ([rng.standard_normal(n).astype(dtype) for n in sizes] for _ in range(2))
+    large, state = opt.update(p, g, opt.start(p))
+    large, state = opt.update(large, g, state)
+    for k, n in enumerate(sizes):
+        for part in (slice(0, n // 2), slice(n // 2, n)):
+            some, ours = [p[k][part]], [g[k][part]]
+            small, own = opt.update(some, ours, opt.start(some))
+            small, own = opt.update(small, ours, own)
+            assert small[0].tobytes() == large[k][part].tobytes()
+            for name in own.slots:
+                assert own.slots[name][0].tobytes() == state.slots[name][k][part].tobytes()
+
+
 def test_the_clipped_norm_is_the_bound():
     """Of gradients as small as torch's 1e-6, by which torch.nn.utils.clip_grad_norm_ would halve them once more."""
     grads = [np.array([6e-7, 8e-7])]  # of norm 1e-6
