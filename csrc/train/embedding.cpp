@@ -10,7 +10,9 @@ namespace quadgate {
 namespace {
 
 constexpr size_t kGatherBytes = size_t(128) << 10;  // of a piece
-constexpr size_t kSumElements = 8192, kColumnVectors = 4;
+// Elements of a piece's sums, and vectors of its columns; pieces of whole rows, if there are that many: memory is
+// written faster from end to end.
+constexpr size_t kSumElements = 8192, kColumnVectors = 4, kManyPieces = 64;
 
 }  // namespace
 
@@ -35,7 +37,8 @@ bool sum_rows(const Real* dy, size_t columns, const int64_t* ids, size_t n, size
   for (size_t i = 0; i < n; ++i) sorted[end[size_t(ids[i])]++] = dy + i * columns;
   // end[k] is now the end of id k, and its begin that of id k - 1.
   const Kernels<Real>& kernels = kernels_for<Real>();
-  const size_t width = kColumnVectors * kernels.width, across = n_blocks(columns, width);
+  const bool whole = rows * columns >= kManyPieces * kSumElements;
+  const size_t width = whole ? columns : kColumnVectors * kernels.width, across = n_blocks(columns, width);
   const size_t rows_each = std::max<size_t>(16, kSumElements / std::min(columns, width));
   const size_t down = n_blocks(rows, rows_each);
   Lease lease(threads_for(across * down, kElementFlops * double(n + rows) * double(columns)));
@@ -43,12 +46,14 @@ bool sum_rows(const Real* dy, size_t columns, const int64_t* ids, size_t n, size
     ColumnSums<Real> sums = {};
     sums.begin = piece % across * width;
     sums.end = std::min(columns, sums.begin + width);
-    for (size_t k = piece / across * rows_each; k < std::min(rows, (piece / across + 1) * rows_each); ++k) {
+    const size_t row = piece / across * rows_each, row_end = std::min(rows, row + rows_each);
+    if (whole) std::memset(static_cast<void*>(dweight + row * columns), 0, (row_end - row) * columns * sizeof(Real));
+    for (size_t k = row; k < row_end; ++k) {
       const size_t first = k ? end[k - 1] : 0;
       sums.out = dweight + k * columns;
       sums.a = sorted.data() + first;
       sums.n_rows = end[k] - first;
-      std::memset(static_cast<void*>(sums.out + sums.begin), 0, (sums.end - sums.begin) * sizeof(Real));
+      if (!whole) std::memset(static_cast<void*>(sums.out + sums.begin), 0, (sums.end - sums.begin) * sizeof(Real));
       if (sums.n_rows) kernels.column_sums(sums);
     }
   });
