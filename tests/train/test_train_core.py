@@ -28,6 +28,12 @@ SHAPES = [
     (40, 2050, 4),  # several slices of k
     (3, 5, 2050),
     (0, 3, 4),
+    # The gradient of the weights, in blocks of rows: of few outputs, of more, and of rows that are long.
+    (513, 65, 40),
+    (1025, 9, 96),
+    (2051, 130, 250),
+    (1025, 70, 600),
+    (0, 65, 600),
 ]
 ACTIVATIONS = [(name, *(*numbers, 0.0, 0.0)[:2]) for name, numbers in activations.DEFAULTS.items()]
 
@@ -94,7 +100,10 @@ def test_dense_layer_with_an_activation(dtype, activation):
 
 
 @TYPES
-@pytest.mark.parametrize(("rows", "columns", "n"), [(1, 1, 1), (7, 5, 40), (96, 48, 1600), (300, 130, 64), (5, 3, 0)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "n"),
+    [(1, 1, 1), (7, 5, 40), (96, 48, 1600), (300, 130, 64), (5, 3, 0), (5000, 130, 700), (17, 40_000, 9)],
+)
 def test_embedding(dtype, rows, columns, n):
     (weight, dy), rng = arrays(dtype, (rows, columns), (n, columns)), np.random.default_rng(1)
     ids = rng.integers(0, rows, n)
@@ -215,6 +224,10 @@ def test_results_do_not_depend_on_threads():
         y, _ = layer.forward(x, True)
         dw, db, de = np.empty_like(w), np.empty_like(b), np.empty_like(w)
         results += [y, layer.backward(x, None, y, dy, True, dw, db), dw, db]
+        wide_w, wide_dy = np.resize(w, (600, 130)), np.resize(dy, (1700, 600))
+        wide_dw = np.empty_like(wide_w)
+        wide_dx = _core.Dense(wide_w, None, None).backward(x, None, None, wide_dy, True, wide_dw, None)
+        results += [wide_dx, wide_dw]
         results.append(_core.embed(w, ids))
         _core.embed_back(ids, x, de)
         total, d = _core.softmax_cross_entropy(z, ids, None, 7.0, True)
