@@ -310,6 +310,20 @@ def test_a_layer_of_no_model_has_no_forward(layer):
         )
 
 
+@pytest.mark.parametrize("values", [{}, {"weight": np.zeros((4, 3), np.float32)}], ids=["nothing", "a weight"])
+@pytest.mark.parametrize("layer", [train.Dense(3, 4), train.Embedding(5, 4)], ids=repr)
+def test_a_layer_of_no_model_has_no_parameters_to_replace(layer, values):
+    with pytest.raises(RuntimeError, match="belongs to no model yet"):
+        layer.assign(values)
+
+
+def test_a_layer_without_parameters_is_assigned_none():
+    layer = train.Dropout(0.5)
+    layer.assign({})
+    with pytest.raises(ValueError, match="values must have no names, got weight"):
+        layer.assign({"weight": np.zeros(3, np.float32)})
+
+
 @pytest.mark.parametrize("outputs", [np.array([[1, 2]]), np.array([[1, 2]], np.float16), [[1.0, 2.0]]])
 @pytest.mark.parametrize("name", ["mse", "categorical_crossentropy", "softmax_cross_entropy"])
 def test_losses_of_other_types_than_floats_are_refused(name, outputs):

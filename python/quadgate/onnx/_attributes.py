@@ -84,6 +84,8 @@ def parse(
         hidden_size = _int(hidden_size, "hidden_size")
         if hidden_size < 1:
             raise ValueError(f"hidden_size must be positive, got {hidden_size}")
+    if isinstance(input_forget, (bool, np.bool_)):  # a switch by its name, while layout is a number
+        input_forget = int(input_forget)
     return Attributes(
         hidden_size,
         directions,
@@ -155,7 +157,7 @@ def _int(value: Any, name: str) -> int:
 
 
 def _switch(value: Any, name: str) -> bool:
-    number = int(value) if isinstance(value, (bool, np.bool_)) and name == "input_forget" else _int(value, name)
+    number = _int(value, name)
     if number not in (0, 1):
         raise ValueError(f"{name} must be 0 or 1, got {number}")
     return number == 1

@@ -179,11 +179,15 @@ class Layer(Slotted):
         ------
         TypeError, ValueError
             If a name is missing or unknown, or an array has a wrong shape or type.
+        RuntimeError
+            If the layer belongs to no model yet, and so has no parameters.
         """
         known = self.params
+        if not known and type(self).successor is not Layer.successor:
+            raise self._unbound()
         if not isinstance(values, Mapping) or values.keys() != known.keys():
             got = ", ".join(map(str, values)) or "nothing" if isinstance(values, Mapping) else type(values).__name__
-            raise ValueError(f"values must have the names {', '.join(known)}, got {got}")
+            raise ValueError(f"values must have {'the names ' + ', '.join(known) if known else 'no names'}, got {got}")
         read = {n: freeze(_check.floats(values[n], n, known[n].shape, self.dtype)) for n in known}
         replace_all(self.successor(read))
 
