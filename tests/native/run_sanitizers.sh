@@ -32,8 +32,11 @@ for kind in address,undefined thread; do
   # The register tiles of the kernels take minutes to compile with more than -O1, or with the check that nobody uses a
   # variable after its block, which is kept for all other code. Debug brings -g, which overrides -g1 and takes the
   # compiler half as long again.
-  some+=("-DQUADGATE_KERNEL_OPTIONS=-O1;-fno-sanitize-address-use-after-scope")
-  if [ "${QUADGATE_TEST_ALL:-0}" = 1 ]; then some=(-DQUADGATE_KERNEL_OPTIONS=-O1) networks=1; fi
+  # Kernels keep their frames on the stack: where a frame is moved to look for uses after a return, GCC 12 aligns
+  # vectors of 64 bytes to 32, and stores to them fault.
+  frames="--param=asan-use-after-return=0"
+  some+=("-DQUADGATE_KERNEL_OPTIONS=-O1;-fno-sanitize-address-use-after-scope;$frames")
+  if [ "${QUADGATE_TEST_ALL:-0}" = 1 ]; then some=("-DQUADGATE_KERNEL_OPTIONS=-O1;$frames") networks=1; fi
   cmake -S "$root" -B "$build" -DQUADGATE_NATIVE_TESTS=ON -DQUADGATE_OPTIMIZE=-O1 -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_CXX_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_EXE_LINKER_FLAGS="-fsanitize=$kind" \
     "${some[@]}" >/dev/null
