@@ -14,9 +14,10 @@ namespace {
 constexpr size_t kSliceRows = 1024;              // of k: 256 KiB of a full group's floats, with AVX-512
 constexpr size_t kPanelBytes = size_t(1) << 20;  // of the groups that a piece iterates over
 constexpr size_t kPieceRows = 10 * kChunkRows, kLeastRows = kChunkRows;
-constexpr double kPieceFlops = 4e7;  // some 0.3 ms of one core, between which a call can be stopped
-constexpr double kPieces = 16;       // at least, for threads of unequal speed
-// Bytes of x from which on threads copy them together.
+// Some 0.3 ms of one core, between which a call can be stopped; with several slices of k, 6 ms.
+constexpr double kPieceFlops = 4e7, kSlicedFlops = 1e9;
+constexpr double kPieces = 16;  // at least, for threads of unequal speed
+// Bytes of x above which copying is worth waking threads.
 constexpr size_t kSharedCopy = size_t(1) << 18;
 
 // The cut of out = a M into pieces: rows by column groups.
@@ -28,12 +29,17 @@ struct ProductCut {
   static ProductCut of(const Operand<Real>& m, size_t n_rows) {
     const double flops_row = 2.0 * double(m.n_k()) * double(m.n_cols());
     const size_t panel = std::max<size_t>(1, m.bytes() / std::max<size_t>(1, m.groups()));
-    size_t groups = std::max<size_t>(1, std::min(m.groups(), kPanelBytes / panel));
-    // A part of a row of `a`, rather than a panel, stays in L2 then.
-    if (m.n_k() > kSliceRows)
-      groups = std::max(groups, n_blocks(m.groups() * Parts(n_rows, kLeastRows).count, size_t(kPieces)));
-    groups = std::min(groups, std::max<size_t>(1, m.groups()));
-    const double share = double(groups) / double(std::max<size_t>(1, m.groups()));
+    const size_t all = std::max<size_t>(1, m.groups());
+    size_t groups = std::max<size_t>(1, kPanelBytes / panel);
+    // With several slices of k, the rows' part of a slice stays in L2 while the panels of many groups pass by, so `a`
+    // is read less often.
+    if (m.n_k() > kSliceRows) {
+      const double most = kSlicedFlops / (flops_row / double(all) * double(kLeastRows));
+      const size_t wanted = n_blocks(all * Parts(n_rows, kLeastRows).count, size_t(kPieces));
+      groups = std::max(groups, std::min(wanted, size_t(most)));
+    }
+    groups = std::min(groups, all);
+    const double share = double(groups) / double(all);
     const double most = std::min(kPieceFlops, flops_row * double(n_rows) / kPieces);
     size_t rows = size_t(std::min(most / (flops_row * share + 1), double(kPieceRows)));
     rows = std::max(kLeastRows, rows / kLeastRows * kLeastRows);

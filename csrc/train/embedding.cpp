@@ -10,14 +10,15 @@ namespace quadgate {
 namespace {
 
 constexpr size_t kGatherBytes = size_t(128) << 10;  // of a piece
-// Elements of a piece's sums, and vectors of its columns; pieces of whole rows, if there are that many: memory is
-// written faster from end to end.
+// Elements of a piece, and vectors of its columns. Where there are many rows, most of which stay zero, pieces of whole
+// rows are taken instead: memory is written faster from end to end.
 constexpr size_t kSumElements = 8192, kColumnVectors = 4, kManyPieces = 64;
 
 }  // namespace
 
 template <class Real>
 bool gather_rows(const Real* weight, size_t columns, const int64_t* ids, size_t n, Real* out, Interrupted interrupted) {
+  if (columns == 0) return true;
   const size_t rows = std::max<size_t>(1, kGatherBytes / (columns * sizeof(Real))), pieces = n_blocks(n, rows);
   Lease lease(threads_for(pieces, kElementFlops * double(n) * double(columns)));
   return for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
@@ -29,6 +30,7 @@ bool gather_rows(const Real* weight, size_t columns, const int64_t* ids, size_t 
 template <class Real>
 bool sum_rows(const Real* dy, size_t columns, const int64_t* ids, size_t n, size_t rows, Real* dweight,
               Interrupted interrupted) {
+  if (columns == 0) return true;
   // Pointers to the rows of dy, by id, in their order within an id.
   std::vector<size_t> end(rows + 1, 0);
   for (size_t i = 0; i < n; ++i) ++end[size_t(ids[i]) + 1];
@@ -37,9 +39,10 @@ bool sum_rows(const Real* dy, size_t columns, const int64_t* ids, size_t n, size
   for (size_t i = 0; i < n; ++i) sorted[end[size_t(ids[i])]++] = dy + i * columns;
   // end[k] is now the end of id k, and its begin that of id k - 1.
   const Kernels<Real>& kernels = kernels_for<Real>();
-  const bool whole = rows * columns >= kManyPieces * kSumElements;
+  auto rows_of = [](size_t wide) { return std::max<size_t>(16, kSumElements / wide); };
+  const bool whole = n <= rows && n_blocks(rows, rows_of(columns)) >= kManyPieces;
   const size_t width = whole ? columns : kColumnVectors * kernels.width, across = n_blocks(columns, width);
-  const size_t rows_each = std::max<size_t>(16, kSumElements / std::min(columns, width));
+  const size_t rows_each = rows_of(std::min(columns, width));
   const size_t down = n_blocks(rows, rows_each);
   Lease lease(threads_for(across * down, kElementFlops * double(n + rows) * double(columns)));
   return for_pieces(lease, across * down, interrupted, [&](size_t piece, int) {

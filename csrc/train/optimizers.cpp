@@ -9,13 +9,13 @@ namespace quadgate {
 namespace {
 
 constexpr size_t kElements = 16384;  // of a piece
-// Bytes of all parameters from which on caches do not hold them, and Adam's means, until they are read again.
-constexpr size_t kLargeBytes = size_t(16) << 20;
+// Bytes of all results, parameters and means, from which on caches do not hold them until they are read again.
+constexpr size_t kLargeBytes = size_t(32) << 20;
 
 template <class Real>
 bool large(const std::vector<Segment<Real>>& segments) {
   size_t n = 0;
-  for (const Segment<Real>& s : segments) n += s.n;
+  for (const Segment<Real>& s : segments) n += s.n * (1 + (s.first != nullptr) + (s.second != nullptr));
   return n * sizeof(Real) >= kLargeBytes;
 }
 

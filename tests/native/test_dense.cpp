@@ -35,9 +35,12 @@ void test_dense(size_t rows, size_t n_in, size_t n_out, int threads) {
   const DenseLayer<Real> layer(w.data(), b.data(), n_in, n_out, nullptr);
   CHECK(layer.forward(x.data(), rows, nullptr, y.data(), nullptr));
   CHECK(layer.backward({x.data(), nullptr, nullptr, dy.data(), rows, dx.data(), dw.data(), db.data()}, nullptr));
-  // Of large results every 97th element, and both ends.
+  // Of large results every 97th element, and 100 at both ends.
   auto each = [](size_t n, auto&& f) {
-    for (size_t i = 0; i < n; i += n < 5000 || i < 100 || i + 100 > n ? 1 : 97) f(i);
+    const size_t few = n < 5000 ? n : 100;
+    for (size_t i = 0; i < few; ++i) f(i);
+    for (size_t i = few; i + 100 < n; i += 97) f(i);
+    for (size_t i = n - std::min(n - few, size_t(100)); i < n; ++i) f(i);
   };
   auto one = [](size_t) { return 1.0; };
   each(rows * n_out, [&](size_t i) {
@@ -83,7 +86,7 @@ void test_embedding(size_t rows, size_t columns, size_t n) {
 // Steps whose results go past the caches have the bits of others, and begin at any element.
 template <class Real>
 void test_large_steps() {
-  const size_t sizes[] = {5, (size_t(16) << 20) / sizeof(Real), 3};
+  const size_t sizes[] = {5, (size_t(16) << 20) / sizeof(Real), 3};  // SGD has one mean, so 32 MB of results
   size_t n = 0;
   for (size_t part : sizes) n += part;
   const Guarded<Real> p(uniform<Real>(n)), g(uniform<Real>(n)), m(uniform<Real>(n));
@@ -120,12 +123,14 @@ void test_large_steps() {
 template <class Real>
 void test_all() {
   for (int threads : {1, 3}) {
-    // Few outputs; panels of each piece, in blocks; shared panels; rows of dz that are copied; several slices of k.
+    // Few outputs; panels of each piece, in blocks; of dz; shared panels, also copied together; rows of dz that are
+    // copied; several slices of k.
     for (size_t rows : {size_t(0), size_t(1), size_t(13)})
       for (size_t n_in : {size_t(1), size_t(17), size_t(130)})
         for (size_t n_out : {size_t(3), size_t(20), size_t(201)}) test_dense<Real>(rows, n_in, n_out, threads);
     test_dense<Real>(515, 70, 40, threads);
-    test_dense<Real>(1027, 40, 220, threads);
+    test_dense<Real>(300, 5, 300, threads);
+    test_dense<Real>(1027, 140, 220, threads);
     test_dense<Real>(1027, 9, 700, threads);
     test_dense<Real>(30, 20, 1300, threads);
   }

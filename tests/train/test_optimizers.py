@@ -197,10 +197,12 @@ def test_bits_do_not_depend_on_threads():
 @pytest.mark.parametrize("opt", [train.Adam(0.01), train.AdamW(0.01), train.SGD(0.1, 0.9), train.SGD(0.1)], ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_large_steps_have_the_bits_of_small_ones(opt, dtype):
-    """From 16 MB of parameters on results are written past the caches, in whole lines, which these begin between."""
-    sizes = [3, 2_100_001, 2_200_005, 1]
+    """From 32 MB of results on these are written past the caches, in whole lines, which parameters begin between."""
+    results = 1 + len(opt.start([np.zeros(1, dtype)]).slots)
+    half = (32 << 20) // np.dtype(dtype).itemsize // results // 2
+    sizes = [3, half + 1, half + 5, 1]
     rng = np.random.default_rng(3)
-    p, g = ([rng.standard_normal(n).astype(dtype) for n in sizes] for _ in range(2))
+    p, g = ([rng.standard_normal(n, dtype) for n in sizes] for _ in range(2))
     large, state = opt.update(p, g, opt.start(p))
     large, state = opt.update(large, g, state)
     for k, n in enumerate(sizes):

@@ -28,7 +28,10 @@ SHAPES = [
     (40, 2050, 4),  # several slices of k
     (3, 5, 2050),
     (0, 3, 4),
-    # The gradient of the weights, in blocks of rows: of few outputs, of more, and of rows that are long.
+    # The gradient of the weights, in blocks of rows: of few inputs, of few outputs, of more, and of rows that are long.
+    (300, 1, 100),
+    (129, 4, 1030),
+    (257, 16, 200),
     (513, 65, 40),
     (1025, 9, 96),
     (2051, 130, 250),
@@ -102,7 +105,16 @@ def test_dense_layer_with_an_activation(dtype, activation):
 @TYPES
 @pytest.mark.parametrize(
     ("rows", "columns", "n"),
-    [(1, 1, 1), (7, 5, 40), (96, 48, 1600), (300, 130, 64), (5, 3, 0), (5000, 130, 700), (17, 40_000, 9)],
+    [
+        (1, 1, 1),
+        (7, 5, 40),
+        (96, 48, 1600),
+        (300, 130, 64),
+        (5, 3, 0),
+        (5000, 130, 700),
+        (17, 40_000, 9),
+        (700, 20, 3000),
+    ],
 )
 def test_embedding(dtype, rows, columns, n):
     (weight, dy), rng = arrays(dtype, (rows, columns), (n, columns)), np.random.default_rng(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _core, _params
+from .. import _check, _core, _params
 from .._results import NamedGrads
 from . import _losses, _metrics
 from ._batch import Batch, bounds
@@ -246,10 +246,10 @@ def activated(outputs: Array, head: str | None) -> Array:
 def require_finite(grads: Iterable[Array], step: int, loss: float = 0.0) -> None:
     """Raise FloatingPointError for a loss or gradients with NaN or infinity: before an update, never after it."""
     wrong = ""
-    arrays = [np.ascontiguousarray(g) for g in grads]
+    arrays = [_check.plain(g, g.dtype) for g in grads]
     if not math.isfinite(loss):
         wrong = f"the loss is {loss}"
-    else:  # a sum of squares has NaN or infinity if a gradient has, and is fast
+    else:  # a sum of squares has NaN or infinity if a gradient has, and is fast; it may overflow, so gradients decide
         squares = _core.gradient_squares(arrays)
         if any(not math.isfinite(s) and not np.isfinite(g).all() for s, g in zip(squares, arrays, strict=True)):
             wrong = "a gradient is NaN or infinite"
