@@ -11,10 +11,10 @@ namespace quadgate {
 // dw (n_out, n_in) = dz^T x for x (n_rows, n_in) and dz (n_rows, n_out), all row-major; dw overlaps neither.
 //
 // x lies in panels, whose lines a product reads whole, while it reads dz an element at a time. A piece takes a range of
-// dz's columns through some of a block's panels: so it reads dz once and writes parts of rows of dw from end to end.
-// Where dz has many columns, all threads read the same panels, and work goes by phases; else each piece copies its own,
-// for one block after the other. Where x has too few columns for a line, dz lies in panels, and sums are transposed.
-// Sums are chains in the order of rows, whatever the cut.
+// dz's columns through some of a block's panels: so it reads dz once and writes parts of rows of dw from end to end. If
+// dz has many columns, all threads read the same panels, and work goes by phases; else each piece copies its own, for
+// one block after the other. If x has too few columns for a line, dz lies in panels, and sums are transposed. Sums are
+// chains in the order of rows, whatever the cut.
 template <class Real>
 class WeightProduct {
  public:
