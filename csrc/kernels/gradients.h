@@ -13,8 +13,8 @@ namespace {
 
 // The columns of one tile with one panel. A function of its own as sum_products is.
 template <int NV, int MR, class Real>
-QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns, const Real* panel,
-                              const Slice& ahead, Real* dw, size_t line) {
+QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns, const Real* panel, const Slice& ahead,
+                              Real* dw, size_t line) {
   constexpr size_t W = Vec<Real>::kWidth;
   const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
   Vec<Real> a[1][MR][NV];
