@@ -72,8 +72,8 @@ QG_INLINE Vec<Real> bounded(Vec<Real> g, Real scale, Real bound) {
   return max(set1(-bound), min(set1(bound), g * set1(scale)));
 }
 
-// f(element, lanes) for every vector of an optimizer's step. Of a `large` one, whose results go past the caches in
-// whole vectors, the first ends where those of the results begin.
+// f(element, lanes) for every vector of an optimizer's step. If `large`, results go past the caches in whole aligned
+// vectors: the first call has only the elements before the first aligned address.
 template <class Real, class F>
 QG_INLINE void each_vector(const Real* results, size_t n, bool large, F&& f) {
   constexpr size_t W = Vec<Real>::kWidth;

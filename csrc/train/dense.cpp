@@ -34,7 +34,7 @@ struct ProductCut {
     // With several slices of k, the rows' part of a slice stays in L2 while the panels of many groups pass by, so `a`
     // is read less often.
     if (m.n_k() > kSliceRows) {
-      const double most = kSlicedFlops / (flops_row / double(all) * double(kLeastRows));
+      const double most = kSlicedFlops / (flops_row / double(all) * double(kLeastRows) + 1);
       const size_t wanted = n_blocks(all * Parts(n_rows, kLeastRows).count, size_t(kPieces));
       groups = std::max(groups, std::min(wanted, size_t(most)));
     }

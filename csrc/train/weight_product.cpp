@@ -17,6 +17,8 @@ constexpr size_t kFewTiles = 32, kCopyTiles = 16;
 constexpr size_t kSharedRows = 1024, kOwnRows = 512, kSwappedRows = 128;
 // Pieces at least, for threads of unequal speed; tiles of a range of shared panels.
 constexpr size_t kPieces = 16, kLeastTiles = 4, kMostTiles = 128;
+// Of a piece, at most: some 10 ms of one core, between which a call can be stopped.
+constexpr double kPieceFlops = 2e9;
 // Bytes of a row of dz above which columns are copied: a tile reads a few elements of each row, and rows that far apart
 // share few sets of a cache and lie on many pages.
 constexpr size_t kCopyAbove = 2048;
@@ -62,12 +64,14 @@ size_t WeightProduct<Real>::tiles_of_range() const {
   return std::max(kLeastTiles, std::min(near, n_blocks(tiles(), kPieces)));
 }
 
-// Of shared panels a piece takes all, unless there are few ranges.
+// Of shared panels a piece takes all, unless there are few ranges, or it would take too long.
 template <class Real>
 size_t WeightProduct<Real>::panels_of_group() const {
   if (!shared_) return 1;
   const size_t wanted = n_blocks(kPieces, std::max<size_t>(1, ranges_.count));
-  return std::max<size_t>(1, columns_.panels() / wanted);
+  const double columns = ranges_.count ? double(ranges_.size(0)) * double(kernels_.max_rows) : 1;
+  const double most = kPieceFlops / (2.0 * double(most_rows()) * columns * double(columns_.line) + 1);
+  return std::max<size_t>(1, std::min(columns_.panels() / wanted, size_t(most)));
 }
 
 // Elements between rows of copied columns: an odd number of lines.

@@ -13,8 +13,8 @@ namespace quadgate {
 // x lies in panels, whose lines a product reads whole, while it reads dz an element at a time. A piece takes a range of
 // dz's columns through some of a block's panels: so it reads dz once and writes parts of rows of dw from end to end. If
 // dz has many columns, all threads read the same panels, and work goes by phases; else each piece copies its own, for
-// one block after the other. If x has too few columns for a line, dz lies in panels, and sums are transposed. Sums are
-// chains in the order of rows, whatever the cut.
+// one block after the other. If x has so few columns that its lines would be mostly empty, dz lies in panels, and sums
+// are transposed. Sums are chains in the order of rows, whatever the cut.
 template <class Real>
 class WeightProduct {
  public:

@@ -37,6 +37,7 @@ SHAPES = [
     (2051, 130, 250),
     (1025, 70, 600),
     (0, 65, 600),
+    (2, 0, 3),
 ]
 ACTIVATIONS = [(name, *(*numbers, 0.0, 0.0)[:2]) for name, numbers in activations.DEFAULTS.items()]
 
