@@ -88,6 +88,7 @@ PyObject* create_dense(PyTypeObject*, PyObject* args, PyObject* keywords) {
     return by_type(weight, [&](auto zero) {
       using Real = decltype(zero);
       const View<Real> w = matrix<Real>(weight, "weight");
+      if (w.size() == 0) throw py::value_error("weight must have rows and columns");
       const Real* b = bias == Py_None ? nullptr : contiguous<Real>(bias, "bias", w.shape(0)).data();
       const Activation<Real> f = {function, Real(alpha), Real(beta)};
       std::unique_ptr<DenseLayer<Real>> layer;

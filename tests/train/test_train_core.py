@@ -37,7 +37,6 @@ SHAPES = [
     (2051, 130, 250),
     (1025, 70, 600),
     (0, 65, 600),
-    (2, 0, 3),
 ]
 ACTIVATIONS = [(name, *(*numbers, 0.0, 0.0)[:2]) for name, numbers in activations.DEFAULTS.items()]
 
@@ -295,6 +294,8 @@ def test_arrays_that_do_not_fit_are_refused():
         lambda: _core.Dense(w, b.astype(np.float64), None),
         lambda: _core.Dense(w.T, b, None),
         lambda: _core.Dense(w[0], None, None),
+        lambda: _core.Dense(w[:0], None, None),
+        lambda: _core.Dense(np.empty((4, 0), np.float32), None, None),
         lambda: layer.forward(x.astype(np.float64), False),
         lambda: layer.forward(x[:, :2].copy(), False),
         lambda: layer.forward(x[::2], False),
