@@ -25,8 +25,7 @@ NarrowRows<Real> part_of(NarrowRows<Real> rows, size_t begin, size_t end) {
 template <class Real>
 bool narrow_forward(const NarrowRows<Real>& all, Interrupted interrupted) {
   const Kernels<Real>& kernels = kernels_for<Real>();
-  const size_t rows = std::max<size_t>(16, kElements / all.n_in),
-               pieces = n_blocks(all.n_rows, rows);
+  const size_t rows = std::max<size_t>(16, kElements / all.n_in), pieces = n_blocks(all.n_rows, rows);
   Lease lease(threads_for(pieces, kElementFlops * double(all.n_rows) * double(all.n_in)));
   return for_pieces(lease, pieces, interrupted, [&](size_t piece, int) {
     NarrowRows<Real> part = part_of(all, piece * rows, std::min(all.n_rows, (piece + 1) * rows));
@@ -41,8 +40,7 @@ bool narrow_backward(const NarrowRows<Real>& all, Real* dx, Real* dw, Interrupte
   const size_t size = all.n_in * all.n_out;
   const size_t part_rows = std::max(kPartRows, n_blocks(all.n_rows, kMostParts));
   const size_t parts = std::max<size_t>(1, n_blocks(all.n_rows, part_rows));
-  const size_t rows = std::max<size_t>(16, kElements / all.n_in),
-               pieces = dx ? n_blocks(all.n_rows, rows) : 0;
+  const size_t rows = std::max<size_t>(16, kElements / all.n_in), pieces = dx ? n_blocks(all.n_rows, rows) : 0;
   Buffer<Real> sums(checked_mul(parts, size));
   Lease lease(threads_for(parts + pieces, kElementFlops * double(all.n_rows) * double(all.n_in)));
   const bool done = for_pieces(lease, parts + pieces, interrupted, [&](size_t piece, int) {
