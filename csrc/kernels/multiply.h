@@ -25,7 +25,8 @@ namespace quadgate {
 namespace QG_ISA {
 
 // Region to prefetch into L2 during the product; the address may be invalid. `of_bytes`: of all panels that the call
-// reads, by which some tiles choose whether to prefetch at all (ahead_from).
+// reads, by which some tiles choose whether to prefetch at all (ahead_from). Functions of tiles take it by reference:
+// by value GCC loads two words at once that were stored one by one, which waits for all earlier stores.
 struct Slice {
   const char* begin;
   size_t bytes_per_k, of_bytes;
