@@ -36,10 +36,14 @@ QG_OUTLINE void gradient_tile(const WeightGradient<Real>& s, const Real* columns
     }
 }
 
+// Rows up to which the next tile's dw is still in L1 when the tile comes.
+constexpr size_t kRowsInL1 = 8;
+
 // The product of the forward pass with other operands: k runs over rows, and the panel is the gates' gradient. NV
 // vectors in a line. sum(t, panel, ahead, dw) makes a tile's sums.
 //
-// The next tile's dw is prefetched meanwhile: it comes from beyond L2, and no sum begins without it.
+// The next tile's dw is prefetched meanwhile: it comes from L2 or beyond. No sum begins without it, and where few rows
+// pass by a tile waits for its stores.
 template <int NV, class Real, class Sum>
 QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles, size_t line, Sum&& sum) {
   auto dw_of = [&](size_t block, size_t t) __attribute__((always_inline)) {
@@ -57,7 +61,13 @@ QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles,
 #pragma GCC unroll 1
         for (int r = 0, n = tiles.size(next); r < n; ++r)
 #pragma GCC unroll 4
-          for (int v = 0; v < NV; ++v) __builtin_prefetch(dw + r * line + v * Vec<Real>::kWidth, 0, 2);
+          for (int v = 0; v < NV; ++v) {
+            const Real* at = dw + r * line + v * Vec<Real>::kWidth;
+            if (s.n_rows <= kRowsInL1)
+              __builtin_prefetch(at, 0, 3);
+            else
+              __builtin_prefetch(at, 0, 2);
+          }
       }
       sum(t, panel, ahead.slice(t - s.tile_begin, s.n_rows, NV), dw_of(block, t));
     }

@@ -125,7 +125,7 @@ void WeightProduct<Real>::run(size_t phase, size_t piece, const Work& work) cons
 // panels: those of the cut.
 template <class Real>
 void WeightProduct<Real>::multiply(size_t block, const Cut& cut, const Real* panels, const Work& work) const {
-  const size_t n = cut.n_columns, n_in = columns_.n, line = columns_.line;
+  const size_t n = cut.n_columns, dw_line = columns_.n, line = columns_.line;
   const Real* rows = elements_ + blocks_.begin(block) * n_elements_ + cut.column;
   WeightGradient<Real> product = {};
   product.xh = rows;
@@ -142,27 +142,28 @@ void WeightProduct<Real>::multiply(size_t block, const Cut& cut, const Real* pan
   }
   product.panel_stride = most_rows() * line;
   const size_t whole = swapped_ ? cut.begin : std::min(cut.end, columns_.whole());
-  Real* dw = dw_ + cut.column * n_in;
+  Real* dw = dw_ + cut.column * dw_line;
   if (cut.begin < whole) {
     product.dg_panels = panels;
     product.block_end = whole - cut.begin;
     product.dw = dw + cut.begin * line;
     product.dw_stride = line;
-    product.dw_line = n_in;
+    product.dw_line = dw_line;
     kernels_.weight_gradient(product);
   }
   if (whole == cut.end) return;
   // The last panel, or dz's only one, goes through memory, where its lines are whole.
-  const size_t last_line = columns_.line_of(whole), rest = n_in - whole * line;
+  const size_t last_line = columns_.line_of(whole), rest = dw_line - whole * line;
   dw += whole * line;
-  for (size_t j = 0; !swapped_ && block > 0 && j < n; ++j) std::copy_n(dw + j * n_in, rest, work.sums + j * last_line);
+  for (size_t j = 0; !swapped_ && block > 0 && j < n; ++j)
+    std::copy_n(dw + j * dw_line, rest, work.sums + j * last_line);
   product.dg_panels = panels + (whole - cut.begin) * product.panel_stride;
   product.block_end = 1;
   product.n_vectors = int(last_line / columns_.width);
   product.dw = work.sums;
   product.dw_line = last_line;
   kernels_.weight_gradient(product);
-  for (size_t j = 0; !swapped_ && j < n; ++j) std::copy_n(work.sums + j * last_line, rest, dw + j * n_in);
+  for (size_t j = 0; !swapped_ && j < n; ++j) std::copy_n(work.sums + j * last_line, rest, dw + j * dw_line);
 }
 
 template class WeightProduct<float>;
