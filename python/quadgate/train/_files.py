@@ -19,7 +19,7 @@ from ._layer import Layer
 from ._layers import Dense, Dropout, Embedding
 from ._masking import Halves, Masking
 from ._model import Sequential
-from ._recurrent import FinalState, Recurrent
+from ._recurrent import FinalState, Recurrent, mask_generators
 
 if TYPE_CHECKING:
     import os
@@ -113,7 +113,7 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
         "dtype": model.dtype.name,
         "stateful": model.stateful,
         "head": model.head,
-        "generators": [_generator_state(g) for g in _generators(model)],
+        "generators": [_generator_state(g) for g in (model._generator, *mask_generators(model._layers))],
         "loss": None,
         "optimizer": None,
         "step": 0,
@@ -137,12 +137,6 @@ def describe(model: Sequential) -> tuple[dict[str, Any], dict[str, Array]]:
         description["states"].append([place, len(parts)])
         arrays |= {f"state.{place}.{k}": part for k, part in enumerate(parts)}
     return description, arrays
-
-
-def _generators(model: Sequential) -> list[np.random.Generator | None]:
-    """Return the generators of the model, then of each layer."""
-    found = [layer.net._generator if isinstance(layer, Recurrent) else layer.generator for layer in model._layers]
-    return [model._generator, *found]
 
 
 def _generator_state(generator: np.random.Generator | None) -> Any:
@@ -208,7 +202,7 @@ def _layer(item: Any, k: int, arrays: Mapping[str, Array], dtype: np.dtype[Any])
     try:
         if kind in _NETS:
             mine = {name.removeprefix(own): v for name, v in arrays.items() if name.startswith(own)}
-            for option in ("nonlinearity",) if kind == "LSTM" else _params_of_lstm():
+            for option in ("nonlinearity",) if kind == "LSTM" else _lstm_options():
                 arguments.pop(option, None)
             if type(arguments.get("num_layers")) is not int or arguments["num_layers"] > len(mine):
                 raise ValueError(f"it has {len(mine)} arrays and num_layers={arguments.get('num_layers')!r:.80}")
@@ -228,7 +222,7 @@ def _layer(item: Any, k: int, arrays: Mapping[str, Array], dtype: np.dtype[Any])
         raise ValueError(f"layer {k}, {kind:.80}: {error}") from error
 
 
-def _params_of_lstm() -> frozenset[str]:
+def _lstm_options() -> frozenset[str]:
     from .._options import _LSTM_ONLY
 
     return _LSTM_ONLY
@@ -263,7 +257,7 @@ def _restore_states(model: Sequential, places: list[Any], left: dict[str, Array]
 
 
 def _restore_generators(model: Sequential, saved: list[Any]) -> None:
-    generators = _generators(model)
+    generators = [model._generator, *mask_generators(model._layers)]
     if [state is None for state in saved] != [generator is None for generator in generators]:
         raise ValueError("the generators of the model are not those of its layers")
     for generator, state in zip(generators, saved, strict=True):

@@ -32,7 +32,7 @@ class Optimizer(Slotted):
     __slots__ = ("clip_each", "clip_norm", "clip_value", "learning_rate")
 
     _slots: ClassVar[tuple[str, ...]] = ()
-    _needed: ClassVar[bool] = True  # False if the numbers, which may change between two steps, say whether it has slots
+    _needed: ClassVar[bool] = True  # False if a number decides: SGD has no slots while momentum is 0
     _numbers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -96,9 +96,9 @@ class Optimizer(Slotted):
     def complete(
         self, slots: Mapping[str, Sequence[Array]], shapes: list[tuple[int, ...]], dtype: np.dtype[Any]
     ) -> dict[str, list[Array]]:
-        """Return the running means with those that the optimizer's numbers need since they were set to others: zeros.
+        """Return the running means, with zeros for those that are needed only since a number was changed.
 
-        Those that they no longer need stay, as in torch.
+        SGD needs some once its momentum is above 0. Means that are no longer needed are kept, as in torch.
 
         Raises
         ------

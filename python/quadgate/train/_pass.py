@@ -13,7 +13,7 @@ from .._results import NamedGrads
 from . import _losses, _metrics
 from ._batch import Batch, bounds
 from ._layer import Context, values
-from ._recurrent import Recurrent
+from ._recurrent import mask_generators
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def step(
     loss, _ = model._compiled()
     shapes = [positions(model, batch) for batch in batches]
     divisor = sum(loss.weight(s, **counted(batch, s)) for s, batch in zip(shapes, batches, strict=True))
-    generators = _generators(model)
+    generators = [g for g in mask_generators(model._layers) if g is not None]
     before = [g.bit_generator.state for g in generators] if shards.number > 1 else []
     states: list[States | None] = []
 
@@ -223,12 +223,6 @@ def _joined(states: list[States | None]) -> States | None:
         else:
             result[layer] = np.concatenate(each, axis=1)
     return result
-
-
-def _generators(model: Sequential) -> list[np.random.Generator]:
-    """Return the generators that layers draw masks from."""
-    found = [layer.net._generator if isinstance(layer, Recurrent) else layer.generator for layer in model._layers]
-    return [generator for generator in found if generator is not None]
 
 
 def activated(outputs: Array, head: str | None) -> Array:

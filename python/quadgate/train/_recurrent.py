@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,10 +94,9 @@ class Recurrent(Layer):
         return self.net._options.directions * self.net._options.state_columns
 
     def bind(self, rng: np.random.Generator, dtype: np.dtype[Any], previous: Layer | None = None) -> None:
-        """Check the type; the network has its parameters and its generator."""
+        """Check the type; the network has its parameters, and a generator of its own."""
         if self.net.dtype != dtype:
             raise ValueError(f"{self.net!r} must have the model's dtype {dtype}")
-        self.generator = self.net._generator
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (B, T, O)."""
@@ -164,3 +163,8 @@ class Recurrent(Layer):
 
     def __repr__(self) -> str:
         return repr(self.net)
+
+
+def mask_generators(layers: Iterable[Layer]) -> list[np.random.Generator | None]:
+    """Return the generator that each layer draws its masks from, None for a layer without masks."""
+    return [layer.net._generator if isinstance(layer, Recurrent) else layer.generator for layer in layers]

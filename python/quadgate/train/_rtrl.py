@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 # Options that this file's equations have, or that have no part in them.
 _KNOWN = {
-    *("num_layers", "bias", "batch_first", "nonlinearity", "initialization", "forget_bias"),
-    *("dtype", "elman", "input_size", "hidden_size"),
+    *("num_layers", "bias", "batch_first", "nonlinearity", "initialization", "forget_bias", "dtype"),
 }
 _MOST = 1 << 31  # bytes of an influence matrix: more is a mistake
 
