@@ -1,5 +1,5 @@
-// Network for Python. No argument checking here: returns None for anything but plain arrays; Python then converts or
-// raises.
+// Network for Python. Takes plain arrays of fitting shapes and explains nothing: returns None for all others, and
+// Python then converts them or raises.
 #include "bind/py_network.h"
 
 #include <atomic>
@@ -199,7 +199,7 @@ auto new_spare() {
 }  // namespace
 
 void refuse_compact(const Sizes& s) {
-  if (s.compact()) throw py::type_error("a network of compact weights cannot be trained");
+  if (s.compact_type()) throw py::type_error("a network of compact weights cannot be trained");
 }
 
 Family::Family(const std::string& dtype, const Sizes& sizes_, bool batch_first_)
@@ -208,7 +208,7 @@ Family::Family(const std::string& dtype, const Sizes& sizes_, bool batch_first_)
       batch_first(batch_first_),
       id(next_id()),
       spare_(is_double ? decltype(spare_)(new_spare<double>()) : decltype(spare_)(new_spare<float>())) {
-  if (is_double && sizes.compact()) throw py::value_error("compact weights are of float32 networks");
+  if (is_double && sizes.compact_type()) throw py::value_error("compact weights are of float32 networks");
   if (!is_double && dtype != "float32") throw py::value_error("dtype must be float32 or float64, not " + dtype);
 }
 

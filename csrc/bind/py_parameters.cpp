@@ -74,13 +74,13 @@ Network Network::packed_compact(py::handle list) const {
 }
 
 Network Network::successor(py::handle list) const {
-  if (sizes().compact()) return packed_compact(list);
+  if (sizes().compact_type()) return packed_compact(list);
   return is_double() ? packed<double>(list) : packed<float>(list);
 }
 
 bool Network::unpack(py::handle list) const {
   const Sizes& s = sizes();
-  if (!s.compact() || weights<float>()->compact()) return false;
+  if (!s.compact_type() || weights<float>()->compact()) return false;
   if (list.is_none()) return true;
   if (!PyList_CheckExact(list.ptr())) throw py::type_error("arrays must be a list");
   std::vector<float*> to;

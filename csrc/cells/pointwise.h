@@ -13,7 +13,6 @@ namespace QG_ISA {
 template <CellType Type>
 struct CellConstants {
   static constexpr int kGates = int(kCellSizes[int(Type)].n_gates);
-  static constexpr int kStates = int(kCellSizes[int(Type)].n_states);
   static constexpr int kTaped = int(kCellSizes[int(Type)].n_taped);
   static constexpr bool kRecurrentApart = kCellSizes[int(Type)].apart >= 0;
   static constexpr int kRowBlocks = row_blocks(kGates);

@@ -13,6 +13,18 @@ namespace quadgate {
 // here. Later calls cost one load. Safe from any thread and from static initialisers.
 const KernelTable& kernels();
 
+// Those of a type.
+template <class Real>
+const Kernels<Real>& kernels_for();
+template <>
+inline const Kernels<float>& kernels_for<float>() {
+  return kernels().f32;
+}
+template <>
+inline const Kernels<double>& kernels_for<double>() {
+  return kernels().f64;
+}
+
 // The choice of `kernels` if QUADGATE_ISA were `forced`; null or "" means not set.
 const KernelTable& choose_kernels(const char* forced);
 

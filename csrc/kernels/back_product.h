@@ -16,8 +16,9 @@ constexpr int kGatesAbreast = 4;
 
 // Bytes of a panel of all gates up to which it stays in L2 while the tiles of rows pass by, one after the other.
 constexpr size_t kSmallPanel = size_t(1) << 17;
-// Rows that go through all panels at a time, where there are more than kFewGroups, so that rows are long, of no more
-// than kNearPanels bytes, so that they stay in most machines' L2.
+// kFewRows: rows of a chunk where a chunk goes through all panels (back_products). kFewGroups: panels above which that
+// is done, since output rows are long then. kNearPanels: bytes of all panels up to which it is done: they stay in most
+// machines' L2.
 constexpr size_t kFewRows = 24, kNearPanels = size_t(1) << 20, kFewGroups = 4;
 
 // Calls fetch(of, row) for each row of a product, which prefetches what the row's sums meet, spread over the product's
@@ -114,11 +115,14 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
 
 // For groups [begin, end) of output columns and all rows: finish(row, block, sums) for every vector of dg @ weight,
 // whose sums lie in memory.
+//
 // The sums of a chunk of rows lie in `work`. `gate_rows` rows for each gate; row(r) gives the (gates * gate_rows)
 // operand; if `absent`, there is none and the sums are zero. If `fetches`, prefetch(row, block, n) is called for every
 // row and its n blocks during the product whose sums they get.
-// A panel goes through all chunks of rows, one panel after the other. Few small panels go through one chunk after the
-// other, so that long rows are written from end to end: memory beyond L2 takes them faster.
+//
+// A panel is used for all chunks of rows before the next panel. But where there are more than kFewGroups panels, each
+// of at most kSmallPanel bytes and all together of at most kNearPanels, a chunk goes through all panels before the next
+// chunk: output rows are written from end to end then, which memory beyond L2 takes faster.
 template <class Real, class Row, class Prefetch, class Finish>
 QG_INLINE void back_products(const Real* w_back, size_t gates, size_t gate_rows, size_t n_cols, size_t n_rows,
                              size_t begin, size_t end, bool descending, bool absent, Real* work, Row&& row,

@@ -220,8 +220,8 @@ QG_INLINE void prefetch_results(const ForwardRow<Real>* rows, int n_rows, size_t
   }
 }
 
-// Columns of x and h from which on tiles have more than kMaxRows rows. The cells of one of two tiles overlap with the
-// product of the other, which is more where columns are fewer.
+// Columns of x and h from which on all rows go into one tile of more than kMaxRows rows. With fewer they stay in two
+// tiles: the cells of one overlap with the product of the other, which gains more the shorter the product is.
 constexpr size_t kOneTileColumns = 256;
 
 // One step of all rows, for panels [block_begin, block_end).

@@ -166,7 +166,7 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
         });
     const size_t end = row + n;
     if (end == s.n_rows || end - first + kInt8Rows > kInt8UnitRows) {
-      finish_sums<NV>(of, end - first);
+      to_numbers<NV>(of, end - first);
       of.row_scales += end - first;
       of.row_zeros += end - first;
       of.from += (end - first) * of.from_stride;

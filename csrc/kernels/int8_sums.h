@@ -25,7 +25,7 @@ struct Int8Sums {
 
 // lines = from + numbers of n rows' sums.
 template <int NV, class Zero>
-QG_INLINE void finish_sums_with(const Int8Sums& s, size_t n, Zero zero) {
+QG_INLINE void to_numbers_with(const Int8Sums& s, size_t n, Zero zero) {
   constexpr size_t W = VF::kWidth;
   VF scales[NV];
   Words weight_sums[NV];
@@ -50,11 +50,11 @@ QG_INLINE void finish_sums_with(const Int8Sums& s, size_t n, Zero zero) {
 }
 
 template <int NV>
-QG_INLINE void finish_sums(const Int8Sums& s, size_t n) {
+QG_INLINE void to_numbers(const Int8Sums& s, size_t n) {
   if (s.n_k <= ZeroInHalves::kMostK)
-    finish_sums_with<NV>(s, n, ZeroInHalves{});
+    to_numbers_with<NV>(s, n, ZeroInHalves{});
   else
-    finish_sums_with<NV>(s, n, ZeroInWords{});
+    to_numbers_with<NV>(s, n, ZeroInWords{});
 }
 
 }  // namespace

@@ -25,7 +25,7 @@
 // Order of summation, the same for every tile shape, so that results do not depend on batch size or threads:
 //   forward      ((bias + sum over I, in order) + sum over R, in order), one chain
 //   backward     a chain for each gate, added as ((i + f) + g) + o
-//   weights      one chain over the rows, in order, continuing from the value that is already there
+//   weights      one chain over the rows, in order, that begins with zero or the value already there (GradientStart)
 #pragma once
 
 #include <stddef.h>

@@ -209,27 +209,27 @@ QG_OUTLINE Vec<Real> activate_other(const Activation<Real>& f, Vec<Real> x) {
 }
 
 template <class Real>
-QG_INLINE Vec<Real> activate_here(const Activation<Real>& f, Vec<Real> x) {
+QG_INLINE Vec<Real> activate_inline(const Activation<Real>& f, Vec<Real> x) {
   return f.function == kSigmoid ? sigmoid(x) : f.function == kTanh ? tanh(x) : activate_other(f, x);
 }
 template <class Real>
-QG_OUTLINE Vec<Real> activate_there(const Activation<Real>& f, Vec<Real> x) {
-  return activate_here(f, x);
+QG_OUTLINE Vec<Real> activate_by_call(const Activation<Real>& f, Vec<Real> x) {
+  return activate_inline(f, x);
 }
 
-// Of doubles, whose options few use, and where vectors are those of any machine, a call: a copy of sigmoid and tanh at
-// each of ten places takes memory.
+// A call rather than inline code for doubles, whose options few use, and in the baseline set: ten copies of sigmoid and
+// tanh would take much memory.
 #if defined(__AVX2__) || defined(__aarch64__)
 template <class Real>
-constexpr bool kActivateThere = sizeof(Real) > sizeof(float);
+constexpr bool kActivateByCall = sizeof(Real) > sizeof(float);
 #else
 template <class Real>
-constexpr bool kActivateThere = true;
+constexpr bool kActivateByCall = true;
 #endif
 template <class Real>
 QG_INLINE Vec<Real> activate(const Activation<Real>& f, Vec<Real> x) {
-  if constexpr (kActivateThere<Real>) return activate_there(f, x);
-  return activate_here(f, x);
+  if constexpr (kActivateByCall<Real>) return activate_by_call(f, x);
+  return activate_inline(f, x);
 }
 
 // f'(x), given y = f(x); at a kink the slope of the side below, and 0 at both of hard_sigmoid's, as PyTorch has it.

@@ -191,7 +191,7 @@ QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
       weighted = fma(g, normal, weighted);
       store(cells + u, g);
       store(beside + u, d_c);
-      store_upto(to.dw + u, d_v, n);
+      store_upto(to.dv + u, d_v, n);
       store_upto(to.normal_c + u, normal, n);
       store_upto(to.da + O * H + u, da[O], n);
       store_upto(row.dc + u, direct, n);

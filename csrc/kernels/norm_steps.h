@@ -1,9 +1,10 @@
 // Layer normalisation (Ba, Kiros & Hinton 2016) of a cell's two products and of its c: the arguments of the pass that
-// follows the products, row by row. Words and layouts: layouts.h. N(v) = (v - mean) / sqrt(variance + epsilon).
+// follows the products, row by row. Words and layouts: layouts.h. N(p) = (p - mean) / sqrt(variance + epsilon).
 //
 //   a = gain_ih N(W_ih x) + gain_hh N(W_hh h') + bias          N over all 4H
-//   w = gain_c N(c_new) + bias_c                               N over H
-//   norm.replaces_cell: w replaces c_new before o and c are computed; otherwise w is only the argument of u
+//   v = gain_c N(c_new) + bias_c                               N over H
+//   norm.replaces_cell: v replaces c_new before o and c are computed; otherwise v is only the argument of the
+//   activation of the output
 #pragma once
 
 #include <stddef.h>
@@ -48,7 +49,7 @@ struct NormBackwardRow {
   Real* da;                           // (4H) out: gradient of a
   Real *dg_ih, *dg_hh;                // (4H) out: gradients of the products
   Real *ih_panel, *hh_panel;          // as BackwardRow::dg_panel
-  Real *dw, *normal_c;                // (H) out: gradient of w, and N(c_new)
+  Real *dv, *normal_c;                // (H) out: gradient of v, and N(c_new)
 };
 
 template <class Real>

@@ -212,8 +212,8 @@ enum class GradientStart {
   add  // zero; the whole sum is added to the value that is there
 };
 
-// Weight gradient in packed form: dw[p][k] += sum over rows n of xh[n][k] * dg[p][n]. The factors may change roles:
-// rows of dg in the place of xh, and panels of [x, h] in that of dg_panels.
+// Weight gradient in packed form: dw[p][k] = start + sum over rows n of xh[n][k] * dg[p][n], see GradientStart. The
+// factors may change roles: rows of dg in the place of xh, and panels of [x, h] in that of dg_panels.
 template <class Real>
 struct WeightGradient {
   const Real* xh;  // (n_rows, K) with row stride xh_stride: x, h and a column of ones for the bias

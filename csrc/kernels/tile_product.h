@@ -89,7 +89,8 @@ QG_INLINE TilePlace rest_place(const TileFactors& f, size_t whole, size_t v) {
           kTileVectors * kTileK, kTileK};
 }
 
-// Adds the products of a tile of k to tiles 0 and 1: two vectors of one block of rows, or one of two blocks.
+// Adds the products of one tile of k: of two vectors with one block of rows, to tiles 0 and 1; with kPair of one vector
+// with two blocks of rows, to tiles 0 and 2.
 template <bool kPair>
 QG_INLINE void add_two_products(const TilePlace& p, size_t row_bytes) {
   _tile_loadd(6, p.weights, p.group);
@@ -157,7 +158,7 @@ QG_INLINE void sum_of_unit(const TileFactors& f, int32_t* sums) {
                          s.lines + first * s.row_stride,
                          s.from_stride,
                          s.row_stride};
-    finish_sums_with<int(kTileVectors)>(of, n, ZeroInHalves{});
+    to_numbers_with<int(kTileVectors)>(of, n, ZeroInHalves{});
   }
 }
 

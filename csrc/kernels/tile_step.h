@@ -52,7 +52,7 @@ QG_INLINE void sum_unit(const CompactStep& n, const TileUnit& u) {
     of.weight_sums = n.matrices[i].sums + u.panel * line;
     of.row_scales = n.rows[i].scales + u.row;
     of.row_zeros = n.rows[i].zeros + u.row;
-    finish_sums_with<int(kTileVectors)>(of, u.n_rows, ZeroInHalves{});
+    to_numbers_with<int(kTileVectors)>(of, u.n_rows, ZeroInHalves{});
     of.from = lines;
     of.from_stride = kLineSums;
   }

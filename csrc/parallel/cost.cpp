@@ -9,7 +9,7 @@
 namespace quadgate {
 namespace {
 
-// Rows from which on, and rate of a product of int8 for which, input products join each step's.
+// Int8 in AMX's tiles: from so many rows on, at so high a rate, input products join each step's.
 constexpr size_t kTiledRows = 12;
 constexpr double kTiledRate = 5;
 constexpr double kDetourCycles = 22;  // of a line of a row's product through memory
@@ -44,29 +44,29 @@ double first_read_cycles(double bytes, double others, size_t cores) {
 // Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's
 // products run while the cell of the step before is waited for.
 bool cheaper_ahead(const InputProduct& p) {
-  // Products in tiles take less time than sums of many rows on their way through memory.
+  // A product in AMX's tiles takes less time than the detour of its sums through memory.
   if (p.weight_size == 1 && p.rows >= kTiledRows && p.rate >= kTiledRate) return false;
   const CoreThroughput& speed = core_throughput();
   const double l1 = double(l1_bytes()), l2 = double(l2_bytes());
   const double line = double(kLineVectors * p.kernels.width) * p.weight_size, blocks = double(p.n_blocks);
   const double l2_in_tiles = kL2InTiles * speed.l2;
-  const double I = double(p.input), H = double(p.recurrent), R = double(p.rows);
-  const double each = multiply_cycles(p.kernels) / p.rate, full = each * R;  // multiply-adds of whole tiles
+  const double I = double(p.input), n_rows = double(p.rows), R = double(p.recurrent);
+  const double each = multiply_cycles(p.kernels) / p.rate, full = each * n_rows;  // multiply-adds of whole tiles
   // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
   // must come from beyond L2.
   auto within = [&](double width) {
-    const double bytes = width * line * blocks, tiles = std::ceil(R / double(p.kernels.max_rows));
+    const double bytes = width * line * blocks, tiles = std::ceil(n_rows / double(p.kernels.max_rows));
     const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / l2_in_tiles));
     const double far = line / speed.beyond * share_beyond_l2(bytes);
     // Two panels and the rows.
-    const bool crowded = 2 * width * line + R * width * double(p.kernels.element_size) > 0.6 * l2;
+    const bool crowded = 2 * width * line + n_rows * width * double(p.kernels.element_size) > 0.6 * l2;
     return overlapped(near, far) * (crowded ? 1 + 0.64 / speed.beyond : 1);
   };
-  const double in_step = (I + H) * within(I + H);
+  const double in_step = (I + R) * within(I + R);
   const double once =  // weight_ih, read per chunk
       I * line / speed.beyond / double(ahead_steps(p.rows, p.steps));
-  const double detour = kDetourCycles * R;
-  return I * speed.ahead * full + once * (I * line * blocks > l2) + detour + H * within(H) < in_step;
+  const double detour = kDetourCycles * n_rows;
+  return I * speed.ahead * full + once * (I * line * blocks > l2) + detour + R * within(R) < in_step;
 }
 
 }  // namespace quadgate

@@ -34,15 +34,15 @@ constexpr double kReleaseGilFlops = 5e5;  // below, a switch of the GIL costs mo
 constexpr double kKernelCallFlops = 2e6;  // steps done inside one kernel call: some 10 us, between which none can stop
 constexpr double kSmallStepFlops = 1e8;   // a stream's step that need not be interruptible
 constexpr double kPollFlops = 2e6;  // between two readings of the clock: 10 us at full speed, a few ms at the slowest
-constexpr double kInterruptFlops = 1e8;   // if done before the first reading, signals are checked at once
-constexpr double kDirectFlops = 5e9;      // of a weight gradient that need not be interruptible: 30 ms at full speed
-constexpr double kTransposeCycles = 0.5;  // of an element of a gradient that is moved from panels to its array
-constexpr double kSliceFlops = 4e9;       // the most between two checks for a stop
+constexpr double kInterruptFlops = 1e8;  // if done before the first reading, signals are checked at once
+constexpr double kDirectFlops = 5e9;     // of a weight gradient that need not be interruptible: 30 ms at full speed
+constexpr double kSliceFlops = 4e9;      // the most between two checks for a stop
 
 // Work that is no product, in flops per element.
 constexpr double kJoinFlops = 4, kJoinBackwardFlops = 10, kColumnSumFlops = 20;
 
 constexpr double kCellCycles = 60;          // pointwise part of one row and block
+constexpr double kTransposeCycles = 0.5;    // of an element of a gradient that is moved from panels to its array
 constexpr double kStepCycles = 150;         // latency that nothing hides at the end of a step
 constexpr double kBarrierCycles = 3000;     // two threads wait for the end of a phase
 constexpr double kPerMemberCycles = 220;    // each further thread of it: a line that goes from core to core
@@ -58,8 +58,7 @@ inline double overlapped(double multiply, double read) {
   return std::max(multiply, read) + kOverlap * std::min(multiply, read);
 }
 
-// A panel product of `blocks` blocks of W columns by 4 for `rows` rows, of a network whose type and kernels have these
-// sizes.
+// Sizes of a table of kernels that costs depend on: lanes of a vector, rows of its largest tile, bytes of an element.
 struct KernelSizes {
   size_t width, max_rows, element_size;
 };

@@ -36,14 +36,14 @@ Plan Pace::plan(const Work& work, size_t max_threads) {
   } else {
     now = choose_both(work, max_threads);
   }
-  // The clock would show in a small call.
-  return pair->awake.threads() != pair->asleep.threads() && close() ? pair->awake : pair->asleep;
+  // The clock, which would show in a small call, is asked only if the answer matters.
+  return pair->awake.threads() != pair->asleep.threads() && follows_closely() ? pair->awake : pair->asleep;
 }
 
 void Pace::ask() {
   asked_ = true;
   thread_ = this_thread();
-  close_ = thread_ && turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
+  follows_ = thread_ && turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
 }
 
 void Pace::note_end() {

@@ -19,11 +19,11 @@ class Pace {
   // choose_plan for workers that are awake, or asleep, whichever they are. `awake` of the work is not read. A thread
   // keeps its last plans, since choosing one can take longer than a small call.
   Plan plan(const Work& work, size_t max_threads);
-  // True if the last call that asked ended so short a time ago that workers, once woken, stay awake between such calls.
-  // The first answer stands.
-  bool close() {
+  // True if this call began so soon after the thread's last one that asked that workers, once woken, stay awake between
+  // such calls. The first answer stands.
+  bool follows_closely() {
     if (!asked_) ask();
-    return close_;
+    return follows_;
   }
 
  private:
@@ -31,7 +31,7 @@ class Pace {
   void note_end();
 
   ThisThread* thread_ = nullptr;
-  bool asked_ = false, close_ = false;
+  bool asked_ = false, follows_ = false;
 };
 
 }  // namespace quadgate

@@ -23,7 +23,7 @@ constexpr double kLongLoop = 30000;     // helpers cost the same in longer time 
 constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
 constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
-constexpr size_t kTileRows = 6;         // rows that an instruction set's kernels have in a tile, at least
+constexpr size_t kLeastTileRows = 6;    // rows that an instruction set's kernels have in a tile, at least
 constexpr double kTurns = 1.04;         // parts that threads take in turn may cost 4 %: cores are often less equal
 constexpr size_t kFewColumns = 96;      // of x, so that its product takes no longer in steps than ahead
 constexpr size_t kFewestLinks = 16, kLinks = 64;  // of a part of the rows that threads take in turn,
@@ -88,7 +88,8 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
   return backward(w) ? cycles + 2 * multiply : cycles;
 }
 
-// True if a layer's input product is made ahead of the time loop, see rnn/forward/products.cpp.
+// Predicts Weights::projects_ahead (rnn/weights.cpp), which decides whether a layer's input product is made ahead of
+// the time loop: change both together. Layer normalisation, whose product always is, is left out.
 bool ahead(const Work& w, size_t input, size_t rows) {
   if (backward(w) || w.steps == 1) return false;
   const KernelSizes kernels = {w.width, w.max_rows, w.element_size};
@@ -168,7 +169,7 @@ Plan with_helpers(const Work& w, const Plan& plan, size_t max_threads) {
 
 // Tiles of the rows, cut into equal parts.
 size_t tiles_of(const Work& w, size_t parts) {
-  const size_t tile = ceil_div(kTileRows, w.max_rows) * w.max_rows, few = w.rows / parts, more = w.rows % parts;
+  const size_t tile = ceil_div(kLeastTileRows, w.max_rows) * w.max_rows, few = w.rows / parts, more = w.rows % parts;
   return (parts - more) * ceil_div(few, tile) + more * ceil_div(few + 1, tile);
 }
 

@@ -91,7 +91,7 @@ class Sharing {
       for (size_t i = 0; i < lanes && taking != Taking::evenly && taken.begin == taken.end; ++i) {
         lane = (me.rank + i) % lanes;
         const bool own = lane == me.rank;
-        if (!own && (taking == Taking::alone || (i < 2 && !shared && awaited(news)))) break;
+        if (!own && (taking == Taking::alone || (i < 2 && !shared && news_comes(news)))) break;
         taken = take(lane, me.phase, count(lane), taking, shared || !own || taking == Taking::singly);
       }
       if (taken.begin == taken.end) {
@@ -155,7 +155,7 @@ class Sharing {
   }
   void finish(const Progress& me, size_t lane, const Taken& taken, Taking taking, bool shared);
   // Gives the owner of a lane the time to come for it; true if there was news meanwhile.
-  bool awaited(uint32_t news) const { return board_.news.spin_while(news, spin_us_ > 0 ? kPatienceUs : 0) != news; }
+  bool news_comes(uint32_t news) const { return board_.news.spin_while(news, spin_us_ > 0 ? kPatienceUs : 0) != news; }
   void wait(uint32_t news);
 
   // As long as most waits last, and short beside the milliseconds that a descheduled thread stays away. To wake a

@@ -9,18 +9,18 @@
 
 namespace quadgate {
 
-KeptFloats::Slot* KeptFloats::find(uint64_t network) {
+KeptFloats::Slot* KeptFloats::find(uint64_t key) {
   for (Slot& slot : slots)
-    if (slot.network == network) return &slot;
+    if (slot.key == key) return &slot;
   return nullptr;
 }
 
-KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool stays) {
-  uint64_t* const seen = std::find(others, others + kSlots, network);
+KeptFloats::Slot* KeptFloats::make(uint64_t key, size_t n, size_t most, bool stays) {
+  uint64_t* const seen = std::find(others, others + kSlots, key);
   const bool first = seen == others + kSlots;
   if (first && !stays) {
     std::copy_backward(others, others + kSlots - 1, others + kSlots);
-    others[0] = network;
+    others[0] = key;
     return nullptr;
   }
   // A network that was not called for so many calls makes room: floats take as long to make as ten short calls, and
@@ -28,13 +28,13 @@ KeptFloats::Slot* KeptFloats::make(uint64_t network, size_t n, size_t most, bool
   constexpr uint64_t kPatience = 128;
   constexpr size_t kHotFloats = size_t(1) << 20;
   auto counted = [most](const Slot& slot) { return slot.most <= most ? slot.floats.size() * sizeof(float) : 0; };
-  auto idle = [this](const Slot& slot) { return slot.network && slot.last_call + kPatience < calls; };
+  auto idle = [this](const Slot& slot) { return slot.key && slot.last_call + kPatience < calls; };
   size_t bytes = n * sizeof(float), to_free = 0;
   Slot* result = nullptr;
   bool any_idle = false;
   for (Slot& slot : slots) {
     bytes += counted(slot);
-    if (slot.network == 0) result = &slot;
+    if (slot.key == 0) result = &slot;
     any_idle |= idle(slot);
     if (idle(slot)) to_free += counted(slot);
   }

@@ -26,21 +26,21 @@ struct JobPart {
 // Widened weights of networks with compact weights; see Weights::kept_floats.
 struct KeptFloats {
   struct Slot {
-    uint64_t network = 0;  // 0: none
+    uint64_t key = 0;  // of a network and which of its matrices; 0: none
     uint64_t last_call = 0;
     size_t most = 0;  // as `make` got it
     Buffer<float> floats;
   };
   static constexpr int kSlots = 16;  // a network may have two or three
   Slot slots[kSlots];
-  uint64_t others[kSlots] = {};  // networks without a slot that were called last
+  uint64_t others[kSlots] = {};  // keys without a slot that were called last
   uint64_t calls = 0;
-  // The slot of a network, or null.
-  Slot* find(uint64_t network);
-  // A slot for n floats of a network without one. All slots that were made with this limit or a lower one take no more
+  // The slot of a key, or null.
+  Slot* find(uint64_t key);
+  // A slot for n floats of a key without one. All slots that were made with this limit or a lower one take no more
   // than `most` bytes together. Null where networks that are still called would have to leave, and for a network's
   // first call unless it `stays`, as in a stream.
-  Slot* make(uint64_t network, size_t n, size_t most, bool stays = false);
+  Slot* make(uint64_t key, size_t n, size_t most, bool stays = false);
 };
 
 // The plans of a thread's last calls of different kinds; see Pace.
@@ -60,7 +60,7 @@ struct ThisThread {
   Buffer<char> scratch;       // see rnn/scratch.h
   bool scratch_used = false;  // by a call that runs
   KeptFloats kept;
-  bool last_ascending = false;  // the order in which the last forward layer left its panels to be read
+  bool next_ascending = false;  // the order in which the next forward layer is to read its panels
   KeptPlans plans;
   int64_t last_end = 0;  // of a call that asked for its pace, on the clock of turns
 };

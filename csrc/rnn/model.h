@@ -67,7 +67,8 @@ struct Sizes {
   bool reverse(size_t direction) const { return direction == 1 || options.reverse; }
   // True if every layer takes the steps in the order of time.
   bool forward_only() const { return directions == 1 && !options.reverse; }
-  bool compact() const { return options.weights != WeightType::real; }
+  // True if the parameters are of a compact type; Weights::compact tells if they are packed so.
+  bool compact_type() const { return options.weights != WeightType::real; }
   // True if a step needs a second pass, which may begin only when all units have done the first.
   bool two_passes() const { return options.projection || options.layer_norm != LayerNorm::none; }
 };

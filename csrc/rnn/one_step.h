@@ -33,7 +33,7 @@ Work work_of_one_step(const Weights<Real>& weights, size_t batch, bool without_h
   return work;
 }
 
-// The part of one thread of it.
+// The part of such a step that one thread reads under a plan.
 inline Reads reads_of_one_step(const Plan& plan, size_t batch, bool without_h) {
   return {ceil_div(batch, plan.rows), 1, plan.rows > 1 ? 1 : plan.units, without_h};
 }

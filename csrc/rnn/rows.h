@@ -59,6 +59,9 @@ class RowOrder {
   }
   // The time of step s of row r: a reverse pass starts at the row's own end.
   size_t time(size_t r, size_t s, bool reverse) const { return reverse ? length(r) - 1 - s : s; }
+  // The time at which a reset of row r stands that separates its steps s - 1 and s: the later of theirs. A reverse pass
+  // has none at s = 0.
+  size_t reset_time(size_t r, size_t s, bool reverse) const { return time(r, s, reverse) + reverse; }
 
   // First row of part i of n: parts of about equal work, whose rows lie next to each other in the order.
   size_t part_begin(size_t i, size_t n) const {

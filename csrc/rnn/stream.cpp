@@ -15,10 +15,10 @@ namespace quadgate {
 
 template <class Real>
 Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(batch) {
-  const size_t R = sizes.recurrent(), H = sizes.cell();
+  const size_t R = sizes.recurrent(), C = sizes.cell();
   for (int i = 0; i < 2; ++i) {
     h_[i].resize_zero(checked_mul(sizes.layers, batch, R));
-    c_[i].resize_zero(checked_mul(sizes.layers, batch, H));
+    c_[i].resize_zero(checked_mul(sizes.layers, batch, C));
     rows_[i].resize_discard(sizes.layers * batch);
   }
   for (int now = 0; now < 2; ++now)
@@ -29,9 +29,9 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
         row = {};
         row.x = l ? h_[1 - now].data() + (at - batch) * R : nullptr;
         row.h = h_[now].data() + at * R;
-        row.c_prev = c_[now].data() + at * H;
+        row.c_prev = c_[now].data() + at * C;
         row.y = h_[1 - now].data() + at * R;
-        row.c = c_[1 - now].data() + at * H;
+        row.c = c_[1 - now].data() + at * C;
       }
 }
 
@@ -66,7 +66,8 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     last[b].y_copy = y + b * y_row;
   }
   Pace pace;
-  const Plan& plan = plans_[plans_[0].threads() != plans_[1].threads() && pace.close()];
+  // As in Pace::plan, the clock is asked only if the answer matters.
+  const Plan& plan = plans_[plans_[0].threads() != plans_[1].threads() && pace.follows_closely()];
   Lease lease(int(plan.threads()));
   std::optional<ScratchLease> memory;
   FloatWeights<Real> floats;
@@ -105,12 +106,12 @@ bool Stream<Real>::run(const Weights<Real>& w, size_t steps, Plane<const Real> x
 
 template <class Real>
 void Stream<Real>::reset(const bool* mask) {
-  const size_t R = sizes_.recurrent(), H = sizes_.cell();
+  const size_t R = sizes_.recurrent(), C = sizes_.cell();
   for (size_t l = 0; l < sizes_.layers; ++l)
     for (size_t b = 0; b < batch_; ++b) {
       if (mask && !mask[b]) continue;
       std::fill_n(h_[now_].data() + (l * batch_ + b) * R, R, Real(0));
-      std::fill_n(c_[now_].data() + (l * batch_ + b) * H, H, Real(0));
+      std::fill_n(c_[now_].data() + (l * batch_ + b) * C, C, Real(0));
     }
 }
 

@@ -147,7 +147,7 @@ size_t Tape<Real>::bytes() const {
 
 template <class Real>
 void Tape<Real>::read_gates(size_t state, Real* to) const {
-  const size_t H = weights->sizes.cell(), W = weights->kernels.width;
+  const size_t H = weights->sizes.hidden, W = weights->kernels.width;
   const Real* from = this->gates[state].data();
   const CellOptions<Real>* kind = weights->cell_options();
   const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
@@ -173,11 +173,11 @@ void Tape<Real>::read_gates(size_t state, Real* to) const {
 
 template <class Real>
 void Tape<Real>::read_cells(size_t state, Real* to) const {
-  const size_t H = weights->sizes.cell();
+  const size_t C = weights->sizes.cell();
   const Buffer<Real>& from = this->c[state];
   const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
-  std::copy(from.data(), from.data() + steps * batch * H, to);
-  zero_padding<Real>(order, steps, {to, batch * H, H, 0}, H);
+  std::copy(from.data(), from.data() + steps * batch * C, to);
+  zero_padding<Real>(order, steps, {to, batch * C, C, 0}, C);
 }
 
 template <class Real>

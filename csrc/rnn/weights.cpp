@@ -12,17 +12,6 @@ namespace quadgate {
 namespace {
 
 template <class Real>
-const Kernels<Real>& table_for();
-template <>
-const Kernels<float>& table_for<float>() {
-  return kernels().f32;
-}
-template <>
-const Kernels<double>& table_for<double>() {
-  return kernels().f64;
-}
-
-template <class Real>
 Activation<Real> as(const Activation<double>& f) {
   return {f.function, Real(f.alpha), Real(f.beta)};
 }
@@ -35,7 +24,7 @@ size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hid
 // Sizes and memory only. All layers lie in one piece.
 template <class Real>
 Weights<Real>::Weights(const Sizes& s, bool dropping)
-    : kernels(table_for<Real>()), sizes(s), plain_(s.options.plain_cell()), layers_(s.states()), highways_(s.layers) {
+    : kernels(kernels_for<Real>()), sizes(s), plain_(s.options.plain_cell()), layers_(s.states()), highways_(s.layers) {
   const CellOptions<double>& c = s.options.cell;
   cell_options_ = {as<Real>(c.gate),  as<Real>(c.cell),  as<Real>(c.output),
                    Real(c.gate_clip), Real(c.cell_clip), Real(c.zoneout_h),
@@ -47,7 +36,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   const bool can_narrow =
       std::is_same_v<Real, float> && s.options.layer_norm == LayerNorm::none && s.options.weight_drop == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, can_narrow && !s.compact(), kernels.half_lines};
+    layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, can_narrow && !s.compact_type(), kernels.half_lines};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
     layers_[i].hh.n_k = R;
     layers_[i].hr.shape = {1, R, W, false, kernels.half_lines};
@@ -58,7 +47,7 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
   floats_ = better_as_floats();
-  narrow_floats_ = can_narrow && s.compact() && s.options.weights != WeightType::int8;
+  narrow_floats_ = can_narrow && s.compact_type() && s.options.weights != WeightType::int8;
   for (PackedLayer<Real>& layer : layers_)
     if (floats_) layer.ih.shape.narrow = layer.hh.shape.narrow = narrow_floats_;
   auto carve = [&](Carver& pieces) {
@@ -282,7 +271,7 @@ bool Weights<Real>::zero_for_zero_h(size_t rows) const {
   // The check costs as much as one more row: little for a call of so many rows, even if every call has new weights. A
   // call of fewer rows leaves it to the next one with these weights.
   constexpr size_t kManyRows = 4;
-  if (sizes.compact()) return true;  // they are finite: others are refused before they come here
+  if (sizes.compact_type()) return true;  // they are finite: others are refused before they come here
   const Finite known = finite_hh_.load(std::memory_order_relaxed);
   if (known == Finite::yes || known == Finite::no) return known == Finite::yes;
   if (known == Finite::unasked && rows < kManyRows) {

@@ -28,7 +28,7 @@ struct Packed {
   size_t row() const { return shape.blocks() * shape.line(); }  // elements of one k, or of one row of a product
 };
 
-// One layer and direction in panels (kernels.h has the layouts), inside the memory of its Weights.
+// One layer and direction in panels (kernels/layouts.h has the layouts), inside the memory of its Weights.
 template <class Real>
 struct PackedLayer {
   Packed<Real> ih, hh, hr;     // ih has the bias; hr is there with a projection only
@@ -105,22 +105,22 @@ class Weights {
   void project(const Packed<Real>& matrix, Project<Real>& product, char* work) const;
   // True if matrices are packed in a compact type. Small ones of 16 bits are packed as floats, their only copy: as many
   // bytes as two of 16 bits, and as fast as those of a float32 network.
-  bool compact() const { return sizes.compact() && !floats_; }
+  bool compact() const { return sizes.compact_type() && !floats_; }
   // Bytes of a packed weight, and CompactFunctions::rate; as they are without compact weights: sizeof(Real) and 1.
   double weight_size() const { return compact() ? compact_weight_size(sizes.options.weights) : sizeof(Real); }
   double rate(size_t rows) const {
     if (!compact()) return 1;
-    if (functions_.widen) return double(rows) / (double(rows) + widening());
+    if (functions_.widen) return double(rows) / (double(rows) + widening_rows());
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
   // Rows whose multiply-adds take as long as widening a line for them; 0 where none is.
-  double widening() const {
+  double widening_rows() const {
     return !compact() || !functions_.widen ? 0 : sizes.options.weights == WeightType::float16 ? 2 : 1;
   }
   // The rate of int8 for plans. Tiles of few rows take no less time than of more, so a part of the rows gains nothing
   // by them.
   double plan_rate(size_t rows) const {
-    return widening() ? 1 : compact() && rows < kFastTileRows ? functions_.rate : rate(rows);
+    return widening_rows() ? 1 : compact() && rows < kFastTileRows ? functions_.rate : rate(rows);
   }
   // Row-major copies of the matrices that are packed as they are, in the order of each_parameter. to: as many pointers.
   void unpack(Real* const* to) const;
@@ -171,7 +171,7 @@ class Weights {
   CompactFunctions functions_ = {};
   size_t quantized_k_ = 0;
   size_t n_ih_ = 0, n_hh_ = 0;  // elements of compact weights in all layers
-  uint64_t id_ = 0;             // of compact weights: no others of the process have it, nor the two behind it
+  uint64_t id_ = 0;             // of compact weights, unique in the process with the two behind it, see kept_floats
   size_t blocks_;
   Buffer<Real> panels_;
   mutable std::vector<PackedLayer<Real>> layers_;
@@ -218,7 +218,7 @@ Work work_of(const Weights<Real>& w, size_t steps, size_t batch, Pass pass, Floa
                pass,
                s.forward_only(),
                (floats.both() ? w.floats_shape(w.layer(0, 0)) : w.layer(0, 0).hh.shape).narrow_last()};
-  work.widening = floats.hh ? 0 : w.widening();
+  work.widening = floats.hh ? 0 : w.widening_rows();
   return work;
 }
 

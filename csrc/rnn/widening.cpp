@@ -9,11 +9,16 @@
 namespace quadgate {
 namespace {
 
-// Steps from which on widening the weights of a layer for them pays where they fit L2 as floats, and from which on L2
-// holds a layer's rather than those of all layers in turn; rows of all steps from which on widening pays where floats
-// do not fit, but multiply-adds take longer than reading; and the most memory that is borrowed for it, or kept.
 // bench/notes/quantized.md has the measurements.
-constexpr size_t kWideSteps = 8, kManyWideRows = 256, kMostWideBytes = size_t(64) << 20;
+//
+// Steps of a layer from which on widening its weights for them pays if the floats fit L2. For fewer steps L2 would have
+// to hold the floats of all layers in turn.
+constexpr size_t kWideSteps = 8;
+// Rows of all steps together from which on it pays even if the floats do not fit L2, since multiply-adds take longer
+// than reading.
+constexpr size_t kManyWideRows = 256;
+// The most memory that is borrowed for it, or kept.
+constexpr size_t kMostWideBytes = size_t(64) << 20;
 // Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
 constexpr size_t kCheapBytes = size_t(64) << 10;
 
@@ -58,11 +63,11 @@ FloatMatrices Weights<Real>::float_matrices(size_t l, const Reads& s) const {
 
 template <class Real>
 FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
-  if (!widening() || call.rows == 0) return {};
+  if (!widening_rows() || call.rows == 0) return {};
   if (call.steps == 1) {
     const size_t most = std::min(most_floats(call.rows, 1) * call.parts, kMostWideBytes) / sizeof(Real);
-    // Without the product with h weight_ih is enough. But a narrow last panel, which it has beside weight_hh only, is
-    // much of a few; and small networks may have both, too.
+    // A step without the product with h needs the floats of weight_ih alone, so both are kept only if they are small,
+    // or if a narrow last panel, which panels have only if both matrices are floats, saves much of a few panels.
     const bool much = blocks_ <= 8 && floats_shape(layers_[0]).narrow_last();
     const bool both = n_ih_ + n_hh_ <= (call.without_h && !much ? most / 4 : most);
     return {both || (call.without_h && n_ih_ <= most), both};
@@ -79,7 +84,7 @@ FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
 
 template <class Real>
 FloatMatrices Weights<Real>::widened(size_t l, const Reads& s) const {
-  if (!widening() || s.rows == 0 || s.steps < kWideSteps) return {};
+  if (!widening_rows() || s.rows == 0 || s.steps < kWideSteps) return {};
   const size_t n_ih = float_elements(l, {true, false}), n_hh = float_elements(l, {false, true});
   const bool many = s.steps * s.rows >= kManyWideRows, together = !projects_ahead(layer(l, 0).ih.n_k, s.rows, s.steps);
   auto pays = [&](size_t n) { return many || n / s.parts <= l2_bytes() / sizeof(Real); };
@@ -134,8 +139,7 @@ FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) con
     if (!slot) {
       const size_t n = (of.ih ? n_ih_ : 0) + (of.hh ? n_hh_ : 0);
       size_t most = kMostWideBytes;
-      if (call.steps <
-          kWideSteps) {  // more would read them so often that L2 need not hold those of other networks, too
+      if (call.steps < kWideSteps) {  // L2 should hold the floats of all networks that are called in turn
         const size_t fast = most_floats(call.rows, call.steps) * call.parts;
         most = std::min(most, std::max(n * sizeof(Real), fast));
       }
@@ -144,7 +148,7 @@ FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) con
       floats = {slot->floats.data(), of};
       for (size_t i = 0; i < layers_.size(); ++i)
         widen(with_floats(i / sizes.directions, i % sizes.directions, floats), 0, blocks_);
-      slot->network = id;
+      slot->key = id;
     }
     slot->last_call = kept.calls;
     floats = {slot->floats.data(), of};

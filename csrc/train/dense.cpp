@@ -21,12 +21,12 @@ constexpr double kPieces = 16;  // at least, for threads of unequal speed
 constexpr size_t kSharedCopy = size_t(1) << 18;
 
 // The cut of out = a M into pieces: rows by column groups.
-struct ProductCut {
+struct DenseCut {
   Parts rows, groups;
   size_t n() const { return rows.count * groups.count; }
 
   template <class Real>
-  static ProductCut of(const Operand<Real>& m, size_t n_rows) {
+  static DenseCut of(const Operand<Real>& m, size_t n_rows) {
     const double flops_row = 2.0 * double(m.n_k()) * double(m.n_cols());
     const size_t panel = std::max<size_t>(1, m.bytes() / std::max<size_t>(1, m.groups()));
     const size_t all = std::max<size_t>(1, m.groups());
@@ -92,7 +92,7 @@ struct Product {
   const Real* a;
   Real* out;
   const Real* start;  // a row that every row of out begins with, or null
-  ProductCut cut;
+  DenseCut cut;
 
   void run(size_t piece, Scratch<Real>& s) const {
     const size_t row_part = piece % cut.rows.count, group_part = piece / cut.rows.count;
@@ -168,10 +168,9 @@ void Operand<Real>::pack_group(const Real* m, bool transposed, size_t k0, size_t
 }
 
 template <class Real>
-void Operand<Real>::pack(const Real* m, bool transposed, Interrupted) {
+void Operand<Real>::pack(const Real* m, bool transposed) {
   const size_t n = slices_.count * groups();
   Lease lease(threads_for(n, kElementFlops * double(n_k_) * double(n_cols_)));
-  // Never interrupted: half of a packed matrix is of no use.
   for_pieces(lease, n, nullptr, [&](size_t piece, int) {
     const size_t s = piece / groups();
     pack_group(m, transposed, slices_.begin(s), slices_.begin(s) + size_t(slices_.size(s)), piece % groups());
@@ -210,7 +209,7 @@ DenseLayer<Real>::DenseLayer(const Real* weight, const Real* bias, size_t n_in, 
       f_(f ? *f : Activation<Real>{}),
       active_(f != nullptr),
       ahead_(narrow() ? 0 : n_in, n_out, kernels_.width) {
-  if (!narrow()) ahead_.pack(weight, true, nullptr);
+  if (!narrow()) ahead_.pack(weight, true);
 }
 
 template <class Real>
@@ -219,12 +218,12 @@ bool DenseLayer<Real>::needs_z() const {
 }
 
 template <class Real>
-const Operand<Real>* DenseLayer<Real>::back(Interrupted interrupted) const {
+const Operand<Real>* DenseLayer<Real>::back() const {
   if (const Operand<Real>* made = back_.load(std::memory_order_acquire)) return made;
   std::lock_guard<ForkLock> lock(making_back_);
   if (const Operand<Real>* made = back_.load(std::memory_order_acquire)) return made;
   auto made = std::make_unique<Operand<Real>>(n_out_, n_in_, kernels_.width);
-  made->pack(weight_, false, interrupted);
+  made->pack(weight_, false);
   back_.store(made.get(), std::memory_order_release);
   return made.release();
 }
@@ -247,7 +246,7 @@ bool DenseLayer<Real>::forward(const Real* x, size_t n_rows, Real* z, Real* y, I
 
 template <class Real>
 bool DenseLayer<Real>::multiply(const Real* x, size_t n_rows, Real* sums, Interrupted interrupted) const {
-  const Product<Real> product = {ahead_, kernels_, x, sums, bias_, ProductCut::of(ahead_, n_rows)};
+  const Product<Real> product = {ahead_, kernels_, x, sums, bias_, DenseCut::of(ahead_, n_rows)};
   Lease lease(threads_for(product.cut.n(), 2.0 * double(n_rows) * double(n_in_) * double(n_out_)));
   Scratches<Real> scratch(lease.size(), kernels_);
   return for_pieces(lease, product.cut.n(), interrupted,
@@ -273,11 +272,11 @@ bool DenseLayer<Real>::backward(const Backward& b, Interrupted interrupted) cons
   return products(b, dz, interrupted);
 }
 
-// The parts that a narrow layer has no way of its own for.
+// dx, dweight and dbias by panels; of a narrow layer, whose dx and dweight narrow_backward made, dbias alone.
 template <class Real>
 bool DenseLayer<Real>::products(const Backward& b, const Real* dz, Interrupted interrupted) const {
-  const Operand<Real>* m = b.dx && !narrow() ? back(interrupted) : nullptr;
-  const ProductCut cut = m && b.n_rows ? ProductCut::of(*m, b.n_rows) : ProductCut{Parts(0, 1), Parts(0, 1)};
+  const Operand<Real>* m = b.dx && !narrow() ? back() : nullptr;
+  const DenseCut cut = m && b.n_rows ? DenseCut::of(*m, b.n_rows) : DenseCut{Parts(0, 1), Parts(0, 1)};
   WeightProduct<Real> weights(kernels_, b.x, dz, b.n_rows, n_in_, n_out_, b.dweight);
   const BiasSums<Real> sums = {kernels_, dz, b.n_rows, n_out_, b.dbias};
   const size_t phases = narrow() ? 0 : weights.phases(), n_dw = phases ? weights.n() : 0;

@@ -19,8 +19,8 @@ class Operand {
  public:
   Operand(size_t n_k, size_t n_cols, size_t width);
 
-  // From M itself, or from its transpose (n_cols, n_k); row-major.
-  void pack(const Real* m, bool transposed, Interrupted interrupted);
+  // From M itself, or from its transpose (n_cols, n_k); row-major. Never interrupted: half of it would be of no use.
+  void pack(const Real* m, bool transposed);
 
   // For rows [0, n_rows) and column groups [begin, end): out = a M, or out += a M. `a` and `out` are pointers to rows;
   // a is moved on and back. `work` as in BackProduct.
@@ -71,7 +71,7 @@ class DenseLayer {
 
  private:
   bool narrow() const { return n_out_ <= kNarrow; }  // no panels then, see kernels/narrow.h
-  const Operand<Real>* back(Interrupted interrupted) const;
+  const Operand<Real>* back() const;
   bool multiply(const Real* x, size_t n_rows, Real* sums, Interrupted interrupted) const;
   bool products(const Backward& b, const Real* dz, Interrupted interrupted) const;
 

@@ -1,21 +1,10 @@
-// Shared by the flat work of training: kernels of a type, and the way to stop.
+// Shared by the flat work of training: the way to stop, and what elements cost.
 #pragma once
 
 #include "cpu/dispatch.h"
 #include "parallel/pieces.h"
 
 namespace quadgate {
-
-template <class Real>
-const Kernels<Real>& kernels_for();
-template <>
-inline const Kernels<float>& kernels_for<float>() {
-  return kernels().f32;
-}
-template <>
-inline const Kernels<double>& kernels_for<double>() {
-  return kernels().f64;
-}
 
 // The check for signals that a long call makes now and then; null for none.
 using Interrupted = bool (*)();

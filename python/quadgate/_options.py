@@ -112,7 +112,7 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
     def core(self) -> dict[str, Any] | None:
         """Return the options that the compiled core takes besides the sizes: those unlike their defaults, or None."""
         result = {name: value for name, value in self.changed().items() if name not in _NOT_IN_CORE}
-        if self.num_layers == 1:  # dropout has no effect there, and the core refuses it
+        if self.num_layers == 1:  # dropout has no effect there
             result.pop("dropout", None)
         if self.elman:
             result["elman"] = True

@@ -41,12 +41,12 @@ class ColumnSumsOfBlock {
     if (pass_.n.norm) {
       const Real* normal = pass_.tape.normal[id_].data();
       auto da = [&](const Row& row) { return block.da + row.at * G; };
-      auto dw = [&](const Row& row) { return block.dw_c + row.at * H; };
+      auto dv = [&](const Row& row) { return block.dv_c + row.at * H; };
       add(sums.bias, G, da);
       add(sums.norm_ih, G, da, [&](const Row& row) { return normal + dense(row) * 2 * G; });
       add(sums.norm_hh, G, da, [&](const Row& row) { return normal + dense(row) * 2 * G + G; });
-      add(sums.norm_c, H, dw, [&](const Row& row) { return block.normal_c + row.at * H; });
-      add(sums.norm_c + H, H, dw);
+      add(sums.norm_c, H, dv, [&](const Row& row) { return block.normal_c + row.at * H; });
+      add(sums.norm_c + H, H, dv);
     }
     if (pass_.n.by_rows || !pass_.n.h_columns)
       add(sums.bias, G, [&](const Row& row) { return block.dg + row.at * pass_.n.dg_stride; });

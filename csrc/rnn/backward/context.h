@@ -70,7 +70,7 @@ struct BackwardContext {
   // True if row r starts again at step s.
   bool is_reset(size_t r, size_t s, bool reverse) const {
     if (tape.resets.empty() || (reverse && s == 0)) return false;
-    return tape.resets[(order.time(r, s, reverse) + reverse) * order.batch() + order.index(r)];
+    return tape.resets[order.reset_time(r, s, reverse) * order.batch() + order.index(r)];
   }
 };
 

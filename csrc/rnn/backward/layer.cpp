@@ -24,7 +24,7 @@ class BackwardLayer {
         reverse_(pass.sizes.reverse(task.d)),
         B_(pass.order.batch()),
         R_(pass.sizes.recurrent()),
-        H_(pass.sizes.cell()) {}
+        C_(pass.sizes.cell()) {}
 
   bool run();
 
@@ -66,7 +66,7 @@ class BackwardLayer {
   const PackedLayer<Real>& weights_;
   const size_t id_;
   const bool reverse_;
-  const size_t B_, R_, H_;  // H is 0 for a cell without c
+  const size_t B_, R_, C_;  // columns of h, and of c: 0 for a cell without c
   size_t row0_ = 0, row1_ = 0;
 };
 
@@ -148,7 +148,7 @@ bool BackwardLayer<Real>::apply_resets(size_t s, size_t continuing) {
   return team_.ranges(std::max(continuing, row0_) - row0_, [&](size_t begin, size_t end) {
     for (size_t r = row0_ + begin; r < row0_ + end; ++r) {
       if (!pass_.is_reset(r, s + 1, reverse_)) continue;
-      std::fill_n(pass_.call.dc0 + (id_ * B_ + index(r)) * H_, H_, Real(0));
+      std::fill_n(pass_.call.dc0 + (id_ * B_ + index(r)) * C_, C_, Real(0));
       if (state_.h_carry) std::fill_n(state_.h_carry + index(r) * R_, R_, Real(0));
     }
   });
@@ -166,7 +166,7 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
   row.dy = task_.dy ? task_.dy.at(t, i) : nullptr;
   row.dg = block_.dg + at * pass_.n.dg_stride;
   row.dg_panel = block_.panels ? block_.panels + at * weights_.hh.shape.line() : nullptr;
-  if (!H_) {  // a cell without c needs h alone
+  if (!C_) {  // a cell without c needs h alone
     row.gates = h_at(t, i);
     row.c_prev = row.c = nullptr;
     row.dc = nullptr;
@@ -175,10 +175,10 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
   const Real* cells = pass_.tape.c[id_].data();
   row.gates = pass_.tape.gates[id_].data() + dense * pass_.sizes.taped();
   row.c_prev = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
-               : s == 0                       ? pass_.tape.c0.data() + (id_ * B_ + i) * H_
-                                              : cells + (previous(t) * B_ + i) * H_;
-  row.c = cells + dense * H_;
-  row.dc = pass_.call.dc0 + (id_ * B_ + i) * H_;
+               : s == 0                       ? pass_.tape.c0.data() + (id_ * B_ + i) * C_
+                                              : cells + (previous(t) * B_ + i) * C_;
+  row.c = cells + dense * C_;
+  row.dc = pass_.call.dc0 + (id_ * B_ + i) * C_;
 }
 
 template <class Real>
@@ -195,10 +195,10 @@ void BackwardLayer<Real>::set_extra(size_t s, size_t r) {
   if (pass_.step.dh_total) extra.dh_total = pass_.step.dh_total + i * R_;
   if (scratch_.cell_extra) scratch_.cell_extra[r - row0_] = {};
   BackwardExtra<Real>& cell = scratch_.cell_extra ? scratch_.cell_extra[r - row0_] : extra;
-  if (pass_.call.dcells && task_.l + 1 == pass_.sizes.layers) cell.dcell = pass_.call.dcells.at(t, i) + task_.d * H_;
-  if (!masks.zoneout_c.empty()) cell.keep_c = masks.zoneout_c[id_] + dense * H_;
-  if (pass_.step.dc_total) cell.dc_total = pass_.step.dc_total + i * H_;
-  if (block_.c_new) cell.c_new = block_.c_new + row_in_block(s, r) * H_;
+  if (pass_.call.dcells && task_.l + 1 == pass_.sizes.layers) cell.dcell = pass_.call.dcells.at(t, i) + task_.d * C_;
+  if (!masks.zoneout_c.empty()) cell.keep_c = masks.zoneout_c[id_] + dense * C_;
+  if (pass_.step.dc_total) cell.dc_total = pass_.step.dc_total + i * C_;
+  if (block_.c_new) cell.c_new = block_.c_new + row_in_block(s, r) * C_;
 }
 
 // The operands of the products over the block's rows: x and h of rows [r, end), and m. All at once where they lie side
@@ -344,7 +344,7 @@ void BackwardLayer<Real>::normalised_rows(size_t s, size_t first, size_t end) {
     row.dg_hh = scratch_.rows[i].dg;
     row.ih_panel = block_.ih_panels + at * weights_.ih.shape.line();
     row.hh_panel = scratch_.rows[i].dg_panel;
-    row.dw = block_.dw_c + at * H;
+    row.dv = block_.dv_c + at * H;
     row.normal_c = block_.normal_c + at * H;
   }
   NormBackwardStep<Real> step = {};
@@ -374,7 +374,7 @@ bool BackwardLayer<Real>::trace_norms(size_t s, size_t end) {
     for (size_t r = row0_ + first; r < row0_ + stop; ++r) {
       const size_t i = index(r), at = (id_ * pass_.tape.steps + time(r, s)) * B_ + i;
       pass_.call.dh_norm[at] = norm(pass_.step.dh_total + i * R_, R_);
-      pass_.call.dc_norm[at] = norm(pass_.step.dc_total + i * H_, H_);
+      pass_.call.dc_norm[at] = norm(pass_.step.dc_total + i * C_, C_);
     }
   });
 }

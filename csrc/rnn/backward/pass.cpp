@@ -37,8 +37,8 @@ class BackwardPass {
   void carve(Carver& carver);
   void clear();
   void thread(const BackwardContext<Real>& pass, size_t rank);
-  bool one_direction(const Team& all, const Team& team, const BackwardContext<Real>& pass);
-  bool two_directions(const Team& all, const Team& team, const BackwardContext<Real>& pass);
+  bool block_by_block(const Team& all, const Team& team, const BackwardContext<Real>& pass);
+  bool layer_by_layer(const Team& all, const Team& team, const BackwardContext<Real>& pass);
   BackwardTask<Real> task_of(size_t l, size_t d, size_t block) const;
   bool join(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
   void join_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
@@ -264,7 +264,7 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
   all.caller = rank == 0;
   Team team = plan_.units > 1 ? all : all.alone();
   if (!teams_.empty()) team = all.in_team(plan_.units, *teams_[rank / plan_.units], in_team);
-  if (!(s_.forward_only() ? one_direction(all, team, pass) : two_directions(all, team, pass))) return;
+  if (!(s_.forward_only() ? block_by_block(all, team, pass) : layer_by_layer(all, team, pass))) return;
   if (!initial_state(all, pass)) return;
   // The last chance to stop, which the caller decides on: from here on its gradients change.
   if (!all.meet([](size_t thread) { return thread == 0; })) return;
@@ -274,9 +274,9 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
     unpack_gradients(all, pass);
 }
 
-// Block by block through all layers.
+// Through all layers of a block, then of the next.
 template <class Real>
-bool BackwardPass<Real>::one_direction(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
+bool BackwardPass<Real>::block_by_block(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
   for (size_t i = 0; i < blocks_.count(); ++i)
     for (size_t l = s_.layers; l-- > 0;) {
       const BackwardTask<Real> task = task_of(l, 0, i);
@@ -286,9 +286,9 @@ bool BackwardPass<Real>::one_direction(const Team& all, const Team& team, const 
   return true;
 }
 
-// Two directions, or one that reads backwards: layer by layer through all blocks.
+// Two directions, or one that reads backwards: through all blocks of a layer, then of the next.
 template <class Real>
-bool BackwardPass<Real>::two_directions(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
+bool BackwardPass<Real>::layer_by_layer(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
   for (size_t l = s_.layers; l-- > 0;) {
     for (size_t i = 0; joins_behind(l) && i < blocks_.count(); ++i)
       if (!join(all, pass, task_of(l, 0, i))) return false;

@@ -117,6 +117,7 @@ void add_columns(const Team& share, const BackwardContext<Real>& pass, size_t n_
                        dw + first * G, G});
   };
   if (whole) add({1, whole, W}, 0);
+  // The last panel has lines of 2 or 3 vectors, as if of so many gates, or whole ones.
   const size_t vectors = columns.line_of(columns.whole()) / W;
   if (whole < columns.n) add({vectors < kLineVectors ? vectors : 1, W, W}, whole);
 }
@@ -228,7 +229,7 @@ bool highway_gradients(const Team& all, const BackwardContext<Real>& pass, size_
 template <class Real>
 bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
-  const size_t H = sizes.cell(), R = pass.n.recurrent, G = pass.n.gate_rows, B = pass.order.batch(), W = pass.n.width;
+  const size_t C = sizes.cell(), R = pass.n.recurrent, G = pass.n.gate_rows, B = pass.order.batch(), W = pass.n.width;
   const ProductCut cut(pass.order.active_rows(0), n_groups(R, W), G, pass.w.kernel_sizes(), all.size);
   auto of_state = [&](const Team& share, size_t id, size_t row, size_t row_end, size_t first, size_t last) {
     const BackwardStateScratch<Real>& state = pass.all.states[id];
@@ -249,7 +250,7 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
         for (size_t u = u0; u < u1; ++u) dh0[u] += state.h_carry[i * R + u];
       if (!pass.is_reset(r, 0, sizes.reverse(id % sizes.directions))) continue;
       std::fill(dh0 + u0, dh0 + u1, Real(0));
-      if (first == 0) std::fill_n(pass.call.dc0 + (id * B + i) * H, H, Real(0));
+      if (first == 0) std::fill_n(pass.call.dc0 + (id * B + i) * C, C, Real(0));
     }
     return true;
   };

@@ -90,11 +90,11 @@ struct BackwardBlockScratch {
   Real* dg = from.take<Real>(n_rows * n.dg_stride);  // (rows, dg_stride): gradients of the pre-activations
   Real* panels = from.take_if<Real>(!n.by_rows, n_rows* n.panel);  // (n_blocks, rows, G, W): the same
   Real* xh = from.take<Real>(n_rows * n.xh_stride);                // (rows, xh_stride): see copy_rows
-  // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of w; N(c).
+  // Normalisation: dg and panels of the product of x, which has its own; gradients of a and of v; N(c).
   Real* dg_ih = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
   Real* ih_panels = from.take_if<Real>(n.norm, n_rows* n.panel);
   Real* da = from.take_if<Real>(n.norm, n_rows* n.gate_rows);
-  Real* dw_c = from.take_if<Real>(n.norm, n_rows* n.hidden);
+  Real* dv_c = from.take_if<Real>(n.norm, n_rows* n.hidden);
   Real* normal_c = from.take_if<Real>(n.norm, n_rows* n.hidden);
   // Projection: gradients of z, which it gives, in rows and in panels; m, which it takes.
   Real* dz = from.take_if<Real>(n.projection, n_rows* n.recurrent);

@@ -22,8 +22,7 @@ struct ForwardContext {
   // True if row r starts again at step s.
   bool is_reset(size_t r, size_t s, bool reverse) const {
     if (!call.resets || (reverse && s == 0)) return false;
-    const size_t t = order.time(r, s, reverse) + reverse;  // the later of the two steps that are separated
-    return call.resets[t * call.resets_step + order.index(r) * call.resets_row];
+    return call.resets[order.reset_time(r, s, reverse) * call.resets_step + order.index(r) * call.resets_row];
   }
 };
 

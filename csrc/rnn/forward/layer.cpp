@@ -71,14 +71,15 @@ class ForwardLayer {
   const size_t id_;
   const bool reverse_;
   const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
-  // From a step to the next, in elements; those of absent arrays are 0. Behind a projection y and y_copy are its.
+  // Distances from a step to the next. y, y_copy: in elements, 0 for an absent array; with a projection those of its
+  // output. dense: in rows of an array (T, B, ...).
   struct Strides {
     ptrdiff_t y, y_copy, dense;
   };
   Strides strides_ = {};
   size_t n_ = 0;  // active rows
   bool plain_ = true;
-  bool ascending_ = false;  // the order in which the last step read its panels
+  bool next_ascending_ = false;  // the order in which the next step is to read its panels, not that of the last one
   ForwardStep<Real> step_ = {};
 };
 
@@ -94,7 +95,7 @@ bool ForwardLayer<Real>::run() {
 
   // Panels are read in alternating order, so that those still in cache, perhaps from another call, come first.
   ThisThread* thread = this_thread();
-  ascending_ = thread && thread->last_ascending;
+  next_ascending_ = thread && thread->next_ascending;
   bool go = true;
   if (pass_.one_loop && step_.use_pre && plain_ && !pass_.n.resets && team_.size > 1) {
     go = run_in_turn();
@@ -104,7 +105,7 @@ bool ForwardLayer<Real>::run() {
       go = (!step_.use_pre || project_inputs(s, end)) && run_steps(team_, s, end);
     }
   }
-  if (thread) thread->last_ascending = ascending_;
+  if (thread) thread->next_ascending = next_ascending_;
   if (!go) return false;
   const size_t n = active_rows(task_.s0);
   if (team_.size > 1) return team_.ranges(n, [&](size_t begin, size_t end) { store_state(begin, end); });
@@ -123,8 +124,8 @@ bool ForwardLayer<Real>::run_steps(const Team& team, size_t s, size_t end) {
     if (!step_.use_pre) keep_inputs(s, s + n_steps);
     step_.n_rows = n_;
     step_.n_more = n_steps - 1;
-    step_.descending = !ascending_;
-    ascending_ ^= n_steps % 2;
+    step_.descending = !next_ascending_;
+    next_ascending_ ^= n_steps % 2;
     step_.next.pre = step_.use_pre ? ptrdiff_t(n_ * pass_.n.panel) : 0;
     if (pass_.n.resets) apply_resets(s);
     go = one_step(team);
@@ -215,7 +216,7 @@ void ForwardLayer<Real>::set_row(size_t i) {
   ForwardRow<Real>& row = scratch_.rows[i];
   row.x = task_.in.at(t, b);
   row.h = task_.h + b * R_;
-  row.pre = nullptr;  // set by project_inputs
+  row.pre = nullptr;  // set by set_products
   row.y = task_.out.at(t, b);
   row.y_copy = task_.copy ? task_.copy.at(t, b) : nullptr;
   row.c_prev = task_.c + b * C_;

@@ -98,12 +98,12 @@ void ForwardPass<Real>::prepare_outputs() {
 template <class Real>
 void ForwardPass<Real>::finish_outputs() {
   if (!call_.tape || !call_.cells) return;
-  const size_t H = s_.cell(), D = s_.directions;
+  const size_t C = s_.cell(), D = s_.directions;
   for (size_t d = 0; d < D; ++d) {
     const Real* from = call_.tape->c[(s_.layers - 1) * D + d].data();
     for (size_t r = 0; r < order_.batch(); ++r)
       for (size_t t = 0, b = order_.index(r); t < order_.length(r); ++t)
-        std::memcpy(call_.cells.at(t, b) + d * H, from + (t * call_.batch + b) * H, H * sizeof(Real));
+        std::memcpy(call_.cells.at(t, b) + d * C, from + (t * call_.batch + b) * C, C * sizeof(Real));
   }
 }
 

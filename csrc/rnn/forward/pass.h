@@ -35,7 +35,7 @@ class ForwardPass {
     const ForwardTeamScratch<Real>* team;
   };
   // Steps [s0, s1): a chunk that begins with step `chunk0`, or a part of it. Its outputs take one of the two buffers
-  // behind a layer.
+  // behind a layer, by its parity. With two directions all steps are one chunk, and layers take turns with the buffers.
   struct Chunk {
     size_t s0, s1, chunk0, parity;
   };

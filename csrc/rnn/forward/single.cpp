@@ -12,7 +12,7 @@ namespace quadgate {
 
 namespace {
 
-// A tape's layers could have another input each, and masks.
+// run_one_step chains layers by h and applies no masks, so with a tape it takes one layer without masks.
 template <class Real>
 bool can_tape(const Tape<Real>& tape) {
   const Masks& m = tape.masks;
@@ -26,7 +26,7 @@ bool forward_single(const ForwardCall<Real>& call, Pace& pace) {
   if (call.steps != 1 || call.batch == 0 || call.lengths || call.resets || call.cells) return false;
   const Weights<Real>& w = *call.weights;
   const Sizes& s = w.sizes;
-  const size_t L = s.layers, B = call.batch, R = s.recurrent(), H = s.cell();
+  const size_t L = s.layers, B = call.batch, R = s.recurrent(), C = s.cell();
   Tape<Real>* const tape = call.tape;
   if (!only_cells(s, B) || (tape && !can_tape(*tape))) return false;
   OneStep<Real> one = {};
@@ -43,7 +43,7 @@ bool forward_single(const ForwardCall<Real>& call, Pace& pace) {
 
   ScratchLease memory;
   if (memory.of_thread()) one.floats = w.kept_floats(reads_of_one_step(plan, B, one.without_h));
-  const size_t n_zeros = std::max(call.h0 ? 0 : R, call.c0 ? 0 : H);
+  const size_t n_zeros = std::max(call.h0 ? 0 : R, call.c0 ? 0 : C);
   Real* zeros = nullptr;
   memory.carve([&](Carver& carver) {
     one.rows = carver.take<ForwardRow<Real>>(L * B);
@@ -58,17 +58,17 @@ bool forward_single(const ForwardCall<Real>& call, Pace& pace) {
       row = {};
       row.x = l ? call.h + (at - B) * R : call.x.at(0, b);
       row.h = call.h0 ? call.h0 + at * R : zeros;
-      row.c_prev = call.c0 ? call.c0 + at * H : zeros;
+      row.c_prev = call.c0 ? call.c0 + at * C : zeros;
       row.y = (tape ? tape->y[0].data() : call.h) + at * R;
-      row.c = (tape && H ? tape->c[0].data() : call.c) + at * H;
+      row.c = (tape && C ? tape->c[0].data() : call.c) + at * C;
       if (tape) row.gates = tape->gates[0].data() + b * s.taped();
       if (l + 1 == L) row.y_copy = call.y.at(0, b);
     }
-  if (ThisThread* thread = this_thread()) one.descending = thread->last_ascending = !thread->last_ascending;
+  if (ThisThread* thread = this_thread()) one.descending = thread->next_ascending = !thread->next_ascending;
   run_one_step(one, plan, lease);
   if (!tape) return true;
   std::copy_n(tape->y[0].data(), B * R, call.h);
-  if (H) std::copy_n(tape->c[0].data(), B * H, call.c);
+  if (C) std::copy_n(tape->c[0].data(), B * C, call.c);
   return true;
 }
 

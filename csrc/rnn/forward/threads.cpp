@@ -98,13 +98,13 @@ void ForwardPass<Real>::two_directions(const Team& all) {
       for (size_t next = 0; begin < end; begin = next) {
         next = std::min(end, (begin / links + 1) * links);
         const size_t d = D == 2 ? chain % 2 : begin / links, first = begin % links * link_;
-        if (!layer(alone, at, l, d, {first, std::min(steps, first + (next - begin) * link_), 0, l % 2})) return false;
+        if (!layer(alone, at, l, d, {first, std::min(steps, first + (next - begin) * link_), 0, 0})) return false;
       }
       return true;
     });
     if (go && joins_behind(l)) {
       const Place at = {0, order_.batch(), thread_scratch_ + all.rank, nullptr};
-      go = all.share(steps, [&](const Team& share) { join(share, at, l, {0, steps, 0, l % 2}); });
+      go = all.share(steps, [&](const Team& share) { join(share, at, l, {0, steps, 0, 0}); });
     }
     if (!go) return;
   }
@@ -145,7 +145,7 @@ template <class Real>
 void ForwardPass<Real>::units_of_two_directions(const Team& all, const Team& team, const Place& at, size_t direction) {
   const Place whole = {0, order_.batch(), at.thread, nullptr};
   for (size_t l = 0; l < s_.layers; ++l) {
-    const Chunk chunk = {0, order_.steps(), 0, l % 2};
+    const Chunk chunk = {0, order_.steps(), 0, 0};
     bool go = true;
     for (size_t d = 0; go && d < 2; ++d)
       if (direction == 2 || d == direction) go = layer(team, at, l, d, chunk);
@@ -187,7 +187,7 @@ Plane<const Real> ForwardPass<Real>::input_of(size_t l, const Chunk& chunk) cons
 
 template <class Real>
 bool ForwardPass<Real>::layer(const Team& team, const Place& at, size_t l, size_t d, const Chunk& chunk) {
-  const size_t R = s_.recurrent(), H = s_.cell(), B = call_.batch, state = l * s_.directions + d;
+  const size_t R = s_.recurrent(), C = s_.cell(), B = call_.batch, state = l * s_.directions + d;
   const bool last = l + 1 == s_.layers;
   ForwardTask<Real> task = {};
   task.l = l;
@@ -204,14 +204,14 @@ bool ForwardPass<Real>::layer(const Team& team, const Place& at, size_t l, size_
     task.copy = call_.y;
     task.copy.base += d * R;
   }
-  if (call_.tape && H) {
-    task.cells = {call_.tape->c[state].data(), B * H, H, 0};
+  if (call_.tape && C) {
+    task.cells = {call_.tape->c[state].data(), B * C, C, 0};
   } else if (call_.cells && last) {
     task.cells = call_.cells;
-    task.cells.base += d * H;
+    task.cells.base += d * C;
   }
   task.h = call_.h + state * B * R;
-  task.c = call_.c + state * B * H;
+  task.c = call_.c + state * B * C;
   task.thread = at.thread;
   task.team = at.team;
   return forward_layer(team, context_, task);
