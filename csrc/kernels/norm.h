@@ -44,7 +44,7 @@ QG_INLINE Vec<Real> centred(Vec<Real> x, Vec<Real> mean, int n) {
 
 // Of a product of G gates in panel order.
 template <int G, class Real>
-QG_INLINE Moments<Real> product_moments(const Real* product, size_t hidden, Real epsilon) {
+QG_OUTLINE Moments<Real> product_moments(const Real* product, size_t hidden, Real epsilon) {
   constexpr size_t W = Vec<Real>::kWidth;
   return moments<Real>((hidden + W - 1) / W * G, G * hidden,
                        epsilon, [&](size_t b, Vec<Real> mean) __attribute__((always_inline)) {
@@ -54,7 +54,7 @@ QG_INLINE Moments<Real> product_moments(const Real* product, size_t hidden, Real
 
 // Of (hidden) elements in order.
 template <class Real>
-QG_INLINE Moments<Real> unit_moments(const Real* values, size_t hidden, Real epsilon) {
+QG_OUTLINE Moments<Real> unit_moments(const Real* values, size_t hidden, Real epsilon) {
   constexpr size_t W = Vec<Real>::kWidth;
   return moments<Real>((hidden + W - 1) / W, hidden,
                        epsilon, [&](size_t b, Vec<Real> mean) __attribute__((always_inline)) {
@@ -119,8 +119,8 @@ QG_SMALL void normalised(const NormStep<Real>& s) {
 // From the gradient of gain * N(p) to that of p, over all GH: with g = gain da,
 //   dp = (g - mean(g) - N(p) mean(g N(p))) / deviation
 template <int G, class Real>
-QG_INLINE void product_backward(const Real* da, const Real* gain, const Real* normal, Real inverse, size_t hidden,
-                                Real* dg, Real* panel, size_t panel_stride) {
+QG_OUTLINE void product_backward(const Real* da, const Real* gain, const Real* normal, Real inverse, size_t hidden,
+                                 Real* dg, Real* panel, size_t panel_stride) {
   constexpr size_t W = Vec<Real>::kWidth;
   const size_t blocks = (hidden + W - 1) / W;
   Vec<Real> sum = zero<Real>(), weighted = zero<Real>();
@@ -143,6 +143,15 @@ QG_INLINE void product_backward(const Real* da, const Real* gain, const Real* no
   }
 }
 
+// The arguments of units u to u + n from the tape, and the cell's values but for o.
+template <class Cell, class Real>
+QG_OUTLINE void load_gates(const BackwardRow<Real>& row, size_t u, int n, const CellOptions<Real>* options,
+                           Vec<Real> (&a)[Cell::kGates], typename Cell::Values& cell) {
+  const typename Cell::Peephole* const taped = nullptr;  // the arguments of the gates have their peepholes already
+  for (int v = 0; v < Cell::kGates; ++v) a[v] = load_upto(row.gates + Cell::tape_at(v, u, n), n);
+  Cell::forward(cell, a, load_upto(row.c_prev + u, n), options, taped);
+}
+
 template <class Cell, class Real>
 QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
@@ -155,15 +164,10 @@ QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
     const NormBackwardRow<Real>& to = s.norm_rows[r];
     const BackwardExtra<Real>* extra = s.extra ? s.extra + r : nullptr;
     typename Cell::Peephole loaded;
-    const typename Cell::Peephole* const taped = nullptr;  // the arguments of the gates have their peepholes already
-    auto gates = [&](size_t u, int n, Vec<Real>(&a)[G], typename Cell::Values& cell) __attribute__((always_inline)) {
-      for (size_t v = 0; v < G; ++v) a[v] = load_upto(row.gates + Cell::tape_at(v, u, n), n);
-      Cell::forward(cell, a, load_upto(row.c_prev + u, n), options, taped);
-    };
     Vec<Real> a[G], da[G], direct;
     typename Cell::Values cell;
     for (size_t b = 0; b < blocks; ++b) {
-      gates(b * W, lanes_of<Real>(b, H), a, cell);
+      load_gates<Cell>(row, b * W, lanes_of<Real>(b, H), options, a, cell);
       store(cells + b * W, cell.c_new);
     }
     const Moments<Real> c = unit_moments(cells, H, norm.epsilon);
@@ -204,7 +208,7 @@ QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
       d = fma(d, set1(c.inverse), load(beside + u));
       direct = load_upto(row.dc + u, n);
       if (extra && extra->dc_total && !norm.replaces_cell) store_upto(extra->dc_total + u, d + direct, n);
-      gates(u, n, a, cell);
+      load_gates<Cell>(row, u, n, options, a, cell);
       Vec<Real> dc = Cell::backward(cell, load_upto(row.c_prev + u, n), d, da, a, options,
                                     Cell::load_peephole(loaded, s.peephole, H, u, n));
       store_upto(row.dc + u, dc + direct, n);
