@@ -141,3 +141,79 @@ def test_what_is_no_list(value):
 def test_a_buffer_of_several_axes():
     with pytest.raises(TypeError, match=r"^layers\[0\] must be a layer"):
         train.Sequential(memoryview(np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "softmax_cross_entropy", "categorical_crossentropy"])
+def test_a_sigmoid_in_front_of_a_loss_of_logits(loss):
+    model = train.Sequential([train.Dense(3, 2, activation="sigmoid")], rng=0)
+    with pytest.raises(ValueError, match=r"takes logits, and the last layer has activation='sigmoid': leave it out"):
+        model.compile(loss)
+    model.compile("mse")
+    train.Sequential([train.Dense(3, 2, activation="sigmoid"), train.Dense(2, 2)], rng=0).compile(loss)
+
+
+def test_a_model_of_an_earlier_version_with_such_a_sigmoid(tmp_path):
+    """Its file is still read, and trains on to the same bits."""
+    model = train.Sequential([train.Dense(3, 2, activation="sigmoid")], rng=0)
+    model._compile(train._losses.get("binary_cross_entropy"), train.Adam())
+    model.save(tmp_path / "m.safetensors")
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2))
+    assert train.load(tmp_path / "m.safetensors").train_on_batch(x, y) == model.train_on_batch(x, y)
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "softmax_cross_entropy", "categorical_crossentropy"])
+@pytest.mark.parametrize("wrong", [-1.0, 255.0])
+def test_targets_that_are_no_probabilities(loss, wrong):
+    model = train.Sequential([train.Dense(3, 2)], rng=0)
+    model.compile(loss)
+    x, y = np.ones((4, 3), np.float32), np.full((4, 2), 0.5)
+    y[2, 1] = wrong
+    before = model.params.flat.tobytes()
+    with pytest.raises(ValueError, match=rf"^y must be probabilities, from 0 to 1, got {wrong}$"):
+        model.train_on_batch(x, y)
+    assert model.params.flat.tobytes() == before
+    model.train_on_batch(x, y, sample_weight=[1, 1, 0, 1])  # what does not count may be anything
+    model.train_on_batch(x, np.full((4, 2), np.nextafter(np.float32(1), np.float32(2))))  # rounding
+
+
+def test_an_x_of_pad_sequences_that_is_time_first():
+    x, lengths = qg.pad_sequences([np.ones((n, 3)) for n in (5, 2)])
+    model = train.Sequential([qg.LSTM(3, 2, rng=0), train.FinalState()])
+    message = r"^x must have shape \(B, T, .* \(5, 2, 3\) and lengths \(2,\): pad_sequences\(..., batch_first=True\)"
+    with pytest.raises(ValueError, match=message):
+        model.predict(x, lengths=lengths)
+
+
+@pytest.mark.parametrize("given", ["lengths", "mask"])
+def test_validation_data_without_the_lengths_of_training(given):
+    model = train.Sequential([qg.LSTM(3, 2, rng=0)], rng=0)
+    model.compile("mse")
+    x, y = np.ones((4, 5, 3), np.float32), np.ones((4, 5, 2))
+    counts = {"lengths": [5, 4, 3, 2]} if given == "lengths" else {"mask": np.ones((4, 5), bool)}
+    with pytest.warns(UserWarning, match=f"the training data have {given} and validation_data has none") as caught:
+        model.fit(x, y, validation_data=(x, y), **counts)
+    assert caught[0].filename == __file__
+    model.fit(x, y, validation_data={"x": x, "y": y, **counts}, **counts)
+    model.fit(x, y, validation_data=(x, y))
+
+
+@pytest.mark.parametrize("monitor", ["val_accuracy", "val_los", "accuracy"])
+def test_a_monitor_that_there_will_not_be_is_refused_at_once(monitor):
+    model = small()
+    before = model.params.flat.tobytes()
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 1))
+    with pytest.raises(ValueError, match=rf"^monitor must be one of loss, val_loss, got '{monitor}'"):
+        model.fit(x, y, validation_data=(x, y), callbacks=[train.EarlyStopping(monitor)])
+    assert model.params.flat.tobytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "keras", "h5", "pt", "npz"])
+def test_a_file_named_as_another_format(tmp_path, suffix):
+    model, path = small(), tmp_path / f"m.{suffix}"
+    with pytest.warns(UserWarning, match=f"programs that read .{suffix} files do not expect") as caught:
+        model.save(path)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=f"programs that read .{suffix} files do not expect") as caught:
+        qg.save(qg.LSTM(2, 3, rng=0), path)
+    assert caught[0].filename == __file__
+    assert isinstance(qg.load(path), qg.LSTM)

@@ -238,6 +238,16 @@ def test_a_warning_names_what_training_leaves_out(layer, tmp_path):
     assert seen[0].filename == __file__
 
 
+def test_a_warning_tells_of_states_that_are_not_returned(tmp_path):
+    model = keras.Sequential(features(layers.LSTM(4, return_sequences=True, return_state=True)))
+    model.save(tmp_path / "m.keras")
+    with pytest.warns(UserWarning, match="has return_state: the model here returns its y alone") as caught:
+        mine = train.load_keras(tmp_path / "m.keras")
+    assert caught[0].filename == __file__
+    x = np.random.default_rng(0).standard_normal((2, T, FEATURES)).astype(np.float32)
+    np.testing.assert_allclose(mine.predict(x), np.asarray(model.predict(x, verbose=0)[0]), atol=1e-6)
+
+
 def test_time_major_layers_are_refused(tmp_path):
     """Of Keras 2: x has its time axis in front there, and models here have the batch."""
     keras.Sequential(features(layers.LSTM(4))).save(tmp_path / "m.keras")

@@ -177,9 +177,9 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
 
     Notes
     -----
-    The format is safetensors, whatever the suffix of `path`. The generator that draws masks in training is not saved.
-    Parameters have quadgate's own names, so that other programs that read safetensors see them too; `to_torch` has
-    PyTorch's.
+    The format is safetensors, whatever the suffix of `path`; a warning names a suffix of another format. The generator
+    that draws masks in training is not saved. Parameters have quadgate's own names, so that other programs that read
+    safetensors see them too; `to_torch` has PyTorch's.
 
     Examples
     --------

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     PathLike = str | os.PathLike[str]
 
 _NOTHING: Mapping[str, str] = {}
+_OTHERS = {".onnx", ".keras", ".h5", ".hdf5", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".pkl", ".pickle"}
 
 
 class Contents(NamedTuple):
@@ -167,12 +169,20 @@ def as_array(value: Any, name: str) -> Array:
     return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 
 
-def write(data: bytes, path: PathLike) -> None:
-    """Write a file as a whole: an interruption leaves the old one, or none.
+def write(data: bytes, path: PathLike, stacklevel: int = 3) -> None:
+    """Write a file of safetensors as a whole: an interruption leaves the old one, or none.
 
-    A symbolic link stays one, and a file that is replaced keeps its permissions.
+    A symbolic link stays one, and a file that is replaced keeps its permissions. A warning, at the caller `stacklevel`
+    functions up, tells of a suffix that promises another format.
     """
     name = _check.path(path)
+    suffix = Path(name).suffix.lower()
+    if suffix in _OTHERS:
+        warnings.warn(
+            f"{name} has the format of safetensors, which programs that read {suffix} files do not expect: end its "
+            "name in .safetensors",
+            stacklevel=stacklevel,
+        )
     target = Path(os.path.realpath(name))
     # A name that nobody has: of another thread, or left by a process that was killed.
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")

@@ -61,6 +61,11 @@ class Batch(NamedTuple):
         lengths_ = mask_ = weights_ = y_ = None
         if lengths is not None:
             read = _check.array(lengths, "lengths", _check.WHOLE)
+            if read.shape == (steps,) != (rows,):
+                raise ValueError(
+                    f"x must have shape (B, T, ...), with a length for each of its B rows, got {x_.shape} and lengths "
+                    f"{read.shape}: pad_sequences(..., batch_first=True) makes such an x"
+                )
             lengths_ = _check.lengths(read, steps, rows, batched=True)
         if mask is not None:
             mask_ = _check.bools(_check.array(mask, "mask", _check.BOOLS, "biu"), "mask", (rows, steps))

@@ -84,9 +84,7 @@ class EarlyStopping(Callback):
         self.best, self.best_epoch, self._wait, self.best_params = math.nan, -1, 0, None
 
     def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:
-        if self.monitor not in figures:
-            meant = _check.did_you_mean(self.monitor, figures)
-            raise ValueError(f"monitor must be one of {', '.join(figures)}, got {self.monitor!r}{meant}")
+        self._require_known(figures)
         value = figures[self.monitor]
         better = math.isnan(self.best) or self._sign * (value - self.best) > self.min_delta
         if better and not math.isnan(value):
@@ -95,6 +93,12 @@ class EarlyStopping(Callback):
             return None
         self._wait += 1
         return self._wait >= self.patience
+
+    def _require_known(self, figures: Collection[str]) -> None:
+        """Raise ValueError if the figure is not among these."""
+        if self.monitor not in figures:
+            meant = _check.did_you_mean(self.monitor, figures) or "; the metrics of fit are figures, too"
+            raise ValueError(f"monitor must be one of {', '.join(figures)}, got {self.monitor!r}{meant}")
 
     def on_train_end(self, model: Any) -> None:
         if self.best_params is not None:
@@ -119,8 +123,10 @@ class _Function(Callback):
 def read(callbacks: Any, figures: Collection[str], validated: bool) -> list[Callback]:
     """Return callbacks, functions among them as such; raise TypeError for others.
 
-    Raises ValueError for a figure of validation data to be monitored where there are none: not after a whole epoch.
+    Raises ValueError at once, not after a whole epoch, for a figure to be monitored that there will not be.
     """
+    known = ["loss", *figures]
+    known += [f"val_{name}" for name in known] if validated else []
     if isinstance(callbacks, (Callback, str)):
         raise TypeError(f"callbacks must be a list, got {type(callbacks).__name__}")
     result: list[Callback] = []
@@ -129,9 +135,12 @@ def read(callbacks: Any, figures: Collection[str], validated: bool) -> list[Call
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got the class {item.__name__}")
         if not isinstance(item, Callback) and not callable(item):
             raise TypeError(f"callbacks must be functions or objects of train.Callback, got {type(item).__name__}")
-        # A subclass may have figures of its own.
-        missing = not validated and type(item) is EarlyStopping and item.monitor not in figures
-        if missing and item.monitor.startswith("val_"):
-            raise ValueError(f"{item!r} needs validation_data: pass it to fit, or choose another monitor, as 'loss'")
+        if type(item) is EarlyStopping:  # a subclass may have figures of its own
+            if not validated and item.monitor.startswith("val_") and item.monitor not in known:
+                raise ValueError(
+                    f"{item!r} needs validation_data: pass it to fit, or monitor another figure, as 'loss'"
+                )
+            if all(type(earlier) is EarlyStopping for earlier in result):  # other callbacks may add some
+                item._require_known(known)
         result.append(item if isinstance(item, Callback) else _Function(item))
     return result

@@ -43,7 +43,7 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
     description, arrays = describe(model)
     metadata = {"format": FORMAT, "model": json.dumps(description)}
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    io_files.write(bytes(package.numpy.save(contiguous, metadata)), target)
+    io_files.write(bytes(package.numpy.save(contiguous, metadata)), target, stacklevel=4)
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:
@@ -170,7 +170,7 @@ def build(description: Any, arrays: Mapping[str, Array]) -> Sequential:
         if not isinstance(d["optimizer"], dict):
             raise ValueError(f"optimizer of the model must be a mapping, got {d['optimizer']!r:.80}")
         loss, optimizer = _losses.get(d["loss"]), _optimizers.from_config(d["optimizer"])
-        model.compile(loss, optimizer)
+        model._compile(loss, optimizer)
         if d["step"] < 0:
             raise ValueError(f"step of the model must not be negative, got {d['step']}")
         kept = [s for s in optimizer._slots if any(f"optimizer.{s}.{name}" in left for name in model._shapes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -62,7 +63,8 @@ def fit(
         Rows of a batch. The last batch of an epoch has those that are left; a stateful model needs a size that divides
         their number.
     shuffle : bool
-        True to take the rows in another order in each epoch. A stateful model's rows are never shuffled: its batches
+        True to take the rows of arrays in another order in each epoch; batches come in the order of their iterable. A
+        stateful model's rows are never shuffled: its batches
         are taken in order, and its states are reset before each epoch. With an iterator they are never reset.
     validation_data : (x, y), (x, y, sample_weight), a mapping, or a list of batches; optional
         Data to evaluate after each epoch; the names of its figures begin with ``val_``. An iterator is for one epoch.
@@ -108,6 +110,13 @@ def fit(
     if source.once and epochs > 1 and limit is None:
         raise ValueError("an iterator of batches ends after one epoch: pass steps_per_epoch, or a list")
     validation = None if validation_data is None else _validation(model, validation_data, batch_size)
+    if isinstance(validation_data, tuple) and (lengths is not None or mask is not None):
+        given = "lengths" if lengths is not None else "mask"
+        warnings.warn(
+            f"the training data have {given} and validation_data has none, so all its steps count: pass it as "
+            f"{{'x': ..., 'y': ..., '{given}': ...}}",
+            stacklevel=2,
+        )
     if validation is not None and validation.once and epochs > 1:
         raise ValueError("validation_data must be arrays or a list of batches for each epoch anew, got an iterator")
     watchers = _callbacks.read(callbacks, named, validation is not None)

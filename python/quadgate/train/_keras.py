@@ -61,7 +61,8 @@ def load_keras(path: str | os.PathLike[str], *, rng: int | np.random.Generator |
     At masked steps y repeats the last one that counted, as in Keras; that of a Bidirectional layer is 0. Keras's
     dropout arguments of recurrent layers (``dropout``) act on x, which those here do not have: a Dropout layer stands
     in their place, with other masks at every step. All parameters are trained, by the loss alone: a warning names the
-    layers with ``trainable=False``, regularizers or constraints, which are left out.
+    layers with ``trainable=False``, regularizers or constraints, which are left out. Of a last layer with
+    ``return_state`` `Sequential.predict` returns y alone, as another warning says.
     """
     source = _check.path(path)
     read = io_files.contents(source)
@@ -220,6 +221,8 @@ class _Model:
             raise ValueError(f"the layer {name!r:.80} is time_major: load it alone, by quadgate.io.load")
         if inner.get("dropout"):
             self._layers.append(Dropout(inner["dropout"]))
+        if inner.get("return_state"):
+            warnings.warn(f"the layer {name!r:.80} has return_state: the model here returns its y alone", stacklevel=5)
         whole = bool(inner.get("return_sequences", False))
         merge = found.options.get("merge", "concat")
         if whole and found.options.get("reverse"):

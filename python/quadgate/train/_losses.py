@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -121,6 +121,8 @@ class Loss:
         d = (weight if divisor is None else divisor) or 1.0
         if self._function in _FIRST.values():
             targets = _read(targets, outputs.shape, self._function is _softmax, names[0])
+            if self.name in _OF_PROBABILITIES and targets.shape == outputs.shape:
+                _require_probabilities(targets, w, names[0])
         try:
             total, doutputs = self._function(outputs, targets, w, d, gradient)
         except IndexError:
@@ -218,6 +220,15 @@ def _read(targets: Any, shape: tuple[int, ...], classes: bool, name: str) -> Arr
     return t
 
 
+def _require_probabilities(targets: Array, w: Array | None, name: str) -> None:
+    """Raise ValueError for a target that counts and is none, as -1 for a class: the loss would fall without end."""
+    wrong = (targets < -_ROUNDED) | (targets > 1 + _ROUNDED)  # NaN makes the loss NaN, which is refused later
+    if w is not None:
+        wrong &= w[..., None] > 0
+    if wrong.any():
+        raise ValueError(f"{name} must be probabilities, from 0 to 1, got {targets[wrong][0]}")
+
+
 def _softmax(outputs: Array, targets: Array, w: Array | None, divisor: float, gradient: bool) -> Result:
     if targets.shape == outputs.shape:
         return _soft(outputs, targets, w, divisor, gradient)
@@ -295,6 +306,10 @@ LOSSES |= {
     "binary_crossentropy": LOSSES["binary_cross_entropy"],
 }
 
+# Losses whose targets of the outputs' shape are probabilities, and what rounding may add to one.
+_OF_PROBABILITIES = ("softmax_cross_entropy", "categorical_crossentropy", "binary_cross_entropy")
+_ROUNDED = 1e-3
+
 # Head of a model -> names of the losses that take its logits.
 HEADS = {
     "softmax": ("softmax_cross_entropy", "categorical_crossentropy"),
@@ -306,3 +321,12 @@ def require_fitting(loss: Loss, head: str | None) -> None:
     """Raise ValueError for a loss that does not take the logits of a model's head."""
     if head is not None and loss.name not in HEADS[head]:
         raise ValueError(f"a model with head={head!r} needs the loss {HEADS[head][0]}, got {loss.name}")
+
+
+def require_logits(loss: Loss, layers: Sequence[Any]) -> None:
+    """Raise ValueError for a cross-entropy behind a sigmoid: it applies its own, and hardly learns through two."""
+    if loss.name in HEADS["softmax"] + HEADS["sigmoid"] and getattr(layers[-1], "activation", None) == "sigmoid":
+        raise ValueError(
+            f"the loss {loss.name} takes logits, and the last layer has activation='sigmoid': leave it out; "
+            "Sequential(..., head='sigmoid') makes predict return probabilities"
+        )

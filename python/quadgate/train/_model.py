@@ -188,9 +188,15 @@ class Sequential:
         Raises
         ------
         TypeError, ValueError
-            If there is no such loss or optimizer, or the loss does not fit the model's head.
+            If there is no such loss or optimizer, or the loss does not fit the model's head, or is a cross-entropy
+            behind a layer with a sigmoid.
         """
         chosen, new = _losses.get(loss), _optimizers.get(optimizer)
+        _losses.require_logits(chosen, self._layers)
+        self._compile(chosen, new)
+
+    def _compile(self, chosen: Loss, new: Optimizer) -> None:
+        """Take a loss and an optimizer, from a file perhaps that an earlier version wrote."""
         _losses.require_fitting(chosen, self.head)
         memory = new.start(list(self.params.values()))
         _commit.replace_all([(self, "_loss", chosen), (self, "_optimizer", new), (self, "_memory", memory)])
