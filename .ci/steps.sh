@@ -1,6 +1,6 @@
 # The steps of .ci/run and .ci/full, one function each. Sourced by both; needs $work, an empty folder.
-# Needs Python >= 3.10, a C++17 compiler and network; as root it installs the cross compiler, the emulator and ccache,
-# which it can do without, itself.
+# Needs Python >= 3.10, a C++17 compiler and network. As root it installs the cross compiler, the emulator and ccache;
+# it can do without the last.
 
 WHEEL_LIMIT_MB=1.0
 TORCH=torch==2.13.0
@@ -99,7 +99,7 @@ style() {
 
 headers() { tools/check_headers.sh; }
 
-# What a wheel takes, without building one, which is left to .ci/full: what is installed, compressed as wheels are.
+# Size of a wheel, estimated from the installed files, compressed as wheels are; .ci/full builds one.
 size() {
   python - "$WHEEL_LIMIT_MB" <<'PY'
 import sys

@@ -150,7 +150,7 @@ class Masking:
         """Return y at all steps from y at the kept ones."""
         whole = self._scatter(y) if buffer is None else self._scatter_within(buffer)
         if self._last:
-            self._repeat(whole, h0 if self._y_is_h else None)
+            self._repeat(whole, h0 if self._o.y_is_h else None)
         return whole
 
     def cells(self, cells: Array, c0: Array | None) -> Array:
@@ -184,16 +184,11 @@ class Masking:
         if self._ends is not None:
             for a in (dh0, dc0):
                 self._clear(a, {True: self._ends[1] & (self.lengths > 0)})
-        for d, into in ((dy if self._last and self._y_is_h else None, dh0), (dcells, dc0)):
+        for d, into in ((dy if self._last and self._o.y_is_h else None, dh0), (dcells, dc0)):
             if d is not None:
                 for part, held, state in self._halves(d, into):
                     np.add.at(state, held.first_row, part[held.first_at])
         return None if dx is None else self._scatter(dx)
-
-    @property
-    def _y_is_h(self) -> bool:
-        """False if y is more than the last layer's h."""
-        return self._o.num_layers == 1 or self._o.shortcut in (None, "dense")
 
     def _time_major(self, a: Array) -> Array:
         """Return the view (T, B) of an array of x's leading shape."""

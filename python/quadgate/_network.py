@@ -142,6 +142,8 @@ class Network(_pickling.Pickled):
 
         Raises
         ------
+        TypeError
+            At the start of the block, if the weights are quantised.
         TypeError, ValueError
             At the end of the block, if a name, shape or type is wrong. Nothing has changed then.
         RuntimeError

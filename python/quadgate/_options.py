@@ -99,6 +99,11 @@ class Options(NamedTuple):  # not a dataclass: that would be most of what import
         """O: columns of y and of every layer's output."""
         return self.state_columns * (self.directions if self.merge == "concat" else 1)
 
+    @property
+    def y_is_h(self) -> bool:
+        """False if y is more than the last layer's h."""
+        return self.num_layers == 1 or self.shortcut in (None, "dense")
+
     def inputs(self, layer: int) -> int:
         """Return the columns of a layer's input."""
         if self.shortcut == "dense":

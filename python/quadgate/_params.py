@@ -81,7 +81,7 @@ def freeze(value: Array) -> Array:
 class Params(Mapping[str, "Array"]):
     """Parameters by name, in arrays that cannot be written, all of them views of the vector `flat`.
 
-    They cannot be made writable either: their memory belongs to an immutable bytes object.
+    They cannot be made writable either: their memory is an immutable bytes object, or a read-only block of the core.
 
     Attributes
     ----------

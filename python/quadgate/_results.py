@@ -189,7 +189,8 @@ class Tape:
     def dropped(self) -> Mapping[str, NDArray[np.bool_]]:
         """Masks of this pass by name, arrays of bool that cannot be written: True dropped a number or kept an old one.
 
-        For each layer and direction ``weight_drop_l{k}`` (G*H, R), ``recurrent_dropout_l{k}`` (B, R),
+        For each layer k and direction, of which the second has ``_reverse`` behind its name, ``weight_drop_l{k}``
+        (G*H, R), ``recurrent_dropout_l{k}`` (B, R),
         ``zoneout_h_l{k}`` (T, B, R) and ``zoneout_c_l{k}`` (T, B, H); for all layers but the last ``dropout_l{k}``
         (T, B, O). Only options above 0 have masks.
         """

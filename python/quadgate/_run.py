@@ -1,7 +1,7 @@
 """Calls of networks with arguments that are not plain: conversion, masks, traces.
 
-The core always has a state (h, c). `alone` is the name of the state of a network that has h only, in whose calls the
-state is that one array.
+The core always has a state (h, c). `state_name` is the name of the state of a network that has h only, in whose calls
+the state is that one array; None for a pair.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def infer(
     out: Array | None,
     resets: object,
     cells: bool,
-    alone: str | None = None,
+    state_name: str | None = None,
     mask: object = None,
     padding_output: object = _check.ZERO,
 ) -> tuple[Any, ...]:
     """Return y, (h, c) and with `cells` the cells, from arguments that the core refused, or with a mask."""
     cells = _check.flag(cells, "return_cells")
-    a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
+    a = _arguments(net, x, state, lengths, resets, state_name, mask, padding_output)
     target = None
     if out is not None:
         target = _check.buffer(out, "out", _y_shape(net, a.x.shape), net._options.dtype)
@@ -77,7 +77,7 @@ def train(
     cells: bool,
     trace: bool,
     rng: int | np.random.Generator | None,
-    alone: str | None = None,
+    state_name: str | None = None,
     mask: object = None,
     padding_output: object = _check.ZERO,
     rows_of: tuple[int, int, int] | None = None,
@@ -88,7 +88,7 @@ def train(
     """
     net._snapshot.refuse_training()
     cells, trace = _check.flag(cells, "return_cells"), _check.flag(trace, "trace")
-    a = _arguments(net, x, state, lengths, resets, alone, mask, padding_output)
+    a = _arguments(net, x, state, lengths, resets, state_name, mask, padding_output)
     if rng is not None:
         rng = _check.generator(rng)
     masks = None
@@ -150,14 +150,14 @@ def backward(
     input_grad: bool,
     out: Mapping[str, Array] | None,
     accumulate: bool,
-    alone: str | None = None,
+    state_name: str | None = None,
 ) -> tuple[Array | None, Array, Array, NamedGrads]:
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
     if type(tape) is not Tape:
         net._snapshot.refuse_training()
         raise TypeError(f"tape must be a Tape, the third result of forward, got {_check.shown(tape)}")
     if dy is None and dcells is None and _all_none(dstate):
-        given = f"dy or {alone}" if alone else "dy, dstate or dcells"
+        given = f"dy or {state_name}" if state_name else "dy, dstate or dcells"
         raise ValueError(f"backward needs a gradient to start from: {given} must not be None")
     if accumulate is not False:
         accumulate = _check.flag(accumulate, "accumulate")
@@ -166,19 +166,19 @@ def backward(
     names, core, trace, m = net._shapes, tape._core, tape._trace, tape._masking
     own: Any = None
     if m is not None:
-        dy, dstate, dcells = _masked_gradients(net, tape, m, dy, dstate, dcells, alone)
+        dy, dstate, dcells = _masked_gradients(net, tape, dy, dstate, dcells, state_name)
         own = dy, dcells
         dy, dcells, dstate = m.gradients(dy, dcells, dstate)
-        dstate = dstate if alone is None or dstate is None else dstate[0]
+        dstate = dstate if state_name is None or dstate is None else dstate[0]
     norms = None if trace is None else _norms(net, core)
-    plain = dstate if alone is None or dstate is None else (dstate, None)
+    plain = dstate if state_name is None or dstate is None else (dstate, None)
     into: Any = out
     if out is not None and type(out) is not NamedGrads and type(out) is not dict:
         into = _targets(out, names)  # the core reads these two types alone
     result = net._snapshot.backward(core, dy, plain, input_grad, into, names, accumulate, dcells, norms)
     if result is None:
         targets = None if out is None else _targets(into, names)
-        result = _backward_converted(net, core, dy, dstate, dcells, input_grad, targets, accumulate, norms, alone)
+        result = _backward_converted(net, core, dy, dstate, dcells, input_grad, targets, accumulate, norms, state_name)
     if trace is not None and norms is not None:
         trace.dh_norm, trace.dc_norm = norms if m is None else map(m.steps, norms)
     dx, dh0, dc0, params = result
@@ -194,7 +194,7 @@ def backward(
 
 
 def _masked_gradients(
-    net: Network, tape: Tape, m: _masking.Masking, dy: object, dstate: object, dcells: object, alone: str | None
+    net: Network, tape: Tape, dy: object, dstate: object, dcells: object, state_name: str | None
 ) -> tuple[Array | None, Pair, Array | None]:
     """Convert the gradients that a pass with a mask goes back from; a state always has two parts here."""
     dtype, x_shape = net._options.dtype, tape.x_shape
@@ -202,7 +202,7 @@ def _masked_gradients(
     def plain(value: object, name: str, shape: Shape) -> Array | None:
         return None if value is None else _check.floats(value, name, shape, dtype)
 
-    parts = _read_state(dstate, "dstate", _state_shapes(net, x_shape), alone)
+    parts = _read_state(dstate, "dstate", _state_shapes(net, x_shape), state_name)
     dh, dc = (*(None if a is None else _check.plain(a, dtype) for a in parts.values()), None, None)[:2]
     dy_, dcells_ = plain(dy, "dy", _y_shape(net, x_shape)), plain(dcells, "dcells", _cells_shape(net, x_shape))
     return dy_, (dh, dc) if parts else None, dcells_
@@ -230,14 +230,14 @@ def _backward_converted(
     into: dict[str, Array] | None,
     accumulate: bool,
     norms: tuple[Array, Array] | None,
-    alone: str | None,
+    state_name: str | None,
 ) -> tuple[Array | None, Array, Array, list[Array]]:
     """Go backward with arguments that the core refused."""
     input_grad = _check.flag(input_grad, "input_grad")
     dtype, x_shape = net._options.dtype, core.x_shape
     shapes = _state_shapes(net, x_shape)
     read: Named = {"dy": None if dy is None else _check.shaped(dy, "dy", _y_shape(net, x_shape))}
-    parts = _read_state(dstate, "dstate", shapes, alone)
+    parts = _read_state(dstate, "dstate", shapes, state_name)
     read |= parts
     read["dcells"] = None if dcells is None else _check.shaped(dcells, "dcells", _cells_shape(net, x_shape))
     copies = None
@@ -267,7 +267,7 @@ def _arguments(
     state: object,
     lengths: object,
     resets: object,
-    alone: str | None,
+    state_name: str | None,
     mask: object,
     padding_output: object,
 ) -> Arguments:
@@ -282,7 +282,7 @@ def _arguments(
     if lengths is not None:
         read["lengths"] = given = _check.array(lengths, "lengths", _check.WHOLE)
         lengths_ = _check.lengths(given, steps, shapes[0][1] if batched else 1, batched=batched)
-    parts = _read_state(state, "state", shapes, alone)
+    parts = _read_state(state, "state", shapes, state_name)
     read |= parts
     pair = None
     if parts:
@@ -302,12 +302,12 @@ def _arguments(
     return Arguments(_check.plain(x_, o.dtype), pair, lengths_, resets_, read, masking)
 
 
-def _read_state(value: Any, name: str, shapes: tuple[Shape, Shape], alone: str | None) -> Named:
+def _read_state(value: Any, name: str, shapes: tuple[Shape, Shape], state_name: str | None) -> Named:
     """Return the arrays of a state, or of its gradients, by their names in errors; h comes first."""
     if value is None:
         return {}
-    if alone is not None:
-        return {alone: _check.shaped(value, alone, shapes[0])}
+    if state_name is not None:
+        return {state_name: _check.shaped(value, state_name, shapes[0])}
     items = _check.pair(value, name, shapes)
     names = (f"{name}[0]", f"{name}[1]")
     return {n: None if v is None else _check.shaped(v, n, s) for n, v, s in zip(names, items, shapes, strict=True)}

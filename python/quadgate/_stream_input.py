@@ -44,7 +44,7 @@ def target(out: object, o: Options, x: Array, resets: Array | None = None, mask:
     return target
 
 
-def given(y: Array | None, target: Array | None, out: Array | None) -> Array:
+def into_out(y: Array | None, target: Array | None, out: Array | None) -> Array:
     """Return y, or `out` with y in it; `target` is `out` as an array."""
     y = _check.computed(y)
     if target is None or out is None:
@@ -57,7 +57,7 @@ def repeats_last(padding_output: object, o: Options) -> bool:
     """Return True for "last"; raise ValueError if the state has no y to repeat."""
     if _check.padding(padding_output) == "zero":
         return False
-    if o.num_layers > 1 and o.shortcut in ("residual", "highway"):
+    if not o.y_is_h:
         raise ValueError(
             f"a stream cannot repeat the last y in a network with a {o.shortcut} shortcut: "
             "its state has no y; padding_output must be 'zero'"

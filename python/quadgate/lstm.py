@@ -361,7 +361,8 @@ class LSTM(Network):
             False to leave out the gradient of x: `LSTMGrads.x` is None then.
         out : mapping from every parameter's name to an array of its shape and the network's type, optional
             Filled with the gradients of the parameters, instead of new arrays. They must be writable and share no
-            memory with each other or with the other arguments. ``params`` of an earlier call is returned as it is.
+            memory with each other or with the other arguments. If that is the ``params`` of an earlier result, it is
+            that of this one, too.
         accumulate : bool
             True to add to the contents of ``out``, rather than to overwrite them.
 

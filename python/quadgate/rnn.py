@@ -24,7 +24,7 @@ __all__ = ["RNN"]
 
 
 class RNN(Network):
-    """A plain recurrent network (Elman 1990), ``h_t = f(W x_t + R h_{t-1} + b)``, with ``torch.nn.RNN``'s arguments.
+    """A plain recurrent network (Elman 1990), ``h_t = f(W x_t + U h_{t-1} + b)``, with ``torch.nn.RNN``'s arguments.
 
     Parameters
     ----------

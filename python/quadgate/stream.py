@@ -108,11 +108,11 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
         if mask is not None:
             kept = _check.bools(_check.array(mask, "mask", _check.BOOLS, "biu"), "mask", x_.shape[:-1])
             target = _stream_input.target(out, self._network._options, x_, mask=kept)
-            return _stream_input.given(self._step_of_some(x_, kept, padding_output), target, out)
+            return _stream_input.into_out(self._step_of_some(x_, kept, padding_output), target, out)
         _check.padding(padding_output)
         target = _stream_input.target(out, self._network._options, x_)
         plain = _check.plain(x_, self._network._options.dtype)
-        return _stream_input.given(self._step(plain, None, self._network._snapshot.core), target, out)
+        return _stream_input.into_out(self._step(plain, None, self._network._snapshot.core), target, out)
 
     def _take(
         self,
@@ -136,7 +136,7 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
             mask_ = _check.array(mask, "mask", _check.BOOLS, "biu")
             target = _stream_input.target(out, self._network._options, x_, read, mask_)
             both = self._masked(x_, resets_, cells, mask_, padding_output)
-            return [_stream_input.given(both[0], target, out), *both[1:]]
+            return [_stream_input.into_out(both[0], target, out), *both[1:]]
         _check.padding(padding_output)
         target = _stream_input.target(out, self._network._options, x_, read)
         single, swapped = x_.ndim == 2, x_.ndim == 3 and not self._time_major
@@ -149,7 +149,7 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
             a[:, 0] if single else np.ascontiguousarray(a.swapaxes(0, 1)) if swapped else a
             for a in (result if cells else (result,))
         ]
-        return [_stream_input.given(both[0], target, out), *both[1:]]
+        return [_stream_input.into_out(both[0], target, out), *both[1:]]
 
     def _masked(self, x: Array, resets: Array | None, cells: bool, mask: Array, padding_output: object) -> list[Array]:
         """Take steps with a mask by one call of the network, whose bits are those of single steps."""
@@ -157,10 +157,10 @@ class BaseStream(_pickling.Pickled, Generic[Net]):
         h, c = self._core.get_state()
         single = x.ndim == 2
         start: Any = (h[:, 0], c[:, 0]) if single else (h, c)
-        alone = "h0" if self._elman else None
+        state_name = "h0" if self._elman else None
         given = start[0] if self._elman else start
         net: Any = self._network
-        y, (h, c), *rest = _run.infer(net, x, given, None, None, resets, cells, alone, mask, padding_output)
+        y, (h, c), *rest = _run.infer(net, x, given, None, None, resets, cells, state_name, mask, padding_output)
         self._core.set_state(*((h[:, None], c[:, None]) if single else (h, c)))
         return [y, *rest]
 
@@ -316,8 +316,10 @@ class Stream(BaseStream[Net]):
 
         Returns
         -------
-        array of x's shape with O instead of I
-            Last layer's output at every step.
+        y : array of x's shape with O instead of I
+            Last layer's output at every step; ``out`` itself if that was given.
+        cells : array of x's shape with H instead of I
+            Only with ``return_cells``.
 
         Raises
         ------
@@ -400,8 +402,10 @@ class RNNStream(BaseStream[Net]):
 
         Returns
         -------
-        array of x's shape with O instead of I
-            Last layer's output at every step.
+        y : array of x's shape with O instead of I
+            Last layer's output at every step; ``out`` itself if that was given.
+        cells : array of x's shape with H instead of I
+            Only with ``return_cells``.
 
         Raises
         ------

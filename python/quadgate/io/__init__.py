@@ -144,6 +144,8 @@ def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **o
     ValueError
         If there is no network in the file, there are several and none is named, or something is missing that cannot be
         known; the message lists the names, or the options to give.
+    TypeError
+        If the class has no such option.
     ImportError, OSError
         As in `read`.
 
@@ -209,6 +211,8 @@ def from_state_dict(arrays: Mapping[str, Any], *, name: str | None = None, **opt
     ------
     ValueError
         If there is no network or there are several, or the arrays do not fit together.
+    TypeError
+        If `arrays` is no mapping, or the class has no such option.
 
     Examples
     --------

@@ -132,7 +132,7 @@ def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -
     unknown = options.keys() - set(arguments(kind))
     if unknown:
         raise ValueError(f"it has options that this version does not know: {', '.join(sorted(unknown))}")
-    options = {name: _tuples(value) for name, value in options.items()}
+    options = {name: tuples(value) for name, value in options.items()}
     sizes = {name: options.pop(name, default) for name, default in _SIZES.items()}
     directions = 2 if options.get("bidirectional") else 1
     if not all(type(n) is int and n > 0 for n in sizes.values()):
@@ -149,5 +149,6 @@ def own(arrays: Mapping[str, Array], metadata: Mapping[str, str], source: str) -
 _SIZES = {"input_size": 0, "hidden_size": 0, "num_layers": 1}
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Return a value of JSON with tuples in the place of lists."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

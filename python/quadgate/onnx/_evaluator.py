@@ -1,4 +1,7 @@
-"""LSTM nodes of whole models in onnx's own evaluator. No other module of this package imports onnx."""
+"""LSTM nodes of whole models in onnx's own evaluator.
+
+All modules but this one and `_store` import onnx inside functions.
+"""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ _ADOPTED = 16
 _numbers = itertools.count(1)
 
 
-def number(engine: Engine) -> int:
+def register(engine: Engine) -> int:
     """Register an engine and return its number."""
     result = next(_numbers)
     _live[result] = engine
@@ -295,7 +295,7 @@ def spec(o: Options) -> str:
     return json.dumps({name: value for name, value in o.arguments().items() if name != "dtype"})
 
 
-def found(text: str, owner: int) -> Engine:
+def engine_for(text: str, owner: int) -> Engine:
     """Return the engine of a number, or another one with the same options if its module is gone."""
     engine = _live.get(owner)
     if engine is not None and engine.text == text:

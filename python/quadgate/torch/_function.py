@@ -75,7 +75,7 @@ def tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:
 class Recurrence(torch.autograd.Function):
     """A training call: the forward pass keeps its tape, so that backward runs no second one.
 
-    The inputs are the engine, the network of this call, its other arguments, x, h0 and c0 or None, and the parameters.
+    The inputs are the network of this call, its `Call`, x, h0 and c0 (or None), and the parameters.
     """
 
     @staticmethod

@@ -60,7 +60,7 @@ class Recurrent(nn.Module):
 
     def _configure(self, options: Options) -> None:
         self._options, self._engine = options, Engine(options)
-        self._number, self._spec = _engine.number(self._engine), self._engine.text
+        self._number, self._spec = _engine.register(self._engine), self._engine.text
         self._names = tuple(_engine.names(options))
         self._seeded = _engine.seeded(options)
         self._state_sizes = _engine.state_sizes(options)  # torch 2.4 cannot compile properties of a NamedTuple

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._results import Tape
     from ._engine import Engine
 
-# x, states and parameters; lengths, resets and mask, or empty tensors; then the call's other arguments.
+# x, states and parameters; lengths, resets, mask and a seed, each a tensor or None; then the call's other arguments.
 INPUTS = (
     "Tensor x, Tensor[] state, Tensor[] weights, Tensor? lengths, Tensor? resets, Tensor? mask, Tensor? seed, "
     "str padding, bool cells, bool chance, str spec, int owner"
@@ -45,7 +45,7 @@ class Rest(NamedTuple):
 
     @property
     def engine(self) -> Engine:
-        return _engine.found(self.spec, self.owner)
+        return _engine.engine_for(self.spec, self.owner)
 
     @property
     def call(self) -> Call:

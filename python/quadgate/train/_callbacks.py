@@ -25,7 +25,10 @@ class Callback:
         """Start a run."""
 
     def on_batch_end(self, model: Any, batch: int, loss: float) -> bool | None:
-        """Take note of a step and its loss."""
+        """Take note of an update, numbered from 0 in each epoch, and its loss.
+
+        With ``accumulate`` these are of several batches.
+        """
         return None
 
     def on_epoch_end(self, model: Any, epoch: int, figures: Mapping[str, float]) -> bool | None:

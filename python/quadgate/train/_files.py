@@ -61,7 +61,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     Raises
     ------
     ValueError
-        If the file is damaged or no such file; the message names it.
+        If the file is damaged, or was not written by `Sequential.save`; the message names it.
     ImportError
         If the package safetensors is not installed.
     OSError
@@ -80,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     data = Path(source).read_bytes()
     with io_files.blamed(source):
         if data[8:9] != b"{":
-            raise ValueError("it is no file of safetensors")
+            raise ValueError("it is no file of safetensors; load_keras reads whole models of Keras")
         arrays, metadata = _safetensors.read(data)
         if metadata.get("format") != FORMAT:
             raise ValueError(
@@ -197,7 +197,7 @@ def _layer(item: Any, k: int, arrays: Mapping[str, Array], dtype: np.dtype[Any])
     """Return a layer, after a look at its arrays: no size is believed that they do not have."""
     if not isinstance(item, dict) or not isinstance(item.get("layer"), str):
         raise ValueError(f"layer {k} must be a mapping with its kind, got {item!r:.80}")
-    arguments = {name: _tuples(value) for name, value in item.items() if name != "layer"}
+    arguments = {name: _safetensors.tuples(value) for name, value in item.items() if name != "layer"}
     kind, own = item["layer"], f"{k}."
     try:
         if kind in _NETS:
@@ -226,10 +226,6 @@ def _lstm_options() -> frozenset[str]:
     from .._options import _LSTM_ONLY
 
     return _LSTM_ONLY
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _restore_states(model: Sequential, places: list[Any], left: dict[str, Array]) -> None:

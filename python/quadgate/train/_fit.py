@@ -86,7 +86,8 @@ def fit(
         ``(0 + 1) + (2 + 3)``. Its attributes ``rank`` and ``size`` say which process of how many this is. All
         processes have the same data and the same model.
     progress : bool, optional
-        True for a progress bar (of tqdm if that is installed); by default if standard error is a terminal.
+        True for a line after each epoch, and a progress bar if tqdm is installed; by default if standard error is a
+        terminal.
 
     Returns
     -------
@@ -97,6 +98,8 @@ def fit(
     ------
     TypeError, ValueError
         If an argument has a wrong type, shape or value.
+    RuntimeError
+        If `Sequential.compile` was not called, or the parameters were changed by other means during a step.
     FloatingPointError
         If a loss or a gradient is NaN or infinite. The parameters are those of before that step.
     """

@@ -126,11 +126,11 @@ class _Model:
         dtypes = {value.dtype for layer in self._layers for value in getattr(layer, "weights", {}).values()}
         dtypes |= {layer.net.dtype for layer in self._layers if isinstance(layer, Recurrent)}
         dtype = np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
-        made = [layer.made() if isinstance(layer, _Weighted) else layer for layer in self._layers]
+        made = [layer.made() if isinstance(layer, _Unbuilt) else layer for layer in self._layers]
         model = Sequential(made, head=self._head, dtype=dtype, rng=rng)
         values = dict(model.params)
         for k, layer in enumerate(self._layers):
-            if isinstance(layer, _Weighted):
+            if isinstance(layer, _Unbuilt):
                 values |= {f"{k}.{name}": value for name, value in layer.weights.items() if f"{k}.{name}" in values}
         model.load_params(values)
         return model
@@ -181,7 +181,7 @@ class _Model:
             self._layers.append(Masking(0.0))
             self._masked = True
         weight = arrays[0]
-        self._layers.append(_Weighted({"weight": weight}))
+        self._layers.append(_Embedding({"weight": weight}))
 
     def _dense(self, config: dict[str, Any], name: str, path: str) -> None:
         arrays = self._arrays(name, path, "kernel", "bias")
@@ -257,18 +257,25 @@ def _is_trained_otherwise(config: Any) -> bool:
     )
 
 
-class _Weighted:
-    """An Embedding to be made, and its array."""
+class _Unbuilt:
+    """A layer to be made, and its arrays."""
 
     def __init__(self, weights: dict[str, Array]) -> None:
         self.weights = weights
 
     def made(self) -> Any:
+        raise NotImplementedError
+
+
+class _Embedding(_Unbuilt):
+    """An Embedding to be made."""
+
+    def made(self) -> Any:
         return Embedding(*self.weights["weight"].shape)
 
 
-class _Dense(_Weighted):
-    """A Dense to be made, its arrays and its activation."""
+class _Dense(_Unbuilt):
+    """A Dense to be made, and its activation."""
 
     def __init__(self, weights: dict[str, Array], activation: Any) -> None:
         super().__init__(weights)

@@ -23,7 +23,7 @@ _INT64 = np.dtype(np.int64)
 
 
 class _Packed(_Plain):
-    """The same with the core's form of them."""
+    """Parameters of a `Dense`, with the core's packed copy of them."""
 
     __slots__ = ("activation", "core")
 

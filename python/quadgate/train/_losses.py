@@ -50,6 +50,22 @@ class Loss:
     position, 1 without ``weights``, and 0 where it is masked or past its row's length: what the outputs and targets
     hold there is ignored. If all weights are 0, the loss is 0. `Sequential.compile` takes one by its name.
 
+    ============================================================ ==============================================
+    name                                                         l of a position
+    ============================================================ ==============================================
+    softmax_cross_entropy, sparse_categorical_crossentropy       -log softmax(z)[target], z the logits
+    categorical_crossentropy                                     -sum(p log softmax(z)), p the target
+    mse, mean_squared_error                                      mean over C of (y - t)^2
+    mae, mean_absolute_error                                     mean over C of abs(y - t)
+    huber                                                        mean over C of d^2 / 2, beyond 1 abs(d) - 1/2
+    binary_cross_entropy, binary_crossentropy                    mean over C of -t log s(z) - (1 - t) log(1 - s(z))
+    ============================================================ ==============================================
+
+    All cross-entropies take logits, as Keras's do with ``from_logits=True``: leave the softmax or sigmoid out of the
+    last layer.
+
+    ``softmax_cross_entropy`` takes probabilities of the outputs' shape as targets, too.
+
     Attributes
     ----------
     name : str
@@ -77,8 +93,8 @@ class Loss:
         outputs : array (B, C) or (B, T, C), float32 or float64
             From the model; logits for the two cross-entropies.
         targets : array
-            Of the outputs' shape; class numbers (B,) or (B, T) for ``softmax_cross_entropy``. With C = 1 the last axis
-            may be left out.
+            Of the outputs' shape, probabilities for the cross-entropies; or class numbers (B,) or (B, T) for
+            ``softmax_cross_entropy``. With C = 1 the last axis may be left out.
         weights : array (B,) or of the positions' shape, optional
             Weights of rows or of positions, not negative.
         mask : array of bool of the positions' shape, optional
@@ -180,19 +196,7 @@ def position_weights(
 def get(loss: str | Loss) -> Loss:
     """Return a loss by its name or one of Keras's names, or the given one.
 
-    ============================================================ ==============================================
-    name                                                         l of a position
-    ============================================================ ==============================================
-    softmax_cross_entropy, sparse_categorical_crossentropy       -log softmax(z)[target], z the logits
-    categorical_crossentropy                                     -sum(p log softmax(z)), p the target
-    mse, mean_squared_error                                      mean over C of (y - t)^2
-    mae, mean_absolute_error                                     mean over C of abs(y - t)
-    huber                                                        mean over C of d^2 / 2, beyond 1 abs(d) - 1/2
-    binary_cross_entropy, binary_crossentropy                    mean over C of -t log s(z) - (1 - t) log(1 - s(z))
-    ============================================================ ==============================================
-
-    All cross-entropies take logits, as Keras's do with ``from_logits=True``: leave the softmax or sigmoid out of the
-    last layer.
+    `Loss` has the table of names.
 
     Raises
     ------

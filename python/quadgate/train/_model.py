@@ -181,7 +181,8 @@ class Sequential:
         Parameters
         ----------
         loss : str or Loss
-            "softmax_cross_entropy", "mse", "mae", "huber", "binary_cross_entropy" or one of Keras's names for them.
+            "softmax_cross_entropy", "categorical_crossentropy", "mse", "mae", "huber", "binary_cross_entropy", or
+            another of Keras's names; `Loss` has their formulas.
         optimizer : str or Optimizer
             `SGD`, `Adam` or `AdamW`; "sgd", "adam" or "adamw" are those with their default numbers.
 
@@ -315,6 +316,8 @@ class Sequential:
         ------
         TypeError, ValueError
             If an argument has a wrong type, shape or value.
+        RuntimeError
+            If `compile` was not called, or the parameters were changed by other means. Nothing has changed then.
         FloatingPointError
             If the loss or a gradient is NaN or infinite. Nothing has changed then.
         """
@@ -394,10 +397,12 @@ class Sequential:
         Raises
         ------
         TypeError
-            If the loss, the optimizer or its learning rate's function is not of this package, or a network's weights
-            are quantised.
+            If a layer, the loss, the optimizer or its learning rate's function is not of this package, a network's
+            weights are quantised, or a generator is no PCG64.
         ImportError
             If the package safetensors is not installed.
+        OSError
+            If the file cannot be written.
 
         Notes
         -----

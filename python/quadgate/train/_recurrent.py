@@ -118,8 +118,8 @@ class Recurrent(Layer):
         if not context.training:
             y, state = net(x, state, **masked)
         elif context.rows is not None and net._mask_plan:
-            alone = "h0" if isinstance(net, RNN) else None
-            more = (context.lengths, None, False, False, None, alone, mask, self.padding_output, context.rows)
+            state_name = "h0" if isinstance(net, RNN) else None
+            more = (context.lengths, None, False, False, None, state_name, mask, self.padding_output, context.rows)
             y, state, tape = _run.train(net, x, state, *more)
         else:
             y, state, tape = net.forward(x, state, **masked)

@@ -246,8 +246,9 @@ def rtrl(net: LSTM | RNN, batch_size: SupportsIndex = 1, *, optimizer: str | Opt
     TypeError
         If ``net`` is no network or has quantised weights, or ``optimizer`` is neither a name nor an optimizer.
     ValueError
-        If no optimizer has the name, or the network has options other than ``num_layers``, ``bias`` and
-        ``nonlinearity``, or is too large: the derivative has 2 L B H N numbers.
+        If no optimizer has the name, or the network has an option that changes its equations, other than
+        ``num_layers``, ``bias`` and ``nonlinearity``, or is too large: the derivative has 2 L B H N numbers, of an RNN
+        half as many.
 
     Examples
     --------
