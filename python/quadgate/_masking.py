@@ -326,7 +326,8 @@ def pad_sequences(sequences: Sequence[ArrayLike], *, batch_first: bool = False) 
 
     Examples
     --------
-    >>> x, lengths = quadgate.pad_sequences([np.ones((2, 3)), np.ones((5, 3))])
+    >>> import numpy as np, quadgate as qg
+    >>> x, lengths = qg.pad_sequences([np.ones((2, 3)), np.ones((5, 3))])
     >>> x.shape, lengths
     ((5, 2, 3), array([2, 5]))
     """
@@ -371,8 +372,9 @@ def unpad(y: ArrayLike, lengths: ArrayLike, *, batch_first: bool = False) -> lis
 
     Examples
     --------
-    >>> x, lengths = quadgate.pad_sequences([np.ones((2, 3)), np.ones((5, 3))])
-    >>> [a.shape for a in quadgate.unpad(x, lengths)]
+    >>> import numpy as np, quadgate as qg
+    >>> x, lengths = qg.pad_sequences([np.ones((2, 3)), np.ones((5, 3))])
+    >>> [a.shape for a in qg.unpad(x, lengths)]
     [(2, 3), (5, 3)]
     """
     batch_first = _check.flag(batch_first, "batch_first")

@@ -151,7 +151,8 @@ class Network(_pickling.Pickled):
 
         Examples
         --------
-        >>> lstm = quadgate.LSTM(3, 4)
+        >>> import quadgate as qg
+        >>> lstm = qg.LSTM(3, 4)
         >>> with lstm.writable() as params:
         ...     params["weight_ih_l0"] *= 0.5
         """
@@ -233,7 +234,8 @@ class Network(_pickling.Pickled):
 
         Examples
         --------
-        >>> lstm = quadgate.LSTM.from_state_dict(quadgate.LSTM(3, 4, num_layers=2).state_dict())
+        >>> import quadgate as qg
+        >>> lstm = qg.LSTM.from_state_dict(qg.LSTM(3, 4, num_layers=2).state_dict())
         >>> lstm
         LSTM(3, 4, num_layers=2, dtype='float32')
         """
@@ -321,7 +323,8 @@ class Network(_pickling.Pickled):
 
         Examples
         --------
-        >>> lstm = quadgate.LSTM(64, 128, rng=0)
+        >>> import numpy as np, quadgate as qg
+        >>> lstm = qg.LSTM(64, 128, rng=0)
         >>> half = lstm.quantize("float16")
         >>> half
         LSTM(64, 128, dtype='float32', weight_type='float16')

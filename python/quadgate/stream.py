@@ -242,7 +242,8 @@ class Stream(BaseStream[Net]):
 
     Examples
     --------
-    >>> stream = quadgate.LSTM(3, 4).stream()
+    >>> import numpy as np, quadgate as qg
+    >>> stream = qg.LSTM(3, 4).stream()
     >>> y_t = stream.step(np.zeros((1, 3), np.float32))
     """
 

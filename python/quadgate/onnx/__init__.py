@@ -1,7 +1,9 @@
 """The ONNX operator LSTM computed by quadgate: forward, backward, and as a node of whole models.
 
->>> import quadgate.onnx
->>> Y, Y_h, Y_c = quadgate.onnx.lstm(X, W, R, B, direction="bidirectional")
+>>> import numpy as np, quadgate.onnx
+>>> X = np.zeros((10, 2, 3), np.float32)  # (T, B, I)
+>>> W, R = np.ones((1, 4 * 5, 3), np.float32), np.ones((1, 4 * 5, 5), np.float32)
+>>> Y, Y_h, Y_c = quadgate.onnx.lstm(X, W, R)
 
 `lstm` takes the inputs and attributes of the operator. `lstm_training` and `lstm_backward` compute its gradients.
 `lstm_grad` computes them from values that another program saved in its forward pass. `ReferenceEvaluator` runs whole
