@@ -323,7 +323,7 @@ class Network(_pickling.Pickled):
 
         Examples
         --------
-        >>> import numpy as np, quadgate as qg
+        >>> import quadgate as qg
         >>> lstm = qg.LSTM(64, 128, rng=0)
         >>> half = lstm.quantize("float16")
         >>> half

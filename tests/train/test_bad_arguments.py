@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import quadgate as qg
@@ -217,3 +219,16 @@ def test_a_file_named_as_another_format(tmp_path, suffix):
         qg.save(qg.LSTM(2, 3, rng=0), path)
     assert caught[0].filename == __file__
     assert isinstance(qg.load(path), qg.LSTM)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lr", "it is learning_rate here"),
+        ("eps", "it is epsilon here"),
+        ("learningrate", "did you mean 'learning_rate'?"),
+    ],
+)
+def test_other_names_of_an_optimizers_numbers(name, meant):
+    with pytest.raises(TypeError, match=rf"^Adam\(\) got an unexpected keyword argument '{name}': {re.escape(meant)}$"):
+        train.Adam(**{name: 1e-3})

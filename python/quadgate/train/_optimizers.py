@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+_OF_TORCH = {"lr": "learning_rate", "betas": "beta_1 and beta_2", "eps": "epsilon"}
+
+
 class Optimizer(Slotted):
     """Base of the optimizers: learning rate and clipping.
 
@@ -50,8 +53,9 @@ class Optimizer(Slotted):
         known = {"clipnorm": None, "clipvalue": None, "global_clipnorm": None}
         for name in aliases:
             if name not in known:
-                meant = _check.did_you_mean(name, [*known, "clip_norm", "clip_value"])
-                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}{meant}")
+                names = [*known, "learning_rate", *self._numbers, "clip_norm", "clip_value"]
+                ours = f": it is {_OF_TORCH[name]} here" if name in _OF_TORCH else _check.did_you_mean(name, names)
+                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}{ours}")
         given = {"clip_norm": clip_norm, "clip_value": clip_value, **known, **aliases}
         read = {name: None if value is None else _check.positive(value, name) for name, value in given.items()}
         for one, other in (("clip_norm", "global_clipnorm"), ("clip_value", "clipvalue")):
