@@ -13,6 +13,7 @@ from .. import _check
 from .._network import refuse_unknown
 from ..lstm import LSTM
 from ..rnn import RNN
+from . import _limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 IN_MEMORY = ("the arrays", "from_keras")  # sources that are no files: a wrong type is the caller's mistake
-MOST, GROWTH = 1 << 26, 20  # arrays of a file may share memory: bytes, and times, that it may grow by
 CLASSES: dict[str, Any] = {"LSTM": LSTM, "RNN": RNN}
 
 
@@ -101,7 +101,7 @@ class Found:
             if self.source not in IN_MEMORY and array.dtype.kind in "cSUOMm":
                 raise ValueError(f"{where}: {name} holds {array.dtype}; real numbers are needed")
         needed, stored = _extent(self.arrays.values())
-        if self.source not in IN_MEMORY and needed > max(MOST, GROWTH * stored):
+        if self.source not in IN_MEMORY and needed > _limits.most(stored):
             raise ValueError(f"{where}: its arrays need {needed} bytes, and the file has {stored} of them, many times")
         class_ = CLASSES[self.kind]
         weights = self.weights

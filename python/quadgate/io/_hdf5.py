@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _limits
 from ._safetensors import widen
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
 RATIO = 1032  # no deflated stream grows by more
-MOST = 1 << 26  # nor may all of a file grow by more than this
 OBJECTS = 100_000
 ATTRIBUTES = ("keras_version", "model_config", "name", "dtype")  # all that is needed; the others are not even read
 
@@ -108,7 +108,7 @@ class _Reader:
         if declared > (stored * RATIO if grows else stored) or stored > self._size:
             raise ValueError(f"{path} declares {declared} bytes, found {stored}")
         self._total += declared
-        if self._total > max(MOST, 20 * self._size):
+        if self._total > _limits.most(self._size):
             raise ValueError(f"its arrays grow to more than {self._total} bytes")
         return np.asarray(dataset[()])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import zipfile
 
-FREE = 1 << 26  # bytes that a small file may grow to
-RATIO = 20  # and the growth of a larger one: real weights hardly compress at all
+from . import _limits
+
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 
 
@@ -35,7 +35,7 @@ class Archive:
             if info.filename in self.entries:
                 raise ValueError(f"entry {info.filename!r} is there twice")
             self.entries[info.filename] = info
-        most = max(FREE, RATIO * len(data))
+        most = _limits.most(len(data))
         if total > most:
             raise ValueError(
                 f"the archive declares {total} bytes of contents; {len(data)} bytes may hold {most} at most"
