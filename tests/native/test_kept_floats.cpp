@@ -15,8 +15,8 @@ bool call(KeptFloats& kept, uint64_t network) {
   if (!slot) {
     slot = kept.make(network, kFloats, kRoom);
     if (!slot) return false;
-    CHECK(slot->network == 0);
-    slot->network = network;
+    CHECK(slot->key == 0);
+    slot->key = network;
     std::fill(slot->floats.begin(), slot->floats.end(), float(network));
   }
   slot->last_call = kept.calls;
@@ -48,7 +48,7 @@ void test_network_that_stays() {
   ++kept.calls;
   KeptFloats::Slot* slot = kept.make(1, kFloats, kRoom, true);
   CHECK(slot && slot->floats.size() == kFloats);
-  slot->network = 1;
+  slot->key = 1;
   slot->last_call = kept.calls;
   CHECK(!call(kept, 2) && call(kept, 2));
   CHECK(!kept.make(3, kFloats, kRoom, true));  // no room, as for others
@@ -82,7 +82,7 @@ void test_room_of_long_calls() {
       ++kept.calls;
       slot = kept.make(network, n, most);
     }
-    if (slot) slot->network = network, slot->last_call = kept.calls;
+    if (slot) slot->key = network, slot->last_call = kept.calls;
     return slot != nullptr;
   };
   CHECK(two_calls(1, 3 * kFloats, 2 * kRoom));

@@ -162,13 +162,13 @@ void test_steps_ahead() {
 
 // A call that follows another at once finds workers awake, one after a pause does not. Any single call may come late.
 void test_pace() {
-  { CHECK(!Pace().close()); }
+  { CHECK(!Pace().follows_closely()); }
   int close = 0;
-  for (int i = 0; i < 1000; ++i) close += Pace().close();
+  for (int i = 0; i < 1000; ++i) close += Pace().follows_closely();
   CHECK(close > 0);
   for (int i = 0; i < 3; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    CHECK(!Pace().close());
+    CHECK(!Pace().follows_closely());
   }
 }
 
@@ -184,7 +184,7 @@ void test_kept_plans() {
           work.rows = rows;
           work.bare_step = true;
           Pace pace;
-          const bool close = pace.close();
+          const bool close = pace.follows_closely();
           const Plan kept = pace.plan(work, most), asleep = choose_plan(work, most);
           work.awake = true;
           const Plan awake = choose_plan(work, most);
