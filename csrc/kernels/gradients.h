@@ -106,10 +106,67 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
   gradient_tiles<NV>(s, tiles, line, sum);
 }
 
+// A gradient of up to so many rows takes less time to compute than its lines take to be written. It is written from end
+// to end then, two of dw's rows at a time, if these have so many panels: shorter ones gain nothing. Of floats: few use
+// doubles.
+constexpr size_t kStoreBoundRows = 7, kStoreBoundPanels = 4;
+template <class Real>
+constexpr bool kWritesRows = sizeof(Real) == sizeof(float);
+
+// Columns [column, end) of `xh`, which are rows of dw. The lines of the panel after the next are prefetched.
+template <class Real>
+QG_OUTLINE void gradient_of_few_rows(const WeightGradient<Real>& s, size_t column, size_t end, size_t line) {
+  constexpr size_t W = Vec<Real>::kWidth;
+  constexpr int NV = kLineVectors;
+  const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
+  for (size_t n; column < end; column += n) {
+    n = column + 1 < end ? 2 : 1;
+    const Real* panel = s.dg_panels + s.block_begin * s.panel_stride;
+    Real* dw = s.dw + s.block_begin * s.dw_stride + column * line;
+    for (size_t block = s.block_begin; block < s.block_end; ++block, panel += s.panel_stride, dw += s.dw_stride) {
+      if (n == 1) {
+        gradient_tile<NV, 1>(s, s.xh + column, panel, {}, dw, line);
+        continue;
+      }
+      Vec<Real> a[2][NV];
+#pragma GCC unroll 2
+      for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) {
+          Real* at = dw + r * line + v * W;
+          __builtin_prefetch(at + 2 * s.dw_stride, 1, 3);
+          a[r][v] = continued ? load(at) : zero<Real>();
+        }
+      const Real *x = s.xh + column, *w = panel;
+      for (size_t k = 0; k < s.n_rows; ++k, x += s.xh_stride, w += NV * W) {
+        Vec<Real> weights[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) weights[v] = load(w + v * W);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r) {
+          const Vec<Real> of_row = set1(x[r]);
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) a[r][v] = fma(of_row, weights[v], a[r][v]);
+        }
+      }
+#pragma GCC unroll 2
+      for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) {
+          Real* to = dw + r * line + v * W;
+          store(to, added ? load(to) + a[r][v] : a[r][v]);
+        }
+    }
+  }
+}
+
 template <int NV, class Real>
 QG_INLINE void weight_gradient_line(const WeightGradient<Real>& s) {
   const Parts tiles(s.n_k, kMaxRows);
-  const size_t line = s.dw_line ? s.dw_line : NV * Vec<Real>::kWidth;
+  const size_t line = s.dw_line ? s.dw_line : NV * Vec<Real>::kWidth, panels = s.block_end - s.block_begin;
+  if constexpr (kWritesRows<Real> && NV == kLineVectors)
+    if (s.n_rows <= kStoreBoundRows && panels >= kStoreBoundPanels && line > NV * Vec<Real>::kWidth)
+      return gradient_of_few_rows(s, tiles.begin(s.tile_begin), tiles.begin(s.tile_end), line);
   if constexpr (kCopyColumns<Real> && NV == kLineVectors)
     if (s.columns && s.block_end - s.block_begin >= kCopyPanels && s.start != GradientStart::add)
       return copied_gradient<NV>(s, tiles, line);

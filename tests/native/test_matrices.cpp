@@ -321,6 +321,10 @@ void test_table(const Kernels<Real>& k) {
   // Of so many panels that columns are copied.
   for (size_t size : {size_t(1), k.max_rows + 1, 4 * k.max_rows + 2})
     for (size_t rows : {1, 100}) test_direct_gradient<Real>(k, rows, size, 48 * k.width + 1);
+  // Around the numbers of rows and panels from which on rows of dw are written from end to end.
+  for (size_t size : {size_t(1), k.max_rows + 1, 3 * k.max_rows})
+    for (size_t rows : {1, 2, 7, 8})
+      for (size_t panels : {3, 4, 5}) test_direct_gradient<Real>(k, rows, size, panels * 4 * k.width);
   for (size_t size : sizes)
     for (size_t cols : sizes) {
       test_products<Real>(k, batches[i % 6], size, cols);
