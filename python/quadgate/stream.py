@@ -403,10 +403,8 @@ class RNNStream(BaseStream[Net]):
 
         Returns
         -------
-        y : array of x's shape with O instead of I
+        array of x's shape with O instead of I
             Last layer's output at every step; ``out`` itself if that was given.
-        cells : array of x's shape with H instead of I
-            Only with ``return_cells``.
 
         Raises
         ------

@@ -64,8 +64,8 @@ def fit(
         their number.
     shuffle : bool
         True to take the rows of arrays in another order in each epoch; batches come in the order of their iterable. A
-        stateful model's rows are never shuffled: its batches
-        are taken in order, and its states are reset before each epoch. With an iterator they are never reset.
+        stateful model's rows are never shuffled: its batches are taken in order, and its states are reset before each
+        epoch. With an iterator they are never reset.
     validation_data : (x, y), (x, y, sample_weight), a mapping, or a list of batches; optional
         Data to evaluate after each epoch; the names of its figures begin with ``val_``. An iterator is for one epoch.
     metrics : list of str and functions
