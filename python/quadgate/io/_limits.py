@@ -1,4 +1,4 @@
-"""How far the contents of an untrusted file may grow beyond its size."""
+"""Bounds of what an untrusted file may grow to beyond its size."""
 
 from __future__ import annotations
 
