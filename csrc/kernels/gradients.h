@@ -106,12 +106,30 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
   gradient_tiles<NV>(s, tiles, line, sum);
 }
 
-// A gradient of up to so many rows takes less time to compute than its lines take to be written. It is written from end
-// to end then, two of dw's rows at a time, if these have so many panels: shorter ones gain nothing. Of floats: few use
-// doubles.
-constexpr size_t kStoreBoundRows = 7, kStoreBoundPanels = 4;
 template <class Real>
 constexpr bool kWritesRows = sizeof(Real) == sizeof(float);
+
+// The `rest` of MR rows of dw, a vector at a time.
+template <int MR, class Real>
+QG_INLINE void gradient_rest(const WeightGradient<Real>& s, const Real* column, Real* dw, size_t line) {
+  constexpr int W = Vec<Real>::kWidth;
+  const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
+  for (size_t v = 0; v < s.rest_vectors; ++v, dw += W) {
+    const int left = int(s.rest - v * W), n = left < W ? left : W;
+    if (n <= 0) return;
+    Vec<Real> a[MR];
+    for (int r = 0; r < MR; ++r) a[r] = continued ? load_upto(dw + r * line, n) : zero<Real>();
+    const Real *x = column, *w = s.rest_panel + v * W;
+    for (size_t k = 0; k < s.n_rows; ++k, x += s.xh_stride, w += s.rest_vectors * W) {
+      const Vec<Real> weight = load(w);
+      for (int r = 0; r < MR; ++r) a[r] = fma(set1(x[r]), weight, a[r]);
+    }
+    for (int r = 0; r < MR; ++r) {
+      Real* to = dw + r * line;
+      store_upto(to, added ? load_upto(to, n) + a[r] : a[r], n);
+    }
+  }
+}
 
 // Columns [column, end) of `xh`, which are rows of dw. The lines of the panel after the next are prefetched.
 template <class Real>
@@ -121,11 +139,11 @@ QG_OUTLINE void gradient_of_few_rows(const WeightGradient<Real>& s, size_t colum
   const bool continued = s.start == GradientStart::from_dw, added = s.start == GradientStart::add;
   for (size_t n; column < end; column += n) {
     n = column + 1 < end ? 2 : 1;
-    const Real* panel = s.dg_panels + s.block_begin * s.panel_stride;
+    const Real *panel = s.dg_panels + s.block_begin * s.panel_stride, *rows = s.xh + column;
     Real* dw = s.dw + s.block_begin * s.dw_stride + column * line;
     for (size_t block = s.block_begin; block < s.block_end; ++block, panel += s.panel_stride, dw += s.dw_stride) {
       if (n == 1) {
-        gradient_tile<NV, 1>(s, s.xh + column, panel, {}, dw, line);
+        gradient_tile<NV, 1>(s, rows, panel, {}, dw, line);
         continue;
       }
       Vec<Real> a[2][NV];
@@ -137,7 +155,7 @@ QG_OUTLINE void gradient_of_few_rows(const WeightGradient<Real>& s, size_t colum
           __builtin_prefetch(at + 2 * s.dw_stride, 1, 3);
           a[r][v] = continued ? load(at) : zero<Real>();
         }
-      const Real *x = s.xh + column, *w = panel;
+      const Real *x = rows, *w = panel;
       for (size_t k = 0; k < s.n_rows; ++k, x += s.xh_stride, w += NV * W) {
         Vec<Real> weights[NV];
 #pragma GCC unroll 4
@@ -157,6 +175,10 @@ QG_OUTLINE void gradient_of_few_rows(const WeightGradient<Real>& s, size_t colum
           store(to, added ? load(to) + a[r][v] : a[r][v]);
         }
     }
+    if (n == 2)
+      gradient_rest<2>(s, rows, dw, line);
+    else
+      gradient_rest<1>(s, rows, dw, line);
   }
 }
 

@@ -212,6 +212,11 @@ enum class GradientStart {
   add  // zero; the whole sum is added to the value that is there
 };
 
+// A weight gradient of up to so many rows takes less time to compute than its lines take to be written. It is written
+// from end to end then, two of dw's rows at a time, if these have so many panels: shorter ones gain nothing. Of floats:
+// few use doubles.
+constexpr size_t kStoreBoundRows = 7, kStoreBoundPanels = 4;
+
 // Weight gradient in packed form: dw[p][k] = start + sum over rows n of xh[n][k] * dg[p][n], see GradientStart. The
 // factors may change roles: rows of dg in the place of xh, and panels of [x, h] in that of dg_panels.
 template <class Real>
@@ -228,6 +233,9 @@ struct WeightGradient {
   size_t dw_line = 0;  // elements between lines of dw, of any alignment; 0: those of a line
   GradientStart start = GradientStart::from_dw;
   Real* columns = nullptr;  // work: room for the columns of these tiles (n_rows each), which may be copied to it
+  // Columns behind block_end, and their panel, with lines of so many vectors. Only if dw is written from end to end.
+  size_t rest = 0, rest_vectors = 0;
+  const Real* rest_panel = nullptr;
 };
 
 // Rows of a matrix to lines of panels (rnn/columns.h). Lanes of the last panel that no column fills become zero.

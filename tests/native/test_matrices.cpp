@@ -134,6 +134,31 @@ void test_direct_gradient(const Kernels<Real>& k, size_t rows, size_t size, size
     g.tile_end = tiles / 2;
     k.weight_gradient(g);
     CHECK(copied.copy() == dw.copy());
+    // The same again where rows are written from end to end, the columns behind whole panels among them.
+    const size_t whole = cols / line, rest = cols % line;
+    if (sizeof(Real) == sizeof(float) && rows <= kStoreBoundRows && whole >= kStoreBoundPanels && rest) {
+      const Guarded<Real> by_rows(before);
+      const size_t vectors = (rest + k.width - 1) / k.width, short_line = vectors * k.width;
+      const Guarded<Real> last(rows * short_line);
+      for (size_t r = 0; r < rows; ++r)
+        std::memcpy(last.data() + r * short_line, x_panels.data() + (whole * rows + r) * line,
+                    short_line * sizeof(Real));
+      g.dw = by_rows.data();
+      g.block_end = whole;
+      g.rest = rest;
+      g.rest_vectors = vectors;
+      g.rest_panel = last.data();
+      for (size_t half : {0, 1}) {
+        g.tile_begin = half ? tiles / 2 : 0;
+        g.tile_end = half ? tiles : tiles / 2;
+        k.weight_gradient(g);
+      }
+      for (size_t i = 0; i < size; ++i)
+        for (size_t j = 0; j < wide; ++j) {
+          const size_t at = i * wide + j;
+          CHECK(by_rows[at] == (j < cols ? dw[at] : before[at]));
+        }
+    }
     for (size_t i = 0; i < size; ++i)
       for (size_t j = 0; j < wide; ++j) {
         const size_t at = i * wide + j;
@@ -324,7 +349,9 @@ void test_table(const Kernels<Real>& k) {
   // Around the numbers of rows and panels from which on rows of dw are written from end to end.
   for (size_t size : {size_t(1), k.max_rows + 1, 3 * k.max_rows})
     for (size_t rows : {1, 2, 7, 8})
-      for (size_t panels : {3, 4, 5}) test_direct_gradient<Real>(k, rows, size, panels * 4 * k.width);
+      for (size_t panels : {3, 4, 5})
+        for (size_t rest : {size_t(0), size_t(1), k.width + 3})
+          test_direct_gradient<Real>(k, rows, size, panels * 4 * k.width + rest);
   for (size_t size : sizes)
     for (size_t cols : sizes) {
       test_products<Real>(k, batches[i % 6], size, cols);

@@ -33,7 +33,8 @@ class DirectRows {
   }
 
  private:
-  // Whole panels write to the matrix; the last goes through memory where it is not whole.
+  // Whole panels write to the matrix; the last, where it is not whole, goes through memory, unless the rows of the
+  // matrix are written from end to end.
   void matrix(const ColumnPanels<const Real>& panels, size_t n_rows, Real* out) {
     if (!out) return;
     const Columns& columns = panels.columns;
@@ -42,9 +43,15 @@ class DirectRows {
     product_.n_rows = n_rows;
     product_.panel_stride = panels.rows * columns.line;
     out += first_ * columns.n;
+    const bool in_rows = sizeof(Real) == sizeof(float) && n_rows <= kStoreBoundRows && whole >= kStoreBoundPanels;
+    product_.rest = in_rows ? rest : 0;
+    if (product_.rest) {
+      product_.rest_panel = panels.panel(whole);
+      product_.rest_vectors = columns.line_of(whole) / columns.width;
+    }
     if (whole)
       multiply(whole, columns.line, out, columns.n, pass_.call.add ? GradientStart::add : GradientStart::from_zero);
-    if (!rest) return;
+    if (!rest || in_rows) return;
     product_.dg_panels = panels.panel(whole);
     const size_t line = columns.line_of(whole);
     multiply(1, line, work_, line, GradientStart::from_zero);
