@@ -106,9 +106,6 @@ QG_INLINE void copied_gradient(const WeightGradient<Real>& s, const Parts& tiles
   gradient_tiles<NV>(s, tiles, line, sum);
 }
 
-template <class Real>
-constexpr bool kWritesRows = sizeof(Real) == sizeof(float);
-
 // The `rest` of MR rows of dw, a vector at a time.
 template <int MR, class Real>
 QG_INLINE void gradient_rest(const WeightGradient<Real>& s, const Real* column, Real* dw, size_t line) {

@@ -213,9 +213,11 @@ enum class GradientStart {
 };
 
 // A weight gradient of up to so many rows takes less time to compute than its lines take to be written. It is written
-// from end to end then, two of dw's rows at a time, if these have so many panels: shorter ones gain nothing. Of floats:
-// few use doubles.
+// from end to end then, two of dw's rows at a time, if these have so many panels: shorter ones gain nothing. Of floats
+// (kWritesRows): few use doubles.
 constexpr size_t kStoreBoundRows = 7, kStoreBoundPanels = 4;
+template <class Real>
+constexpr bool kWritesRows = sizeof(Real) == sizeof(float);
 
 // Weight gradient in packed form: dw[p][k] = start + sum over rows n of xh[n][k] * dg[p][n], see GradientStart. The
 // factors may change roles: rows of dg in the place of xh, and panels of [x, h] in that of dg_panels.

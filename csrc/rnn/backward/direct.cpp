@@ -43,7 +43,7 @@ class DirectRows {
     product_.n_rows = n_rows;
     product_.panel_stride = panels.rows * columns.line;
     out += first_ * columns.n;
-    const bool in_rows = sizeof(Real) == sizeof(float) && n_rows <= kStoreBoundRows && whole >= kStoreBoundPanels;
+    const bool in_rows = kWritesRows<Real> && n_rows <= kStoreBoundRows && whole >= kStoreBoundPanels;
     product_.rest = in_rows ? rest : 0;
     if (product_.rest) {
       product_.rest_panel = panels.panel(whole);
