@@ -10,6 +10,7 @@
 
 #include "kernels/layouts.h"
 #include "kernels/weights/storage.h"
+#include "memory/buffer.h"
 
 namespace quadgate {
 
@@ -49,6 +50,11 @@ struct PanelShape {
   size_t place(size_t p, size_t v, size_t n_k) const {
     const size_t panel = p * n_k * line(), half = vectors() / 2;
     return panel + (in_halves(p) ? (v / half * n_k * half + v % half) * width : v * step(p));
+  }
+  // Elements of all panels. Behind a narrow one there is half a vector, since kernels read and write it by whole ones.
+  size_t elements(size_t n_k) const {
+    const size_t whole = checked_mul(blocks(), line(), n_k);
+    return narrow_last() ? whole - n_k * line() / 2 + width / 2 : whole;
   }
   size_t column(size_t p) const { return in_halves(p) ? line() / 2 : line(p); }
   PanelShape wide() const { return {gates, rows, width}; }  // as gradients are

@@ -46,14 +46,14 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
     highways_[l].shape = {1, O, W, false, kernels.half_lines};
     highways_[l].n_k = s.highway(l) ? O : 0;
   }
-  floats_ = better_as_floats();
   narrow_floats_ = can_narrow && s.compact_type() && s.options.weights != WeightType::int8;
+  floats_ = better_as_floats();
   for (PackedLayer<Real>& layer : layers_)
     if (floats_) layer.ih.shape.narrow = layer.hh.shape.narrow = narrow_floats_;
   auto carve = [&](Carver& pieces) {
     each_packed([&](Packed<Real>& p, bool) {
       if (!compact()) {
-        p.panels = pieces.take<Real>(checked_mul(p.shape.blocks(), p.shape.line(), p.n_k));
+        p.panels = pieces.take<Real>(p.shape.elements(p.n_k));
         return;
       }
       const bool scaled = s.options.weights == WeightType::int8;
@@ -227,7 +227,7 @@ Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned ch
   whole.each_packed([&](Packed<Real>& p, bool) { from.push_back(&p); });
   size_t i = 0;
   each_packed([&](Packed<Real>& p, bool) {
-    copy(from[i]->panels, p.panels, p.row() * p.n_k);
+    copy(from[i]->panels, p.panels, p.shape.elements(p.n_k));
     copy(from[i++]->bias, p.bias, p.row());
   });
   const Real kept = keep_scale<Real>(rate);

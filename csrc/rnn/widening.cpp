@@ -165,12 +165,17 @@ template <class Real>
 bool Weights<Real>::better_as_floats() const {
   const WeightType type = sizes.options.weights;
   if (type != WeightType::float16 && type != WeightType::bfloat16) return false;
-  size_t whole = 0, padded = 0;
+  size_t whole = 0, padded = 0, compact = 0;
   each_packed([&](const Packed<Real>& p, bool) {
+    PanelShape floats = p.shape;
+    floats.narrow = narrow_floats_;
     whole += p.shape.total() * p.n_k;
-    padded += p.row() * p.n_k;
+    padded += floats.elements(p.n_k);
+    compact += p.shape.elements(p.n_k);
   });
-  const size_t bytes = padded * sizeof(Real), most = type == WeightType::float16 ? l2_bytes() / 4 : 2 * kCheapBytes;
+  // Empty lanes, which narrow panels of floats lack, cost bfloat16 its lead.
+  const bool leads = type == WeightType::bfloat16 && 10 * compact < 11 * whole;
+  const size_t bytes = padded * sizeof(Real), most = leads ? 2 * kCheapBytes : l2_bytes() / 4;
   return bytes <= most && (bytes <= kTinyBytes || 10 * padded <= 12 * whole);
 }
 

@@ -64,6 +64,14 @@ def test_bytes(kind, most, sizes):
     assert lstm.quantize(kind).nbytes <= most * lstm.nbytes
 
 
+@pytest.mark.parametrize("hidden", [24, 40, 72, 200])
+def test_a_last_panel_that_is_half_full_takes_half_the_bytes(hidden):
+    lstm = qg.LSTM(300, hidden, rng=0)
+    assert lstm.nbytes < 2.03 * sum(value.nbytes for value in lstm.params.values())
+    for kind in ("float16", "bfloat16"):
+        assert lstm.quantize(kind).nbytes <= 0.55 * lstm.nbytes
+
+
 def test_bytes_are_there_and_no_others():
     """No array of float32 weights stays behind the network, not even one that its biases are views of."""
     gc.collect()
