@@ -71,7 +71,7 @@ def path(value: Any, name: str = "path") -> str:
     except TypeError:
         result = None
     if not isinstance(result, str):  # bytes are no path to pathlib
-        raise TypeError(f"{name} must be a str or os.PathLike, got {shown(value)}")
+        raise TypeError(f"{name} must be a str, an os.PathLike or a binary file, got {shown(value)}")
     return result
 
 

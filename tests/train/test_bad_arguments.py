@@ -111,7 +111,7 @@ def test_what_leaves_all_out_is_named():
 @pytest.mark.parametrize("path", [None, 3, b"m.safetensors", ["m"]], ids=repr)
 @pytest.mark.parametrize("call", [train.load, train.load_keras, lambda path: small().save(path)])
 def test_a_path_that_is_none(call, path):
-    with pytest.raises(TypeError, match=r"^path must be a str or os\.PathLike, got "):
+    with pytest.raises(TypeError, match=r"^path must be a str, an os\.PathLike or a binary file, got "):
         call(path)
 
 

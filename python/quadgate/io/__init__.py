@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from .. import _check
 from . import _files, _found, _safetensors
 from ._found import Found
 from ._gates import from_gates, from_tensorflow1
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from ..rnn import RNN
 
     Array = NDArray[Any]
-    PathLike = str | os.PathLike[str]
+    File = str | os.PathLike[str] | IO[bytes]
 
 __all__ = [
     "Found",
@@ -53,13 +52,14 @@ __all__ = [
 ]
 
 
-def read(path: PathLike, *, unknown: str = "error") -> dict[str, Array]:
+def read(path: File, *, unknown: str = "error") -> dict[str, Array]:
     """Return the arrays of a file by name, whatever its format.
 
     Parameters
     ----------
-    path : str or path
-        The file. Its format is that of its content, whatever its suffix says.
+    path : str, path or binary file
+        The file, or one that is open, which is read from where it is. Its format is that of its content, whatever its
+        suffix says.
     unknown : "error" or "skip"
         Treatment of an object in a pickle that is not on the list of harmless ones: an error, or passed over.
 
@@ -88,12 +88,12 @@ def read(path: PathLike, *, unknown: str = "error") -> dict[str, Array]:
     return _files.contents(path, unknown).arrays
 
 
-def networks(path_or_arrays: PathLike | Mapping[str, Any], *, unknown: str = "error") -> list[Found]:
+def networks(path_or_arrays: File | Mapping[str, Any], *, unknown: str = "error") -> list[Found]:
     """Return the recurrent networks of a file, or of arrays by name, each as a `Found`.
 
     Parameters
     ----------
-    path_or_arrays : str, path, or mapping from name to array
+    path_or_arrays : str, path, binary file, or mapping from name to array
         A file of any known format, or arrays under the names of PyTorch, TensorFlow 1 or Keras.
     unknown : "error" or "skip"
         As in `read`.
@@ -117,13 +117,13 @@ def networks(path_or_arrays: PathLike | Mapping[str, Any], *, unknown: str = "er
     return _files.networks(path_or_arrays, unknown)
 
 
-def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **options: Any) -> LSTM | RNN:
+def load(path: File, *, name: str | None = None, unknown: str = "error", **options: Any) -> LSTM | RNN:
     """Return the network of a file: the only one, or the one named.
 
     Parameters
     ----------
-    path : str or path
-        A file of any known format, among them those that `save` writes.
+    path : str, path or binary file
+        A file of any known format, among them those that `save` writes, or one that is open.
     name : str, optional
         Which one, where there are several: a prefix of a state dict, a layer of Keras, a node of ONNX.
     unknown : "error" or "skip"
@@ -155,18 +155,19 @@ def load(path: PathLike, *, name: str | None = None, unknown: str = "error", **o
     >>> np.savez("model.npz", **qg.LSTM(64, 128, rng=0).state_dict(prefix="encoder.lstm."))
     >>> lstm = qg.io.load("model.npz", name="encoder.lstm", batch_first=True)
     """
-    source = _check.path(path)
-    return _found.choose(networks(source, unknown=unknown), name, source).build(**options)
+    source = _files.title(path)
+    return _found.choose(networks(path, unknown=unknown), name, source).build(**options)
 
 
-def save(net: LSTM | RNN, path: PathLike) -> None:
+def save(net: LSTM | RNN, path: File) -> None:
     """Write a network to a file of safetensors, its options in the metadata; `load` gives the same bits back.
 
     Parameters
     ----------
     net : LSTM or RNN
-    path : str or path
-        The file to write or to replace. It is replaced as a whole: an interruption leaves the old one.
+    path : str, path or binary file
+        The file to write or to replace. It is replaced as a whole: an interruption leaves the old one. One that is open
+        is written to from where it is.
 
     Raises
     ------
@@ -189,8 +190,8 @@ def save(net: LSTM | RNN, path: PathLike) -> None:
     >>> qg.io.save(qg.LSTM(64, 128, rng=0), "mine.safetensors")
     >>> lstm = qg.io.load("mine.safetensors")
     """
-    target = _check.path(path)
-    _files.write(_safetensors.save(net), target)
+    _files.title(path)
+    _files.write(_safetensors.save(net), path)
 
 
 def from_state_dict(arrays: Mapping[str, Any], *, name: str | None = None, **options: Any) -> LSTM | RNN:

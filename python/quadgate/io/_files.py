@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ._found import Found
 
     Array = NDArray[Any]
-    PathLike = str | os.PathLike[str]
+    File = str | os.PathLike[str] | IO[bytes]
 
 _NOTHING: Mapping[str, str] = {}
 _OTHERS = {".onnx", ".keras", ".h5", ".hdf5", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".pkl", ".pickle"}
@@ -56,18 +56,39 @@ def blamed(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: {kind}{text}") from error
 
 
-def contents(path: PathLike, unknown: str = "error") -> Contents:
+def title(file: File, name: str = "path") -> str:
+    """Return what messages call a file: its path, or the name that an open one has."""
+    if hasattr(file, "read") or hasattr(file, "write"):
+        own = getattr(file, "name", None)
+        return own if isinstance(own, str) else "the file"
+    return _check.path(file, name)
+
+
+def folder(file: File) -> Path:
+    """Return the folder of a file by its path; that of an open one holds nothing."""
+    return Path(os.devnull) if hasattr(file, "read") else Path(file).parent
+
+
+def read(file: File) -> bytes:
+    """Return the bytes of a file, those of an open one from where it is."""
+    if not hasattr(file, "read"):
+        return Path(file).read_bytes()
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise TypeError(f"path must be open in binary mode, got a file that reads {_check.shown(type(data))}")
+    return data
+
+
+def contents(path: File, unknown: str = "error") -> Contents:
     """Return what is in a file."""
     if unknown not in ("error", "skip"):
         raise ValueError(f"unknown must be 'error' or 'skip', got {unknown!r}")
-    source = _check.path(path)
-    file = Path(source)
-    data = file.read_bytes()
+    source, data = title(path), read(path)
     with blamed(source):
-        return _recognised(data, file, lambda name: unknown == "skip")
+        return _recognised(data, folder(path), lambda name: unknown == "skip")
 
 
-def _recognised(data: bytes, file: Path, inert: Callable[[str], bool]) -> Contents:
+def _recognised(data: bytes, folder: Path, inert: Callable[[str], bool]) -> Contents:
     """Read bytes in the format that their beginning says."""
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _archive(Archive(data), inert)
@@ -87,7 +108,7 @@ def _recognised(data: bytes, file: Path, inert: Callable[[str], bool]) -> Conten
     if data[:1] in (b"\x08", b"\x12", b"\x3a", b"\x42"):  # the first field of ONNX's message: ir_version, as a rule
         from ..onnx import _files
 
-        model = _files.parse(data, file.parent)
+        model = _files.parse(data, folder)
         return Contents("onnx", _files.initializers(model), onnx=model)
     raise ValueError(
         "none of the known formats (safetensors, PyTorch, TorchScript, .npz, .npy, pickle, Keras, ONNX); "
@@ -121,26 +142,26 @@ def _from_hdf5(data: bytes) -> Contents:
     return Contents("hdf5", arrays, keras=_keras.from_hdf5(arrays, attributes))
 
 
-def networks(of: PathLike | Mapping[str, Any], unknown: str = "error") -> list[Found]:
+def networks(of: File | Mapping[str, Any], unknown: str = "error") -> list[Found]:
     """Return the networks of a file, or among arrays by name."""
     if isinstance(of, Mapping):
         return among(of, "the arrays")
-    if not isinstance(of, (str, os.PathLike)):
-        needed = "a str, an os.PathLike, or a mapping from names to arrays"
+    if not isinstance(of, (str, os.PathLike)) and not hasattr(of, "read"):
+        needed = "a str, an os.PathLike, a binary file, or a mapping from names to arrays"
         raise TypeError(f"path_or_arrays must be {needed}, got {_check.shown(of)}")
-    source = _check.path(of, "path_or_arrays")
-    read = contents(source, unknown)
+    source = title(of, "path_or_arrays")
+    found = contents(of, unknown)
     with blamed(source):
-        own = _safetensors.own(read.arrays, read.metadata, source)
+        own = _safetensors.own(found.arrays, found.metadata, source)
         if own is not None:
             return [own]
-        if read.onnx is not None:
+        if found.onnx is not None:
             from ..onnx import _files
 
-            return _files.networks(read.onnx, source)
-        if read.keras is not None:
-            return _keras.networks(read.keras, source)
-        return among(read.arrays, source)
+            return _files.networks(found.onnx, source)
+        if found.keras is not None:
+            return _keras.networks(found.keras, source)
+        return among(found.arrays, source)
 
 
 def among(arrays: Mapping[str, Any], source: str) -> list[Found]:
@@ -169,12 +190,20 @@ def as_array(value: Any, name: str) -> Array:
     return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 
 
-def write(data: bytes, path: PathLike, stacklevel: int = 3) -> None:
-    """Write a file of safetensors as a whole: an interruption leaves the old one, or none.
+def write(data: bytes, path: File, stacklevel: int = 3) -> None:
+    """Write a file of safetensors as a whole: an interruption leaves the old one, or none. An open one is written to.
 
     A symbolic link stays one, and a file that is replaced keeps its permissions. A warning, at the caller `stacklevel`
     functions up, tells of a suffix that promises another format.
     """
+    if hasattr(path, "write"):
+        try:
+            written = path.write(data)
+        except TypeError as error:
+            raise TypeError(f"path must be open in binary mode: {error}") from error
+        if written is not None and written < len(data):  # by a file without a buffer, on a full disk
+            raise OSError(f"{title(path)}: only {written} of {len(data)} bytes were written")
+        return
     name = _check.path(path)
     suffix = Path(name).suffix.lower()
     if suffix in _OTHERS:

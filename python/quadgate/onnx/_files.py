@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..rnn import RNN
 
     Array = NDArray[Any]
-    Model = str | os.PathLike[str] | bytes | Any
+    Model = str | os.PathLike[str] | bytes | IO[bytes] | Any
 
 _UNUSED = {4: "sequence_lens", 5: "initial_h", 6: "initial_c"}  # inputs of the node that are no part of the network
 QUANTISED = "DynamicQuantizeLSTM"
@@ -297,19 +297,19 @@ def _rnn_options(given: Mapping[str, Any], found: Attributes) -> dict[str, Any]:
 
 def _model(model: Model) -> tuple[Any, str]:
     """Return a model and what messages call it."""
-    from ..io._files import blamed
+    from ..io._files import blamed, folder, read, title
 
-    if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        data = path.read_bytes()
-        with blamed(os.fspath(model)):
-            return parse(data, path.parent), os.fspath(model)
+    if isinstance(model, (str, os.PathLike)) or hasattr(model, "read"):
+        file: Any = model
+        source, data = title(file), read(file)
+        with blamed(source):
+            return parse(data, folder(file)), source
     if isinstance(model, (bytes, bytearray)):
         with blamed("the model"):
             return parse(bytes(model), Path(os.devnull)), "the model"
     if isinstance(model, _package().ModelProto):
         return model, "the model"
-    raise TypeError(f"model must be a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+    raise TypeError(f"model must be a path, a binary file, bytes or an onnx.ModelProto, got {type(model).__name__}")
 
 
 def load(model: Model, name: str | None = None, **options: Any) -> LSTM | RNN:
@@ -317,7 +317,7 @@ def load(model: Model, name: str | None = None, **options: Any) -> LSTM | RNN:
 
     Parameters
     ----------
-    model : str, path, bytes or onnx.ModelProto
+    model : str, path, binary file, bytes or onnx.ModelProto
     name : str, optional
         The node, where there are several: its name, or the name of its first output if it has none.
     **options
@@ -365,7 +365,7 @@ def store(model: Model, name: str | None, net: LSTM | RNN) -> Any:
 
     Parameters
     ----------
-    model : str, path, bytes or onnx.ModelProto
+    model : str, path, binary file, bytes or onnx.ModelProto
         Left as it is.
     name : str or None
         The node, as in `load`; None where there is only one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +21,6 @@ from ._model import Sequential
 from ._recurrent import FinalState, Recurrent, mask_generators
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -36,22 +33,23 @@ _NETS: dict[str, Any] = {"LSTM": LSTM, "RNN": RNN}
 _KEYS = {"layers", "dtype", "stateful", "head", "generators", "loss", "optimizer", "step", "states"}
 
 
-def save(model: Sequential, path: str | os.PathLike[str]) -> None:
+def save(model: Sequential, path: io_files.File) -> None:
     """Write a model: `Sequential.save`."""
-    target = _check.path(path)
+    io_files.title(path)
     package = _safetensors._package()
     description, arrays = describe(model)
     metadata = {"format": FORMAT, "model": json.dumps(description)}
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    io_files.write(bytes(package.numpy.save(contiguous, metadata)), target, stacklevel=4)
+    io_files.write(bytes(package.numpy.save(contiguous, metadata)), path, stacklevel=4)
 
 
-def load(path: str | os.PathLike[str]) -> Sequential:
+def load(path: io_files.File) -> Sequential:
     """Return the model of a file that `Sequential.save` wrote.
 
     Parameters
     ----------
-    path : str or path
+    path : str, path or binary file
+        One that is open is read from where it is.
 
     Returns
     -------
@@ -76,8 +74,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     >>> bool((train.load("m.safetensors").params.flat == model.params.flat).all())
     True
     """
-    source = _check.path(path)
-    data = Path(source).read_bytes()
+    source, data = io_files.title(path), io_files.read(path)
     with io_files.blamed(source):
         if data[8:9] != b"{":
             raise ValueError("it is no file of safetensors; load_keras reads whole models of Keras")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check
 from ..io import _files as io_files
 from ..io import _keras as io_keras
 from ..io import _keras_layers
@@ -18,8 +17,6 @@ from ._model import Sequential
 from ._recurrent import FinalState, Recurrent
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -28,7 +25,7 @@ _RECURRENT = ("LSTM", "CuDNNLSTM", "SimpleRNN", "Bidirectional", "RNN")
 _LEADING = ("InputLayer", "Input")
 
 
-def load_keras(path: str | os.PathLike[str], *, rng: int | np.random.Generator | None = None) -> Sequential:
+def load_keras(path: io_files.File, *, rng: int | np.random.Generator | None = None) -> Sequential:
     """Return a Sequential model of Keras, whole: its predictions, and training that goes on from there.
 
     Read are files of Keras 3 (.keras) and whole models in HDF5 (.h5), with the layers Embedding, LSTM, SimpleRNN,
@@ -36,7 +33,7 @@ def load_keras(path: str | os.PathLike[str], *, rng: int | np.random.Generator |
 
     Parameters
     ----------
-    path : str or path
+    path : str, path or binary file
         The file.
     rng : None, int or numpy.random.Generator
         Source of the dropout, and of the order in which `Sequential.fit` shuffles.
@@ -64,8 +61,7 @@ def load_keras(path: str | os.PathLike[str], *, rng: int | np.random.Generator |
     layers with ``trainable=False``, regularizers or constraints, which are left out. Of a last layer with
     ``return_state`` `Sequential.predict` returns y alone, as another warning says.
     """
-    source = _check.path(path)
-    read = io_files.contents(source)
+    source, read = io_files.title(path), io_files.contents(path)
     with io_files.blamed(source):
         if read.keras is None or not isinstance(read.keras.config, dict):
             raise ValueError("no whole model of Keras: its configuration is missing")

@@ -391,8 +391,9 @@ class Sequential:
 
         Parameters
         ----------
-        path : str or path
-            The file to write or to replace. It is replaced as a whole: an interruption leaves the old one.
+        path : str, path or binary file
+            The file to write or to replace. It is replaced as a whole: an interruption leaves the old one. One that is
+            open is written to from where it is.
 
         Raises
         ------
