@@ -15,7 +15,7 @@ CoreThroughput read_throughput() {
   // Up to Zen 4 (0x19) a vector of 64 bytes is worked on in two halves.
   if (amd) return family <= 0x19 ? CoreThroughput{32, 24, 64, 1.07} : CoreThroughput{40, 24, 128, 1.07};
 #endif
-  return {45, 8, 128, 0.95};
+  return {45, 8, 128, 1.02};
 }
 
 }  // namespace

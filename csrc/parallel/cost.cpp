@@ -12,7 +12,11 @@ namespace {
 // Int8 in AMX's tiles: from so many rows on, at so high a rate, input products join each step's.
 constexpr size_t kTiledRows = 12;
 constexpr double kTiledRate = 5;
-constexpr double kDetourCycles = 22;  // of a line of a row's product through memory
+// For input products ahead or within the step: cycles of a byte of a row's product on its way through memory, where all
+// that is made at a time takes up to kDetourRoom of L2, and where it takes more.
+constexpr double kDetourCycles = 0.07, kFarDetourCycles = 0.4, kDetourRoom = 0.2;
+constexpr double kTileRows = 0.5;  // a tile takes as long as so many more rows
+constexpr double kStepRoom = 0.6;  // of L2, what holds weights that every step reads beside its rows and results
 
 // Of `bytes` that are read again and again in alternating order, L2 still holds 0.8 of its size; the rest comes from
 // beyond it.
@@ -51,22 +55,23 @@ bool cheaper_ahead(const InputProduct& p) {
   const double line = double(kLineVectors * p.kernels.width) * p.weight_size, blocks = double(p.n_blocks);
   const double l2_in_tiles = kL2InTiles * speed.l2;
   const double I = double(p.input), n_rows = double(p.rows), R = double(p.recurrent);
-  const double each = multiply_cycles(p.kernels) / p.rate, full = each * n_rows;  // multiply-adds of whole tiles
+  const double each = multiply_cycles(p.kernels) / p.rate, max_rows = double(p.kernels.max_rows);
   // One k of one block within the steps, where `width` k's take part: multiply-adds or reading from L1 or L2, and what
   // must come from beyond L2.
   auto within = [&](double width) {
-    const double bytes = width * line * blocks, tiles = std::ceil(n_rows / double(p.kernels.max_rows));
-    const double near = std::max(full, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / l2_in_tiles));
-    const double far = line / speed.beyond * share_beyond_l2(bytes);
-    // Two panels and the rows.
-    const bool crowded = 2 * width * line + n_rows * width * double(p.kernels.element_size) > 0.6 * l2;
-    return overlapped(near, far) * (crowded ? 1 + 0.64 / speed.beyond : 1);
+    const double bytes = width * line * blocks, tiles = std::ceil(n_rows / max_rows);
+    const double multiply = each * (n_rows + kTileRows * tiles);
+    const double near = std::max(multiply, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / l2_in_tiles));
+    return overlapped(near, line / speed.beyond * std::max(0.0, 1 - kStepRoom * l2 / bytes));
   };
   const double in_step = (I + R) * within(I + R);
-  const double once =  // weight_ih, read per chunk
-      I * line / speed.beyond / double(ahead_steps(p.rows, p.steps));
-  const double detour = kDetourCycles * n_rows;
-  return I * speed.ahead * full + once * (I * line * blocks > l2) + detour + R * within(R) < in_step;
+  // weight_ih is read once for the steps of a chunk, whose rows fill their tiles.
+  const double steps = double(ahead_steps(p.rows, p.steps));
+  const double multiply = speed.ahead * each * n_rows * (1 + kTileRows / max_rows);
+  const double once = I * line * blocks > l2 ? line / speed.beyond / steps : 0;
+  const double sums = double(kLineVectors * p.kernels.width * p.kernels.element_size) * n_rows;
+  const double detour = (sums * steps * blocks <= kDetourRoom * l2 ? kDetourCycles : kFarDetourCycles) * sums;
+  return I * overlapped(multiply, once) + detour + R * within(R) < in_step;
 }
 
 }  // namespace quadgate

@@ -6,7 +6,8 @@
 // To measure the constants anew, on a quiet machine:
 //   core_throughput()   bench/ceilings.py prints the rate of multiply-adds and of reads from each cache. Divide the
 //                       first by the clock for `multiply_adds`, the rates of L2 and L3 by it for `l2` and `beyond`.
-//                       `ahead`: time of forward passes with and without input products ahead, at 10 to 64 rows.
+//                       `ahead`, and the constants of cheaper_ahead: times of forward passes with and without input
+//                       products ahead at some hundred shapes, 2 to 640 rows; those that choose the slower way least.
 //   kBarrierCycles,     its round trip between two cores, times the two ways and the spread of their arrival; a call
 //   kStartCycles        of two threads against one where there is next to no work.
 //   kAwakeStartCycles,  the same in calls that follow each other at once: of a step without a pass, and of any other.
