@@ -79,6 +79,7 @@ struct CellStep {
   const Real* peephole;              // (3,H) for i, f, o; may be null
   const OutputExtra<Real>* extra;    // (n_rows); may be null; null if n_more is not 0
   bool large_tape;                   // write `gates` past the caches, which could not hold them until they are read
+  bool far_x;                        // rows of x are to be prefetched, their beginnings, during the tile before theirs
   bool far_results;                  // c, y and y_copy, of an LSTM's rows, are to be prefetched before they are written
 };
 

@@ -189,6 +189,7 @@ void ForwardLayer<Real>::set_step() {
   // Measured on Zen 3: prefetches of what is still in L2 from the last call cost up to 7 % of the step.
   const size_t written = pass_.call.tape ? 2 * H_ + C_ + pass_.n.taped : H_;
   step_.far_results = C_ > 0 && pass_.call.steps * pass_.call.batch * written * sizeof(Real) > 2 * l2_bytes();
+  step_.far_x = !step_.use_pre && n_rows * step_.input_size * sizeof(Real) > l2_bytes() / 4;
   plain_ = !scratch_.projected && !scratch_.norm && !scratch_.extra;
 }
 
