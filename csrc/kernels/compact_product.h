@@ -84,8 +84,8 @@ QG_OUTLINE void wide_tiles(const CompactProduct& s, size_t first_k, size_t n_k, 
   compact_tiles<float, NV>(s, s.wide, first_k, n_k, static_cast<const uint16_t*>(next));
 }
 
-// Panels in float. The upper half of a vector of a narrow one is overwritten by the next vector; the last one's lies in
-// the room that a whole panel would take.
+// Panels in float. The upper half of a vector of a narrow one is overwritten by the next vector; the last one's lies
+// behind the panel (PanelShape::elements).
 template <class Storage>
 void widen(const void* from, size_t n_panels, size_t n_k, int n_vectors, bool narrow_last, float* to) {
   const auto* w = static_cast<const Storage*>(from);

@@ -93,8 +93,8 @@ struct CompactFunctions {
   // Null: rows are not quantised.
   void (*quantize_rows)(const void** rows, size_t n_rows, size_t n, unsigned char* bytes, float* scales,
                         int32_t* zeros);
-  // Panels of n_k columns in float, for the kernels that read those; the last one may become a narrow one, which has
-  // room for a whole one. Null where there is no such thing.
+  // Panels of n_k columns in float, for the kernels that read those; the last one may become a narrow one, behind which
+  // half a vector is written, too. Null where there is no such thing.
   void (*widen)(const void* from, size_t n_panels, size_t n_k, int n_vectors, bool narrow_last, float* to);
   // Before products of a group of so many rows, kFewestTileRows or more, and after them: between these calls a thread
   // holds state that is costly to save. Null where there is none.

@@ -11,7 +11,7 @@
 // side instead: [ceil(rows / (kRowBlocks W))][k][kRowBlocks][W], so that results lie in the order of the rows. A line
 // is what one k of one panel takes: G * row_blocks(G) vectors. The last panel of a float matrix with gates may be
 // narrow: where at most half of its lanes would be filled, a line has half the vectors, and gates begin at half
-// vectors. So do its bias and its sums of a product ahead. What follows begins where it would behind a whole panel.
+// vectors. So do its bias and its sums of a product ahead, behind which there is the room of a whole panel's.
 // Some tables (kHalfLines) have panels of kLineVectors in halves of lines, [2][k][2][W] for each block: the weights of
 // half a line stay in registers for twice as many rows. Bias, sums, gradients and narrow panels have whole lines. Their
 // back panels of kLineVectors blocks are [2][k][2][W], too.
