@@ -116,10 +116,41 @@ def test_files_of_text_are_refused(tmp_path):
     path = tmp_path / "text"
     with path.open("w") as file:
         for call in (qg.save, lambda net, to: model().save(to)):
-            with pytest.raises(TypeError, match=r"^path must be open in binary mode: "):
+            with pytest.raises(TypeError, match=r"^path must be open for writing in binary mode: "):
                 call(NET, file)
     with path.open() as file, pytest.raises(TypeError, match=r"^path must be open in binary mode, got .* class str"):
         qg.load(file)
+
+
+def test_files_that_are_open_for_the_other_thing_are_refused(tmp_path):
+    path = tmp_path / "net.safetensors"
+    qg.save(NET, path)
+    with path.open("rb") as file:
+        for call in (qg.save, lambda net, to: model().save(to)):
+            with pytest.raises(TypeError, match=r"^path must be open for writing in binary mode: "):
+                call(NET, file)
+    same_bits(NET, qg.load(path))
+    with path.open("ab") as file:
+        for call in (qg.load, qg.io.read, train.load):
+            with pytest.raises(TypeError, match=r"^path must be open for reading$"):
+                call(file)
+
+
+def test_a_path_that_can_read_and_write_is_a_path(tmp_path):
+    """Those of the package py, as old tests have them, read and write text."""
+
+    class Both(type(tmp_path)):
+        def read(self) -> str:
+            return "text"
+
+        def write(self, data: str) -> None:
+            raise AssertionError
+
+    path = Both(tmp_path / "net.safetensors")
+    qg.save(NET, path)
+    same_bits(NET, qg.load(path))
+    (found,) = qg.io.networks(path)
+    same_bits(NET, found.build())
 
 
 def test_a_short_write_is_an_error():

@@ -56,24 +56,32 @@ def blamed(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: {kind}{text}") from error
 
 
+def _is_open(file: Any) -> bool:
+    # Some paths have such methods, too.
+    return not isinstance(file, (str, os.PathLike)) and (hasattr(file, "read") or hasattr(file, "write"))
+
+
 def title(file: File, name: str = "path") -> str:
     """Return what messages call a file: its path, or the name that an open one has."""
-    if hasattr(file, "read") or hasattr(file, "write"):
+    if _is_open(file):
         own = getattr(file, "name", None)
         return own if isinstance(own, str) else "the file"
     return _check.path(file, name)
 
 
-def folder(file: File) -> Path:
+def folder(file: Any) -> Path:
     """Return the folder of a file by its path; that of an open one holds nothing."""
-    return Path(os.devnull) if hasattr(file, "read") else Path(file).parent
+    return Path(os.devnull) if _is_open(file) else Path(file).parent
 
 
-def read(file: File) -> bytes:
+def read(file: Any) -> bytes:
     """Return the bytes of a file, those of an open one from where it is."""
-    if not hasattr(file, "read"):
+    if not _is_open(file):
         return Path(file).read_bytes()
-    data = file.read()
+    try:
+        data = file.read()
+    except (AttributeError, io.UnsupportedOperation) as error:
+        raise TypeError("path must be open for reading") from error
     if not isinstance(data, bytes):
         raise TypeError(f"path must be open in binary mode, got a file that reads {_check.shown(type(data))}")
     return data
@@ -190,17 +198,17 @@ def as_array(value: Any, name: str) -> Array:
     return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 
 
-def write(data: bytes, path: File, stacklevel: int = 3) -> None:
+def write(data: bytes, path: Any, stacklevel: int = 3) -> None:
     """Write a file of safetensors as a whole: an interruption leaves the old one, or none. An open one is written to.
 
     A symbolic link stays one, and a file that is replaced keeps its permissions. A warning, at the caller `stacklevel`
     functions up, tells of a suffix that promises another format.
     """
-    if hasattr(path, "write"):
+    if _is_open(path):
         try:
             written = path.write(data)
-        except TypeError as error:
-            raise TypeError(f"path must be open in binary mode: {error}") from error
+        except (AttributeError, TypeError, io.UnsupportedOperation) as error:
+            raise TypeError(f"path must be open for writing in binary mode: {error}") from error
         if written is not None and written < len(data):  # by a file without a buffer, on a full disk
             raise OSError(f"{title(path)}: only {written} of {len(data)} bytes were written")
         return
