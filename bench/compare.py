@@ -27,8 +27,8 @@ from pathlib import Path
 import ceilings as machine
 import grid
 import numpy as np
-import readme
 import report
+import table
 import uses
 from command import kept, output, positive
 from measure import Result, Runner
@@ -113,7 +113,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--json", type=output, help="write every sample, also those before an error")
     add("--markdown", type=output, help="write the report to this file instead of standard output")
     add("--plot", type=output, help="write a PNG")
-    add("--readme", type=output, help="rewrite the table in this file (docs/benchmarks.md)")
+    add("--table", type=output, help="rewrite the table in this file (docs/benchmarks.md)")
     add("--uses", type=output, help="rewrite the table of uses in this file (README.md); needs --shapes all")
     add("--picture", type=output, help="write a PNG of the table of uses")
     return parser
@@ -145,10 +145,10 @@ def main(words: list[str] | None = None) -> None:
     try:  # before the first measurement
         earlier = read(args.earlier)[1] if args.earlier else None
         shapes = selected(args) if args.read is None else []
-        if args.readme is not None:
-            readme.around(args.readme, readme.BEGIN, readme.END)
+        if args.table is not None:
+            table.around(args.table, table.BEGIN, table.END)
         if args.uses is not None:
-            readme.around(args.uses, uses.BEGIN, uses.END)
+            table.around(args.uses, uses.BEGIN, uses.END)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if args.read is None:
@@ -162,8 +162,8 @@ def main(words: list[str] | None = None) -> None:
         args.markdown.write_text(text)
     else:
         print(text)
-    if args.readme is not None:
-        readme.rewrite(args.readme, content, results)
+    if args.table is not None:
+        table.rewrite(args.table, content, results)
     if args.uses is not None:
         uses.rewrite(args.uses, content, results)
     if args.picture is not None:

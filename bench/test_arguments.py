@@ -20,7 +20,7 @@ from shapes import Shape
 from test_bench import CEILINGS
 
 Measure = Callable[..., list[Result]]
-REPORTS = ("--markdown", "--plot", "--readme", "--uses", "--picture")
+REPORTS = ("--markdown", "--plot", "--table", "--uses", "--picture")
 
 
 def refused(program: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -52,7 +52,7 @@ def test_files_must_have_a_folder(
         assert f"argument {option}: must be a file in a folder that exists, got '{path}'" in said
 
 
-@pytest.mark.parametrize("option", ["--readme", "--uses"])
+@pytest.mark.parametrize("option", ["--table", "--uses"])
 def test_pages_must_have_marks(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A page without the marks of the table, or none, is refused before the run."""
     page = tmp_path / "page.md"

@@ -20,9 +20,9 @@ from measure import Result
 from peers.base import make_arrays
 from peers.client import PEERS, QUANTISED, Client, PeerError
 from peers.peer_onnxruntime_int8 import saturates
-from readme import rewrite
 from report import below_one, floor, geometric_mean, markdown, plot, ratio, ratio_spread
 from shapes import MODES, Shape, choose
+from table import rewrite
 
 SMALL = [Shape(f"small_{mode}", 1 if mode == "stream" else 5, 3, 4, 7, mode, 2) for mode in MODES]
 CEILINGS = {

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from measure import Result
-from readme import replace_between, time_text
 from report import Run, best_peer, ours, ratio
+from table import replace_between, time_text
 
 BEGIN, END = "<!-- uses -->", "<!-- /uses -->"
 # A person's words for a shape: mode, T, B, I, H, layers.
