@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,8 +120,15 @@ def test_files_of_text_are_refused(tmp_path):
         for call in (qg.save, lambda net, to: model().save(to)):
             with pytest.raises(TypeError, match=r"^path must be open for writing in binary mode: "):
                 call(NET, file)
-    with path.open() as file, pytest.raises(TypeError, match=r"^path must be open in binary mode, got .* class str"):
-        qg.load(file)
+    binary = tmp_path / "net.safetensors"
+    qg.save(NET, binary)
+    for each in (path, binary):  # text, and what is none
+        for name, call in (("path", qg.load), ("path_or_arrays", qg.io.networks), ("model", qg.onnx.load)):
+            with (
+                each.open() as file,
+                pytest.raises(TypeError, match=rf"^{name} must be open in binary mode, got .* str"),
+            ):
+                call(file)
 
 
 def test_files_that_are_open_for_the_other_thing_are_refused(tmp_path):
@@ -151,6 +160,57 @@ def test_a_path_that_can_read_and_write_is_a_path(tmp_path):
     same_bits(NET, qg.load(path))
     (found,) = qg.io.networks(path)
     same_bits(NET, found.build())
+
+
+def test_damaged_files_of_other_libraries_are_named(tmp_path):
+    path = tmp_path / "net.gz"
+    path.write_bytes(gzip.compress(in_memory().getvalue())[:-20])
+    with gzip.open(path) as file, pytest.raises(ValueError, match=r"net\.gz: it cannot be read \(EOFError\): "):
+        qg.load(file)
+    closed = in_memory()
+    closed.close()
+    with pytest.raises(ValueError, match=r"^the file: .* closed file"):
+        qg.load(closed)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    for call in (qg.load, qg.io.networks, qg.onnx.load, train.load):
+        with pytest.raises(TypeError, match=r"^(path|path_or_arrays|model) must be a "):
+            call(io.BytesIO)
+    with (
+        zipfile.ZipFile(tmp_path / "all.zip", "w") as archive,
+        pytest.raises(ValueError, match=r"^the file: .* 'name'"),
+    ):
+        qg.load(archive)
+
+
+def test_files_without_a_buffer(tmp_path):
+    """They may write a part at a time, or nothing and say None."""
+
+    class Part(io.RawIOBase):
+        def __init__(self) -> None:
+            self.parts: list[bytes] = []
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.parts.append(bytes(data[:1000]))
+            return len(self.parts[-1])
+
+    part = Part()
+    qg.save(NET, part)
+    assert len(part.parts) > 2
+    same_bits(NET, qg.load(io.BytesIO(b"".join(part.parts))))
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    large = qg.LSTM(200, 200, rng=0)
+    with (
+        os.fdopen(read, "rb", buffering=0),
+        os.fdopen(write, "wb", buffering=0) as file,
+        pytest.raises(OSError, match=r"^the file: only \d+ of \d+ bytes were written"),
+    ):
+        qg.save(large, file)
 
 
 def test_a_short_write_is_an_error():

@@ -114,7 +114,7 @@ def networks(path_or_arrays: File | Mapping[str, Any], *, unknown: str = "error"
     >>> [(f.kind, f.name, f.input_size, f.hidden_size) for f in qg.io.networks("model.onnx")]
     [('LSTM', 'y', 64, 5)]
     """
-    return _files.networks(path_or_arrays, unknown)
+    return _files.networks(path_or_arrays, unknown, "path_or_arrays")
 
 
 def load(path: File, *, name: str | None = None, unknown: str = "error", **options: Any) -> LSTM | RNN:
@@ -156,7 +156,7 @@ def load(path: File, *, name: str | None = None, unknown: str = "error", **optio
     >>> lstm = qg.io.load("model.npz", name="encoder.lstm", batch_first=True)
     """
     source = _files.title(path)
-    return _found.choose(networks(path, unknown=unknown), name, source).build(**options)
+    return _found.choose(_files.networks(path, unknown, "path"), name, source).build(**options)
 
 
 def save(net: LSTM | RNN, path: File) -> None:

@@ -57,15 +57,16 @@ def blamed(source: str) -> Iterator[None]:
 
 
 def _is_open(file: Any) -> bool:
-    # Some paths have such methods, too.
-    return not isinstance(file, (str, os.PathLike)) and (hasattr(file, "read") or hasattr(file, "write"))
+    if isinstance(file, (str, os.PathLike, type)):  # some paths have such methods, too
+        return False
+    return any(callable(getattr(file, method, None)) for method in ("read", "write"))
 
 
 def title(file: File, name: str = "path") -> str:
     """Return what messages call a file: its path, or the name that an open one has."""
     if _is_open(file):
         own = getattr(file, "name", None)
-        return own if isinstance(own, str) else "the file"
+        return own if isinstance(own, str) and own else "the file"
     return _check.path(file, name)
 
 
@@ -74,24 +75,30 @@ def folder(file: Any) -> Path:
     return Path(os.devnull) if _is_open(file) else Path(file).parent
 
 
-def read(file: Any) -> bytes:
-    """Return the bytes of a file, those of an open one from where it is."""
+def read(file: Any, name: str = "path") -> bytes:
+    """Return the bytes of a file, those of an open one from where it is. `name`: the argument, for errors."""
     if not _is_open(file):
         return Path(file).read_bytes()
     try:
         data = file.read()
     except (AttributeError, io.UnsupportedOperation) as error:
-        raise TypeError("path must be open for reading") from error
+        raise TypeError(f"{name} must be open for reading") from error
+    except UnicodeDecodeError:  # bytes that are no text
+        data = ""
+    except OSError:
+        raise
+    except Exception as error:  # of many libraries, which unpack as they read
+        raise ValueError(f"{title(file)}: it cannot be read ({type(error).__name__}): {error}") from error
     if not isinstance(data, bytes):
-        raise TypeError(f"path must be open in binary mode, got a file that reads {_check.shown(type(data))}")
+        raise TypeError(f"{name} must be open in binary mode, got a file that reads {_check.shown(type(data))}")
     return data
 
 
-def contents(path: File, unknown: str = "error") -> Contents:
+def contents(path: File, unknown: str = "error", name: str = "path") -> Contents:
     """Return what is in a file."""
     if unknown not in ("error", "skip"):
         raise ValueError(f"unknown must be 'error' or 'skip', got {unknown!r}")
-    source, data = title(path), read(path)
+    source, data = title(path, name), read(path, name)
     with blamed(source):
         return _recognised(data, folder(path), lambda name: unknown == "skip")
 
@@ -150,15 +157,15 @@ def _from_hdf5(data: bytes) -> Contents:
     return Contents("hdf5", arrays, keras=_keras.from_hdf5(arrays, attributes))
 
 
-def networks(of: File | Mapping[str, Any], unknown: str = "error") -> list[Found]:
+def networks(of: File | Mapping[str, Any], unknown: str, name: str) -> list[Found]:
     """Return the networks of a file, or among arrays by name."""
     if isinstance(of, Mapping):
         return among(of, "the arrays")
-    if not isinstance(of, (str, os.PathLike)) and not hasattr(of, "read"):
+    if not isinstance(of, (str, os.PathLike)) and not _is_open(of):
         needed = "a str, an os.PathLike, a binary file, or a mapping from names to arrays"
-        raise TypeError(f"path_or_arrays must be {needed}, got {_check.shown(of)}")
-    source = title(of, "path_or_arrays")
-    found = contents(of, unknown)
+        raise TypeError(f"{name} must be {needed}, got {_check.shown(of)}")
+    source = title(of, name)
+    found = contents(of, unknown, name)
     with blamed(source):
         own = _safetensors.own(found.arrays, found.metadata, source)
         if own is not None:
@@ -198,6 +205,20 @@ def as_array(value: Any, name: str) -> Array:
     return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 
 
+def _write_open(data: bytes, file: Any) -> None:
+    rest = data
+    try:
+        while rest:
+            written = file.write(rest)
+            if written is None and not isinstance(file, io.RawIOBase):
+                return  # one that does not count
+            if not written or written < 0:
+                raise OSError(f"{title(file)}: only {len(data) - len(rest)} of {len(data)} bytes were written")
+            rest = rest[written:]  # nothing, but for a file without a buffer
+    except (AttributeError, TypeError, io.UnsupportedOperation) as error:
+        raise TypeError(f"path must be open for writing in binary mode: {error}") from error
+
+
 def write(data: bytes, path: Any, stacklevel: int = 3) -> None:
     """Write a file of safetensors as a whole: an interruption leaves the old one, or none. An open one is written to.
 
@@ -205,12 +226,7 @@ def write(data: bytes, path: Any, stacklevel: int = 3) -> None:
     functions up, tells of a suffix that promises another format.
     """
     if _is_open(path):
-        try:
-            written = path.write(data)
-        except (AttributeError, TypeError, io.UnsupportedOperation) as error:
-            raise TypeError(f"path must be open for writing in binary mode: {error}") from error
-        if written is not None and written < len(data):  # by a file without a buffer, on a full disk
-            raise OSError(f"{title(path)}: only {written} of {len(data)} bytes were written")
+        _write_open(data, path)
         return
     name = _check.path(path)
     suffix = Path(name).suffix.lower()

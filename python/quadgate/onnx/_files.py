@@ -301,7 +301,7 @@ def _model(model: Model) -> tuple[Any, str]:
 
     if isinstance(model, (str, os.PathLike)) or hasattr(model, "read"):
         file: Any = model
-        source, data = title(file), read(file)
+        source, data = title(file, "model"), read(file, "model")
         with blamed(source):
             return parse(data, folder(file)), source
     if isinstance(model, (bytes, bytearray)):
