@@ -159,8 +159,8 @@ FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) con
 }
 
 // True for small matrices of 16 bits: floats are read as fast as they are then, also by one row, and no product has to
-// widen them. They must not take more memory than two copies of 16 bits, of which one has no padding, but for sizes at
-// which that is no matter.
+// widen them. They must not take a tenth more memory than two copies of 16 bits, of which one has no padding, but for
+// sizes at which that is no matter.
 template <class Real>
 bool Weights<Real>::better_as_floats() const {
   const WeightType type = sizes.options.weights;
@@ -174,9 +174,9 @@ bool Weights<Real>::better_as_floats() const {
     compact += p.shape.elements(p.n_k);
   });
   // Empty lanes, which narrow panels of floats lack, cost bfloat16 its lead.
-  const bool leads = type == WeightType::bfloat16 && 10 * compact < 11 * whole;
+  const bool leads = type == WeightType::bfloat16 && 10 * compact < 11 * padded;
   const size_t bytes = padded * sizeof(Real), most = leads ? 2 * kCheapBytes : l2_bytes() / 4;
-  return bytes <= most && (bytes <= kTinyBytes || 10 * padded <= 12 * whole);
+  return bytes <= most && (bytes <= kTinyBytes || 20 * padded <= 11 * (compact + whole));
 }
 
 template <class Real>
