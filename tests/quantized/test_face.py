@@ -72,6 +72,14 @@ def test_a_last_panel_that_is_half_full_takes_half_the_bytes(hidden):
         assert lstm.quantize(kind).nbytes <= 0.55 * lstm.nbytes
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("sizes", [(300, 20), (800, 28)])
+def test_padding_takes_little(kind, sizes):
+    """One copy in float32, or two in 16 bits, whichever takes less, but for a tenth."""
+    lstm = qg.LSTM(*sizes, rng=0)
+    assert lstm.quantize(kind).nbytes <= 0.57 * lstm.nbytes
+
+
 def test_bytes_are_there_and_no_others():
     """No array of float32 weights stays behind the network, not even one that its biases are views of."""
     gc.collect()

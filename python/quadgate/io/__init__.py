@@ -190,7 +190,7 @@ def save(net: LSTM | RNN, path: File) -> None:
     >>> qg.io.save(qg.LSTM(64, 128, rng=0), "mine.safetensors")
     >>> lstm = qg.io.load("mine.safetensors")
     """
-    _files.title(path)
+    _files.title(path)  # refuses what is no file, before the work
     _files.write(_safetensors.save(net), path)
 
 

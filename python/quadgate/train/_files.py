@@ -35,7 +35,7 @@ _KEYS = {"layers", "dtype", "stateful", "head", "generators", "loss", "optimizer
 
 def save(model: Sequential, path: io_files.File) -> None:
     """Write a model: `Sequential.save`."""
-    io_files.title(path)
+    io_files.title(path)  # refuses what is no file, before the work
     package = _safetensors._package()
     description, arrays = describe(model)
     metadata = {"format": FORMAT, "model": json.dumps(description)}
