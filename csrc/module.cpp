@@ -95,23 +95,61 @@ void bind(py::module_& m) {
   add_functions(m, functions);
 }
 
+PyObject* finished = nullptr;  // the module once it is whole; kept for ever, as its types are
+
+// Whoever imports again, with the module gone from sys.modules, gets the same one: its types exist once.
+PyObject* create_module(PyObject* spec, PyModuleDef*) {
+  Py_XINCREF(finished);
+  if (finished) return finished;
+  return guarded([&] {
+    const py::object name = owned(PyObject_GetAttrString(spec, "name"));
+    return owned(PyModule_NewObject(name.ptr()));
+  });
+}
+
+int fill_module(PyObject* m) {
+  if (finished) return 0;
+  try {
+    auto module = py::reinterpret_borrow<py::module_>(m);
+    bind(module);
+  } catch (const PythonError&) {
+    return -1;
+  } catch (py::error_already_set& e) {
+    e.restore();
+    return -1;
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_ImportError, e.what());
+    return -1;
+  }
+  Py_INCREF(m);
+  finished = m;
+  return 0;
+}
+
 }  // namespace
 }  // namespace quadgate
-
-PYBIND11_MODULE(_core_of_main_interpreter, m, pybind11::mod_gil_not_used(),
-                pybind11::multiple_interpreters::not_supported()) {
-  quadgate::bind(m);
-}
 
 // The pool's limit for threadpoolctl, which finds it by these names: see python/quadgate/_threadpools.py.
 extern "C" PYBIND11_EXPORT int quadgate_get_num_threads() { return quadgate::get_num_threads(); }
 extern "C" PYBIND11_EXPORT void quadgate_set_num_threads(int n) { quadgate::set_num_threads(n > 1 ? n : 1); }
 
-// The module's own entry: pybind11's would wait for ever for its state in a subinterpreter of Python 3.11.
+// Not by PYBIND11_MODULE, which brings pybind11's classes and dispatcher with it, 28 kB of the wheel that nothing here
+// uses, and in a subinterpreter of Python 3.11 waits for its state for ever.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     PyErr_SetString(PyExc_ImportError, "quadgate works in the main interpreter only, not in a subinterpreter");
     return nullptr;
   }
-  return PyInit__core_of_main_interpreter();
+  static PyModuleDef_Slot slots[] = {{Py_mod_create, reinterpret_cast<void*>(&quadgate::create_module)},
+                                     {Py_mod_exec, reinterpret_cast<void*>(&quadgate::fill_module)},
+#ifdef Py_mod_multiple_interpreters
+                                     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+                                     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+                                     {0, nullptr}};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_core", nullptr, 0, nullptr, slots, nullptr, nullptr, nullptr};
+  return PyModuleDef_Init(&definition);
 }
