@@ -90,7 +90,7 @@ bool gradient_targets(const Sizes& s, py::handle into, py::handle names, Apart<R
 
 struct BackwardArguments {
   py::handle dy, dstate, into, names, dcells, norms;
-  bool input_grad, accumulate;
+  bool input_grad, state_grad, accumulate;
 };
 
 template <class Real>
@@ -144,9 +144,9 @@ py::object backward_as(const Network& net, const PyTape& kept, const BackwardArg
     dx = new_array<Real>(ndim, shape);
     call.dx = View<Real>(dx).template plane<Real>(kept.batch_first);
   }
-  py::object dh0 = new_state<Real>(s, s.recurrent(), kept.batched, tape.batch);
+  py::object dh0 = a.state_grad ? new_state<Real>(s, s.recurrent(), kept.batched, tape.batch) : none();
   py::object dc0 = new_state<Real>(s, s.cell(), kept.batched, tape.batch);
-  call.dh0 = data_of<Real>(dh0);
+  if (a.state_grad) call.dh0 = data_of<Real>(dh0);
   call.dc0 = data_of<Real>(dc0);
   bool done;
   {
@@ -155,6 +155,7 @@ py::object backward_as(const Network& net, const PyTape& kept, const BackwardArg
     done = backward(call);
   }
   require_done(done);
+  if (!a.state_grad) dc0 = none();
   return tuple_of(std::move(dx), std::move(dh0), std::move(dc0), std::move(gradients));
 }
 
@@ -219,13 +220,16 @@ py::object x_shape(const PyTape& tape) {
 }  // namespace
 
 py::object backward(Network& net, py::handle tape, py::handle dy, py::handle dstate, py::handle input_grad,
-                    py::handle into, py::handle names, py::handle accumulate, py::handle dcells, py::handle norms) {
+                    py::handle state_grad, py::handle into, py::handle names, py::handle accumulate, py::handle dcells,
+                    py::handle norms) {
   if (!Object<PyTape>::is(tape)) throw py::type_error("tape must be a Tape");
   if (!PyDict_CheckExact(names.ptr())) throw py::type_error("names must be a dict");
-  if (!PyBool_Check(input_grad.ptr()) || !PyBool_Check(accumulate.ptr())) return none();
+  for (const py::handle flag : {input_grad, state_grad, accumulate})
+    if (!PyBool_Check(flag.ptr())) return none();
   const PyTape& kept = Object<PyTape>::value(tape.ptr());
   if (kept.network != net.family().id) throw py::value_error("this tape was recorded by another network");
-  const BackwardArguments a = {dy, dstate, into, names, dcells, norms, is_true(input_grad), is_true(accumulate)};
+  const BackwardArguments a = {
+      dy, dstate, into, names, dcells, norms, is_true(input_grad), is_true(state_grad), is_true(accumulate)};
   return net.is_double() ? backward_as<double>(net, kept, a) : backward_as<float>(net, kept, a);
 }
 

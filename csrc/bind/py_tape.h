@@ -20,7 +20,8 @@ struct PyTape {
 
 // The rest of Network's methods.
 py::object backward(Network& net, py::handle tape, py::handle dy, py::handle dstate, py::handle input_grad,
-                    py::handle into, py::handle names, py::handle accumulate, py::handle dcells, py::handle norms);
+                    py::handle state_grad, py::handle into, py::handle names, py::handle accumulate, py::handle dcells,
+                    py::handle norms);
 py::object make_tape(Network& net, py::handle x, py::handle state, py::handle y, py::handle gates, py::handle c);
 
 void register_tape(py::module_& m);

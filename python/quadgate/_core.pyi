@@ -74,13 +74,15 @@ class Network:
         dy: object,
         dstate: object,
         input_grad: bool,
+        state_grad: bool,
         into: dict[str, Any] | None,
         names: dict[str, Any],  # of the parameters in the core's order; values are not read
         accumulate: bool,
         dcells: object,
         norms: tuple[_Array, _Array] | None,
+        # dx, dh0, dc0, and those of the parameters, whose vector comes last without `into`; or None
         /,
-    ) -> tuple[_Array | None, _Array, _Array, list[_Array]] | None: ...  # without `into` their vector comes last
+    ) -> tuple[_Array | None, _Array | None, _Array | None, list[_Array]] | None: ...
     def make_tape(self, x: _Array, state: _State, y: _Array, gates: _Array, c: _Array, /) -> Tape | None: ...
 
 @final

@@ -178,14 +178,14 @@ class Masking:
         return dy, None if dcells is None else self._back(dcells), dstate
 
     def input_gradients(
-        self, dx: Array | None, dh0: Array, dc0: Array, dy: Array | None, dcells: Array | None
+        self, dx: Array | None, dh0: Array | None, dc0: Array | None, dy: Array | None, dcells: Array | None
     ) -> Array | None:
         """Return dx at all steps; complete the gradients of the initial states in place."""
-        if self._ends is not None:
+        if dh0 is not None and dc0 is not None and self._ends is not None:
             for a in (dh0, dc0):
                 self._clear(a, {True: self._ends[1] & (self.lengths > 0)})
         for d, into in ((dy if self._last and self._o.y_is_h else None, dh0), (dcells, dc0)):
-            if d is not None:
+            if d is not None and into is not None:
                 for part, held, state in self._halves(d, into):
                     np.add.at(state, held.first_row, part[held.first_at])
         return None if dx is None else self._scatter(dx)

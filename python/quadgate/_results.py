@@ -67,9 +67,9 @@ class LSTMGrads(NamedTuple):
     Attributes
     ----------
     x : array of x's shape, or None after ``input_grad=False``
-    h0 : array (L*D, B, R), or (L*D, R) if x had no batch axis
+    h0 : array (L*D, B, R), or (L*D, R) if x had no batch axis; or None after ``state_grad=False``
         Gradient of the initial h, also if none was given and zeros were used.
-    c0 : array (L*D, B, H), or (L*D, H)
+    c0 : array (L*D, B, H), or (L*D, H); or None
         The same for c.
     params : dict
         Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``. After ``out``
@@ -77,8 +77,8 @@ class LSTMGrads(NamedTuple):
     """
 
     x: Array | None
-    h0: Array
-    c0: Array
+    h0: Array | None
+    c0: Array | None
     params: NamedGrads
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ class RNNGrads(NamedTuple):
     Attributes
     ----------
     x : array of x's shape, or None after ``input_grad=False``
-    h0 : array (L*D, B, H), or (L*D, H) if x had no batch axis
+    h0 : array (L*D, B, H), or (L*D, H) if x had no batch axis; or None after ``state_grad=False``
         Gradient of the initial state, also if none was given and zeros were used.
     params : dict
         Gradients by parameter name, each of its parameter's shape: views of the vector ``params.flat``. After ``out``
@@ -102,7 +102,7 @@ class RNNGrads(NamedTuple):
     """
 
     x: Array | None
-    h0: Array
+    h0: Array | None
     params: NamedGrads
 
     def __repr__(self) -> str:

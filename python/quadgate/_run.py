@@ -148,10 +148,11 @@ def backward(
     dstate: Any,
     dcells: object,
     input_grad: bool,
+    state_grad: bool,
     out: Mapping[str, Array] | None,
     accumulate: bool,
     state_name: str | None = None,
-) -> tuple[Array | None, Array, Array, NamedGrads]:
+) -> tuple[Array | None, Array | None, Array | None, NamedGrads]:
     """Return dx, dh0, dc0 and the gradients of the parameters by name."""
     if type(tape) is not Tape:
         net._snapshot.refuse_training()
@@ -175,10 +176,11 @@ def backward(
     into: Any = out
     if out is not None and type(out) is not NamedGrads and type(out) is not dict:
         into = _targets(out, names)  # the core reads these two types alone
-    result = net._snapshot.backward(core, dy, plain, input_grad, into, names, accumulate, dcells, norms)
+    result = net._snapshot.backward(core, dy, plain, input_grad, state_grad, into, names, accumulate, dcells, norms)
     if result is None:
         targets = None if out is None else _targets(into, names)
-        result = _backward_converted(net, core, dy, dstate, dcells, input_grad, targets, accumulate, norms, state_name)
+        wanted = input_grad, state_grad
+        result = _backward_converted(net, core, dy, dstate, dcells, wanted, targets, accumulate, norms, state_name)
     if trace is not None and norms is not None:
         trace.dh_norm, trace.dc_norm = norms if m is None else map(m.steps, norms)
     dx, dh0, dc0, params = result
@@ -226,14 +228,14 @@ def _backward_converted(
     dy: object,
     dstate: object,
     dcells: object,
-    input_grad: bool,
+    wanted: tuple[bool, bool],
     into: dict[str, Array] | None,
     accumulate: bool,
     norms: tuple[Array, Array] | None,
     state_name: str | None,
-) -> tuple[Array | None, Array, Array, list[Array]]:
+) -> tuple[Array | None, Array | None, Array | None, list[Array]]:
     """Go backward with arguments that the core refused."""
-    input_grad = _check.flag(input_grad, "input_grad")
+    input_grad, state_grad = map(_check.flag, wanted, ("input_grad", "state_grad"))
     dtype, x_shape = net._options.dtype, core.x_shape
     shapes = _state_shapes(net, x_shape)
     read: Named = {"dy": None if dy is None else _check.shaped(dy, "dy", _y_shape(net, x_shape))}
@@ -252,7 +254,9 @@ def _backward_converted(
     dy_, dcells_ = (None if a is None else _check.plain(a, dtype) for a in (read["dy"], read["dcells"]))
     dstate_ = tuple(None if a is None else _check.plain(a, dtype) for a in parts.values())
     dstate_ = (*dstate_, None, None)[:2]
-    given = net._snapshot.backward(core, dy_, dstate_, input_grad, copies, net._shapes, accumulate, dcells_, norms)
+    given = net._snapshot.backward(
+        core, dy_, dstate_, input_grad, state_grad, copies, net._shapes, accumulate, dcells_, norms
+    )
     dx, dh0, dc0, params = _check.computed(given)
     if into is None or copies is None:
         return dx, dh0, dc0, params

@@ -341,6 +341,7 @@ class LSTM(Network):
         *,
         dcells: ArrayLike | None = None,
         input_grad: bool = True,
+        state_grad: bool = True,
         out: Mapping[str, Array] | None = None,
         accumulate: bool = False,
     ) -> LSTMGrads:
@@ -359,6 +360,9 @@ class LSTM(Network):
             Gradient of ``tape.cells``; zeros if it is not given.
         input_grad : bool
             False to leave out the gradient of x: `LSTMGrads.x` is None then.
+        state_grad : bool
+            False to leave out the gradients of the initial states, a product for one step of each layer:
+            `LSTMGrads.h0` and `LSTMGrads.c0` are None then.
         out : mapping from every parameter's name to an array of its shape and the network's type, optional
             Filled with the gradients of the parameters, instead of new arrays. They must be writable and share no
             memory with each other or with the other arguments. If that is the ``params`` of an earlier result, it is
@@ -375,7 +379,7 @@ class LSTM(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value, or there is no gradient to start from.
         """
-        result = _run.backward(self, tape, dy, dstate, dcells, input_grad, out, accumulate)
+        result = _run.backward(self, tape, dy, dstate, dcells, input_grad, state_grad, out, accumulate)
         return tuple.__new__(LSTMGrads, result)  # _make takes longer
 
     def stream(self, batch_size: SupportsIndex = 1) -> Stream[LSTM]:

@@ -184,6 +184,7 @@ class RNN(Network):
         dh: ArrayLike | None = None,
         *,
         input_grad: bool = True,
+        state_grad: bool = True,
         out: Mapping[str, Array] | None = None,
         accumulate: bool = False,
     ) -> RNNGrads:
@@ -197,7 +198,7 @@ class RNN(Network):
             Gradient of y; zeros if it is not given. One of the two gradients must be.
         dh : array of h0's shape, optional
             Gradient of the final state; zeros if it is not given.
-        input_grad, out, accumulate
+        input_grad, state_grad, out, accumulate
             As in `LSTM.backward`.
 
         Returns
@@ -209,7 +210,7 @@ class RNN(Network):
         TypeError, ValueError
             If an argument has a wrong type, shape or value, or there is no gradient to start from.
         """
-        dx, dh0, _, params = _run.backward(self, tape, dy, dh, None, input_grad, out, accumulate, "dh")
+        dx, dh0, _, params = _run.backward(self, tape, dy, dh, None, input_grad, state_grad, out, accumulate, "dh")
         return RNNGrads(dx, dh0, params)
 
     def stream(self, batch_size: SupportsIndex = 1) -> RNNStream[RNN]:

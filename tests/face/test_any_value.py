@@ -100,6 +100,7 @@ ARGUMENTS = {
     "dstate": lambda v: backward(dstate=v),
     "dcells": lambda v: backward(dcells=v),
     "input_grad": lambda v: backward(input_grad=v),
+    "state_grad": lambda v: backward(state_grad=v),
     "accumulate": lambda v: backward(accumulate=v),
     "out/backward": lambda v: backward(out=v),
     "prefix": lambda v: lstm.state_dict(prefix=v),

@@ -341,6 +341,7 @@ def test_flags_of_calls(bad):
         "return_cells": lambda: lstm(x, return_cells=bad),
         "trace": lambda: lstm.forward(x, trace=bad),
         "input_grad": lambda: lstm.backward(tape, y, input_grad=bad),
+        "state_grad": lambda: lstm.backward(tape, y, state_grad=bad),
         "accumulate": lambda: lstm.backward(tape, y, out=out, accumulate=bad),
     }.items():
         with pytest.raises(TypeError, match=rf"^{name} must be True or False"):

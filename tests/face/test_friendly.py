@@ -147,6 +147,8 @@ def test_gradients_are_shown_in_a_line():
     grads = lstm.backward(tape, np.ones((30, 8, 256), np.float32), input_grad=False)
     shown = "h0=<float32 (1, 8, 256)>, c0=<float32 (1, 8, 256)>, params=<3 arrays>"
     assert repr(grads) == f"LSTMGrads(x=None, {shown})"
+    grads = lstm.backward(tape, np.ones((30, 8, 256), np.float32), state_grad=False)
+    assert repr(grads) == "LSTMGrads(x=<float32 (30, 8, 64)>, h0=None, c0=None, params=<3 arrays>)"
     _, _, tape = rnn.forward(X)
     assert repr(rnn.backward(tape, dh=np.ones((1, 3, 6)))).startswith("RNNGrads(x=<float32 (4, 3, 5)>, h0=<")
 

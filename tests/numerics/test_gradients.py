@@ -193,17 +193,24 @@ def test_accumulating_over_two_halves_of_a_batch():
         bounds.assert_within(out[name], value.astype(np.float64), 2 * exact[name].e, name)
 
 
+@pytest.mark.parametrize("input_grad", [False, True])
+@pytest.mark.parametrize("state_grad", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_without_the_gradient_of_x(bidirectional):
-    case = plain(5, 3, 4, 18, 2, bidirectional)
+@pytest.mark.parametrize(("T", "B"), [(5, 3), (1, 4), (3, 400)])
+def test_without_gradients_that_nobody_needs(T, B, bidirectional, state_grad, input_grad):
+    case = plain(T, B, 4, 18, 2, bidirectional)
     lstm, d = model(case), data(case)
-    _, _, tape = lstm.forward(d.x, d.state)
-    want, got = lstm.backward(tape, d.dy, d.dstate), lstm.backward(tape, d.dy, d.dstate, input_grad=False)
-    assert got.x is None
-    assert same_bits(got.h0, want.h0)
-    assert same_bits(got.c0, want.c0)
-    for name, value in want.params.items():
-        assert same_bits(got.params[name], value)
+    for state in (None, d.state):
+        _, _, tape = lstm.forward(d.x, state)
+        want = lstm.backward(tape, d.dy, d.dstate)
+        got = lstm.backward(tape, d.dy, d.dstate, input_grad=input_grad, state_grad=state_grad)
+        for part, asked in (("x", input_grad), ("h0", state_grad), ("c0", state_grad)):
+            if asked:
+                assert same_bits(getattr(got, part), getattr(want, part))
+            else:
+                assert getattr(got, part) is None
+        for name, value in want.params.items():
+            assert same_bits(got.params[name], value)
 
 
 def test_learning():

@@ -275,8 +275,9 @@ def test_out_and_accumulated_gradients():
     want = net.backward(tape, d.dy)
     into = {name: np.zeros_like(value) for name, value in net.params.items()}
     for _ in range(2):
-        grads = net.backward(tape, d.dy.tolist(), out=into, accumulate=True, input_grad=False)
-    assert grads.x is None
+        grads = net.backward(tape, d.dy.tolist(), out=into, accumulate=True, input_grad=False, state_grad=False)
+    assert grads.x is grads.h0 is grads.c0 is None
+    assert same_bits(net.backward(tape, d.dy, state_grad=False).x, want.x)
     for name, value in want.params.items():
         np.testing.assert_allclose(into[name], 2 * value, rtol=1e-6)
 

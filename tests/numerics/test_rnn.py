@@ -139,8 +139,8 @@ def test_gradients_into_arrays():
     y, h, tape = rnn.forward(normal(T, B, IN))
     want = rnn.backward(tape, y, h)
     out = {name: np.ones(value.shape, np.float32) for name, value in rnn.params.items()}
-    grads = rnn.backward(tape, y, h, input_grad=False, out=out)
-    assert grads.x is None
+    grads = rnn.backward(tape, y, h, input_grad=False, state_grad=False, out=out)
+    assert grads.x is grads.h0 is None
     for name, value in out.items():
         assert grads.params[name] is value
         assert same_bits(value, want.params[name])

@@ -134,15 +134,15 @@ def test_a_gradient_left_out_is_zeros(name):
 
 @pytest.mark.parametrize("name", [n for n in SINGLE if "activations" not in SINGLE[n]])
 def test_into_given_arrays(name):
-    """`out` is overwritten, with `accumulate` it is added to; without input_grad the rest is what it was."""
+    """`out` is overwritten, with `accumulate` it is added to; without gradients of inputs the rest is what it was."""
     v = single(name, 9)
     net, d = model(v), data(v)
     want, tape = train(v, net, d)
     dstate = d.dstate[0] if v.rnn else d.dstate
     more = {} if v.rnn else {"dcells": d.dcells}
     out = {key: np.full_like(value, np.nan) for key, value in net.params.items()}
-    grads = net.backward(tape, d.dy, dstate, out=out, input_grad=False, **more)
-    assert grads.x is None
+    grads = net.backward(tape, d.dy, dstate, out=out, input_grad=False, state_grad=False, **more)
+    assert grads.x is grads.h0 is None
     for key, value in out.items():
         assert grads.params[key] is value
         assert same_bits(value, want[key]), key

@@ -149,7 +149,7 @@ OPERATIONS = {{
     "core forward": lambda: core.forward(x, state, lengths, None, resets, True),
     "core tape": lambda: core.forward_tape(x, state, lengths, resets, True, None),
     "core tape with masks": lambda: lstm._snapshot.core.forward_tape(x, None, None, None, False, dict(masks)),
-    "core backward": lambda: core.backward(tape._core, y, None, True, None, plain._shapes, False, None, None),
+    "core backward": lambda: core.backward(tape._core, y, None, True, True, None, plain._shapes, False, None, None),
     "core step": lambda: step(x[0], None, core),
     "steps with other threads": steps_with_other_threads,
     "core state": lambda: state_of(),

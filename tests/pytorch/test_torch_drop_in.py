@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import quadgate as qg
 from support import bounds
 from support.cases import DTYPES, Case, data, model, plain
 from support.modules import module_of, theirs_of, trained
@@ -49,6 +50,24 @@ def test_results_and_gradients(layers, bidirectional, dtype):
 @pytest.mark.parametrize("given", [g for g in itertools.product((True, False), repeat=3) if any(g)])
 def test_losses_of_some_results_only(given):
     check(plain(5, 4, 6, 9, 2, True, given=(*given, False), dtype="float64"))
+
+
+@pytest.mark.parametrize("learned", [None, 0, 1])
+def test_gradients_of_states_are_made_for_who_needs_them(learned, monkeypatch):
+    asked, backward = [], qg.LSTM.backward
+
+    def asking(*args: Any, **keywords: Any) -> qg.LSTMGrads:
+        asked.append(keywords["state_grad"])
+        return backward(*args, **keywords)
+
+    monkeypatch.setattr(qg.LSTM, "backward", asking)
+    state = torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
+    if learned is not None:
+        state[learned].requires_grad_()
+    y, _ = qt.LSTM(3, 4)(torch.ones(5, 2, 3), None if learned is None else state)
+    y.sum().backward()
+    assert asked == [learned is not None]
+    assert [s.grad is not None for s in state] == [learned == 0, learned == 1]
 
 
 @no_onednn

@@ -16,8 +16,8 @@ struct BackwardCall {
   const Real* dh;            // (L*D,B,R) gradient of the final h; null for zeros
   const Real* dc;            // (L*D,B,H) the same of c
   Plane<Real> dx;            // (T,B,I) out; null if not wanted; zero past a row's length
-  Real* dh0;                 // (L*D,B,R) out; may not be dh
-  Real* dc0;                 // (L*D,B,H) out; may not be dc
+  Real* dh0;                 // (L*D,B,R) out; may not be dh; null if not wanted
+  Real* dc0;                 // (L*D,B,H) out; may not be dc; without dh0 of no meaning
   Real* dh_norm;             // (L*D,T,B) out: norms of the gradients of h and of c at every step; or both null
   Real* dc_norm;
   const LayerParameters<Real*>* gradients;     // L*D of them, layer by layer; out

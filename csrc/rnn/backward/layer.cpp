@@ -379,9 +379,10 @@ bool BackwardLayer<Real>::trace_norms(size_t s, size_t end) {
   });
 }
 
-// The step before this block continues from its first step.
+// The step before this block continues from its first step, and so do the initial states.
 template <class Real>
 void BackwardLayer<Real>::hand_on(const Team& share) {
+  if (task_.s0 == 0 && !pass_.call.dh0) return;
   const size_t G = pass_.n.gate_rows, n = pass_.order.active_rows(task_.s0);
   for (size_t r = share.begin(n); r < share.end(n); ++r)
     std::memcpy(state_.dg_carry + r * G, block_.dg + row_in_block(task_.s0, r) * pass_.n.dg_stride, G * sizeof(Real));

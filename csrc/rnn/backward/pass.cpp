@@ -160,7 +160,7 @@ bool BackwardPass<Real>::run() {
 template <class Real>
 void BackwardPass<Real>::prepare_outputs() {
   const size_t rows = s_.states() * order_.batch(), norms = s_.states() * tape_.steps * tape_.batch;
-  copy_or_zero(call_.dh, rows * s_.recurrent(), call_.dh0);
+  if (call_.dh0) copy_or_zero(call_.dh, rows * s_.recurrent(), call_.dh0);
   copy_or_zero(call_.dc, rows * s_.cell(), call_.dc0);
   if (call_.dx) zero_padding(order_, tape_.steps, call_.dx, s_.input);
   if (call_.dh_norm) std::fill(call_.dh_norm, call_.dh_norm + norms, Real(0));
@@ -265,7 +265,7 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
   Team team = plan_.units > 1 ? all : all.alone();
   if (!teams_.empty()) team = all.in_team(plan_.units, *teams_[rank / plan_.units], in_team);
   if (!(s_.forward_only() ? block_by_block(all, team, pass) : layer_by_layer(all, team, pass))) return;
-  if (!initial_state(all, pass)) return;
+  if (call_.dh0 && !initial_state(all, pass)) return;
   // The last chance to stop, which the caller decides on: from here on its gradients change.
   if (!all.meet([](size_t thread) { return thread == 0; })) return;
   if (n_.direct)

@@ -262,16 +262,17 @@ def train(net: Network, call: Call, x: Array, state: Sequence[Array | None]) -> 
 
 
 def backward(
-    net: Network, tape: Tape, grads: Sequence[Array | None], input_grad: bool
-) -> tuple[Array | None, list[Array], list[Array]]:
+    net: Network, tape: Tape, grads: Sequence[Array | None], input_grad: bool, state_grad: bool
+) -> tuple[Array | None, list[Array | None], list[Array]]:
     """Return the gradients of x, of the states, and of the parameters in the order of `names`."""
     dy, dh, *rest = grads
     if isinstance(net, RNN):
-        r = net.backward(tape, dy, dh, input_grad=input_grad)
+        r = net.backward(tape, dy, dh, input_grad=input_grad, state_grad=state_grad)
         return r.x, [r.h0], gradients(net, r.params)
     assert isinstance(net, LSTM)
     dstate = None if dh is None and rest[0] is None else (dh, rest[0])
-    found = net.backward(tape, dy, dstate, dcells=rest[1] if len(rest) > 1 else None, input_grad=input_grad)
+    dcells = rest[1] if len(rest) > 1 else None
+    found = net.backward(tape, dy, dstate, dcells=dcells, input_grad=input_grad, state_grad=state_grad)
     return found.x, [found.h0, found.c0], gradients(net, found.params)
 
 

@@ -106,7 +106,7 @@ class Recurrence(torch.autograd.Function):
         if all(g is None for g in grads):
             return (None,) * len(ctx.needs_input_grad)
         needs = ctx.needs_input_grad[2:]
-        dx, dstate, dweights = _engine.backward(*found, [array(g) for g in grads], needs[0])
+        dx, dstate, dweights = _engine.backward(*found, [array(g) for g in grads], needs[0], any(needs[1:3]))
         every: list[Array | None] = [dx, *dstate, *([None] * (2 - len(dstate))), *dweights]
         return (
             None,

@@ -94,9 +94,8 @@ def backward(
     arrays = [_function.array(g) for g in grads]
     if all(a is None for a in arrays):
         return [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
-    dx, dstate, dweights = _engine.backward(*found, arrays, input_grad=True)
-    assert dx is not None
-    return _function.tensors([dx, *dstate, *dweights])
+    dx, dstate, dweights = _engine.backward(*found, arrays, input_grad=True, state_grad=True)
+    return _function.tensors([a for a in (dx, *dstate, *dweights) if a is not None])
 
 
 @infer.register_fake

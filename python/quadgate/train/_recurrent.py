@@ -143,7 +143,7 @@ class Recurrent(Layer):
             dy, dstate = None, dh if isinstance(net, RNN) else (dh, None)
         elif not net.batch_first:
             dy = dy.swapaxes(0, 1)
-        grads = net.backward(tape, dy, dstate, input_grad=need_x, out=out)
+        grads = net.backward(tape, dy, dstate, input_grad=need_x, state_grad=False, out=out)
         dx = grads.x
         return dx if dx is None or net.batch_first else dx.swapaxes(0, 1), grads.params
 
