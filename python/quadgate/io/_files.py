@@ -233,7 +233,7 @@ def write(data: bytes, path: Any, stacklevel: int = 3) -> None:
     if suffix in _OTHERS:
         warnings.warn(
             f"{name} has the format of safetensors, which programs that read {suffix} files do not expect: end its "
-            "name in .safetensors",
+            f"name in .safetensors{', or see quadgate.onnx.export' if suffix == '.onnx' else ''}",
             stacklevel=stacklevel,
         )
     target = Path(os.path.realpath(name))

@@ -8,12 +8,13 @@
 `lstm` takes the inputs and attributes of the operator. `lstm_training` and `lstm_backward` compute its gradients.
 `lstm_grad` computes them from values that another program saved in its forward pass. `ReferenceEvaluator` runs whole
 models with quadgate as the implementation of LSTM; onnx's own evaluator does so with `LSTM` among its ``new_ops``.
-`load` makes a network of a node in a model's file, and `store` puts one back. These four need the package onnx, which
-is imported on their first use.
+`load` makes a network of a node in a model's file, and `store` puts one back. `export` makes a model of a network or of
+a `quadgate.train.Sequential`. These five need the package onnx, which is imported on their first use.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._operator import lstm
@@ -21,6 +22,7 @@ from ._training import Gradients, Tape, lstm_backward, lstm_grad, lstm_training
 
 if TYPE_CHECKING:
     from ._evaluator import LSTM, ReferenceEvaluator
+    from ._export import export
     from ._files import load, store
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Gradients",
     "ReferenceEvaluator",
     "Tape",
+    "export",
     "load",
     "lstm",
     "lstm_backward",
@@ -42,10 +45,11 @@ def __getattr__(name: str) -> Any:
         from . import _files
 
         return getattr(_files, name)
-    if name in ("LSTM", "ReferenceEvaluator"):
-        try:
-            from . import _evaluator
-        except ImportError as error:
-            raise ImportError(f"quadgate.onnx.{name} needs the package onnx: pip install onnx") from error
-        return getattr(_evaluator, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = {"LSTM": "_evaluator", "ReferenceEvaluator": "_evaluator", "export": "_export"}.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = import_module(f".{module}", __name__)
+    except ImportError as error:
+        raise ImportError(f"quadgate.onnx.{name} needs the package onnx: pip install onnx") from error
+    return getattr(found, name)

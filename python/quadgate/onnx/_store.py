@@ -14,6 +14,8 @@ from ._files import QUANTISED
 from ._nodes import Frame, Node, called
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ..io._found import Found
@@ -92,9 +94,8 @@ def _attribute(name: str, option: Any) -> Any:
 
 def _inputs_of(net: Any, kind: str, dtype: np.dtype[Any]) -> dict[int, Array]:
     """Return the node's inputs by their places."""
-    weights = {
-        {"W": 1, "R": 2, "B": 3, "P": 7}[what]: array for what, array in _weights(net, kind) if array is not None
-    }
+    made = operator_weights(net.params, net._options.suffixes(0), kind == "RNN")
+    weights = {{"W": 1, "R": 2, "B": 3, "P": 7}[what]: array for what, array in made.items()}
     if net.weight_type != "int8":
         return {k: _converted(array, NAMES[k], dtype) for k, array in weights.items()}
     suffixes = ("", "_reverse")[: 2 if net.bidirectional else 1]
@@ -121,27 +122,25 @@ def _refuse_shared(model: Any, frame: Frame) -> None:
         frame = frame.outer
 
 
-def _weights(net: Any, kind: str) -> list[tuple[str, Array | None]]:
-    """Return W, R, B and P of the operator."""
-    suffixes = ("", "_reverse")[: 2 if net.bidirectional else 1]
-    params = dict(net.params)
-    for suffix in suffixes:  # those of a node with a bias, for a network without
-        params.setdefault(f"bias_l0{suffix}", np.zeros(params[f"weight_ih_l0{suffix}"].shape[0], net.dtype))
+def operator_weights(params: Mapping[str, Array], suffixes: tuple[str, ...], elman: bool) -> dict[str, Array]:
+    """Return W, R, B and, if there are peepholes, P of the operator LSTM, or RNN for an Elman network.
+
+    `suffixes` are the ends of the names of the layer's parameters, one for each direction. Without biases B is zeros.
+    """
     rows: list[tuple[Array, ...]] = []
     for suffix in suffixes:
-        bias = params[f"bias_l0{suffix}"]
-        if kind != "RNN":
-            w = _inputs.from_parameters(params, suffix)
-            # The operator adds both halves of B: the bias is the first, the second zeros.
-            half = w.W.shape[0]
-            b = np.concatenate([np.asarray(w.B)[:half], np.zeros(half, bias.dtype)])
-            rows.append((w.W, w.R, b) if w.P is None else (w.W, w.R, b, w.P))
-        else:
-            rows.append(
-                (params[f"weight_ih_l0{suffix}"], params[f"weight_hh_l0{suffix}"], np.append(bias, np.zeros_like(bias)))
-            )
-    stacked = [np.stack(parts) for parts in zip(*rows, strict=True)]
-    return list(zip("WRBP", stacked, strict=False))
+        own = {f"{name.removesuffix(suffix)}_l0": value for name, value in params.items() if name.endswith(suffix)}
+        weight = own["weight_ih_l0"]
+        bias = own.setdefault("bias_l0", np.zeros(weight.shape[0], weight.dtype))
+        # The operator adds both halves of B: the bias is the first, the second zeros.
+        if elman:
+            rows.append((weight, own["weight_hh_l0"], np.append(bias, np.zeros_like(bias))))
+            continue
+        w = _inputs.from_parameters(own, "")
+        half = w.W.shape[0]
+        b = np.concatenate([np.asarray(w.B)[:half], np.zeros(half, bias.dtype)])
+        rows.append((w.W, w.R, b) if w.P is None else (w.W, w.R, b, w.P))
+    return dict(zip("WRBP", map(np.stack, zip(*rows, strict=True)), strict=False))
 
 
 def _given(proto: Any, k: int) -> bool:
