@@ -97,8 +97,13 @@ void bind(py::module_& m) {
 
 PyObject* finished = nullptr;  // the module once it is whole; kept for ever, as its types are
 
-// Whoever imports again, with the module gone from sys.modules, gets the same one: its types exist once.
+// Whoever imports again, with the module gone from sys.modules, gets the same one: its types exist once. This runs in
+// the interpreter that imports; PyInit__core, since Python 3.13, in the main one.
 PyObject* create_module(PyObject* spec, PyModuleDef*) {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError, "quadgate works in the main interpreter only, not in a subinterpreter");
+    return nullptr;
+  }
   Py_XINCREF(finished);
   if (finished) return finished;
   return guarded([&] {
@@ -136,10 +141,6 @@ extern "C" PYBIND11_EXPORT void quadgate_set_num_threads(int n) { quadgate::set_
 // Not by PYBIND11_MODULE, which brings pybind11's classes and dispatcher with it, 28 kB of the wheel that nothing here
 // uses, and in a subinterpreter of Python 3.11 waits for its state for ever.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
-  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-    PyErr_SetString(PyExc_ImportError, "quadgate works in the main interpreter only, not in a subinterpreter");
-    return nullptr;
-  }
   static PyModuleDef_Slot slots[] = {{Py_mod_create, reinterpret_cast<void*>(&quadgate::create_module)},
                                      {Py_mod_exec, reinterpret_cast<void*>(&quadgate::fill_module)},
 #ifdef Py_mod_multiple_interpreters

@@ -180,7 +180,7 @@ def test_joined_final_states():
 @pytest.mark.parametrize("name", [n for n, options in SINGLE.items() if options.keys() & {*REFUSED}])
 def test_options_without_a_form_are_refused_by_name(name):
     option = next(o for o in REFUSED if o in SINGLE[name])
-    with pytest.raises(ValueError, match=rf"^{option}=.*has no form in ONNX's operators"):
+    with pytest.raises(ValueError, match=rf"^{option}=.*cannot be exported to ONNX"):
         qg.onnx.export(network(SINGLE[name]))
 
 
@@ -189,17 +189,82 @@ def test_refusals():
     with pytest.raises(ValueError, match="int8: export the network"):
         qg.onnx.export(net.quantize("int8"))
     model = train.Sequential([qg.LSTM(IN, H, zoneout=(0.1, 0), rng=0), train.Dense(H, 2)], rng=0)
-    with pytest.raises(ValueError, match=r"^zoneout=.*has no form"):
+    with pytest.raises(ValueError, match=r"^zoneout=.*cannot be exported"):
         qg.onnx.export(model)
     model = train.Sequential([train.Masking(), qg.LSTM(IN, H, rng=0), train.Dense(H, 2)], rng=0)
-    with pytest.raises(ValueError, match=r"layer 0, Masking.*no form in ONNX"):
+    with pytest.raises(ValueError, match=r"layer 0, Masking.*cannot be exported"):
         qg.onnx.export(model)
     for bad in (None, net.params, train.Dense(3, 4), qg.LSTM):
         with pytest.raises(TypeError, match=r"^net must be a quadgate.LSTM, quadgate.RNN or train.Sequential, got"):
             qg.onnx.export(bad)
+    model = train.Sequential([train.Embedding(5, 3), train.Dense(3, 2)], rng=0)
     for name in ("state", "lengths"):
+        with pytest.raises(ValueError, match=rf"^{name}=True needs an LSTM"):
+            qg.onnx.export(model, **{name: True})
         with pytest.raises(TypeError, match=rf"^{name} must be True or False"):
             qg.onnx.export(net, **{name: 1})
+
+
+def test_classes_that_may_compute_something_else_are_refused():
+    class Named(qg.LSTM):
+        pass
+
+    class Doubled(qg.LSTM):
+        def __call__(self, *args: Any, **keywords: Any) -> Any:
+            y, end = super().__call__(*args, **keywords)
+            return 2 * y, end
+
+    class Doubling(train.Dense):
+        def forward(self, x: Any, context: Any) -> Any:
+            y, tape = super().forward(x, context)
+            return 2 * y, tape
+
+    compare(Named(IN, H, rng=0), False, False)
+    with pytest.raises(ValueError, match="has a __call__ of its own"):
+        qg.onnx.export(Doubled(IN, H, rng=0))
+    with pytest.raises(ValueError, match="layer 1, Doubling"):
+        qg.onnx.export(train.Sequential([qg.LSTM(IN, H, rng=0), Doubling(H, 2)], rng=0))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", [qg.LSTM, qg.RNN])
+def test_rows_without_steps_keep_their_states(kind, bidirectional):
+    net = kind(IN, H, 2, bidirectional=bidirectional, rng=0)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(T, B, IN)).astype(np.float32)
+    rows = (4 if bidirectional else 2, B, H)
+    start = [rng.normal(size=rows).astype(np.float32) for _ in range(2 if kind is qg.LSTM else 1)]
+    lengths = np.array([0, 5, 0, 2], np.int32)
+    feeds = dict(zip(("h0", "c0"), start, strict=False))
+    y, end = net(x, tuple(start) if kind is qg.LSTM else start[0], lengths=lengths)
+    made = qg.onnx.export(net, state=True, lengths=True)
+    got = run(made, x=x, lengths=lengths, **feeds)
+    for a, b, what in zip(got, (y, *end) if kind is qg.LSTM else (y, end), "yhc", strict=False):
+        assert_near(a, b, what)
+
+
+def test_a_state_that_goes_on_through_rows_without_steps():
+    model = train.Sequential([qg.LSTM(IN, H, rng=0), train.FinalState(), train.Dense(H, 3)], stateful=True, rng=0)
+    made = qg.onnx.export(model, state=True, lengths=True)
+    feeds = {"0.h0": np.zeros((1, B, H), np.float32), "0.c0": np.zeros((1, B, H), np.float32)}
+    for lengths in ([5, 5, 3, 2], [0, 5, 1, 0], [0, 1, 5, 5]):
+        x = np.random.default_rng(3).normal(size=(B, T, IN)).astype(np.float32)
+        got, *ends = run(made, x=x, lengths=np.array(lengths, np.int32), **feeds)
+        assert_near(got, model.predict(x, lengths=lengths), "y")
+        feeds = dict(zip(feeds, ends, strict=True))
+
+
+def test_shapes_without_steps_and_rows():
+    """By onnx's evaluator: onnxruntime leaves the states of no steps undefined, and ends the process for no rows."""
+    net = network({"num_layers": 2, "bidirectional": True})
+    for steps, rows in ((0, B), (T, 0)):
+        x = np.zeros((steps, rows, IN), np.float32)
+        for got, want in zip(
+            quadgate.onnx.ReferenceEvaluator(qg.onnx.export(net)).run(None, {"x": x}),
+            (net(x)[0], *net(x)[1]),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_the_network_stays_as_it_was():

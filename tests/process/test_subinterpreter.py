@@ -12,6 +12,7 @@ try:
 except ImportError:
     import _interpreters as interpreters
 import importlib.util
+import sys
 import quadgate
 path = quadgate._core.__file__
 source = f'''
@@ -24,12 +25,22 @@ except ImportError as error:
 else:
     raise SystemExit("it was imported")
 '''
-interpreter = interpreters.create()
+def create(shared):  # with the GIL and the memory of the main interpreter, as Py_NewInterpreter does it
+    if not shared:
+        return interpreters.create()
+    return interpreters.create(isolated=False) if sys.version_info < (3, 13) else interpreters.create("legacy")
+
+interpreter = create({shared})
 error = interpreters.run_string(interpreter, source)
 assert error is None, error
+interpreters.destroy(interpreter)
+import numpy as np
+quadgate.LSTM(3, 4, rng=0)(np.zeros((2, 1, 3), np.float32))
 """
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="the private module that makes subinterpreters is gone")
-def test_import_in_a_subinterpreter(run_script):
-    run_script(CREATE)
+@pytest.mark.parametrize("shared", [False, True])
+def test_import_in_a_subinterpreter(shared, run_script):
+    """The main interpreter works on afterwards."""
+    run_script(CREATE.replace("{shared}", str(shared)))

@@ -10,6 +10,8 @@ from onnx import helper
 
 from .. import _check, _core, _options
 from .._network import Network
+from ..lstm import LSTM
+from ..rnn import RNN
 from ..train import Dense, Dropout, Embedding, FinalState, Recurrent, Sequential
 from ..train._masking import Halves
 from ._store import operator_weights
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from ..lstm import LSTM
-    from ..rnn import RNN
 
     Array = NDArray[Any]
 
@@ -39,6 +38,7 @@ class _Graph:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.lengths = "lengths" if lengths else ""
+        self.empty = ""  # (B, 1): True for rows without steps
 
     def value(self, name: str, shape: tuple[Any, ...], dtype: Any = None) -> Any:
         return helper.make_tensor_value_info(
@@ -89,26 +89,29 @@ def export(net: LSTM | RNN | Sequential, *, state: bool = False, lengths: bool =
         In a model a network's states have the number of its layer in front: ``1.h0``. False: all start at zero, and a
         network alone has its final states as outputs.
     lengths : bool
-        True for an input ``lengths``, int32 (B,): later steps are ignored, and y of a network is 0 there.
+        True for an input ``lengths``, int32 (B,): later steps are ignored. There y of a network is 0, and that of a
+        model without meaning.
 
     Returns
     -------
     onnx.ModelProto
-        With the inputs ``x``, as the network or the model takes it, of any T and B, and those that were asked for. The
-        outputs are ``y`` and states. Each layer of a network is a node LSTM or RNN: ``l0``, in a model ``1.l0``.
+        With the inputs ``x``, as the network takes it or (B, T, I) of a model, symbols as int64 (B, T), of any T and B,
+        and those that were asked for. The outputs are ``y`` and states. Each layer of a network is a node LSTM or RNN:
+        ``l0``, in a model ``1.l0``. Weights of 16 bits are written as float32.
 
     Raises
     ------
     TypeError
         If `net` is none of these.
     ValueError
-        If it has an option or a layer that ONNX's operators do not: projections, clips of cells or projections,
-        normalisation, zoneout, shortcuts, masks; or weights of int8.
+        If it has what is not written: projections, clips of cells or projections, normalisation, zoneout, shortcuts,
+        masks, layers and calls of the user's own, weights of int8. Also for `state` or `lengths` without a network.
 
     Notes
     -----
-    The operators are those of opset 18. onnxruntime's LSTM takes float32 alone, and applies ``clip``, which is our
-    ``gate_clip``, to fewer functions than the operator's definition says.
+    The operators are those of opset 18, whose attributes are float32. onnxruntime's LSTM and RNN take float32 alone,
+    and at least one row and step. It applies ``clip``, which is our ``gate_clip``, to fewer functions than the
+    operator's definition says.
 
     Examples
     --------
@@ -119,7 +122,8 @@ def export(net: LSTM | RNN | Sequential, *, state: bool = False, lengths: bool =
     if isinstance(net, Sequential):
         return _sequential(net, state, lengths)
     if not isinstance(net, Network):
-        raise TypeError(f"net must be a quadgate.LSTM, quadgate.RNN or train.Sequential, got {_check.shown(net)}")
+        got = f"{type(net).__module__}.{type(net).__qualname__}"
+        raise TypeError(f"net must be a quadgate.LSTM, quadgate.RNN or train.Sequential, got {got}")
     o: _options.Options = net._options
     graph = _Graph(net.dtype, lengths, state)
     leading = ("B", "T") if o.batch_first else ("T", "B")
@@ -134,33 +138,39 @@ def export(net: LSTM | RNN | Sequential, *, state: bool = False, lengths: bool =
 
 def _sequential(model: Sequential, state: bool, lengths: bool) -> Any:
     graph = _Graph(model.dtype, lengths, state)
+    if (state or lengths) and not any(isinstance(layer, Recurrent) for layer in model._layers):
+        raise ValueError(f"{'state' if state else 'lengths'}=True needs an LSTM or an RNN, {model!r} has none")
     graph.inputs.append(graph.value("x", ("B", "T", *model._input_shape[2:]), np.int64 if model._integers else None))
     _add_lengths(graph)
     params = model.params  # of one moment, also beside a thread that trains the model
     x, final, states = "x", "", []
+    layer: Any
     for k, layer in enumerate(model._layers):
         name = f"{k}.y"
         own = {n: params[f"{k}.{n}"] for n in layer.params}
-        if isinstance(layer, Recurrent):
+        kind = type(layer)  # a subclass may compute something else
+        if kind is Recurrent:
             x, finals = _recurrent(graph, layer.net, own, x, f"{k}.", True)
             final = finals[0][-1]
             states.append((layer.net, f"{k}.", finals))
-        elif isinstance(layer, FinalState):
-            x = _joined(graph, final, name)
-        elif isinstance(layer, Halves):
-            pair = graph.add("Reshape", [x, graph.integers(f"{k}.halves", [0, 2, -1])], f"{k}.pair")
+        elif kind is FinalState:
+            x = _joined(graph, final, model._output_shapes[k][-1], name)
+        elif kind is Halves:
+            halves = graph.integers(f"{k}.halves", [0, 2, model._output_shapes[k][-1]])
+            pair = graph.add("Reshape", [x, halves], f"{k}.pair")
             x = graph.add(_JOINS[layer.merge], [pair, graph.integers(f"{k}.axis", [1])], name, keepdims=0)
-        elif isinstance(layer, Embedding):
+        elif kind is Embedding:
             x = graph.add("Gather", [graph.constant(f"{k}.weight", own["weight"]), x], name)
-        elif isinstance(layer, Dense):
+        elif kind is Dense:
             x = _dense(graph, layer, own, x, k)
-        elif not isinstance(layer, Dropout):
-            raise ValueError(f"layer {k}, {layer!r}, has no form in ONNX that export knows")
+        elif kind is not Dropout:
+            raise ValueError(f"layer {k}, {layer!r}, cannot be exported to ONNX")
     if model.head is not None:
         x = graph.add(_camel(model.head), [x], "head", **({"axis": -1} if model.head == "softmax" else {}))
     graph.add("Identity", [x], "y")
     shape = model._output_shapes[-1]
-    graph.outputs.append(graph.value("y", ("B", *(["T"] if len(shape) == 3 else []), shape[-1])))
+    leading = ("B", "T")[: len(shape) - 1]
+    graph.outputs.append(graph.value("y", (*leading, shape[-1])))
     for net, prefix, finals in states if state else []:
         _add_states(graph, net, prefix, finals)
     return graph.model("Sequential")
@@ -182,7 +192,9 @@ def _recurrent(
     """Add a network; return its y in the layout of its x, and for h and c each layer's final state."""
     o: _options.Options = net._options
     for option in filter(o.changed().__contains__, _REFUSED):
-        raise ValueError(f"{option}={getattr(o, option)!r} of {net!r} has no form in ONNX's operators")
+        raise ValueError(f"{option}={getattr(o, option)!r} of {net!r} cannot be exported to ONNX")
+    if type(net).__call__ is not (RNN if o.elman else LSTM).__call__:
+        raise ValueError(f"{net!r} has a __call__ of its own, which cannot be exported to ONNX")
     if net.weight_type == "int8":
         raise ValueError(f"{net!r} has weights of int8: export the network that it was made of")
     kinds = "h" if o.elman else "hc"
@@ -203,8 +215,8 @@ def _recurrent(
         outputs = [f"{here}{what}" for what in ("Y", *kinds)]
         kind_of_node = "RNN" if o.elman else "LSTM"
         graph.nodes.append(helper.make_node(kind_of_node, inputs, outputs, here[:-1], **_attributes(o)))
-        for of_kind, end in zip(finals, outputs[1:], strict=True):
-            of_kind.append(end)
+        for of_kind, end, start in zip(finals, outputs[1:], starts, strict=False):
+            of_kind.append(_end(graph, end, start))
         x = _layer_output(graph, o, outputs[0], here)
     if batch_first:
         x = graph.add("Transpose", [x], f"{prefix}y_by_row", perm=[1, 0, 2])
@@ -240,19 +252,29 @@ def _start(graph: _Graph, o: _options.Options, states: str, layer: int, here: st
     return graph.add("Slice", [states, *ends, axis], f"{here}{states[-2:]}")
 
 
+def _end(graph: _Graph, end: str, start: str) -> str:
+    """Return a final state: for rows without steps, where onnxruntime gives 0, the initial one."""
+    if not start or not graph.lengths:
+        return end
+    if not graph.empty:
+        none = graph.add("Equal", [graph.lengths, graph.constant("no_steps", 0, np.int32)], "without_steps")
+        graph.empty = graph.add("Unsqueeze", [none, graph.integers("columns", [1])], "rows_without_steps")
+    return graph.add("Where", [graph.empty, start, end], f"{end}_or_start")
+
+
 def _layer_output(graph: _Graph, o: _options.Options, Y: str, here: str) -> str:
     """Return (T, B, O) of a node's Y (T, D, B, H)."""
     if o.directions == 1 or o.merge != "concat":
         axis, operator = graph.integers(f"{here}axis", [1]), _JOINS.get(o.merge, "Squeeze")
         return graph.add(operator, [Y, axis], f"{here}y", **({} if operator == "Squeeze" else {"keepdims": 0}))
     Y = graph.add("Transpose", [Y], f"{here}Y_by_row", perm=[0, 2, 1, 3])
-    return graph.add("Reshape", [Y, graph.integers(f"{here}shape", [0, 0, -1])], f"{here}y")
+    return graph.add("Reshape", [Y, graph.integers(f"{here}shape", [0, 0, 2 * o.hidden_size])], f"{here}y")
 
 
-def _joined(graph: _Graph, final: str, name: str) -> str:
+def _joined(graph: _Graph, final: str, columns: Any, name: str) -> str:
     """Return (B, D*H) of a node's final state (D, B, H)."""
     rows = graph.add("Transpose", [final], f"{name}_by_row", perm=[1, 0, 2])
-    return graph.add("Reshape", [rows, graph.integers(f"{name}_shape", [0, -1])], name)
+    return graph.add("Reshape", [rows, graph.integers(f"{name}_shape", [0, columns])], name)
 
 
 def _add_lengths(graph: _Graph) -> None:
