@@ -145,8 +145,9 @@ def _sequential(model: Sequential, state: bool, lengths: bool) -> Any:
     params = model.params  # of one moment, also beside a thread that trains the model
     x, final, states = "x", "", []
     layer: Any
+    columns: Any
     for k, layer in enumerate(model._layers):
-        name = f"{k}.y"
+        name, columns = f"{k}.y", model._output_shapes[k][-1]
         own = {n: params[f"{k}.{n}"] for n in layer.params}
         kind = type(layer)  # a subclass may compute something else
         if kind is Recurrent:
@@ -154,10 +155,9 @@ def _sequential(model: Sequential, state: bool, lengths: bool) -> Any:
             final = finals[0][-1]
             states.append((layer.net, f"{k}.", finals))
         elif kind is FinalState:
-            x = _joined(graph, final, model._output_shapes[k][-1], name)
+            x = _joined(graph, final, columns, name)
         elif kind is Halves:
-            halves = graph.integers(f"{k}.halves", [0, 2, model._output_shapes[k][-1]])
-            pair = graph.add("Reshape", [x, halves], f"{k}.pair")
+            pair = graph.add("Reshape", [x, graph.integers(f"{k}.halves", [0, 2, columns])], f"{k}.pair")
             x = graph.add(_JOINS[layer.merge], [pair, graph.integers(f"{k}.axis", [1])], name, keepdims=0)
         elif kind is Embedding:
             x = graph.add("Gather", [graph.constant(f"{k}.weight", own["weight"]), x], name)
