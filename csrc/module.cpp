@@ -122,7 +122,10 @@ int fill_module(PyObject* m) {
   } catch (py::error_already_set& e) {
     e.restore();
     return -1;
-  } catch (const std::exception& e) {
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+    return -1;
+  } catch (const std::exception& e) {  // a wrong QUADGATE_ISA
     PyErr_SetString(PyExc_ImportError, e.what());
     return -1;
   }

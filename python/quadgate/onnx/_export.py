@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 OPSET, IR = 18, 8  # of 2022
-_REFUSED = ("proj_size", "cell_clip", "proj_clip", "layer_norm", "zoneout", "shortcut")
+# Options that the operators have, or that change nothing in inference; a network with another one is refused.
+_WRITTEN = {"num_layers", "nonlinearity", "bias", "batch_first", "bidirectional", "reverse", "merge", "peephole"}
+_WRITTEN |= {"coupled", "activations", "gate_clip", "dropout", "recurrent_dropout", "weight_drop", "layer_norm_eps"}
+_WRITTEN |= {"initialization", "forget_bias", "dtype"}
 _JOINS = {"sum": "ReduceSum", "mul": "ReduceProd", "mean": "ReduceMean"}
 
 
@@ -191,8 +194,9 @@ def _recurrent(
 ) -> tuple[str, list[list[str]]]:
     """Add a network; return its y in the layout of its x, and for h and c each layer's final state."""
     o: _options.Options = net._options
-    for option in filter(o.changed().__contains__, _REFUSED):
-        raise ValueError(f"{option}={getattr(o, option)!r} of {net!r} cannot be exported to ONNX")
+    for option, value in o.changed().items():
+        if option not in _WRITTEN:
+            raise ValueError(f"{option}={value!r} of {net!r} cannot be exported to ONNX")
     if type(net).__call__ is not (RNN if o.elman else LSTM).__call__:
         raise ValueError(f"{net!r} has a __call__ of its own, which cannot be exported to ONNX")
     if net.weight_type == "int8":
