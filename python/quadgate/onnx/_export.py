@@ -212,7 +212,7 @@ def _recurrent(
         here = f"{prefix}l{layer}."
         weights = operator_weights(params, o.suffixes(layer), o.elman)
         given = {what: graph.constant(f"{here}{what}", array) for what, array in weights.items()}
-        starts = [_start(graph, o, f"{prefix}{kind}0", layer, here) for kind in kinds] if graph.state else ["", ""]
+        starts = [_start(graph, o, layer, prefix, f"{kind}0") for kind in kinds] if graph.state else ["", ""]
         inputs = [x, given["W"], given["R"], given["B"], graph.lengths, *starts, given.get("P", "")]
         while not inputs[-1]:
             inputs.pop()
@@ -247,13 +247,13 @@ def _attributes(o: _options.Options) -> dict[str, Any]:
     return result
 
 
-def _start(graph: _Graph, o: _options.Options, states: str, layer: int, here: str) -> str:
-    """Return a layer's initial state, of those of all layers."""
+def _start(graph: _Graph, o: _options.Options, layer: int, prefix: str, states: str) -> str:
+    """Return a layer's initial state, of those of all layers: `states` is h0 or c0."""
     if o.num_layers == 1:
-        return states
-    ends = [graph.integers(f"{here}{states[-2]}_{k}", [(layer + k) * o.directions]) for k in (0, 1)]
-    axis = graph.integers(f"{here}{states[-2]}_axis", [0])
-    return graph.add("Slice", [states, *ends, axis], f"{here}{states[-2:]}")
+        return f"{prefix}{states}"
+    own = f"{prefix}l{layer}.{states}"
+    ends = [graph.integers(f"{own}_{what}", [k * o.directions]) for what, k in (("begin", layer), ("end", layer + 1))]
+    return graph.add("Slice", [f"{prefix}{states}", *ends, graph.integers(f"{own}_axis", [0])], own)
 
 
 def _end(graph: _Graph, end: str, start: str) -> str:
