@@ -13,6 +13,7 @@ namespace {
 constexpr double kWorthwhile = 0.95;    // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;         // one that meets at every step by 12 %: it runs at the pace of the slower core;
 constexpr double kAwakeUnits = 0.94;    // by 6 % where they are awake, so that they have cores
+constexpr double kHelpedRows = 0.8;     // helpers of a thread that has several rows by 20 %, as if they slept
 constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycles, from which on 5 % will do
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
@@ -151,10 +152,12 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
   return cycles;
 }
 
-// Helpers for a plan whose threads have one row each.
-Plan with_helpers(const Work& w, const Plan& plan, size_t max_threads) {
+// Helpers for a plan whose threads have one row each, or whose only thread has all of them.
+Plan with_helpers(Work w, const Plan& plan, size_t max_threads) {
   Plan best = plan;
-  const double wanted = kUnits * cycles_with_helpers(w, plan);
+  const bool one_row = plan.rows == w.rows;
+  w.awake = w.awake && one_row;
+  const double wanted = (one_row ? kUnits : kHelpedRows) * cycles_with_helpers(w, plan);
   double last = std::numeric_limits<double>::infinity();
   Plan more = plan;
   for (size_t n = plan.threads() + 1; n <= max_threads; ++n) {
@@ -297,7 +300,10 @@ Plan fastest_plan(const Work& w, size_t max_threads) {
   if (one_step) consider_units();
   consider_rows();
   if (!one_step) consider_units();
-  if (backward(w)) return best.rows == w.rows && best.units == 1 ? with_helpers(w, best, max_threads) : best;
+  if (backward(w)) {
+    const bool helped = best.units == 1 && (best.rows == w.rows || best.rows == 1);
+    return helped ? with_helpers(w, best, max_threads) : best;
+  }
   if (w.chunks)
     for (size_t n = 2; n <= std::min(max_threads, w.layers); ++n)
       for (size_t r = 1; r * n <= max_threads; ++r) consider({r, 1, 1, n});

@@ -26,17 +26,17 @@ using namespace network_cases;
 
 namespace {
 
-enum class Split { rows, units, directions, layers, grid, helpers, one_loop };
-constexpr const char* kSplitNames[] = {"rows",           "units",   "directions", "layers",
-                                       "rows and units", "helpers", "one loop"};
+enum class Split { rows, units, directions, layers, grid, helpers, helpers_of_one, one_loop };
+constexpr const char* kSplitNames[] = {"rows",           "units",   "directions",     "layers",
+                                       "rows and units", "helpers", "helpers of one", "one loop"};
 constexpr int kThreads = 4;  // enough for two of the splits at a time
 constexpr int kGridThreads = 8;
 
 // Counts of each way to split.
 struct Seen {
   int rows, units, directions, layers, rows_of_directions, units_of_directions, rows_of_layers;
-  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, one_loop,
-      one_loop_of_directions, one_step_rows, one_step_units;
+  int units_of_rows, backward_rows, backward_units, backward_units_of_rows, helpers, helpers_of_rows, helpers_of_one,
+      one_loop, one_loop_of_directions, one_step_rows, one_step_units;
 } seen = {};
 
 template <class Real>
@@ -243,16 +243,17 @@ bool splits(const Case& what, const Weights<Real>& w, Split split, size_t steps,
                           : split == Split::directions ? f.directions > 1
                           : split == Split::layers     ? f.layers > 1
                                                        : f.rows > 1 && f.units > 1);
-    forward = forward || split == Split::helpers;  // which a backward pass alone has
-    backward = backward || (split == Split::helpers ? b.helpers > 0
-                            : split == Split::units ? b.units > 1
-                            : split == Split::rows  ? b.rows > 1
-                                                    : split != Split::grid || (b.rows > 1 && b.units > 1));
+    forward = forward || split == Split::helpers || split == Split::helpers_of_one;  // which backward passes alone have
+    backward = backward || (split == Split::helpers          ? b.helpers > 0 && b.rows == batch
+                            : split == Split::helpers_of_one ? b.helpers > 0 && b.rows == 1
+                            : split == Split::units          ? b.units > 1
+                            : split == Split::rows           ? b.rows > 1
+                                                             : split != Split::grid || (b.rows > 1 && b.units > 1));
   }
   return forward && backward;
 }
 
-void count(const Plan& f, const Plan& b) {
+void count(const Plan& f, const Plan& b, size_t batch) {
   seen.rows += f.rows > 1, seen.units += f.units > 1;
   seen.directions += f.directions > 1, seen.layers += f.layers > 1;
   seen.rows_of_directions += f.rows > 1 && f.directions > 1;
@@ -262,6 +263,7 @@ void count(const Plan& f, const Plan& b) {
   seen.units_of_rows += f.units > 1 && f.rows > 1, seen.backward_units_of_rows += b.units > 1 && b.rows > 1;
   seen.one_loop += f.one_loop, seen.one_loop_of_directions += f.one_loop && f.directions > 1;
   seen.helpers += b.helpers > 0, seen.helpers_of_rows += b.helpers > 0 && b.rows > 1;
+  seen.helpers_of_one += b.helpers > 0 && b.rows == 1 && batch > 1;
 }
 
 // Runs a network of this shape with every number of threads from `fewest` on.
@@ -276,7 +278,7 @@ void test_threads(const Case& what, const Network<Real>& net, size_t steps, size
   for (int threads = fewest; threads <= most; ++threads) {
     set_num_threads(threads);
     count(forward_plan(what, *net.weights, steps, batch, size_t(threads)),
-          choose_plan(work_of(*net.weights, steps, batch, Pass::backward), size_t(threads)));
+          choose_plan(work_of(*net.weights, steps, batch, Pass::backward), size_t(threads)), batch);
     const int before = check::failed;
     compare(run(net, in, spare), want);
     if (check::failed != before)
@@ -293,11 +295,12 @@ struct Shapes {
 // than the backward pass takes at a time, and gives more to the next layer than the forward pass keeps in L2.
 template <class Real>
 void test(const Case& what, Split split, size_t number, bool long_one) {
-  const Shapes shapes = split == Split::rows         ? Shapes{{2, 4, 8, 16}, {26}, {5, 9, 17, 40, 100}}
-                        : split == Split::units      ? Shapes{{12, 20, 40, 64, 128, 256}, {3, 1}, {4, 8, 16}}
-                        : split == Split::directions ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
-                        : split == Split::grid       ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
-                        : split == Split::helpers    ? Shapes{{1, 3, 9}, {1 + number / 3 % 2}, {1, 3, 8}}
+  const Shapes shapes = split == Split::rows             ? Shapes{{2, 4, 8, 16}, {26}, {5, 9, 17, 40, 100}}
+                        : split == Split::units          ? Shapes{{12, 20, 40, 64, 128, 256}, {3, 1}, {4, 8, 16}}
+                        : split == Split::directions     ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
+                        : split == Split::grid           ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
+                        : split == Split::helpers        ? Shapes{{1, 3, 9}, {1 + number / 3 % 2}, {1, 3, 8}}
+                        : split == Split::helpers_of_one ? Shapes{{1, 3, 9}, {3, 2}, {1, 3, 8}}
                         : split == Split::one_loop
                             ? Shapes{{1, 2, 3, 9, 20, 40, 80}, {1 + number / 2 % 2, 1}, {150, 400}}
                             : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
@@ -305,7 +308,9 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
     Options o = what.options;
     const size_t H = blocks * (sizeof(Real) == 4 ? kernels().f32.width : kernels().f64.width) + 3;
     if (o.projection) o.projection = H - H / 4;
-    const size_t input = split == Split::helpers ? 3000 : split == Split::one_loop ? 900 : 5 + number % 4;
+    const size_t input = split == Split::helpers || split == Split::helpers_of_one ? 3000
+                         : split == Split::one_loop                                ? 900
+                                                                                   : 5 + number % 4;
     const Network<Real> net({input, H, what.layers, what.directions, what.bias, o});
     for (size_t batch : shapes.batches)
       for (size_t steps : shapes.steps) {
@@ -323,6 +328,7 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
         return;
       }
   }
+  if (split == Split::helpers_of_one) return;  // others share the rows wherever that is as good, but not in all cases
   std::fprintf(stderr, "%s is never split over %s\n", what.name, kSplitNames[int(split)]);
   CHECK(false);
 }
@@ -383,6 +389,7 @@ int main() {
     if (what.directions == 1 && what.layers > 1 && !what.options.reverse) either(Split::layers, false);
     if (number % 6 == 1) either(Split::grid, false);
     if (number % 3 == 2) either(Split::helpers, false);
+    if (number % 6 == 3) either(Split::helpers_of_one, false);
     if (is_plain(what) && (number == 1 || number % 10 == 2)) either(Split::one_loop, false);
     if (number % 4 == 0) test_concurrent<float>(what);
     for (size_t batch : {5, 40})
@@ -392,15 +399,17 @@ int main() {
   std::printf("rows %d, units %d, directions %d, layers %d, rows of directions %d, units of directions %d, ", seen.rows,
               seen.units, seen.directions, seen.layers, seen.rows_of_directions, seen.units_of_directions);
   std::printf("one loop %d, of directions %d, ", seen.one_loop, seen.one_loop_of_directions);
-  std::printf("rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d, helpers %d and %d\n",
-              seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units,
-              seen.backward_units_of_rows, seen.helpers, seen.helpers_of_rows);
+  std::printf(
+      "rows of layers %d, units of rows %d; backward: rows %d, units %d, units of rows %d, helpers %d, %d, %d\n",
+      seen.rows_of_layers, seen.units_of_rows, seen.backward_rows, seen.backward_units, seen.backward_units_of_rows,
+      seen.helpers, seen.helpers_of_rows, seen.helpers_of_one);
   if (one_of == 1) {
     CHECK(seen.rows && seen.units && seen.directions && seen.layers && seen.backward_rows && seen.backward_units);
     CHECK(seen.one_step_rows && seen.one_step_units);
     CHECK(seen.rows_of_directions && seen.units_of_directions && seen.rows_of_layers);
     CHECK(seen.one_loop && seen.one_loop_of_directions);
     CHECK(seen.units_of_rows && seen.backward_units_of_rows && seen.helpers && seen.helpers_of_rows);
+    CHECK(seen.helpers_of_one);
   }
   return check::result();
 }

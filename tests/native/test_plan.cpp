@@ -107,6 +107,21 @@ Work rows_of(size_t steps, size_t rows, size_t input, size_t hidden, Pass pass) 
   return work;
 }
 
+// Two rows of a wide input, whose steps are short beside the products of all of them: one thread has both rows, and
+// helpers share the products. Awake or not, and not where there is little to share.
+void test_helpers_of_rows() {
+  for (bool awake : {false, true})
+    for (size_t rows : {2, 3}) {
+      Work work = rows_of(1, rows, 2048, 24, Pass::backward);
+      work.awake = awake;
+      const Plan plan = choose_plan(work, 2);
+      CHECK(plan.rows == 1 && plan.units == 1 && plan.helpers == 1);
+      CHECK(choose_plan(work, 1).threads() == 1);
+      work.input = 40;
+      CHECK(choose_plan(work, 2).threads() == 1);
+    }
+}
+
 size_t tiles(size_t rows, size_t parts) {
   size_t n = 0;
   for (size_t i = 0; i < parts; ++i) n += ceil_div(rows * (i + 1) / parts - rows * i / parts, 6);
@@ -204,6 +219,7 @@ int main() {
   test_pace_of_plans();
   test_one_step_is_split_over_units();
   test_one_loop();
+  test_helpers_of_rows();
   test_parts_in_turn();
   test_steps_ahead();
   test_pace();
