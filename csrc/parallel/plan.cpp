@@ -10,11 +10,12 @@
 namespace quadgate {
 namespace {
 
-constexpr double kWorthwhile = 0.95;    // another split must be faster by 5 %,
-constexpr double kUnits = 0.88;         // one that meets at every step by 12 %: it runs at the pace of the slower core;
-constexpr double kAwakeUnits = 0.94;    // by 6 % where they are awake, so that they have cores
-constexpr double kHelpedRows = 0.8;     // helpers of a thread that has several rows by 20 %, as if they slept
-constexpr double kLongStep = 1e5;       // of a grid of rows and units, in cycles, from which on 5 % will do
+constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
+constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core,
+constexpr double kAwakeUnits = 0.94;  // by 6 % where threads are awake, so that they have cores;
+constexpr double kLongStep = 1e5;    // cycles of a step from which on 5 % will do for a grid of rows and units, and for
+constexpr double kUneven = 1.05;     // units in the place of parts of the rows of which one is larger by so much
+constexpr double kHelpedRows = 0.8;  // helpers of a thread that has several rows by 20 %, as if they slept
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
@@ -176,6 +177,9 @@ size_t tiles_of(const Work& w, size_t parts) {
   return (parts - more) * ceil_div(few, tile) + more * ceil_div(few + 1, tile);
 }
 
+// True if the largest of so many parts of the rows has a good deal more than its share.
+bool uneven(const Work& w, size_t parts) { return double(parts * ceil_div(w.rows, parts)) >= kUneven * double(w.rows); }
+
 // A step of all rows of the first layer, cut into equal parts, by one thread of so many.
 double all_cycles(const Work& w, size_t parts, size_t threads) {
   const size_t few = w.rows / parts, more = w.rows % parts, blocks = ceil_div(w.hidden, w.width);
@@ -263,12 +267,14 @@ Plan fastest_plan(const Work& w, size_t max_threads) {
   // More threads than this cannot pay for their synchronisation, and each costs an estimate.
   max_threads = std::min(max_threads, size_t(std::min(best_cycles / (kStartCycles / 4), 1024.0)));
   const bool one_step = !backward(w) && w.steps * w.layers * w.passes == 1 && w.rows < kFewTiles * w.max_rows;
+  const bool few_rows = w.rows <= w.max_rows;  // all weights are read for each part of a tile
   auto consider = [&](const Plan& plan) {
     if (plan.threads() > max_threads || plan.rows > w.rows || (plan.units > unit_pieces(w) && !plan.one_loop) ||
         plan.layers > w.layers)
       return;
     const double cycles = estimate(w, plan);
-    const bool long_step = plan.rows > 1 && cycles > kLongStep * double(w.steps * w.layers);
+    const bool certain = plan.rows > 1 || few_rows || uneven(w, best.rows);
+    const bool long_step = certain && cycles > kLongStep * double(w.steps * w.layers);
     double wanted = kWorthwhile;
     if (plan.one_loop)
       wanted = best.one_loop ? kWorthwhile : kUnits;  // a neighbour on the core may take a half of the L2 that it reads

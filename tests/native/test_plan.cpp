@@ -122,6 +122,15 @@ void test_helpers_of_rows() {
     }
 }
 
+// Where one part of the rows would be larger than the other, threads share the units of a long step.
+void test_uneven_rows() {
+  for (Pass pass : {Pass::inference, Pass::training_forward, Pass::backward})
+    for (size_t rows : {5, 7, 9}) {
+      const Plan plan = choose_plan(rows_of(100, rows, 512, 512, pass), 2);
+      CHECK(plan.rows == 1 && plan.units == 2);
+    }
+}
+
 size_t tiles(size_t rows, size_t parts) {
   size_t n = 0;
   for (size_t i = 0; i < parts; ++i) n += ceil_div(rows * (i + 1) / parts - rows * i / parts, 6);
@@ -220,6 +229,7 @@ int main() {
   test_one_step_is_split_over_units();
   test_one_loop();
   test_helpers_of_rows();
+  test_uneven_rows();
   test_parts_in_turn();
   test_steps_ahead();
   test_pace();
