@@ -43,16 +43,26 @@ def measure(threads: int = 2, largest_mib: int = 256) -> Ceilings:
 
 
 def best(one: Ceilings, other: Ceilings) -> Ceilings:
-    """Merge two runs: the larger of each pair of rates, the smaller of the two times."""
+    """Merge two runs: the larger of each pair of rates, the smaller of the two times.
+
+    `other` may have read smaller arrays only. The result's "looks" are the float32 rates of all runs that were merged
+    into it, by number of threads: they show what a shared machine gave at different times.
+    """
     rates = {
         dtype: {n: max(rate, other["gflop_per_s"][dtype][n]) for n, rate in by_threads.items()}
         for dtype, by_threads in one["gflop_per_s"].items()
     }
-    read = [
-        {**a, "gb_per_s": max(a["gb_per_s"], b["gb_per_s"])} for a, b in zip(one["read"], other["read"], strict=True)
-    ]
+    reads = {(r["threads"], r["bytes"]): r["gb_per_s"] for r in other["read"]}
+    read = [{**r, "gb_per_s": max(r["gb_per_s"], reads.get((r["threads"], r["bytes"]), 0))} for r in one["read"]]
+    looks = {n: looks_of(one, n) + looks_of(other, n) for n in one["gflop_per_s"]["float32"]}
     trip = min(one["round_trip_ns"], other["round_trip_ns"])
-    return {**one, "gflop_per_s": rates, "read": read, "round_trip_ns": trip}
+    return {**one, "gflop_per_s": rates, "read": read, "looks": looks, "round_trip_ns": trip}
+
+
+def looks_of(ceilings: Ceilings, threads: str) -> list[float]:
+    """Return the float32 rates of all runs that `best` has merged, in order of time."""
+    looks: list[float] = ceilings.get("looks", {}).get(threads, [ceilings["gflop_per_s"]["float32"][threads]])
+    return looks
 
 
 def fma_peak(ceilings: Ceilings, threads: int, dtype: str = "float32") -> float:

@@ -35,6 +35,8 @@ from measure import Result, Runner
 from peers.client import PEERS
 from shapes import DEFAULT_FILE, MODES, Shape, choose
 
+LOOK_EVERY = 4  # shapes, between looks at the machine: a host may have both of its cores on one for seconds
+
 
 def cpu_model() -> str:
     """Return the name of the processor as the system reports it."""
@@ -53,7 +55,6 @@ def run(args: argparse.Namespace, shapes: list[Shape]) -> tuple[report.Run, list
     if load[0] > 0.5:
         print(f"The machine is busy (load average {load[0]:.2f}): figures are unreliable.", file=sys.stderr)
     largest = 32 if args.quick else 256
-    figures = machine.measure(max(args.threads), largest)
     results: list[Result] = []
     header = {
         "cpu": cpu_model(),
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace, shapes: list[Shape]) -> tuple[report.Run, list
         "rounds": args.rounds,
         "shapes": f"grid of {args.grid}, seed {args.seed}" if args.grid else ", ".join(args.shapes),
     }
-    content = {"header": header, "ceilings": figures}
+    content = {"header": header, "ceilings": machine.measure(max(args.threads), largest)}
     with kept(args.json, lambda: as_json(content, results)):
         with Runner(args.peers, lambda text: print(text, file=sys.stderr)) as runner:
             header["versions"] = runner.versions  # filled in as the peers start
@@ -77,7 +78,9 @@ def run(args: argparse.Namespace, shapes: list[Shape]) -> tuple[report.Run, list
                 load[1:] = [os.getloadavg()[0]]  # at the end, if no other shape follows
                 print(f"[{k + 1}/{len(shapes)}] {time.perf_counter() - begin:.1f} s")
                 print("\n".join(line for result in measured for line in report.progress(result)), flush=True)
-        content["ceilings"] = machine.best(figures, machine.measure(max(args.threads), largest))
+                if k % LOOK_EVERY == LOOK_EVERY - 1:
+                    content["ceilings"] = machine.best(content["ceilings"], machine.measure(max(args.threads), 1))
+        content["ceilings"] = machine.best(content["ceilings"], machine.measure(max(args.threads), largest))
     return content, results
 
 

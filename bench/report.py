@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ceilings import fma_peak, read_bandwidth
+from ceilings import fma_peak, looks_of, read_bandwidth
 from measure import Result, percentiles
 from peers.client import OURS
 from shapes import MODES
@@ -194,6 +194,11 @@ def progress(result: Result) -> list[str]:
     return lines
 
 
+def _looks(ceilings: Run, threads: str) -> str:
+    rates = looks_of(ceilings, threads)
+    return f" ({min(rates):.0f} at the least in {len(rates)} looks)" if len(rates) > 1 else ""
+
+
 def markdown(run: Run, results: Iterable[Result], earlier: Iterable[Result] | None = None) -> str:
     """Return the whole report; `earlier` has the results of an earlier run of the same shapes."""
     results, ceilings, head = [r for r in results if r.samples], run["ceilings"], run["header"]
@@ -205,7 +210,7 @@ def markdown(run: Run, results: Iterable[Result], earlier: Iterable[Result] | No
         f"{head['load'][1]:.2f} at the end. {versions}; Python {head['python']}, NumPy {head['numpy']}.",
         "",
         f"Measured in the same run ({ceilings['isa']}): FMA peak "
-        + ", ".join(f"{rate:.0f} GFLOP/s on {n}" for n, rate in flops.items())
+        + ", ".join(f"{rate:.0f} GFLOP/s on {n}{_looks(ceilings, n)}" for n, rate in flops.items())
         + " thread(s), float32; read bandwidth on one thread "
         + ", ".join(f"{read_bandwidth(ceilings, caches[c] / 2, 1):.0f} GB/s from {c.upper()}" for c in ("l1d", "l2"))
         + f", {read_bandwidth(ceilings, 8 * max(caches['l2'], 1 << 20), 1):.0f} GB/s beyond; "

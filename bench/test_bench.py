@@ -15,7 +15,7 @@ import pytest
 import quantised
 import uses
 import whole_job
-from ceilings import fma_peak, read_bandwidth
+from ceilings import best, fma_peak, looks_of, read_bandwidth
 from measure import Result
 from peers.base import make_arrays
 from peers.client import PEERS, QUANTISED, Client, PeerError
@@ -356,6 +356,20 @@ def test_ceilings_are_read_between_their_points() -> None:
     assert read_bandwidth(CEILINGS, 1, 1) == 400
     assert read_bandwidth(CEILINGS, 1 << 17, 1) == pytest.approx(250)
     assert read_bandwidth(CEILINGS, 1 << 30, 1) == 100
+
+
+def test_ceilings_of_several_looks_are_the_best_of_them() -> None:
+    """A later look may have read less, and can only raise rates; the report says what the looks had at the least."""
+    one = {"float32": {"1": 90.0, "2": 100.0}}
+    look = {"gflop_per_s": one, "read": CEILINGS["read"][:1], "round_trip_ns": 120.0}
+    merged = best(best(CEILINGS, look), look)
+    assert merged["gflop_per_s"]["float32"] == CEILINGS["gflop_per_s"]["float32"]
+    assert merged["read"] == CEILINGS["read"]
+    assert merged["round_trip_ns"] == min(120.0, CEILINGS["round_trip_ns"])
+    assert looks_of(merged, "2") == [190, 100, 100]
+    assert "190 GFLOP/s on 2 (100 at the least in 3 looks)" in markdown({"header": HEADER, "ceilings": merged}, [])
+    assert best(look, CEILINGS)["gflop_per_s"]["float32"] == CEILINGS["gflop_per_s"]["float32"]
+    assert "looks)" not in markdown({"header": HEADER, "ceilings": CEILINGS}, [])
 
 
 def test_whole_jobs_agree_and_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
