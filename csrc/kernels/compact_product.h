@@ -144,6 +144,15 @@ QG_OUTLINE void half_tiles(const CompactProduct& s) {
 // From a half tile's rows to the next larger one's.
 constexpr int kHalfTileStep = kMaxRows % 2 ? 1 : 2;
 
+// Rows of the largest tile of whole lines. GCC 12 spills a sum of one of bfloat16 where there are 16 registers, which
+// takes twice as long; half a line at a time takes 1.3 times as long.
+template <class Storage>
+constexpr int kWholeTileRows = kMaxRows;
+#if defined(QG_ISA_AVX2)
+template <>
+constexpr int kWholeTileRows<BFloat16> = kMaxRows - 1;
+#endif
+
 // Up to two tiles of rows widen the weights as they read them; more of them share what is widened once.
 template <class Storage, int NV>
 QG_INLINE void product_of_floats(const CompactProduct& s) {
@@ -153,11 +162,12 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
     if (s.of_bytes > kFarBytes) return far_tile<Storage, NV>(s);
     return near_tile<Storage, NV>(s);
   }
-  if (s.n_rows <= size_t(kMaxRows))
+  if (s.n_rows <= size_t(kWholeTileRows<Storage>))
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   if (s.n_rows <= 2 * size_t(kMaxRows))
     return with_constant<kMaxRows / kHalfTileStep>(
-        (int(s.n_rows) - kMaxRows + kHalfTileStep - 1) / kHalfTileStep, [&](auto steps) __attribute__((always_inline)) {
+        s.n_rows <= size_t(kMaxRows) ? 1 : (int(s.n_rows) - kMaxRows + kHalfTileStep - 1) / kHalfTileStep,
+        [&](auto steps) __attribute__((always_inline)) {
           half_tiles<Storage, kMaxRows + kHalfTileStep* decltype(steps)::value, NV>(s);
         });
   CompactProduct part = s;

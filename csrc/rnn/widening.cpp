@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "cpu/caches.h"
+#include "cpu/throughput.h"
 #include "parallel/this_thread.h"
 #include "rnn/weights.h"
 
@@ -24,6 +25,12 @@ constexpr size_t kCheapBytes = size_t(64) << 10;
 
 // Small networks of 16 bits whose padding is no matter.
 constexpr size_t kTinyBytes = size_t(64) << 10;
+// Blocks of which half an empty one is much.
+constexpr size_t kFewBlocks = 8;
+
+// True where reading floats from beyond L2 takes several rows no longer than widening weights: on AMD, whose L3 gives
+// 24 bytes a cycle, with vectors of 64 bytes, of which widening one takes two cycles.
+bool reads_floats_fast(size_t width) { return core_throughput().beyond > 16 && width == 16; }
 
 // `of` without the matrices for which kMostWideBytes has no room. Where a step reads both `together`, one alone is of
 // no use; else weight_hh comes first, which every step reads.
@@ -40,10 +47,16 @@ FloatMatrices within_limit(FloatMatrices of, size_t n_ih, size_t n_hh, bool toge
 // Bytes of floats up to which so many rows read them at each step as fast as compact weights.
 template <class Real>
 size_t Weights<Real>::most_floats(size_t rows, size_t steps) const {
-  if (rows == 1 && sizes.options.weights == WeightType::bfloat16) return steps > 1 ? kCheapBytes : 0;
-  if (rows == 1) return l2_bytes() / 4 * 3;
-  if (rows <= kernels.max_rows) return l2_bytes();
-  return rows <= 2 * kernels.max_rows ? std::min(4 * l2_bytes(), kMostWideBytes) : kMostWideBytes;
+  const bool cheap = sizes.options.weights == WeightType::bfloat16, fast_beyond = reads_floats_fast(kernels.width);
+  if (rows == 1 && cheap) return steps > 1 ? kCheapBytes : 0;
+  if (rows == 1) return l2_bytes() / 4 * (fast_beyond ? 5 : 3);
+  // As many as a tile of whole lines has, see kernels/compact_product.h.
+  const bool few = rows <= kernels.max_rows - (cheap && kernels.width == 8);
+  const size_t most = few ? l2_bytes() : rows <= 2 * kernels.max_rows ? 4 * l2_bytes() : kMostWideBytes;
+  // Few rows gain by weights of bfloat16, but where these have the empty lanes that narrow panels of floats lack.
+  const bool padded = blocks_ <= kFewBlocks && floats_shape(layers_[0]).narrow_last();
+  const size_t beyond = fast_beyond && (!few || !cheap || padded) ? cache_sizes().l3 / 8 * 3 : 0;
+  return std::min(std::max(most, beyond), kMostWideBytes);
 }
 
 // The matrices of a layer for several steps. In a few of them no layer's weights stay in a cache while the others are
@@ -68,7 +81,7 @@ FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
     const size_t most = std::min(most_floats(call.rows, 1) * call.parts, kMostWideBytes) / sizeof(Real);
     // A step without the product with h needs the floats of weight_ih alone, so both are kept only if they are small,
     // or if a narrow last panel, which panels have only if both matrices are floats, saves much of a few panels.
-    const bool much = blocks_ <= 8 && floats_shape(layers_[0]).narrow_last();
+    const bool much = blocks_ <= kFewBlocks && floats_shape(layers_[0]).narrow_last();
     const bool both = n_ih_ + n_hh_ <= (call.without_h && !much ? most / 4 : most);
     return {both || (call.without_h && n_ih_ <= most), both};
   }
