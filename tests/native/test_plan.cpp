@@ -122,7 +122,7 @@ void test_helpers_of_rows() {
     }
 }
 
-// Where one part of the rows would be larger than the other, threads share the units of a long step.
+// Threads share the units of a long step if one part of the rows would be larger than the other.
 void test_uneven_rows() {
   for (Pass pass : {Pass::inference, Pass::training_forward, Pass::backward})
     for (size_t rows : {5, 7, 9}) {
