@@ -13,9 +13,9 @@ namespace {
 constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core,
 constexpr double kAwakeUnits = 0.94;  // by 6 % where threads are awake, so that they have cores;
-constexpr double kLongStep = 1e5;    // cycles of a step from which on 5 % will do for a grid of rows and units, and for
-constexpr double kUneven = 1.05;     // units in the place of parts of the rows of which one is larger by so much
-constexpr double kHelpedRows = 0.8;  // helpers of a thread that has several rows by 20 %, as if they slept
+constexpr double kLongStep = 1e5;    // cycles of a step from which on 5 % will do for a grid of rows and units, for few
+constexpr double kUneven = 1.05;     // rows, and where a part of the rows is larger by so much than their mean
+constexpr double kHelpedRows = 0.8;  // helpers of a thread with several rows must be faster by 20 %, with their waking
 constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
 constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads

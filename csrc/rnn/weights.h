@@ -158,7 +158,7 @@ class Weights {
  private:
   Weights(const Sizes& sizes, bool dropping);
   bool better_as_floats() const;
-  size_t most_floats(size_t rows, size_t steps) const;
+  size_t most_floats(size_t rows, size_t steps, size_t parts) const;
   FloatMatrices float_matrices(size_t l, const Reads& steps) const;
   void widen(const Packed<Real>& matrix, size_t block_begin, size_t block_end) const;
   bool products_with_zeros_are_zero() const;

@@ -28,9 +28,12 @@ constexpr size_t kTinyBytes = size_t(64) << 10;
 // Blocks of which half an empty one is much.
 constexpr size_t kFewBlocks = 8;
 
-// True where reading floats from beyond L2 takes several rows no longer than widening weights: on AMD, whose L3 gives
-// 24 bytes a cycle, with vectors of 64 bytes, of which widening one takes two cycles.
-bool reads_floats_fast(size_t width) { return core_throughput().beyond > 16 && width == 16; }
+// True where reading floats from beyond L2 takes several rows no longer than widening weights: on AMD up to Zen 4,
+// whose L3 gives 24 bytes a cycle, with vectors of 64 bytes, of which widening one takes two cycles.
+bool reads_floats_fast(size_t width) {
+  const CoreThroughput& speed = core_throughput();
+  return speed.beyond > 16 && speed.multiply_adds <= 64 && width == 16;
+}
 
 // `of` without the matrices for which kMostWideBytes has no room. Where a step reads both `together`, one alone is of
 // no use; else weight_hh comes first, which every step reads.
@@ -44,19 +47,20 @@ FloatMatrices within_limit(FloatMatrices of, size_t n_ih, size_t n_hh, bool toge
 
 }  // namespace
 
-// Bytes of floats up to which so many rows read them at each step as fast as compact weights.
+// Bytes of floats up to which so many rows read them at each step as fast as compact weights, by `parts` threads with
+// an L2 of their own each and one L3.
 template <class Real>
-size_t Weights<Real>::most_floats(size_t rows, size_t steps) const {
+size_t Weights<Real>::most_floats(size_t rows, size_t steps, size_t parts) const {
   const bool cheap = sizes.options.weights == WeightType::bfloat16, fast_beyond = reads_floats_fast(kernels.width);
-  if (rows == 1 && cheap) return steps > 1 ? kCheapBytes : 0;
-  if (rows == 1) return l2_bytes() / 4 * (fast_beyond ? 5 : 3);
+  if (rows == 1 && cheap) return steps > 1 ? kCheapBytes * parts : 0;
+  if (rows == 1) return l2_bytes() / 4 * (fast_beyond ? 5 : 3) * parts;
+  if (rows > 2 * kernels.max_rows) return kMostWideBytes * parts;
   // As many as a tile of whole lines has, see kernels/compact_product.h.
   const bool few = rows <= kernels.max_rows - (cheap && kernels.width == 8);
-  const size_t most = few ? l2_bytes() : rows <= 2 * kernels.max_rows ? 4 * l2_bytes() : kMostWideBytes;
   // Few rows gain by weights of bfloat16, but where these have the empty lanes that narrow panels of floats lack.
   const bool padded = blocks_ <= kFewBlocks && floats_shape(layers_[0]).narrow_last();
   const size_t beyond = fast_beyond && (!few || !cheap || padded) ? cache_sizes().l3 / 8 * 3 : 0;
-  return std::min(std::max(most, beyond), kMostWideBytes);
+  return std::max((few ? 1 : 4) * l2_bytes() * parts, beyond);
 }
 
 // The matrices of a layer for several steps. In a few of them no layer's weights stay in a cache while the others are
@@ -66,7 +70,7 @@ FloatMatrices Weights<Real>::float_matrices(size_t l, const Reads& s) const {
   const bool few = s.steps < kWideSteps;
   const size_t n_ih = few ? n_ih_ : float_elements(l, {true, false}),
                n_hh = few ? n_hh_ : float_elements(l, {false, true});
-  auto fit = [&](size_t n, size_t rows) { return n / s.parts <= most_floats(rows, s.steps) / sizeof(Real); };
+  auto fit = [&](size_t n, size_t rows) { return n <= most_floats(rows, s.steps, s.parts) / sizeof(Real); };
   const size_t input = layer(l, 0).ih.n_k;
   if (projects_ahead(input, s.rows, s.steps))
     return {fit(n_ih, s.rows * std::min(s.steps, ahead_steps(s.rows, s.steps))), fit(n_hh, s.rows)};
@@ -78,7 +82,7 @@ template <class Real>
 FloatMatrices Weights<Real>::float_matrices(const Reads& call) const {
   if (!widening_rows() || call.rows == 0) return {};
   if (call.steps == 1) {
-    const size_t most = std::min(most_floats(call.rows, 1) * call.parts, kMostWideBytes) / sizeof(Real);
+    const size_t most = std::min(most_floats(call.rows, 1, call.parts), kMostWideBytes) / sizeof(Real);
     // A step without the product with h needs the floats of weight_ih alone, so both are kept only if they are small,
     // or if a narrow last panel, which panels have only if both matrices are floats, saves much of a few panels.
     const bool much = blocks_ <= kFewBlocks && floats_shape(layers_[0]).narrow_last();
@@ -152,8 +156,8 @@ FloatWeights<Real> Weights<Real>::kept_floats(const Reads& call, bool stays) con
     if (!slot) {
       const size_t n = (of.ih ? n_ih_ : 0) + (of.hh ? n_hh_ : 0);
       size_t most = kMostWideBytes;
-      if (call.steps < kWideSteps) {  // L2 should hold the floats of all networks that are called in turn
-        const size_t fast = most_floats(call.rows, call.steps) * call.parts;
+      if (call.steps < kWideSteps) {  // a cache should hold the floats of all networks that are called in turn
+        const size_t fast = most_floats(call.rows, call.steps, call.parts);
         most = std::min(most, std::max(n * sizeof(Real), fast));
       }
       slot = kept.make(id, n, most, stays);

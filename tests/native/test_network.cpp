@@ -300,7 +300,7 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
                         : split == Split::directions     ? Shapes{{1, 3}, {2}, {6, 12, 24, 48, 100}}
                         : split == Split::grid           ? Shapes{{24, 40, 64, 100}, {13, 30, 60}, {4, 8}}
                         : split == Split::helpers        ? Shapes{{1, 3, 9}, {1 + number / 3 % 2}, {1, 3, 8}}
-                        : split == Split::helpers_of_one ? Shapes{{1, 3, 9}, {3, 2}, {1, 3, 8}}
+                        : split == Split::helpers_of_one ? Shapes{{1, 3, 9}, {3, 2, 4}, {1, 2, 8, 25}}
                         : split == Split::one_loop
                             ? Shapes{{1, 2, 3, 9, 20, 40, 80}, {1 + number / 2 % 2, 1}, {150, 400}}
                             : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};

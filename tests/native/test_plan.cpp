@@ -107,19 +107,23 @@ Work rows_of(size_t steps, size_t rows, size_t input, size_t hidden, Pass pass) 
   return work;
 }
 
-// Two rows of a wide input, whose steps are short beside the products of all of them: one thread has both rows, and
-// helpers share the products. Awake or not, and not where there is little to share.
+// Few rows of a wide input, whose steps are short beside the products of all of them: at some sizes, which depend on
+// the machine, one thread has all rows, and helpers share the products. Not where there is little to share.
 void test_helpers_of_rows() {
+  size_t helped = 0;
   for (bool awake : {false, true})
-    for (size_t rows : {2, 3}) {
-      Work work = rows_of(1, rows, 2048, 24, Pass::backward);
-      work.awake = awake;
-      const Plan plan = choose_plan(work, 2);
-      CHECK(plan.rows == 1 && plan.units == 1 && plan.helpers == 1);
-      CHECK(choose_plan(work, 1).threads() == 1);
-      work.input = 40;
-      CHECK(choose_plan(work, 2).threads() == 1);
-    }
+    for (size_t steps : {1, 2, 10, 25})
+      for (size_t rows : {2, 3, 4}) {
+        for (size_t input = 64; input <= 8192; input += input / 2) {
+          Work work = rows_of(steps, rows, input, 24, Pass::backward);
+          work.awake = awake;
+          const Plan plan = choose_plan(work, 2);
+          helped += plan.rows == 1 && plan.helpers > 0;
+          CHECK(plan.threads() <= 2 && choose_plan(work, 1).threads() == 1);
+          if (input == 64 && steps == 1) CHECK(plan.threads() == 1);
+        }
+      }
+  CHECK(helped > 0);
 }
 
 // Threads share the units of a long step if one part of the rows would be larger than the other.
