@@ -194,9 +194,13 @@ def progress(result: Result) -> list[str]:
     return lines
 
 
+def _count(threads: str) -> str:
+    return f"{threads} thread" if threads == "1" else f"{threads} threads"
+
+
 def _looks(ceilings: Run, threads: str) -> str:
     rates = looks_of(ceilings, threads)
-    return f" ({min(rates):.0f} at the least in {len(rates)} looks)" if len(rates) > 1 else ""
+    return f" (at the least {min(rates):.0f} in {len(rates)} looks)" if len(rates) > 1 else ""
 
 
 def markdown(run: Run, results: Iterable[Result], earlier: Iterable[Result] | None = None) -> str:
@@ -210,8 +214,8 @@ def markdown(run: Run, results: Iterable[Result], earlier: Iterable[Result] | No
         f"{head['load'][1]:.2f} at the end. {versions}; Python {head['python']}, NumPy {head['numpy']}.",
         "",
         f"Measured in the same run ({ceilings['isa']}): FMA peak "
-        + ", ".join(f"{rate:.0f} GFLOP/s on {n}{_looks(ceilings, n)}" for n, rate in flops.items())
-        + " thread(s), float32; read bandwidth on one thread "
+        + ", ".join(f"{rate:.0f} GFLOP/s on {_count(n)}{_looks(ceilings, n)}" for n, rate in flops.items())
+        + ", float32; read bandwidth on one thread "
         + ", ".join(f"{read_bandwidth(ceilings, caches[c] / 2, 1):.0f} GB/s from {c.upper()}" for c in ("l1d", "l2"))
         + f", {read_bandwidth(ceilings, 8 * max(caches['l2'], 1 << 20), 1):.0f} GB/s beyond; "
         f"one round trip between two cores {ceilings['round_trip_ns']:.0f} ns.",

@@ -367,9 +367,11 @@ def test_ceilings_of_several_looks_are_the_best_of_them() -> None:
     assert merged["read"] == CEILINGS["read"]
     assert merged["round_trip_ns"] == min(120.0, CEILINGS["round_trip_ns"])
     assert looks_of(merged, "2") == [190, 100, 100]
-    assert "190 GFLOP/s on 2 (100 at the least in 3 looks)" in markdown({"header": HEADER, "ceilings": merged}, [])
+    assert "190 GFLOP/s on 2 threads (at the least 100 in 3 looks), float32" in markdown(
+        {"header": HEADER, "ceilings": merged}, []
+    )
     assert best(look, CEILINGS)["gflop_per_s"]["float32"] == CEILINGS["gflop_per_s"]["float32"]
-    assert "looks)" not in markdown({"header": HEADER, "ceilings": CEILINGS}, [])
+    assert "looks" not in markdown({"header": HEADER, "ceilings": CEILINGS}, [])
 
 
 def test_whole_jobs_agree_and_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
