@@ -147,10 +147,10 @@ constexpr int kHalfTileStep = kMaxRows % 2 ? 1 : 2;
 // Rows of the largest tile of whole lines. GCC 12 spills a sum of one of bfloat16 where there are 16 registers, which
 // takes twice as long; half a line at a time takes 1.3 times as long.
 template <class Storage>
-constexpr int kWholeTileRows = kMaxRows;
+constexpr size_t kWholeTileRows = kMaxRows;
 #if defined(QG_ISA_AVX2)
 template <>
-constexpr int kWholeTileRows<BFloat16> = kMaxRows - 1;
+constexpr size_t kWholeTileRows<BFloat16> = kMaxRows - 1;
 #endif
 
 // Up to two tiles of rows widen the weights as they read them; more of them share what is widened once.
@@ -162,7 +162,7 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
     if (s.of_bytes > kFarBytes) return far_tile<Storage, NV>(s);
     return near_tile<Storage, NV>(s);
   }
-  if (s.n_rows <= size_t(kWholeTileRows<Storage>))
+  if (s.n_rows <= kWholeTileRows<Storage>)
     return compact_tiles<Storage, NV>(s, w, 0, s.n_k, static_cast<const Storage*>(s.next));
   if (s.n_rows <= 2 * size_t(kMaxRows))
     return with_constant<kMaxRows / kHalfTileStep>(

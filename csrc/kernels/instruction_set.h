@@ -60,12 +60,13 @@ constexpr Kernels<Real> functions() {
 }
 
 constexpr CompactKernels compact_functions() {
-  return {compact_forward,
-          compact_project,
-          {{nullptr, nullptr, nullptr, nullptr, nullptr, 1, 1, nullptr},
-           {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1, nullptr},
-           {float_product<BFloat16>, nullptr, widen<BFloat16>, nullptr, nullptr, 1, 1, nullptr},
-           kInt8}};
+  return {
+      compact_forward,
+      compact_project,
+      {{nullptr, nullptr, nullptr, nullptr, nullptr, 1, 1, nullptr},
+       {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1, nullptr, kWholeTileRows<Float16>},
+       {float_product<BFloat16>, nullptr, widen<BFloat16>, nullptr, nullptr, 1, 1, nullptr, kWholeTileRows<BFloat16>},
+       kInt8}};
 }
 
 }  // namespace

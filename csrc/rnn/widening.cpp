@@ -55,8 +55,7 @@ size_t Weights<Real>::most_floats(size_t rows, size_t steps, size_t parts) const
   if (rows == 1 && cheap) return steps > 1 ? kCheapBytes * parts : 0;
   if (rows == 1) return l2_bytes() / 4 * (fast_beyond ? 5 : 3) * parts;
   if (rows > 2 * kernels.max_rows) return kMostWideBytes * parts;
-  // As many as a tile of whole lines has, see kernels/compact_product.h.
-  const bool few = rows <= kernels.max_rows - (cheap && kernels.width == 8);
+  const bool few = rows <= functions_.whole_tile_rows;
   // Few rows gain by weights of bfloat16, but where these have the empty lanes that narrow panels of floats lack.
   const bool padded = blocks_ <= kFewBlocks && floats_shape(layers_[0]).narrow_last();
   const size_t beyond = fast_beyond && (!few || !cheap || padded) ? cache_sizes().l3 / 8 * 3 : 0;
