@@ -87,6 +87,10 @@ def gflop_per_s(result: Result) -> float | None:
     return None if who is None else 1e-9 * result.shape.flops / result.median(who)
 
 
+def _threads(n: int) -> str:
+    return f"{n} thread{'s' if n > 1 else ''}"
+
+
 def bandwidth_share(result: Result, ceilings: Run) -> float | None:
     """Return, for batch 1, the bandwidth of the reads of weights as a fraction of the read bandwidth."""
     shape, who = result.shape, ours(result) or best_peer(result)
@@ -146,7 +150,7 @@ def _means(rows: list[Result], ceilings: Run) -> list[str]:
             continue
         torch = [t for _, _, t in here if t is not None]
         slower = sum(b < 1 for b in best)
-        line = f"{n} thread{'s' if n > 1 else ''}: geometric mean of best peer / quadgate {geometric_mean(best):.2f}"
+        line = f"{_threads(n)}: geometric mean of best peer / quadgate {geometric_mean(best):.2f}"
         line += f" (least {min(best):.2f})" + (f", of torch / quadgate {geometric_mean(torch):.2f}" if torch else "")
         line += f", over {len(best)} shapes; below 1.00: {slower or 'none'}."
         room = [r.median(p) / floor(r, ceilings) for r, _, _ in here if r.shape.batched and (p := best_peer(r))]
@@ -179,7 +183,7 @@ def below_one(results: Sequence[Result], earlier: Iterable[Result] | None = None
         lost = [item for item in lost if (item[0].shape.mode, item[0].shape.label, item[0].threads) in before]
     lines = [f"**Below 1.00{' in both runs' if earlier is not None else ''}: {len(lost)} of {len(results)}**", ""]
     for r, peer, _ in lost:
-        line = f"- {r.shape.mode} {r.shape.label}, {r.threads} thread{'s' if r.threads > 1 else ''}: "
+        line = f"- {r.shape.mode} {r.shape.label}, {_threads(r.threads)}: "
         lines.append(line + f"{_ratio(r, peer, ours(r))} against {TITLES[peer]}")
     return lines if lost else lines[:1]
 
@@ -187,15 +191,11 @@ def below_one(results: Sequence[Result], earlier: Iterable[Result] | None = None
 def progress(result: Result) -> list[str]:
     """Return the lines that show one result on a terminal: a program each, with its time and ratio."""
     mine = ours(result)
-    lines = [f"{result.shape.mode} {result.shape.label}, {result.threads} thread{'s' if result.threads > 1 else ''}"]
+    lines = [f"{result.shape.mode} {result.shape.label}, {_threads(result.threads)}"]
     for peer in result.samples:
         line = f"    {TITLES[peer]:12} {_time(result, peer):>26} us"
         lines.append(line + (f"   ratio {_ratio(result, peer, mine)}" if mine not in (peer, None) else ""))
     return lines
-
-
-def _count(threads: str) -> str:
-    return f"{threads} thread" if threads == "1" else f"{threads} threads"
 
 
 def _looks(ceilings: Run, threads: str) -> str:
@@ -214,7 +214,7 @@ def markdown(run: Run, results: Iterable[Result], earlier: Iterable[Result] | No
         f"{head['load'][1]:.2f} at the end. {versions}; Python {head['python']}, NumPy {head['numpy']}.",
         "",
         f"Measured in the same run ({ceilings['isa']}): FMA peak "
-        + ", ".join(f"{rate:.0f} GFLOP/s on {_count(n)}{_looks(ceilings, n)}" for n, rate in flops.items())
+        + ", ".join(f"{rate:.0f} GFLOP/s on {_threads(int(n))}{_looks(ceilings, n)}" for n, rate in flops.items())
         + ", float32; read bandwidth on one thread "
         + ", ".join(f"{read_bandwidth(ceilings, caches[c] / 2, 1):.0f} GB/s from {c.upper()}" for c in ("l1d", "l2"))
         + f", {read_bandwidth(ceilings, 8 * max(caches['l2'], 1 << 20), 1):.0f} GB/s beyond; "
@@ -265,7 +265,7 @@ def _plot_ratios(axes: Any, rows: list[Result]) -> None:
         places = [i + (k - (len(counts) - 1) / 2) * 0.8 / len(counts) for i, _ in found]
         values = [value for _, value in found]
         heights = [value - 1 for value in values]
-        axes.bar(places, heights, 0.8 / len(counts), bottom=1, label=f"{n} thread{'s' if n > 1 else ''}")
+        axes.bar(places, heights, 0.8 / len(counts), bottom=1, label=f"{_threads(n)}")
         lowest, highest = min(lowest, *values), max(highest, *values)
     axes.set_yscale("log", base=2)
     axes.set_ylim(lowest / 1.15, highest * 1.15)
@@ -296,7 +296,7 @@ def plot(run: Run, results: Iterable[Result], path: Path) -> None:
     least = min(r.threads for r in results)
     for column, (title, rows) in enumerate(sides.items()):
         shown = [r for r in rows if r.threads == least]
-        _plot_times(grid[0, column], shown, f"{title}, {least} thread{'s' if least > 1 else ''}")
+        _plot_times(grid[0, column], shown, f"{title}, {_threads(least)}")
         _plot_ratios(grid[1, column], rows)
     grid[0, 0].set_ylabel("microseconds of one call")
     grid[1, 0].set_ylabel("best peer's time / quadgate's")
