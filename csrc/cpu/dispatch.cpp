@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cpu/features.h"
+#include "cpu/throughput.h"
 
 #if defined(QG_AMX)
 #include <sys/syscall.h>
@@ -34,6 +35,9 @@ extern const KernelTable table;
 }
 namespace avx512_vnni {
 extern const CompactFunctions int8;
+}
+namespace avx512_split {
+extern const CompactFunctions float16;
 }
 #endif
 #if defined(QG_AMX)
@@ -101,6 +105,8 @@ bool runs_avx512() {
 // Bits of instructions on the registers that the table in question needs anyway.
 #if defined(QG_AVX512)
 bool has_avx512_vnni() { return has(cpuid(7).ecx, bit(11)); }
+// Vectors of 64 bytes are worked on in two halves.
+bool splits_vectors() { return core_throughput().multiply_adds <= 64; }
 #endif
 #if defined(QG_AVX_VNNI)
 bool has_avx_vnni() { return has(cpuid(7, 1).eax, bit(4)); }
@@ -162,6 +168,7 @@ constexpr Better kBetter[] = {
 #endif
 #if defined(QG_AVX512)
     {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8},
+    {&avx512::table, WeightType::float16, splits_vectors, &avx512_split::float16},
 #endif
 #if defined(QG_DOTPROD)
     {&neon::table, WeightType::int8, has_dotprod, &neon_dotprod::int8},

@@ -18,10 +18,10 @@ QG_INLINE void near_tile(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth;
   const float* const rows[1] = {static_cast<const float*>(s.rows[0])};
   VF a[2][1][NV];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int v = 0; v < 2 * NV; ++v) a[v / NV][0][v % NV] = load(s.from + v * W);
   multiply(a, rows, 0, 1, static_cast<const Storage*>(s.panels), s.panel_bytes / sizeof(Storage), s.n_k, {});
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int v = 0; v < 2 * NV; ++v) store(s.lines + v * W, a[v / NV][0][v % NV]);
 }
 
@@ -36,7 +36,7 @@ QG_OUTLINE void far_tile(const CompactProduct& s) {
   VF a[2][1][NV];
 #pragma GCC unroll 2
   for (int p = 0; p < 2; ++p)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) a[p][0][v] = load(s.from + (p * NV + v) * W);
 #pragma GCC unroll 2
   for (size_t k = 0; k < s.n_k; ++k, w += line) {
@@ -50,14 +50,28 @@ QG_OUTLINE void far_tile(const CompactProduct& s) {
   }
 #pragma GCC unroll 2
   for (int p = 0; p < 2; ++p)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) store(s.lines + (p * NV + v) * W, a[p][0][v]);
 }
+
+// Rows of the largest tile of whole lines: of 16 bits one of 7 rows, too, since 7 rows take as long as 8 by half a
+// line. GCC 12 spills a sum of one of bfloat16 where there are 16 registers, which takes twice as long; half a line at
+// a time takes 1.3 times as long.
+template <class Storage>
+constexpr size_t kWholeTileRows = sizeof(Storage) < sizeof(float) ? kMostRows : kMaxRows;
+#if defined(QG_ISA_AVX2)
+template <>
+constexpr size_t kWholeTileRows<BFloat16> = kMaxRows - 1;
+#endif
+// CompactFunctions::few_rows
+template <class Storage>
+constexpr size_t kFewTileRows = kWholeTileRows<Storage> < size_t(kMaxRows) ? kWholeTileRows<Storage> : kMaxRows;
 
 // All rows with one panel, for n_k of their k, whose weights begin at `w`. next: the weights to prefetch meanwhile.
 template <class Storage, int NV, class Next>
 QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t first_k, size_t n_k, const Next* next) {
-  const Parts tiles(s.n_rows, kMaxRows);
+  constexpr size_t kRows = kWholeTileRows<Storage>;
+  const Parts tiles(s.n_rows, kRows);
   TileSums<float, Storage> tile;
   TileProduct<float, Storage>& product = tile.products[0];
   tile.from_at = 0;
@@ -74,7 +88,7 @@ QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t f
     }
     tile.to = s.lines + first * s.row_stride;
     product.set_panel(w, next, t);
-    sum_products_of<kMaxRows, 1, NV>(tile, n_rows);
+    sum_products_of<int(kRows), 1, NV>(tile, n_rows);
   }
 }
 
@@ -143,15 +157,6 @@ QG_OUTLINE void half_tiles(const CompactProduct& s) {
 
 // From a half tile's rows to the next larger one's.
 constexpr int kHalfTileStep = kMaxRows % 2 ? 1 : 2;
-
-// Rows of the largest tile of whole lines. GCC 12 spills a sum of one of bfloat16 where there are 16 registers, which
-// takes twice as long; half a line at a time takes 1.3 times as long.
-template <class Storage>
-constexpr size_t kWholeTileRows = kMaxRows;
-#if defined(QG_ISA_AVX2)
-template <>
-constexpr size_t kWholeTileRows<BFloat16> = kMaxRows - 1;
-#endif
 
 // Up to two tiles of rows widen the weights as they read them; more of them share what is widened once.
 template <class Storage, int NV>

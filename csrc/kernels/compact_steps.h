@@ -107,8 +107,10 @@ struct CompactFunctions {
   // of h lie behind those of x, so that x's last one may be read past where it is less than a tile. Null where nothing
   // is better than `product` and the cell in turn.
   void (*step)(const CompactStep&);
-  // Rows of the largest tile that widens weights once for all of them, a whole line at a time; 0 for int8.
-  size_t whole_tile_rows = 0;
+  // Rows up to which one tile widens weights for all of them, with registers for their elements; 0 for int8.
+  size_t few_rows = 0;
+  // Rows up to which widening weights takes no longer than reading floats from L2.
+  size_t cheap_rows = 0;
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.

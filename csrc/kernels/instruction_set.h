@@ -64,8 +64,8 @@ constexpr CompactKernels compact_functions() {
       compact_forward,
       compact_project,
       {{nullptr, nullptr, nullptr, nullptr, nullptr, 1, 1, nullptr},
-       {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1, nullptr, kWholeTileRows<Float16>},
-       {float_product<BFloat16>, nullptr, widen<BFloat16>, nullptr, nullptr, 1, 1, nullptr, kWholeTileRows<BFloat16>},
+       {float_product<Float16>, nullptr, widen<Float16>, nullptr, nullptr, 1, 1, nullptr, kFewTileRows<Float16>},
+       {float_product<BFloat16>, nullptr, widen<BFloat16>, nullptr, nullptr, 1, 1, nullptr, kFewTileRows<BFloat16>, 1},
        kInt8}};
 }
 

@@ -70,7 +70,7 @@ QG_OUTLINE void sum_products(const TileSums<Real, Storage>& s) {
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < N; ++v) a[p][r][v] = load(s.from[r] + s.from_at + (p * N + v) * W);
   do {
     add_tile_product(a, *product);
@@ -79,7 +79,7 @@ QG_OUTLINE void sum_products(const TileSums<Real, Storage>& s) {
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < N; ++v) store(to + p * to_panel + r * to_stride + v * W, a[p][r][v]);
 }
 

@@ -114,9 +114,7 @@ class Weights {
     return rows < kFewestTileRows ? functions_.rate : functions_.tile_rate;
   }
   // Rows whose multiply-adds take as long as widening a line for them; 0 where none is.
-  double widening_rows() const {
-    return !compact() || !functions_.widen ? 0 : sizes.options.weights == WeightType::float16 ? 2 : 1;
-  }
+  double widening_rows() const { return !compact() || !functions_.widen ? 0 : functions_.cheap_rows ? 1 : 2; }
   // The rate of int8 for plans. Tiles of few rows take no less time than of more, so a part of the rows gains nothing
   // by them.
   double plan_rate(size_t rows) const {

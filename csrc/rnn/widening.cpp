@@ -20,7 +20,7 @@ constexpr size_t kWideSteps = 8;
 constexpr size_t kManyWideRows = 256;
 // The most memory that is borrowed for it, or kept.
 constexpr size_t kMostWideBytes = size_t(64) << 20;
-// Weights of bfloat16 take one operation to widen: for one row that is slower than reading floats only from L1.
+// Weights that are cheap to widen (CompactFunctions::cheap_rows) are slower than floats only where these come from L1.
 constexpr size_t kCheapBytes = size_t(64) << 10;
 
 // Small networks of 16 bits whose padding is no matter.
@@ -51,12 +51,12 @@ FloatMatrices within_limit(FloatMatrices of, size_t n_ih, size_t n_hh, bool toge
 // an L2 of their own each and one L3.
 template <class Real>
 size_t Weights<Real>::most_floats(size_t rows, size_t steps, size_t parts) const {
-  const bool cheap = sizes.options.weights == WeightType::bfloat16, fast_beyond = reads_floats_fast(kernels.width);
-  if (rows == 1 && cheap) return steps > 1 ? kCheapBytes * parts : 0;
-  if (rows == 1) return l2_bytes() / 4 * (fast_beyond ? 5 : 3) * parts;
+  if (rows <= functions_.cheap_rows) return steps > 1 ? kCheapBytes * parts : 0;
+  if (rows == 1) return l2_bytes() / 4 * 3 * parts;
   if (rows > 2 * kernels.max_rows) return kMostWideBytes * parts;
-  const bool few = rows <= functions_.whole_tile_rows;
+  const bool few = rows <= functions_.few_rows;
   // Few rows gain by weights of bfloat16, but where these have the empty lanes that narrow panels of floats lack.
+  const bool cheap = sizes.options.weights == WeightType::bfloat16, fast_beyond = reads_floats_fast(kernels.width);
   const bool padded = blocks_ <= kFewBlocks && floats_shape(layers_[0]).narrow_last();
   const size_t beyond = fast_beyond && (!few || !cheap || padded) ? cache_sizes().l3 / 8 * 3 : 0;
   return std::max((few ? 1 : 4) * l2_bytes() * parts, beyond);

@@ -145,11 +145,13 @@ int main() {
     test_call(Pair(2, 2, 60, large / 2, type), 12, 1);
     test_call(Pair(3, 1, 60, wide, type), 90, 3);
     const Pair deep(5, 1, large / 2, large / 2, type);  // the layers take turns in L2 in few steps, not in many
-    const bool cheap = type == WeightType::bfloat16;
+    // Two rows widen float16 as fast as they read floats where vectors of 64 bytes are split; three do not.
+    const bool split = fast_beyond && type == WeightType::float16;
     const double deep_bytes = 5.0 * double(deep.compact->float_elements(0, {true, true})) * sizeof(float);
-    const bool from_l3 = fast_beyond && !cheap && deep_bytes <= 0.375 * double(cache_sizes().l3);
-    CHECK(deep.compact->float_matrices({2, 2, 1, false}).hh == from_l3);
-    CHECK(deep.compact->float_matrices({2, 12, 1, false}).hh);
+    CHECK(!deep.compact->float_matrices({2, 2, 1, false}).hh);
+    CHECK(deep.compact->float_matrices({2, 12, 1, false}).hh == !split);
+    if (split)
+      CHECK(deep.compact->float_matrices({3, 2, 1, false}).hh == deep_bytes <= 0.375 * double(cache_sizes().l3));
     test_call(deep, 2, 2);
   }
   const Kinds all = {{false, false}, {false, true}, {true, false}, {true, true}};
