@@ -66,6 +66,7 @@ QG_INLINE void add_product(const CompactFunctions& f, const CompactMatrix& m, co
   s.n_panels = n_panels;
   s.n_vectors = n_vectors;
   s.of_bytes = of_bytes;
+  s.far = of_bytes >= f.far_bytes;
   s.wide = wide;
   f.product(s);
 }

@@ -78,7 +78,7 @@ QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t f
   tile.to_panel = 0;
   tile.to_stride = s.row_stride;
   tile.n_products = 1;
-  product.set_sizes(n_k, 0, ahead_bytes<float, Next>(NV, tiles.count), 0);
+  product.set_sizes(n_k, 0, ahead_bytes<float, Next>(NV, tiles.count), s.of_bytes);
   for (size_t t = 0; t < tiles.count; ++t) {
     const size_t first = tiles.begin(t);
     const int n_rows = tiles.size(t);
@@ -164,7 +164,7 @@ QG_INLINE void product_of_floats(const CompactProduct& s) {
   constexpr size_t line = NV * VF::kWidth;
   const auto* w = static_cast<const Storage*>(s.panels);
   if (s.n_panels == 2) {
-    if (s.of_bytes > kFarBytes) return far_tile<Storage, NV>(s);
+    if (s.far) return far_tile<Storage, NV>(s);
     return near_tile<Storage, NV>(s);
   }
   if (s.n_rows <= kWholeTileRows<Storage>)

@@ -45,11 +45,12 @@ struct CompactProduct {
   size_t n_rows, n_panels;  // n_panels may be 2 only where n_rows is 1
   int n_vectors;            // V
   size_t of_bytes;          // of all panels that the step reads
+  bool far;                 // these are CompactFunctions::far_bytes or more
   float* wide;              // work: kWideK lines, where n_rows is more than 1
 };
 
-// Bytes of a step's weights of 16 bits from which on they count as far. From L3 they come as fast without a prefetch,
-// but so many often come from memory.
+// Bytes of a step's weights of 16 bits from which on one row prefetches them. From L3 they come as fast without, but so
+// many often come from memory.
 constexpr size_t kFarBytes = size_t(12) << 20;
 // k's that are widened at a time, for the tiles of a group of rows.
 constexpr size_t kWideK = 64;
@@ -111,6 +112,8 @@ struct CompactFunctions {
   size_t few_rows = 0;
   // Rows up to which widening weights takes no longer than reading floats from L2.
   size_t cheap_rows = 0;
+  // kFarBytes, or another number for the machine.
+  size_t far_bytes = kFarBytes;
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.

@@ -42,7 +42,7 @@ struct Sizes {
   size_t rows, n_k, units;
 };
 
-// lines = start + rows @ panels, by tiles of any size, for all panels; pairs of panels where there is one row.
+// lines = start + rows @ panels, by tiles of any size, for all panels, near and far; pairs of panels where there is one row.
 template <class Pack>
 std::vector<float> run(const CompactFunctions& f, const KernelTable& table, const Sizes& n, WeightType type,
                        const std::vector<const void*>& rows, const std::vector<float>& row_scales,
@@ -77,12 +77,12 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
     s.wide = wide.data();
     if (f.begin && n.rows >= kFewestTileRows) f.begin(n.rows);
     f.product(s);
-    if (s.n_panels == 2) {  // weights from memory are read by other code, with the same sums
-      const std::vector<float> near(s.lines, s.lines + 2 * line);
-      s.of_bytes = ~size_t(0);
-      f.product(s);
-      CHECK(std::equal(near.begin(), near.end(), s.lines));
-    }
+    // Weights from memory are read by other code, with the same sums.
+    const std::vector<float> near = lines;
+    s.of_bytes = ~size_t(0);
+    s.far = true;
+    f.product(s);
+    CHECK(std::memcmp(near.data(), lines.data(), lines.size() * sizeof(float)) == 0);
     if (f.end && n.rows >= kFewestTileRows) f.end();
     p += s.n_panels;
   }
