@@ -24,7 +24,7 @@ constexpr double kSleepCycles = 30000;  // and then fall asleep, which costs thi
 constexpr double kLongLoop = 30000;     // helpers cost the same in longer time loops, by measurement, though they spin
 constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
-constexpr double kChunks = 16;          // about so many chunks go through a pipeline of layers
+constexpr size_t kChunks = 16;          // about so many chunks go through a pipeline of layers, if there are steps
 constexpr size_t kLeastTileRows = 6;    // rows that an instruction set's kernels have in a tile, at least
 constexpr double kTurns = 1.04;         // parts that threads take in turn may cost 4 %: cores are often less equal
 constexpr size_t kFewColumns = 96;      // of x, so that its product takes no longer in steps than ahead
@@ -242,8 +242,11 @@ double estimate(const Work& w, const Plan& plan) {
     cycles += steps * double(ceil_div(w.directions, plan.directions));
     if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(plan.threads());
   }
-  if (plan.layers > 1)  // the slowest thread's share, and filling the pipeline
-    cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * (1 + double(plan.layers - 1) / kChunks);
+  if (plan.layers > 1) {  // the slowest thread's share of each chunk, and meetings, while the pipeline fills, too
+    const double chunks = double(std::min(w.steps, kChunks)), phases = chunks + double(plan.layers - 1);
+    cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * phases / chunks;
+    sync += phase_cycles(plan.threads()) * (phases - 1);
+  }
   if (plan.threads() > 1) cycles += sync + start_cycles(w) + kPerThreadCycles * double(plan.threads());
   return cycles;
 }

@@ -177,6 +177,30 @@ void test_parts_in_turn() {
         }
 }
 
+// A pipeline of layers works on as many steps at a time as it has parts: one step gains nothing by it, two steps of two
+// layers a quarter at most.
+void test_pipelines() {
+  size_t some = 0;
+  Plan pipeline;
+  for (size_t steps : {1, 2, 5, 20, 200})
+    for (size_t rows : {1, 4, 20})
+      for (size_t hidden : {24, 128, 200, 512})
+        for (size_t layers : {2, 3, 8}) {
+          Work work = rows_of(steps, rows, hidden, hidden, Pass::inference);
+          work.layers = layers;
+          for (size_t threads : {2, 3, 8}) {
+            pipeline.layers = threads;
+            if (steps == 1 && layers >= threads) CHECK(estimate(work, pipeline) > estimate(work, Plan()));
+            const Plan plan = choose_plan(work, threads);
+            CHECK(plan.layers == 1 || (steps > 1 && plan.layers <= layers));
+            some += plan.layers > 1;
+          }
+          pipeline.layers = 2;
+          if (steps == 2 && layers == 2) CHECK(estimate(work, pipeline) > 0.75 * estimate(work, Plan()));
+        }
+  CHECK(some > 0);
+}
+
 // Of a few times the last has no fewer than a quarter of the others' steps; all are of about 96 rows or of few steps.
 void test_steps_ahead() {
   for (size_t rows : {1, 2, 7, 10, 16, 33, 95, 96, 97, 640})
@@ -235,6 +259,7 @@ int main() {
   test_helpers_of_rows();
   test_uneven_rows();
   test_parts_in_turn();
+  test_pipelines();
   test_steps_ahead();
   test_pace();
   test_kept_plans();
