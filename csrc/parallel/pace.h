@@ -2,11 +2,19 @@
 // next call comes before, they begin at once, so that a smaller call gains by them.
 #pragma once
 
+#include <cstdint>
+
 #include "parallel/plan.h"
 
 namespace quadgate {
 
 struct ThisThread;
+
+// Called by a worker that has slept, with the time from the posting of its job to now.
+void note_wake(int64_t ns);
+// kStartCycles, or more where wakes have taken longer: a few microseconds on a machine of its own, 25 to 50 in many
+// virtual ones. It doubles or halves, so that plans need not be chosen anew for each wake.
+double sleeping_start_cycles();
 
 // Lives as long as the call.
 class Pace {
@@ -16,9 +24,9 @@ class Pace {
   ~Pace() {
     if (asked_) note_end();
   }
-  // choose_plan for workers that are awake, or asleep, whichever they are. `awake` of the work is not read. A thread
-  // keeps its last plans, since choosing one can take longer than a small call.
-  Plan plan(const Work& work, size_t max_threads);
+  // choose_plan for workers that are awake, or asleep, whichever they are. `awake` and `start` of the work are not
+  // read. A thread keeps its last plans, since choosing one can take longer than a small call.
+  Plan plan(Work work, size_t max_threads);
   // True if this call began so soon after the thread's last one that asked that workers, once woken, stay awake between
   // such calls. The first answer stands.
   bool follows_closely() {

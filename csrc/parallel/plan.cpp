@@ -35,7 +35,7 @@ constexpr double kRowLinkFlops = 5e4;             // and that of a row: a link s
 auto fields(const Work& w) {
   return std::tie(w.steps, w.rows, w.input, w.hidden, w.layers, w.directions, w.recurrent, w.output, w.passes, w.width,
                   w.max_rows, w.element_size, w.weight_size, w.rate, w.widening, w.pass, w.chunks, w.narrow_last,
-                  w.no_first_h, w.bare_step, w.awake, w.whole_loop);
+                  w.no_first_h, w.bare_step, w.awake, w.start, w.whole_loop);
 }
 
 bool backward(const Work& w) { return w.pass == Pass::backward; }
@@ -52,7 +52,7 @@ bool without_h(const Work& w) { return w.no_first_h && !backward(w); }
 // Threads that share backward's time loop take the tape from the caller's cache, which costs what they save where they
 // are awake; helpers do not.
 double start_cycles(const Work& w, bool helpers = false) {
-  if (!w.awake) return kStartCycles;
+  if (!w.awake) return w.start;
   if (backward(w)) return helpers ? kAwakeStartCycles : kStartCycles;
   return w.bare_step ? kAwakeStartCycles : kAwakeCallCycles;
 }

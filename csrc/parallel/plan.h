@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "parallel/cost.h"
+
 namespace quadgate {
 
 inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -18,13 +20,14 @@ struct Work {
   size_t width, max_rows, element_size;  // of the kernel table and type
   double weight_size, rate;              // bytes of a packed weight; multiply-adds in the time of one of float
   Pass pass;
-  bool chunks;              // a few steps can go through all layers before the next: not if one reads backwards
-  bool narrow_last;         // a layer's last panel is half as wide, see kernels/layouts.h
-  bool no_first_h = false;  // the first step has no product with h
-  bool bare_step = false;   // a step without a pass, whose memory threads would take from each other's caches
-  bool awake = false;       // workers spin already, see pace.h
-  bool whole_loop = false;  // steps are no more than their cells: a thread can have many, see Plan::one_loop
-  double widening = 0;      // rows whose multiply-adds take as long as widening the weights for them
+  bool chunks;                  // a few steps can go through all layers before the next: not if one reads backwards
+  bool narrow_last;             // a layer's last panel is half as wide, see kernels/layouts.h
+  bool no_first_h = false;      // the first step has no product with h
+  bool bare_step = false;       // a step without a pass, whose memory threads would take from each other's caches
+  bool awake = false;           // workers spin already, see pace.h
+  double start = kStartCycles;  // of a call whose workers sleep
+  bool whole_loop = false;      // steps are no more than their cells: a thread can have many, see Plan::one_loop
+  double widening = 0;          // rows whose multiply-adds take as long as widening the weights for them
 };
 bool operator==(const Work& a, const Work& b);
 

@@ -13,6 +13,7 @@
 #include "cpu/float_env.h"
 #include "parallel/fork.h"
 #include "parallel/job_part.h"
+#include "parallel/pace.h"
 #include "parallel/sharing.h"
 #include "parallel/turns.h"
 #include "parallel/wait_word.h"
@@ -31,10 +32,10 @@ struct Worker {
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
   int rank = 0;
-  int spin_us = 0;                  // how to wait for the job after this one
-  int64_t handed_out = 0;           // when it was posted
-  Worker* first = nullptr;          // rank 1 of this job
-  std::atomic<int> caller_cpu{-1};  // in rank 1's: where rank 0 was last seen
+  int spin_us = 0;                     // how to wait for the job after this one
+  std::atomic<int64_t> handed_out{0};  // when it was posted; read, too, by a worker whose job was taken back
+  Worker* first = nullptr;             // rank 1 of this job
+  std::atomic<int> caller_cpu{-1};     // in rank 1's: where rank 0 was last seen
   Worker* next = nullptr;
   std::exception_ptr error;
   Board boards[2];
@@ -87,13 +88,15 @@ void work(Worker* self) {
   for (;;) {
     const uint32_t value = self->state.load(), job = job_of(value);
     if (state_of(value) != kPosted) {
-      self->state.wait_while(value, spin_us);
+      if (self->state.spin_while(value, spin_us) != value) continue;
+      self->state.sleep_while(value);
+      note_wake(turn_clock() - self->handed_out.load(std::memory_order_relaxed));
       continue;
     }
     if (!self->state.change(value, job | kRunning)) continue;
     spin_us = self->spin_us;
     take_part({&self->first->caller_cpu, &self->state, job, &turns});
-    turns.begin(self->handed_out);
+    turns.begin(self->handed_out.load(std::memory_order_relaxed));
     check_cpu();
     bool ended = false;
     try {
@@ -226,7 +229,7 @@ void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
     w->rank = ++rank;
     w->first = workers_;
     w->spin_us = spin_for(size_, kIdleSpinUs);
-    w->handed_out = now;
+    w->handed_out.store(now, std::memory_order_relaxed);
     w->state.set((job_of(w->state.load()) + 8) | kPosted);
   }
   std::exception_ptr error;

@@ -224,6 +224,31 @@ void test_pace() {
   }
 }
 
+// Long wakes make calls dear whose workers sleep, short ones cheap again; wakes of about one length change nothing.
+void test_wakes() {
+  auto notes = [](int n, int64_t ns) {
+    for (int i = 0; i < n; ++i) note_wake(ns);
+    return sleeping_start_cycles();
+  };
+  CHECK(notes(100, 2000) == kStartCycles);
+  CHECK(notes(1, 1000000) <= 2 * kStartCycles);  // one late wake says little
+  const double dear = notes(100, 30000);
+  CHECK(dear >= 4 * kStartCycles);
+  for (int i = 0; i < 1000; ++i) CHECK(notes(1, i % 2 ? 24000 : 36000) == dear);
+  size_t fewer = 0;
+  for (size_t rows : {1, 4, 20, 100})
+    for (double bytes = 1e4; bytes < 1e7; bytes *= 1.5) {
+      Work work = one_row(bytes, 5, Pass::inference);
+      work.rows = rows;
+      const size_t threads = choose_plan(work, 2).threads();
+      work.start = dear;
+      CHECK(choose_plan(work, 2).threads() <= threads);
+      fewer += choose_plan(work, 2).threads() < threads;
+    }
+  CHECK(fewer > 0);
+  CHECK(notes(100, 2000) == kStartCycles);
+}
+
 // A thread's kept plans are those that choose_plan finds for its pace, for more kinds of work than are kept.
 void test_kept_plans() {
   int differ = 0;
@@ -262,6 +287,7 @@ int main() {
   test_pipelines();
   test_steps_ahead();
   test_pace();
+  test_wakes();
   test_kept_plans();
   return check::result();
 }
