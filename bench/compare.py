@@ -102,8 +102,14 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--shapes", nargs="+", default=[], metavar="SHAPE", help='T,B,I,H, "table" (default), "all", or parts of names')
     add("--mode", nargs="+", choices=MODES, default=["inference"], help="modes of the shapes given as T,B,I,H")
-    add("--layers", type=int, default=1, help="number of layers of these shapes")
-    add("--directions", type=int, choices=(1, 2), default=1, help="number of directions of these shapes")
+    add("--layers", type=int, default=1, help="number of layers of these shapes, and of a grid's")
+    add(
+        "--directions",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="number of directions of these shapes, and of a grid's",
+    )
     add("--grid", type=int, default=0, metavar="N", help="draw N shapes of at most 5 GFLOP, half of them training")
     add("--seed", type=int, default=0, help="seed of --grid: the same seed draws the same shapes")
     add("--shapes-file", type=Path, default=DEFAULT_FILE, help="list of named shapes (JSON)")
@@ -138,7 +144,9 @@ def selected(args: argparse.Namespace) -> list[Shape]:
         else:
             found = choose([name], args.shapes_file)
         result += [shape for shape in found if shape not in result]
-    return result + [shape for shape in grid.draw(args.grid, args.seed) if shape not in result]
+    return result + [
+        shape for shape in grid.draw(args.grid, args.seed, args.layers, args.directions) if shape not in result
+    ]
 
 
 def main(words: list[str] | None = None) -> None:

@@ -50,13 +50,14 @@ def parse(text: str, mode: str = "inference", layers: int = 1, directions: int =
     return Shape(shape.label, *sizes, mode, layers, directions)
 
 
-def candidates(mode: str) -> list[Shape]:
+def candidates(mode: str, layers: int = 1, directions: int = 1) -> list[Shape]:
     """Return all shapes of the grid in a mode, of at most MAX_FLOPS a call."""
-    every = (parse(",".join(map(str, sizes)), mode) for sizes in product(STEPS, BATCHES, WIDTHS, WIDTHS))
+    sizes = (",".join(map(str, four)) for four in product(STEPS, BATCHES, WIDTHS, WIDTHS))
+    every = (parse(four, mode, layers, directions) for four in sizes)
     return [shape for shape in every if shape.all_flops <= MAX_FLOPS]
 
 
-def draw(count: int, seed: int) -> list[Shape]:
+def draw(count: int, seed: int, layers: int = 1, directions: int = 1) -> list[Shape]:
     """Draw distinct shapes from the grid, half of them inference and half training, in turn.
 
     A larger count with the same seed extends the list.
@@ -66,7 +67,10 @@ def draw(count: int, seed: int) -> list[Shape]:
     count : int
         Number of shapes; of an odd number, one more is inference.
     seed : int
-        Shapes depend on nothing else: `random.Random.random` is the same in all versions of Python.
+        Sizes depend on nothing else but the layers and directions, by which fewer are within MAX_FLOPS:
+        `random.Random.random` is the same in all versions of Python.
+    layers : int
+    directions : {1, 2}
 
     Raises
     ------
@@ -76,7 +80,7 @@ def draw(count: int, seed: int) -> list[Shape]:
     generator = random.Random(seed)
     halves = []
     for mode, wanted in (("inference", (count + 1) // 2), ("training", count // 2)):
-        shuffled = sorted(candidates(mode), key=lambda _: generator.random())
+        shuffled = sorted(candidates(mode, layers, directions), key=lambda _: generator.random())
         if not 0 <= wanted <= len(shuffled):
             raise ValueError(f"a grid has 0 to {2 * len(shuffled)} shapes, got {count}")
         halves.append(shuffled[:wanted])

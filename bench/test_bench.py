@@ -268,6 +268,8 @@ def test_grid_is_reproducible_and_within_limits() -> None:
     assert shapes == grid.draw(51, seed=3)
     assert shapes[:20] == grid.draw(20, seed=3)
     assert shapes != grid.draw(51, seed=4)
+    deep = grid.draw(20, seed=3, layers=3, directions=2)
+    assert all(s.layers == 3 and s.directions == 2 and s.all_flops <= grid.MAX_FLOPS for s in deep)
     assert len(set(shapes)) == 51
     assert [s.mode for s in shapes] == ["inference", "training"] * 25 + ["inference"]
     for s in shapes:
@@ -310,6 +312,7 @@ def test_sizes_on_the_command_line() -> None:
     assert shapes() == shapes("--shapes", "table") == choose(["table"])
     assert shapes("--grid", "6", "--seed", "1") == grid.draw(6, seed=1)
     assert len(shapes("--grid", "6", "--shapes", "1,2,3,4")) == 7
+    assert shapes("--grid", "6", "--layers", "2") == grid.draw(6, seed=0, layers=2)
 
 
 @pytest.mark.parametrize(
