@@ -69,6 +69,7 @@ struct Better {
   WeightType type;
   bool (*runs)();
   const CompactFunctions* functions;
+  bool (*pays)() = [] { return true; };
 };
 #if defined(QG_AVX2)
 
@@ -105,8 +106,6 @@ bool runs_avx512() {
 // Bits of instructions on the registers that the table in question needs anyway.
 #if defined(QG_AVX512)
 bool has_avx512_vnni() { return has(cpuid(7).ecx, bit(11)); }
-// Vectors of 64 bytes are worked on in two halves.
-bool splits_vectors() { return core_throughput().multiply_adds <= 64; }
 #endif
 #if defined(QG_AVX_VNNI)
 bool has_avx_vnni() { return has(cpuid(7, 1).eax, bit(4)); }
@@ -139,6 +138,10 @@ bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }  // HWCAP_ASIMDDP
 #endif
 
 bool runs_anywhere() { return true; }
+#if defined(QG_AVX512)
+// True where vectors of 64 bytes are worked on in two halves.
+bool splits_vectors() { return core_throughput().multiply_adds <= 64; }
+#endif
 
 struct Candidate {
   const KernelTable* table;
@@ -168,7 +171,7 @@ constexpr Better kBetter[] = {
 #endif
 #if defined(QG_AVX512)
     {&avx512::table, WeightType::int8, has_avx512_vnni, &avx512_vnni::int8},
-    {&avx512::table, WeightType::float16, splits_vectors, &avx512_split::float16},
+    {&avx512::table, WeightType::float16, runs_anywhere, &avx512_split::float16, splits_vectors},
 #endif
 #if defined(QG_DOTPROD)
     {&neon::table, WeightType::int8, has_dotprod, &neon_dotprod::int8},
@@ -195,16 +198,17 @@ std::string printable(const char* text) {
 
 }  // namespace
 
-std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type) {
+std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type, bool even_slower) {
   std::vector<CompactFunctions> all;
 #if defined(QG_BETTER)
   for (const Better& b : kBetter)
-    if (b.table == &table && b.type == type && b.runs()) all.push_back(*b.functions);
+    if (b.table == &table && b.type == type && b.runs() && (even_slower || b.pays())) all.push_back(*b.functions);
 #endif
   all.push_back(table.compact.of_type[int(type)]);
-  // AMD's hardware keeps enough reads in flight: there a prefetch took 1.3 to 1.7 times as long.
+  // Where L3 is as fast as AMD's, hardware keeps enough reads in flight: the prefetch took 1.3 to 1.7 times as long.
   if (core_throughput().beyond > 16)
-    for (CompactFunctions& f : all) f.far_bytes = SIZE_MAX;
+    for (CompactFunctions& f : all)
+      if (f.widen) f.far_bytes = SIZE_MAX;
   return all;
 }
 

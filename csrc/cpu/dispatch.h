@@ -31,9 +31,9 @@ const KernelTable& choose_kernels(const char* forced);
 // The table of that name; null if it is unknown or this machine cannot run it. Tables are valid until the process ends.
 const KernelTable* kernel_table(const char* name);
 
-// The products with weights of a compact type that this machine can run beside a table, best first. All give the same
-// bits.
-std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type);
+// The products with weights of a compact type that this machine can run beside a table, best first; with `even_slower`
+// those, too, that pay on other machines only. All give the same bits.
+std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type, bool even_slower = false);
 
 // Names of the tables that this machine can run, best first.
 std::vector<const char*> supported_isas();

@@ -108,11 +108,11 @@ struct CompactFunctions {
   // of h lie behind those of x, so that x's last one may be read past where it is less than a tile. Null where nothing
   // is better than `product` and the cell in turn.
   void (*step)(const CompactStep&);
-  // Rows up to which one tile widens weights for all of them, with registers for their elements; 0 for int8.
+  // Rows of the largest tile of whole lines that keeps each row's element in a register; 0 for int8.
   size_t few_rows = 0;
   // Rows up to which widening weights takes no longer than reading floats from L2.
   size_t cheap_rows = 0;
-  // kFarBytes, or another number for the machine.
+  // Bytes of a step's weights from which on one row of 16 bits prefetches them; int8 does not read it.
   size_t far_bytes = kFarBytes;
 };
 

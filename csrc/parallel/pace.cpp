@@ -11,8 +11,11 @@
 namespace quadgate {
 namespace {
 
-// Two threads with a sleeping worker take as long as one from twice this time on: measured at calls of 30 to 160 us.
-constexpr double kCyclesOfWake = 5;                     // for each ns
+// Two threads, of which one is woken, take as long as one in calls of some three times the wake (measured at 30 to 160
+// us), and by the estimate in calls of twice the start: so a ns of a wake is about 5 cycles of the start.
+constexpr double kCyclesOfWake = 5;
+constexpr int kMargin = 5000;                           // ns by which a wake counts as longer than twice the mean
+constexpr unsigned kProbe = 256;                        // one of so many calls takes wakes for short
 constexpr int kUsualWake = 3000, kLongestWake = 40000;  // ns
 std::atomic<int> mean_wake{kUsualWake}, doublings{0};
 
@@ -29,22 +32,27 @@ KeptPlans::Pair choose_both(Work work, size_t max_threads) {
 
 void note_wake(int64_t ns) {
   const int last = mean_wake.load(std::memory_order_relaxed);
-  const int now = int(std::max<int64_t>(0, std::min<int64_t>(ns, kLongestWake))), mean = last + (now - last) / 8;
+  const int64_t most = std::min(2 * last + kMargin, kLongestWake);  // a thread that was put off its core says little
+  const int now = int(std::max<int64_t>(0, std::min(ns, most))), mean = last + (now - last) / 8;
   mean_wake.store(mean, std::memory_order_relaxed);
-  int n = doublings.load(std::memory_order_relaxed);
+  const int before = doublings.load(std::memory_order_relaxed);
+  int n = before;
   while (kCyclesOfWake * mean > 1.7 * kStartCycles * double(1 << n)) ++n;
   while (n > 0 && kCyclesOfWake * mean < 0.6 * kStartCycles * double(1 << n)) --n;
-  doublings.store(n, std::memory_order_relaxed);
+  if (n != before) doublings.store(n, std::memory_order_relaxed);
 }
 
-double sleeping_start_cycles() { return kStartCycles * double(1 << doublings.load(std::memory_order_relaxed)); }
+double sleeping_start_cycles(unsigned& asked) {
+  const int n = doublings.load(std::memory_order_relaxed);
+  return n > 0 && ++asked % kProbe == 0 ? kStartCycles : kStartCycles * double(1 << n);
+}
 
 Plan Pace::plan(Work work, size_t max_threads) {
   if (max_threads <= 1) return Plan();
-  work.start = sleeping_start_cycles();
   KeptPlans::Pair now;
   const KeptPlans::Pair* pair = &now;
   if (ThisThread* thread = this_thread()) {
+    work.start = sleeping_start_cycles(thread->starts_asked);
     KeptPlans& kept = thread->plans;
     pair = std::find_if(kept.pairs, kept.pairs + KeptPlans::kPairs,
                         [&](const KeptPlans::Pair& one) { return one.max_threads == max_threads && one.work == work; });
@@ -63,7 +71,11 @@ Plan Pace::plan(Work work, size_t max_threads) {
 void Pace::ask() {
   asked_ = true;
   thread_ = this_thread();
-  follows_ = thread_ && turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
+  if (!thread_) return;
+  const bool close = turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
+  thread_->close_calls = close ? thread_->close_calls + 1 : 0;
+  // Where a wake is dear, more calls must have followed each other before one wakes the workers for the next ones.
+  follows_ = thread_->close_calls > unsigned(doublings.load(std::memory_order_relaxed));
 }
 
 void Pace::note_end() {

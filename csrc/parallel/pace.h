@@ -10,11 +10,12 @@ namespace quadgate {
 
 struct ThisThread;
 
-// Called by a worker that has slept, with the time from the posting of its job to now.
+// Called by the first worker of a job if it slept, with the time from the posting of the job to now.
 void note_wake(int64_t ns);
 // kStartCycles, or more where wakes have taken longer: a few microseconds on a machine of its own, 25 to 50 in many
-// virtual ones. It doubles or halves, so that plans need not be chosen anew for each wake.
-double sleeping_start_cycles();
+// virtual ones. It doubles or halves, so that plans need not be chosen anew for each wake. `asked` is the caller's own:
+// now and then the answer is kStartCycles, so that calls which would wake nobody find out when wakes have become short.
+double sleeping_start_cycles(unsigned& asked);
 
 // Lives as long as the call.
 class Pace {
@@ -27,8 +28,8 @@ class Pace {
   // choose_plan for workers that are awake, or asleep, whichever they are. `awake` and `start` of the work are not
   // read. A thread keeps its last plans, since choosing one can take longer than a small call.
   Plan plan(Work work, size_t max_threads);
-  // True if this call began so soon after the thread's last one that asked that workers, once woken, stay awake between
-  // such calls. The first answer stands.
+  // True if this call, and some before it, began so soon after the thread's last one that asked that workers, once
+  // woken, stay awake between such calls. The first answer stands.
   bool follows_closely() {
     if (!asked_) ask();
     return follows_;

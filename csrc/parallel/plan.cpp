@@ -24,7 +24,6 @@ constexpr double kSleepCycles = 30000;  // and then fall asleep, which costs thi
 constexpr double kLongLoop = 30000;     // helpers cost the same in longer time loops, by measurement, though they spin
 constexpr size_t kBlockRows = 512;      // of a block of the backward pass, at least
 constexpr size_t kFewTiles = 4;         // of rows: less data than the weights
-constexpr size_t kChunks = 16;          // about so many chunks go through a pipeline of layers, if there are steps
 constexpr size_t kLeastTileRows = 6;    // rows that an instruction set's kernels have in a tile, at least
 constexpr double kTurns = 1.04;         // parts that threads take in turn may cost 4 %: cores are often less equal
 constexpr size_t kFewColumns = 96;      // of x, so that its product takes no longer in steps than ahead
@@ -157,7 +156,10 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
 Plan with_helpers(Work w, const Plan& plan, size_t max_threads) {
   Plan best = plan;
   const bool one_row = plan.rows == w.rows;
-  w.awake = w.awake && one_row;
+  if (w.awake && !one_row) {  // counted as a start, which they need not be
+    w.awake = false;
+    w.start = kStartCycles;
+  }
   const double wanted = (one_row ? kUnits : kHelpedRows) * cycles_with_helpers(w, plan);
   double last = std::numeric_limits<double>::infinity();
   Plan more = plan;
@@ -243,7 +245,8 @@ double estimate(const Work& w, const Plan& plan) {
     if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(plan.threads());
   }
   if (plan.layers > 1) {  // the slowest thread's share of each chunk, and meetings, while the pipeline fills, too
-    const double chunks = double(std::min(w.steps, kChunks)), phases = chunks + double(plan.layers - 1);
+    const double chunks = double(ceil_div(w.steps, std::max<size_t>(1, w.steps / kChunks)));
+    const double phases = chunks + double(plan.layers - 1);
     cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * phases / chunks;
     sync += phase_cycles(plan.threads()) * (phases - 1);
   }

@@ -50,6 +50,9 @@ struct Plan {
   size_t row_parts() const { return parts ? parts : rows; }
 };
 
+// So many chunks of steps, or a few more, go through a pipeline of layers, if there are as many steps.
+constexpr size_t kChunks = 16;
+
 // The fastest plan of at most `max_threads` threads; fewer threads if more would not pay. A backward pass is split
 // over rows or units only, since its directions and layers add into shared gradients.
 Plan choose_plan(const Work& work, size_t max_threads);

@@ -32,10 +32,10 @@ struct Worker {
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
   int rank = 0;
-  int spin_us = 0;                     // how to wait for the job after this one
-  std::atomic<int64_t> handed_out{0};  // when it was posted; read, too, by a worker whose job was taken back
-  Worker* first = nullptr;             // rank 1 of this job
-  std::atomic<int> caller_cpu{-1};     // in rank 1's: where rank 0 was last seen
+  int spin_us = 0;                      // how to wait for the job after this one
+  std::atomic<int64_t> handed_out{0};   // when it was posted; read, too, by a worker whose job was taken back
+  std::atomic<Worker*> first{nullptr};  // rank 1 of this job; the same
+  std::atomic<int> caller_cpu{-1};      // in rank 1's: where rank 0 was last seen
   Worker* next = nullptr;
   std::exception_ptr error;
   Board boards[2];
@@ -49,7 +49,8 @@ struct Pool {
 
 namespace {
 
-constexpr int kJoinSpinUs = 50;  // a worker ends its job as soon as the last phase is over
+constexpr int64_t kShortestWake = 1000;  // ns
+constexpr int kJoinSpinUs = 50;          // a worker ends its job as soon as the last phase is over
 
 std::atomic<int> thread_limit{0};  // 0: not asked for yet
 std::atomic<Pool*> current_pool{nullptr};
@@ -90,12 +91,15 @@ void work(Worker* self) {
     if (state_of(value) != kPosted) {
       if (self->state.spin_while(value, spin_us) != value) continue;
       self->state.sleep_while(value);
-      note_wake(turn_clock() - self->handed_out.load(std::memory_order_relaxed));
+      // The first worker's alone: the caller wakes one after the other. Shorter ones are of jobs that came before
+      // sleep.
+      const int64_t wake = turn_clock() - self->handed_out.load(std::memory_order_relaxed);
+      if (wake >= kShortestWake && self->first.load(std::memory_order_relaxed) == self) note_wake(wake);
       continue;
     }
     if (!self->state.change(value, job | kRunning)) continue;
     spin_us = self->spin_us;
-    take_part({&self->first->caller_cpu, &self->state, job, &turns});
+    take_part({&self->first.load(std::memory_order_relaxed)->caller_cpu, &self->state, job, &turns});
     turns.begin(self->handed_out.load(std::memory_order_relaxed));
     check_cpu();
     bool ended = false;
@@ -227,7 +231,7 @@ void Lease::run(void (*fn)(void* ctx, int rank), void* ctx) {
     w->fn = fn;
     w->ctx = ctx;
     w->rank = ++rank;
-    w->first = workers_;
+    w->first.store(workers_, std::memory_order_relaxed);
     w->spin_us = spin_for(size_, kIdleSpinUs);
     w->handed_out.store(now, std::memory_order_relaxed);
     w->state.set((job_of(w->state.load()) + 8) | kPosted);

@@ -62,7 +62,9 @@ struct ThisThread {
   KeptFloats kept;
   bool next_ascending = false;  // the order in which the next forward layer is to read its panels
   KeptPlans plans;
-  int64_t last_end = 0;  // of a call that asked for its pace, on the clock of turns
+  int64_t last_end = 0;       // of a call that asked for its pace, on the clock of turns
+  unsigned close_calls = 0;   // calls before this one that did so, each soon after the last one's end
+  unsigned starts_asked = 0;  // of sleeping_start_cycles
 };
 
 // The calling thread's, made on first use and freed when the thread ends; null where there is no memory for it. All

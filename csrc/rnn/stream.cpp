@@ -38,10 +38,12 @@ Stream<Real>::Stream(const Sizes& sizes, size_t batch) : sizes_(sizes), batch_(b
 template <class Real>
 void Stream<Real>::choose_plans(const Weights<Real>& w) {
   const int threads = get_num_threads();
-  if (threads == threads_asked_) return;
+  const double start = sleeping_start_cycles(starts_asked_);
+  if (threads == threads_asked_ && start == start_) return;
   threads_asked_ = 0;  // if there is no memory for them
   bool only = only_cells(sizes_, batch_);
   Work work = work_of_one_step(w, batch_);
+  work.start = start;
   size_t most = 1;
   for (bool awake : {false, true}) {
     work.awake = awake;
@@ -52,6 +54,7 @@ void Stream<Real>::choose_plans(const Weights<Real>& w) {
   if (only) compact_work_.resize_discard(most * w.compact_work(batch_));
   only_cells_ = only;
   threads_asked_ = threads;
+  start_ = start;
 }
 
 template <class Real>

@@ -42,7 +42,8 @@ struct Sizes {
   size_t rows, n_k, units;
 };
 
-// lines = start + rows @ panels, by tiles of any size, for all panels, near and far; pairs of panels where there is one row.
+// lines = start + rows @ panels, by tiles of any size, near and far, for all panels; pairs of panels where there is one
+// row.
 template <class Pack>
 std::vector<float> run(const CompactFunctions& f, const KernelTable& table, const Sizes& n, WeightType type,
                        const std::vector<const void*>& rows, const std::vector<float>& row_scales,
@@ -113,7 +114,8 @@ void test_16_bits(const KernelTable& table, WeightType type, const Sizes& n) {
         for (size_t k = 0; k < n.n_k; ++k)
           sum = multiply_add(x[r][k], value_of(weights[(g * n.units + u) * n.n_k + k], type), sum, fused);
       }
-  for (const CompactFunctions& f : compact_functions(table, type)) {
+  for (const CompactFunctions& f : compact_functions(table, type, true)) {
+    CHECK(f.few_rows == table.compact.of_type[int(type)].few_rows);
     const auto got = run(f, table, n, type, rows, {}, {}, {}, start, [&](auto& s, void* panels, int32_t* sums) {
       pack_compact(weights.data(), type, s, n.n_k, panels, sums);
     });
@@ -137,7 +139,7 @@ void test_int8(const KernelTable& table, const Sizes& n) {
     x[0][k] = 0.5f;
     if (n.rows > 3) x[1][k] = std::fabs(x[1][k]), x[2][k] = -std::fabs(x[2][k]), x[3][k] = 0;
   }
-  for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
+  for (const CompactFunctions& f : compact_functions(table, WeightType::int8, true)) {
     const size_t row_bytes = compact_row_bytes(n.n_k);
     Guarded<unsigned char> bytes((n.rows + kTileRows - 1) / kTileRows * kTileRows * row_bytes);
     std::vector<const void*> rows;
@@ -180,7 +182,7 @@ void test_int8(const KernelTable& table, const Sizes& n) {
 void test_every_float16(const KernelTable& table) {
   const PanelShape shape = {4, 16, table.f32.width};
   const float one = 1;
-  for (const CompactFunctions& f : compact_functions(table, WeightType::float16))
+  for (const CompactFunctions& f : compact_functions(table, WeightType::float16, true))
     for (uint32_t first = 0; first < 0x10000; first += 64) {
       if ((first & 0x7fff) >= 0x7c00) continue;  // infinity and NaN
       std::vector<uint16_t> weights(64);
@@ -216,7 +218,7 @@ void test_tiles_are_released(const KernelTable& table) {
   step.pre = pre.data();
   step.n_rows = rows;
   step.n_blocks = step.block_end = shape.blocks();
-  for (const CompactFunctions& f : compact_functions(table, WeightType::int8)) {
+  for (const CompactFunctions& f : compact_functions(table, WeightType::int8, true)) {
     const CompactMatrix matrix = {panels.data(), panels.size() / shape.blocks(), ones.data(), sums.data(), n_k};
     table.compact.project({&step, matrix, f, work.data()});
     if (!f.begin) continue;
@@ -257,9 +259,9 @@ void test_steps(const KernelTable& table, size_t n_rows, size_t n_x, size_t n_h,
   const auto x = uniform<float>(2 * n_rows * n_x);
   const auto h = uniform<float>(n_rows * n_h);
   std::vector<float> first;
-  for (size_t f = 0; f <= compact_functions(table, WeightType::int8).size(); ++f) {
+  for (size_t f = 0; f <= compact_functions(table, WeightType::int8, true).size(); ++f) {
     // First as the table has it, which knows no better way.
-    const auto all = compact_functions(table, WeightType::int8);
+    const auto all = compact_functions(table, WeightType::int8, true);
     const CompactFunctions& functions = f ? all[f - 1] : all.back();
     std::vector<float> c = c0, y(2 * n_rows * n_h);
     std::vector<ForwardRow<float>> rows(n_rows);

@@ -18,6 +18,7 @@ namespace {
 // One row of a layer whose float32 weights take about so many bytes.
 Work one_row(double bytes, size_t steps, Pass pass) {
   const size_t hidden = 64, columns = size_t(bytes / (4 * hidden * sizeof(float)));
+  CHECK(columns > hidden);
   return {steps, 1, columns - hidden, hidden,        1, 1,    hidden, hidden, 1,
           16,    6, sizeof(float),    sizeof(float), 1, pass, true,   false};
 }
@@ -226,27 +227,40 @@ void test_pace() {
 
 // Long wakes make calls dear whose workers sleep, short ones cheap again; wakes of about one length change nothing.
 void test_wakes() {
-  auto notes = [](int n, int64_t ns) {
+  auto start = [] {
+    unsigned asked = 0;
+    return sleeping_start_cycles(asked);
+  };
+  auto notes = [&](int n, int64_t ns) {
     for (int i = 0; i < n; ++i) note_wake(ns);
-    return sleeping_start_cycles();
+    return start();
   };
   CHECK(notes(100, 2000) == kStartCycles);
-  CHECK(notes(1, 1000000) <= 2 * kStartCycles);  // one late wake says little
+  CHECK(notes(1, 1000000) == kStartCycles);  // a few late wakes say little
+  CHECK(notes(3, 1000000) <= 2 * kStartCycles);
   const double dear = notes(100, 30000);
   CHECK(dear >= 4 * kStartCycles);
   for (int i = 0; i < 1000; ++i) CHECK(notes(1, i % 2 ? 24000 : 36000) == dear);
   size_t fewer = 0;
   for (size_t rows : {1, 4, 20, 100})
-    for (double bytes = 1e4; bytes < 1e7; bytes *= 1.5) {
-      Work work = one_row(bytes, 5, Pass::inference);
-      work.rows = rows;
-      const size_t threads = choose_plan(work, 2).threads();
-      work.start = dear;
-      CHECK(choose_plan(work, 2).threads() <= threads);
-      fewer += choose_plan(work, 2).threads() < threads;
-    }
+    for (double bytes = 1e5; bytes < 1e7; bytes *= 1.5)
+      for (bool awake : {false, true})
+        for (Pass pass : {Pass::inference, Pass::backward}) {
+          Work work = one_row(bytes, 5, pass);
+          work.rows = rows;
+          work.awake = awake;
+          const size_t threads = choose_plan(work, 4).threads();
+          work.start = dear;
+          const size_t with_dear = choose_plan(work, 4).threads();
+          CHECK(with_dear <= threads && (!awake || with_dear == threads));
+          fewer += with_dear < threads;
+        }
   CHECK(fewer > 0);
-  CHECK(notes(100, 2000) == kStartCycles);
+  // Calls that would wake nobody find out that wakes have become short.
+  unsigned asked = 0;
+  for (int i = 0; i < 20000; ++i)
+    if (sleeping_start_cycles(asked) == kStartCycles) note_wake(2000);
+  CHECK(start() == kStartCycles);
 }
 
 // A thread's kept plans are those that choose_plan finds for its pace, for more kinds of work than are kept.

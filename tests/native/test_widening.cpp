@@ -133,7 +133,7 @@ int main() {
     const size_t large = size_t(std::sqrt(double(l2) / 4 / sizeof(float))) + width / 4;  // weight_hh is all of L2
     test_call(Pair(1, 1, columns(double(l2) / 4, wide), wide, type), 9, 5);
     const Pair of_large_input(1, 1, columns(1.1 * beyond, wide), wide, type);
-    test_call(of_large_input, 2, 2);  // weight_hh alone
+    test_call(of_large_input, 2, 2);  // weight_hh alone, or none where two rows of float16 are widened faster
     // Three threads have three times the L2, but one L3.
     CHECK(!of_large_input.compact->float_matrices({1, 2, 3, false}).ih);
     test_call(of_large_input, 4, 1);
@@ -151,7 +151,7 @@ int main() {
     CHECK(!deep.compact->float_matrices({2, 2, 1, false}).hh);
     CHECK(deep.compact->float_matrices({2, 12, 1, false}).hh == !split);
     if (split)
-      CHECK(deep.compact->float_matrices({3, 2, 1, false}).hh == deep_bytes <= 0.375 * double(cache_sizes().l3));
+      CHECK(deep.compact->float_matrices({3, 2, 1, false}).hh == (deep_bytes <= 0.375 * double(cache_sizes().l3)));
     test_call(deep, 2, 2);
   }
   const Kinds all = {{false, false}, {false, true}, {true, false}, {true, true}};

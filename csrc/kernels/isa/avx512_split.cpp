@@ -22,8 +22,10 @@ namespace {
 
 const CompactFunctions& whole() { return avx512::table.compact.of_type[int(WeightType::float16)]; }
 
-// Three rows take as long either way. kFewTileRows of AVX-512.
-constexpr size_t kSplitRows = 2, kFewWholeRows = 6;
+// Rows up to which this file's way is the faster one: three take as long either way.
+constexpr size_t kSplitRows = 2;
+// few_rows of AVX-512's float16.
+constexpr size_t kFewWholeRows = 6;
 
 void product(const CompactProduct& s) {
   if (s.n_rows > kSplitRows || s.n_vectors != kLineVectors) return whole().product(s);

@@ -115,7 +115,7 @@ size_t ForwardPass<Real>::chunk_steps() const {
   if (!s_.forward_only() || s_.layers == 1) return steps;
   const size_t row_bytes = order_.batch() * s_.output() * sizeof(Real);
   size_t fit = std::max(l2_bytes() / 4 / row_bytes, size_t(48) / order_.batch());
-  if (plan_.layers > 1) fit = std::min(fit, steps / 16);
+  if (plan_.layers > 1) fit = std::min(fit, steps / kChunks);
   return std::min(steps, std::max<size_t>(1, fit));
 }
 
