@@ -205,7 +205,7 @@ std::vector<CompactFunctions> compact_functions(const KernelTable& table, Weight
     if (b.table == &table && b.type == type && b.runs() && (even_slower || b.pays())) all.push_back(*b.functions);
 #endif
   all.push_back(table.compact.of_type[int(type)]);
-  // Where L3 is as fast as AMD's, hardware keeps enough reads in flight: the prefetch took 1.3 to 1.7 times as long.
+  // Beside an L3 as fast as AMD's, hardware keeps enough reads in flight: the prefetch took 1.3 to 1.7 times as long.
   if (core_throughput().beyond > 16)
     for (CompactFunctions& f : all)
       if (f.widen) f.far_bytes = SIZE_MAX;

@@ -74,7 +74,7 @@ void Pace::ask() {
   if (!thread_) return;
   const bool close = turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
   thread_->close_calls = close ? thread_->close_calls + 1 : 0;
-  // Where a wake is dear, more calls must have followed each other before one wakes the workers for the next ones.
+  // If a wake is dear, more calls must have followed each other before one wakes the workers for the next ones.
   follows_ = thread_->close_calls > unsigned(doublings.load(std::memory_order_relaxed));
 }
 
