@@ -14,9 +14,9 @@ namespace {
 // Two threads, of which one is woken, take as long as one in calls of some three times the wake (measured at 30 to 160
 // us), and by the estimate in calls of twice the start: so a ns of a wake is about 5 cycles of the start.
 constexpr double kCyclesOfWake = 5;
-constexpr int kMargin = 5000;                           // ns by which a wake counts as longer than twice the mean
-constexpr unsigned kProbe = 256;                        // one of so many calls takes wakes for short
-constexpr int kUsualWake = 3000, kLongestWake = 40000;  // ns
+// In ns. A wake counts for twice the mean and kMargin at most: a thread that was put off its core says little.
+constexpr int kUsualWake = 3000, kLongestWake = 40000, kMargin = 5000;
+constexpr unsigned kProbe = 256;  // one of so many calls takes wakes for short
 std::atomic<int> mean_wake{kUsualWake}, doublings{0};
 
 KeptPlans::Pair choose_both(Work work, size_t max_threads) {
@@ -32,7 +32,7 @@ KeptPlans::Pair choose_both(Work work, size_t max_threads) {
 
 void note_wake(int64_t ns) {
   const int last = mean_wake.load(std::memory_order_relaxed);
-  const int64_t most = std::min(2 * last + kMargin, kLongestWake);  // a thread that was put off its core says little
+  const int64_t most = std::min(2 * last + kMargin, kLongestWake);
   const int now = int(std::max<int64_t>(0, std::min(ns, most))), mean = last + (now - last) / 8;
   mean_wake.store(mean, std::memory_order_relaxed);
   const int before = doublings.load(std::memory_order_relaxed);
@@ -74,7 +74,7 @@ void Pace::ask() {
   if (!thread_) return;
   const bool close = turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
   thread_->close_calls = close ? thread_->close_calls + 1 : 0;
-  // If a wake is dear, more calls must have followed each other before one wakes the workers for the next ones.
+  // If a wake takes long, more calls must have followed each other before one wakes the workers for the next ones.
   follows_ = thread_->close_calls > unsigned(doublings.load(std::memory_order_relaxed));
 }
 

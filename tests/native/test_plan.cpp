@@ -225,7 +225,8 @@ void test_pace() {
   }
 }
 
-// Long wakes make calls dear whose workers sleep, short ones cheap again; wakes of about one length change nothing.
+// After long wakes calls whose workers sleep have fewer threads, after short ones more; wakes of about one length
+// change nothing.
 void test_wakes() {
   auto start = [] {
     unsigned asked = 0;
@@ -238,9 +239,9 @@ void test_wakes() {
   CHECK(notes(100, 2000) == kStartCycles);
   CHECK(notes(1, 1000000) == kStartCycles);  // a few late wakes say little
   CHECK(notes(3, 1000000) <= 2 * kStartCycles);
-  const double dear = notes(100, 30000);
-  CHECK(dear >= 4 * kStartCycles);
-  for (int i = 0; i < 1000; ++i) CHECK(notes(1, i % 2 ? 24000 : 36000) == dear);
+  const double costly = notes(100, 30000);
+  CHECK(costly >= 4 * kStartCycles);
+  for (int i = 0; i < 1000; ++i) CHECK(notes(1, i % 2 ? 24000 : 36000) == costly);
   size_t fewer = 0;
   for (size_t rows : {1, 4, 20, 100})
     for (double bytes = 1e5; bytes < 1e7; bytes *= 1.5)
@@ -250,10 +251,10 @@ void test_wakes() {
           work.rows = rows;
           work.awake = awake;
           const size_t threads = choose_plan(work, 4).threads();
-          work.start = dear;
-          const size_t with_dear = choose_plan(work, 4).threads();
-          CHECK(with_dear <= threads && (!awake || with_dear == threads));
-          fewer += with_dear < threads;
+          work.start = costly;
+          const size_t with_costly = choose_plan(work, 4).threads();
+          CHECK(with_costly <= threads && (!awake || with_costly == threads));
+          fewer += with_costly < threads;
         }
   CHECK(fewer > 0);
   // Calls that would wake nobody find out that wakes have become short.
