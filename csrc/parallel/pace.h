@@ -12,9 +12,9 @@ struct ThisThread;
 
 // Called by the first worker of a job if it slept, with the time from the posting of the job to now.
 void note_wake(int64_t ns);
-// kStartCycles, or more where wakes have taken longer: a few microseconds on some machines, 25 to 50 in a virtual one. It
-// doubles or halves, so that plans need not be chosen anew for each wake. `asked` counts the caller's questions: now and
-// then the answer is kStartCycles, so that calls which would wake nobody find out when wakes have become short.
+// kStartCycles, or more where wakes have taken longer: a few microseconds on some machines, 25 to 50 in a virtual one.
+// It doubles or halves, so that plans need not be chosen anew for each wake. `asked` counts the caller's questions: now
+// and then the answer is kStartCycles, so that calls which would wake nobody find out when wakes have become short.
 double sleeping_start_cycles(unsigned& asked);
 
 // Lives as long as the call.
