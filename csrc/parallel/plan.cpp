@@ -237,6 +237,11 @@ double estimate(const Work& w, const Plan& plan) {
       steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
     } else {
       const double cold = step_cycles(w, input, rows, blocks, plan.threads(), true) - step;
+      // Directions and layers that go side by side share L3.
+      const double each = block_bytes(w, is_ahead ? 0 : input), side_by_side = double(plan.directions * plan.layers);
+      if (w.steps > 1)
+        steps += double(w.steps) *
+                 from_memory_cycles(double(blocks) * each, side_by_side * double(ceil_div(w.hidden, w.width)) * each);
       steps = cold + (one_loop ? one_loop_cycles(w, input, rows, plan.units, plan.threads()) : steps);
     }
     if (plan.units > 1 && !one_loop)

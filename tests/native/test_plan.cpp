@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "cpu/caches.h"
+#include "cpu/throughput.h"
 #include "parallel/cost.h"
 #include "parallel/pace.h"
 #include "parallel/plan.h"
@@ -202,6 +203,25 @@ void test_pipelines() {
   CHECK(some > 0);
 }
 
+// Two directions side by side read the weights of both at each step. Beside a fast L3 that holds only one of them,
+// threads share the units of one direction and then of the other.
+void test_weights_from_memory() {
+  const double l3 = double(cache_sizes().l3), beyond = core_throughput().beyond;
+  CHECK(from_memory_cycles(1e6, 0.4 * l3) == 0);
+  if (l3 == 0 || beyond <= 16) return;
+  CHECK(from_memory_cycles(1e6, l3) > 0);
+  CHECK(from_memory_cycles(1e6, 4 * l3) > from_memory_cycles(1e6, l3));
+  const size_t hidden = size_t(std::sqrt(0.4 * l3 / (4 * sizeof(float))));
+  for (size_t rows : {1, 2, 4}) {
+    Work work = rows_of(50, rows, 128, hidden, Pass::inference);
+    work.directions = 2;
+    work.output = 2 * hidden;
+    work.chunks = false;
+    const Plan plan = choose_plan(work, 2);
+    CHECK(plan.directions == 1 && plan.units == 2);
+  }
+}
+
 // Of a few times the last has no fewer than a quarter of the others' steps; all are of about 96 rows or of few steps.
 void test_steps_ahead() {
   for (size_t rows : {1, 2, 7, 10, 16, 33, 95, 96, 97, 640})
@@ -300,6 +320,7 @@ int main() {
   test_uneven_rows();
   test_parts_in_turn();
   test_pipelines();
+  test_weights_from_memory();
   test_steps_ahead();
   test_pace();
   test_wakes();
