@@ -303,7 +303,7 @@ void test(const Case& what, Split split, size_t number, bool long_one) {
                         : split == Split::helpers_of_one ? Shapes{{1, 3, 9}, {3, 2, 4}, {1, 2, 8, 25}}
                         : split == Split::one_loop
                             ? Shapes{{1, 2, 3, 9, 20, 40, 80}, {1 + number / 2 % 2, 1}, {150, 400}}
-                            : Shapes{{1, 3}, {2}, {33, 66, 132, 264}};
+                            : Shapes{{1, 3, 8}, {2, 1}, {33, 66, 132, 264}};
   for (size_t blocks : shapes.blocks) {
     Options o = what.options;
     const size_t H = blocks * (sizeof(Real) == 4 ? kernels().f32.width : kernels().f64.width) + 3;

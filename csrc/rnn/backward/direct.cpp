@@ -12,8 +12,15 @@ namespace {
 template <class Real>
 class DirectRows {
  public:
-  DirectRows(const BackwardContext<Real>& pass, size_t n_rows, size_t first, size_t n, Real* work, Real* columns)
-      : pass_(pass), out_(pass.call.gradients[0]), n_rows_(n_rows), first_(first), n_(n), work_(work) {
+  DirectRows(const BackwardContext<Real>& pass, size_t id, size_t n_rows, size_t first, size_t n, Real* work,
+             Real* columns)
+      : pass_(pass),
+        out_(pass.call.gradients[id]),
+        layer_(id / pass.sizes.directions),
+        n_rows_(n_rows),
+        first_(first),
+        n_(n),
+        work_(work) {
     product_.xh = pass.block.dg + first;
     product_.xh_stride = pass.n.dg_stride;
     product_.n_k = n;
@@ -23,7 +30,7 @@ class DirectRows {
 
   void run() {
     const size_t R = pass_.n.h_columns;
-    matrix(x_panels(pass_, 0, pass_.order.steps()), n_rows_, out_.weight_ih);
+    matrix(x_panels(pass_, layer_, pass_.order.steps()), n_rows_, out_.weight_ih);
     if (R)
       matrix(h_panels(pass_), n_rows_ - rows_without_h(pass_, n_rows_, first_, first_ + n_, work_), out_.weight_hh);
     if (!out_.bias && R) return;
@@ -97,7 +104,7 @@ class DirectRows {
 
   const BackwardContext<Real>& pass_;
   const LayerParameters<Real*>& out_;
-  const size_t n_rows_, first_, n_;
+  const size_t layer_, n_rows_, first_, n_;
   Real* const work_;
   WeightGradient<Real> product_ = {};
 };
@@ -105,7 +112,7 @@ class DirectRows {
 }  // namespace
 
 template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t n_rows) {
+void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t id, size_t n_rows) {
   // A few rows of the weights at a time, so that they are written from end to end, unless [x, h] would come from beyond
   // L2 for each of them.
   const bool near = n_rows * pass.n.n_k * sizeof(Real) < l2_bytes() / 2;
@@ -114,14 +121,14 @@ void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t
   all.share(tiles.count, [&](const Team& share) {
     for (size_t t = share.begin(tiles.count), end = share.end(tiles.count), next = t; t < end; t = next) {
       next = std::min(end, t + slab);
-      DirectRows<Real>(pass, n_rows, tiles.begin(t), tiles.begin(next) - tiles.begin(t),
+      DirectRows<Real>(pass, id, n_rows, tiles.begin(t), tiles.begin(next) - tiles.begin(t),
                        pass.all.threads[share.rank].panel_dw, pass.all.threads[share.rank].columns)
           .run();
     }
   });
 }
 
-template void direct_gradients<float>(const Team&, const BackwardContext<float>&, size_t);
-template void direct_gradients<double>(const Team&, const BackwardContext<double>&, size_t);
+template void direct_gradients<float>(const Team&, const BackwardContext<float>&, size_t, size_t);
+template void direct_gradients<double>(const Team&, const BackwardContext<double>&, size_t, size_t);
 
 }  // namespace quadgate

@@ -36,9 +36,13 @@ class BackwardPass {
   void prepare_outputs();
   void carve(Carver& carver);
   void clear();
-  void thread(const BackwardContext<Real>& pass, size_t rank);
-  bool block_by_block(const Team& all, const Team& team, const BackwardContext<Real>& pass);
-  bool layer_by_layer(const Team& all, const Team& team, const BackwardContext<Real>& pass);
+  // A direct gradient is made at the end from its block, so that each layer and direction has a block of its own then.
+  size_t kept_blocks() const { return n_.direct ? s_.states() : 1; }
+  size_t kept_block(size_t l, size_t d) const { return n_.direct ? l * s_.directions + d : 0; }
+  // passes: for each of the kept blocks.
+  void thread(const BackwardContext<Real>* passes, size_t rank);
+  bool block_by_block(const Team& all, const Team& team, const BackwardContext<Real>* passes);
+  bool layer_by_layer(const Team& all, const Team& team, const BackwardContext<Real>* passes);
   BackwardTask<Real> task_of(size_t l, size_t d, size_t block) const;
   bool join(const Team& all, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
   void join_rows(const Team& share, const BackwardContext<Real>& pass, const BackwardTask<Real>& task);
@@ -64,7 +68,7 @@ class BackwardPass {
   std::vector<std::unique_ptr<Sharing>> teams_;  // of the threads that share units, if there are several
   BackwardScratch<Real> scratch_ = {};
   const BackwardStepScratch<Real>* step_ = nullptr;
-  const BackwardBlockScratch<Real>* block_ = nullptr;
+  const BackwardBlockScratch<Real>* block_ = nullptr;  // kept_blocks()
 };
 
 template <class Real>
@@ -121,12 +125,14 @@ size_t BackwardPass<Real>::block_rows_wanted() const {
   return std::min<size_t>(1024, std::max<size_t>(512, l2_bytes() / 2 / row_bytes));
 }
 
-// True if all rows are one block of one layer, so that the weight gradient is a single product. It can't be
-// interrupted.
+// True if all rows are one block, so that each weight gradient is a single product. These can't be interrupted. The
+// blocks of several layers and directions must not take more memory than the gradients in panels that they replace.
 template <class Real>
 bool BackwardPass<Real>::direct() const {
-  return n_.by_rows && blocks_.count() == 1 && s_.states() == 1 && !n_.projection && !n_.peephole && !n_.zoneout_h &&
-         product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
+  if (!n_.by_rows || blocks_.count() != 1 || n_.projection || n_.peephole || n_.zoneout_h || n_.highway) return false;
+  const size_t block = n_.block_rows * (n_.dg_stride + n_.xh_stride);
+  return (s_.states() == 1 || block <= n_.gate_rows * n_.n_k) &&
+         double(s_.states()) * product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;
 }
 
 template <class Real>
@@ -146,12 +152,15 @@ bool BackwardPass<Real>::run() {
   ScratchLease memory;
   memory.carve([this](Carver& carver) { carve(carver); });
   clear();
-  const BackwardContext<Real> pass = {call_, tape_, w_, s_, order_, blocks_, plan_, n_, *step_, *block_, scratch_};
+  std::vector<BackwardContext<Real>> passes;
+  passes.reserve(kept_blocks());
+  for (size_t i = 0; i < kept_blocks(); ++i)
+    passes.push_back({call_, tape_, w_, s_, order_, blocks_, plan_, n_, *step_, block_[i], scratch_});
   if (threads == 1)
-    thread(pass, 0);
+    thread(passes.data(), 0);
   else
     lease.run([&](int rank) {
-      if (size_t(rank) < threads) thread(pass, size_t(rank));
+      if (size_t(rank) < threads) thread(passes.data(), size_t(rank));
     });
   return !control_.stopped();
 }
@@ -183,7 +192,9 @@ void BackwardPass<Real>::carve(Carver& carver) {
     return BackwardHighwayScratch<Real>{carver, n_, s_.highway(l)};
   });
   step_ = carver.make<BackwardStepScratch<Real>>(1, [&](size_t) { return BackwardStepScratch<Real>{carver, n_}; });
-  block_ = carver.make<BackwardBlockScratch<Real>>(1, [&](size_t) { return BackwardBlockScratch<Real>{carver, n_}; });
+  block_ = carver.make<BackwardBlockScratch<Real>>(kept_blocks(), [&](size_t) {
+    return BackwardBlockScratch<Real>{carver, n_};
+  });
 
   // A block can be passed down by itself where every layer runs forward in time; otherwise a layer needs all of the
   // one above.
@@ -253,7 +264,7 @@ BackwardTask<Real> BackwardPass<Real>::task_of(size_t l, size_t d, size_t block)
 }
 
 template <class Real>
-void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) {
+void BackwardPass<Real>::thread(const BackwardContext<Real>* passes, size_t rank) {
   Progress progress, in_team;
   Team all;
   all.rank = progress.rank = rank;
@@ -264,37 +275,35 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>& pass, size_t rank) 
   all.caller = rank == 0;
   Team team = plan_.units > 1 ? all : all.alone();
   if (!teams_.empty()) team = all.in_team(plan_.units, *teams_[rank / plan_.units], in_team);
-  if (!(s_.forward_only() ? block_by_block(all, team, pass) : layer_by_layer(all, team, pass))) return;
-  if (call_.dh0 && !initial_state(all, pass)) return;
+  if (!(s_.forward_only() ? block_by_block(all, team, passes) : layer_by_layer(all, team, passes))) return;
+  if (call_.dh0 && !initial_state(all, *passes)) return;
   // The last chance to stop, which the caller decides on: from here on its gradients change.
   if (!all.meet([](size_t thread) { return thread == 0; })) return;
-  if (n_.direct)
-    direct_gradients(all, pass, n_.block_rows);
-  else
-    unpack_gradients(all, pass);
+  if (!n_.direct) return unpack_gradients(all, *passes);
+  for (size_t id = 0; id < s_.states(); ++id) direct_gradients(all, passes[id], id, n_.block_rows);
 }
 
 // Through all layers of a block, then of the next.
 template <class Real>
-bool BackwardPass<Real>::block_by_block(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
+bool BackwardPass<Real>::block_by_block(const Team& all, const Team& team, const BackwardContext<Real>* passes) {
   for (size_t i = 0; i < blocks_.count(); ++i)
     for (size_t l = s_.layers; l-- > 0;) {
       const BackwardTask<Real> task = task_of(l, 0, i);
-      if (joins_behind(l) && !join(all, pass, task)) return false;
-      if (!backward_layer(all, team, pass, task)) return false;
+      if (joins_behind(l) && !join(all, *passes, task)) return false;
+      if (!backward_layer(all, team, passes[kept_block(l, 0)], task)) return false;
     }
   return true;
 }
 
 // Two directions, or one that reads backwards: through all blocks of a layer, then of the next.
 template <class Real>
-bool BackwardPass<Real>::layer_by_layer(const Team& all, const Team& team, const BackwardContext<Real>& pass) {
+bool BackwardPass<Real>::layer_by_layer(const Team& all, const Team& team, const BackwardContext<Real>* passes) {
   for (size_t l = s_.layers; l-- > 0;) {
     for (size_t i = 0; joins_behind(l) && i < blocks_.count(); ++i)
-      if (!join(all, pass, task_of(l, 0, i))) return false;
+      if (!join(all, *passes, task_of(l, 0, i))) return false;
     for (size_t d = 0; d < s_.directions; ++d)
       for (size_t i = 0; i < blocks_.count(); ++i)
-        if (!backward_layer(all, team, pass, task_of(l, d, i))) return false;
+        if (!backward_layer(all, team, passes[kept_block(l, d)], task_of(l, d, i))) return false;
   }
   return true;
 }
