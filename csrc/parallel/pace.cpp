@@ -64,8 +64,7 @@ Plan Pace::plan(Work work, size_t max_threads) {
   } else {
     now = choose_both(work, max_threads);
   }
-  // The clock, which would show in a small call, is asked only if the answer matters.
-  return pair->awake.threads() != pair->asleep.threads() && follows_closely() ? pair->awake : pair->asleep;
+  return follows_closely(pair->asleep, pair->awake) ? pair->awake : pair->asleep;
 }
 
 void Pace::ask() {

@@ -34,6 +34,12 @@ class Pace {
     if (!asked_) ask();
     return follows_;
   }
+  // The same where both plans differ in threads, else false. The clock, which would show in a small call, is asked only
+  // if the answer matters to this call, or to the next one, which finds workers awake that this one has.
+  bool follows_closely(const Plan& asleep, const Plan& awake) {
+    const bool differ = asleep.threads() != awake.threads();
+    return (differ || asleep.threads() > 1) && follows_closely() && differ;
+  }
 
  private:
   void ask();

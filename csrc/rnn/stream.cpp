@@ -69,8 +69,7 @@ bool Stream<Real>::step(const Weights<Real>& w, const Real* x, size_t x_row, Rea
     last[b].y_copy = y + b * y_row;
   }
   Pace pace;
-  // As in Pace::plan, the clock is asked only if the answer matters.
-  const Plan& plan = plans_[plans_[0].threads() != plans_[1].threads() && pace.follows_closely()];
+  const Plan& plan = plans_[pace.follows_closely(plans_[0], plans_[1])];
   Lease lease(int(plan.threads()));
   std::optional<ScratchLease> memory;
   FloatWeights<Real> floats;
