@@ -26,8 +26,8 @@ double share_beyond_l2(double bytes) {
 }
 
 // The share of L3 that weights have, beside what other processes keep there, and a core's bytes a cycle from memory.
-// Measured on Zen 4, in a virtual machine: two directions of 16 MB each took 1.6 to 2.8 times as long as one after the
-// other, of 7 MB as long.
+// Measured on Zen 4, in a virtual machine: side by side, two directions with 16 MB of weights each took 1.6 to 2.8
+// times as long as one after the other; with 7 MB each they took as long.
 constexpr double kL3Room = 0.5, kMemoryRate = 6;
 
 double crowd(size_t cores) { return std::max(1.0, double(cores) / kSharedReads); }
