@@ -265,7 +265,7 @@ def _plot_ratios(axes: Any, rows: list[Result]) -> None:
         places = [i + (k - (len(counts) - 1) / 2) * 0.8 / len(counts) for i, _ in found]
         values = [value for _, value in found]
         heights = [value - 1 for value in values]
-        axes.bar(places, heights, 0.8 / len(counts), bottom=1, label=f"{_threads(n)}")
+        axes.bar(places, heights, 0.8 / len(counts), bottom=1, label=_threads(n))
         lowest, highest = min(lowest, *values), max(highest, *values)
     axes.set_yscale("log", base=2)
     axes.set_ylim(lowest / 1.15, highest * 1.15)

@@ -50,10 +50,10 @@ double first_read_cycles(double bytes, double others, size_t cores) {
   return near * (crowd(cores) / core_throughput().beyond - 1 / core_throughput().l2);
 }
 
-double from_memory_cycles(double bytes, double all) {
-  const double room = kL3Room * double(cache_sizes().l3), beyond = core_throughput().beyond;
+double from_memory_cycles(double bytes, double all, size_t cores) {
+  const double room = kL3Room * double(cache_sizes().l3), beyond = core_throughput().beyond / crowd(cores);
   if (room == 0 || all <= room || beyond <= kMemoryRate) return 0;
-  return bytes * (1 - room / all) * (1 / kMemoryRate - 1 / beyond);
+  return bytes * share_beyond_l2(bytes) * (1 - room / all) * (1 / kMemoryRate - 1 / beyond);
 }
 
 // Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's

@@ -84,7 +84,7 @@ double first_read_cycles(double bytes, double others, size_t cores);
 
 // Cycles that reading `bytes` of weights takes beyond read_cycles where all cores together read `all` in each step,
 // which are more than L3 keeps.
-double from_memory_cycles(double bytes, double all);
+double from_memory_cycles(double bytes, double all, size_t cores);
 
 // Steps whose input products are made at a time: of 64 to 144 rows, enough to read the weights rarely, little enough to
 // stay in cache; at least three steps, and none left over at the end that would need the weights once more.

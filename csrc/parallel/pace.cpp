@@ -67,18 +67,22 @@ Plan Pace::plan(Work work, size_t max_threads) {
   return follows_closely(pair->asleep, pair->awake) ? pair->awake : pair->asleep;
 }
 
-void Pace::ask() {
+void Pace::ask(size_t threads) {
   asked_ = true;
+  threads_ = threads;
   thread_ = this_thread();
   if (!thread_) return;
-  const bool close = turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
+  // Workers that the last call had no use for have slept since one before it.
+  const bool close = thread_->last_threads >= threads && turn_clock() - thread_->last_end < int64_t(kIdleSpinUs) * 1000;
   thread_->close_calls = close ? thread_->close_calls + 1 : 0;
   // If a wake takes long, more calls must have followed each other before one wakes the workers for the next ones.
   follows_ = thread_->close_calls > unsigned(doublings.load(std::memory_order_relaxed));
 }
 
 void Pace::note_end() {
-  if (thread_) thread_->last_end = turn_clock();
+  if (!thread_) return;
+  thread_->last_end = turn_clock();
+  thread_->last_threads = threads_;
 }
 
 }  // namespace quadgate

@@ -28,24 +28,25 @@ class Pace {
   // choose_plan for workers that are awake, or asleep, whichever they are. `awake` and `start` of the work are not
   // read. A thread keeps its last plans, since choosing one can take longer than a small call.
   Plan plan(Work work, size_t max_threads);
-  // True if this call, and some before it, began so soon after the thread's last one that asked that workers, once
-  // woken, stay awake between such calls. The first answer stands.
-  bool follows_closely() {
-    if (!asked_) ask();
+  // True if this call, and some before it, began so soon after the thread's last one that asked for as many threads
+  // that workers, once woken, stay awake between such calls. The first answer stands.
+  bool follows_closely(size_t threads = 1) {
+    if (!asked_) ask(threads);
     return follows_;
   }
   // The same where both plans differ in threads, else false. The clock, which would show in a small call, is asked only
   // if the answer matters to this call, or to the next one, which finds workers awake that this one has.
   bool follows_closely(const Plan& asleep, const Plan& awake) {
     const bool differ = asleep.threads() != awake.threads();
-    return (differ || asleep.threads() > 1) && follows_closely() && differ;
+    return (differ || asleep.threads() > 1) && follows_closely(awake.threads()) && differ;
   }
 
  private:
-  void ask();
+  void ask(size_t threads);
   void note_end();
 
   ThisThread* thread_ = nullptr;
+  size_t threads_ = 1;
   bool asked_ = false, follows_ = false;
 };
 

@@ -69,9 +69,11 @@ double block_bytes(const Work& w, size_t input) {
 // Multiply-adds in the time of one of float, of a product of so many rows.
 double rate(const Work& w, size_t rows) { return w.rate * double(rows) / (double(rows) + w.widening); }
 
-// One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps. In the first
-// one of training's forward pass, other panels and gradients have been used since its weights were.
-double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads, bool first = false) {
+// One step of `rows` rows and `blocks` blocks of units of one layer, while so many threads do such steps and read `all`
+// bytes of weights together. In the first one of training's forward pass, other panels and gradients have been used
+// since its weights were.
+double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads, bool first = false,
+                   double all = 0) {
   const double k = double(input + (first && without_h(w) ? 0 : w.recurrent));
   const double panel_bytes = k * kLineVectors * double(w.width) * w.weight_size;
   const double tiles = double(ceil_div(rows, w.max_rows));
@@ -79,7 +81,8 @@ double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size
   const double multiply = (double(blocks) - (narrow ? 0.5 : 0)) * double(rows) * k *
                           multiply_cycles({w.width, w.max_rows, w.element_size}) / rate(w, rows);
   const double panels = double(blocks) * panel_bytes;
-  double read = read_cycles(panels, threads) + double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
+  double read = read_cycles(panels, threads) + from_memory_cycles(panels, all, threads) +
+                double(blocks) * (tiles - 1) * read_cycles(panel_bytes, 1);
   if (first && w.pass == Pass::training_forward) {  // backward's panels and the gradients are as large as whole ones
     const double whole = double(blocks) * block_bytes(w, input), states = double(w.layers * w.directions);
     read += first_read_cycles(panels, (states - 1) * panels + 2 * states * whole, threads);
@@ -112,7 +115,7 @@ double ahead_cycles(const Work& w, size_t input, size_t rows, size_t blocks, siz
 // A layer of `rows` rows whose time loop is one thread's at a time, while the rest of a team of `n` make the next
 // steps' input products, of all `threads`. Each reads all of the weights. Meetings of the team are counted, but for the
 // last.
-double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t n, size_t threads) {
+double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t n, size_t threads, double all) {
   const size_t blocks = ceil_div(w.hidden, w.width), steps = ahead_steps(rows, w.steps);
   const size_t part_rows = ceil_div(steps * rows, n), tiles = ceil_div(part_rows, w.max_rows);
   const double weights = double(input * blocks * kLineVectors * w.width) * w.weight_size;
@@ -122,7 +125,7 @@ double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t n, size_
   const double part = overlapped(multiply, read_cycles(weights, threads) + again);
   const double moved = double(steps * rows * blocks * kLineVectors * w.width * w.element_size);
   const double loop =
-      double(steps) * step_cycles(w, 0, rows, blocks, 1) + kMovedCycles * moved * double(n - 1) / double(n);
+      double(steps) * step_cycles(w, 0, rows, blocks, 1, false, all) + kMovedCycles * moved * double(n - 1) / double(n);
   const double beside = std::max(loop, loop / double(n) + part), times = double(ceil_div(w.steps, steps));
   const double meeting = phase_cycles(n) + (times > 1 && loop > part + kSpinCycles ? kSleepCycles : 0);
   return part + (times - 1) * beside + loop + times * meeting;
@@ -224,25 +227,22 @@ double estimate(const Work& w, const Plan& plan) {
   double cycles = 0, sync = 0;
   for (size_t l = 0; l < w.layers; ++l) {
     const size_t input = l == 0 ? w.input : w.output;
-    const double step = step_cycles(w, input, rows, blocks, plan.threads());
-    double steps = double(w.steps) * step;
     const bool is_ahead = ahead(w, input, rows), one_loop = plan.one_loop && is_ahead;
-    if (is_ahead)
-      steps = double(w.steps) *
-              (step_cycles(w, 0, rows, blocks, plan.threads()) + ahead_cycles(w, input, rows, blocks, plan.threads()));
+    const size_t in_step = is_ahead ? 0 : input, threads = plan.threads();
+    // Directions and layers that go side by side share L3. A single step reads nothing again.
+    const double side_by_side = double(plan.directions * plan.layers * ceil_div(w.hidden, w.width));
+    const double all = backward(w) || w.steps == 1 ? 0 : side_by_side * block_bytes(w, in_step);
+    double steps = double(w.steps) * step_cycles(w, in_step, rows, blocks, threads, false, all);
+    if (is_ahead) steps += double(w.steps) * ahead_cycles(w, input, rows, blocks, threads);
     if (backward(w)) {  // its threads have a part each of the panels and the gradients; forward's are used in between
       if (plan.threads() > 1) sync += kMovedCycles * double(w.steps * w.rows) * moved_bytes(w, input);
       const double part = double(ceil_div(w.hidden, w.width)) * block_bytes(w, input) / double(plan.threads());
       const double states = double(w.layers * w.directions);
       steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
     } else {
-      const double cold = step_cycles(w, input, rows, blocks, plan.threads(), true) - step;
-      // Directions and layers that go side by side share L3.
-      const double each = block_bytes(w, is_ahead ? 0 : input), side_by_side = double(plan.directions * plan.layers);
-      if (w.steps > 1)
-        steps += double(w.steps) *
-                 from_memory_cycles(double(blocks) * each, side_by_side * double(ceil_div(w.hidden, w.width)) * each);
-      steps = cold + (one_loop ? one_loop_cycles(w, input, rows, plan.units, plan.threads()) : steps);
+      const double cold =
+          step_cycles(w, input, rows, blocks, threads, true) - step_cycles(w, input, rows, blocks, threads);
+      steps = cold + (one_loop ? one_loop_cycles(w, input, rows, plan.units, threads, all) : steps);
     }
     if (plan.units > 1 && !one_loop)
       steps += phase_cycles(plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`

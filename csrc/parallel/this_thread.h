@@ -63,6 +63,7 @@ struct ThisThread {
   bool next_ascending = false;  // the order in which the next forward layer is to read its panels
   KeptPlans plans;
   int64_t last_end = 0;       // of a call that asked for its pace, on the clock of turns
+  size_t last_threads = 0;    // that it asked for
   unsigned close_calls = 0;   // calls before this one that did so, each soon after the last one's end
   unsigned starts_asked = 0;  // of sleeping_start_cycles
 };

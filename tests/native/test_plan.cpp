@@ -206,11 +206,13 @@ void test_pipelines() {
 // Two directions side by side read the weights of both at each step. Beside a fast L3 that holds only one of them,
 // threads share the units of one direction and then of the other.
 void test_weights_from_memory() {
-  const double l3 = double(cache_sizes().l3), beyond = core_throughput().beyond;
-  CHECK(from_memory_cycles(1e6, 0.4 * l3) == 0);
+  const double l3 = double(cache_sizes().l3), l2 = double(l2_bytes()), beyond = core_throughput().beyond;
+  CHECK(from_memory_cycles(1e8, 0.4 * l3, 1) == 0);
+  CHECK(from_memory_cycles(l2 / 2, 100 * l3, 1) == 0);  // L2 holds them
   if (l3 == 0 || beyond <= 16) return;
-  CHECK(from_memory_cycles(1e6, l3) > 0);
-  CHECK(from_memory_cycles(1e6, 4 * l3) > from_memory_cycles(1e6, l3));
+  CHECK(from_memory_cycles(1e8, l3, 1) > 0);
+  CHECK(from_memory_cycles(1e8, 4 * l3, 1) > from_memory_cycles(1e8, l3, 1));
+  CHECK(from_memory_cycles(1e8, l3, 16) == 0);  // so many cores get no more from L3
   const size_t hidden = size_t(std::sqrt(0.4 * l3 / (4 * sizeof(float))));
   for (size_t rows : {1, 2, 4}) {
     Work work = rows_of(50, rows, 128, hidden, Pass::inference);
@@ -284,6 +286,28 @@ void test_wakes() {
   CHECK(start() == kStartCycles);
 }
 
+// A call that follows one with fewer threads does not find all of its own awake.
+void test_pace_of_threads() {
+  const Plan one;
+  Plan two, four;
+  two.rows = 2;
+  four.rows = 4;
+  int closely = 0, after_two = 0;
+  for (int i = 0; i < 100; ++i) closely += Pace().follows_closely(one, four);
+  CHECK(closely > 0);
+  for (int i = 0; i < 100; ++i) {
+    CHECK(!Pace().follows_closely(two, two));  // no matter, but noted
+    after_two += Pace().follows_closely(one, four);
+  }
+  CHECK(after_two == 0);
+  closely = 0;
+  for (int i = 0; i < 100; ++i) {
+    CHECK(!Pace().follows_closely(two, two));
+    closely += Pace().follows_closely(one, two);
+  }
+  CHECK(closely > 0);
+}
+
 // A thread's kept plans are those that choose_plan finds for its pace, for more kinds of work than are kept.
 void test_kept_plans() {
   int differ = 0;
@@ -324,6 +348,7 @@ int main() {
   test_steps_ahead();
   test_pace();
   test_wakes();
+  test_pace_of_threads();
   test_kept_plans();
   return check::result();
 }

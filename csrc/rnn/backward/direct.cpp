@@ -1,5 +1,6 @@
 #include "rnn/backward/direct.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "cpu/caches.h"
@@ -112,23 +113,26 @@ class DirectRows {
 }  // namespace
 
 template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t id, size_t n_rows) {
+void direct_gradients(const Team& all, const BackwardContext<Real>* passes, size_t n_rows) {
+  const BackwardContext<Real>& pass = *passes;
   // A few rows of the weights at a time, so that they are written from end to end, unless [x, h] would come from beyond
   // L2 for each of them.
   const bool near = n_rows * pass.n.n_k * sizeof(Real) < l2_bytes() / 2;
   const size_t m = pass.w.kernels.max_rows, slab = std::max<size_t>(1, (near ? kDirectRows / 4 : kDirectRows) / m);
   const Parts tiles(pass.n.gate_rows, m);
-  all.share(tiles.count, [&](const Team& share) {
-    for (size_t t = share.begin(tiles.count), end = share.end(tiles.count), next = t; t < end; t = next) {
-      next = std::min(end, t + slab);
-      DirectRows<Real>(pass, id, n_rows, tiles.begin(t), tiles.begin(next) - tiles.begin(t),
+  const size_t n = pass.sizes.states() * tiles.count;
+  all.share(n, [&](const Team& share) {
+    for (size_t at = share.begin(n), end = share.end(n), next = at; at < end; at = next) {
+      const size_t id = at / tiles.count, before = id * tiles.count, first = tiles.begin(at - before);
+      next = std::min({end, at + slab, before + tiles.count});
+      DirectRows<Real>(passes[id], id, n_rows, first, tiles.begin(next - before) - first,
                        pass.all.threads[share.rank].panel_dw, pass.all.threads[share.rank].columns)
           .run();
     }
   });
 }
 
-template void direct_gradients<float>(const Team&, const BackwardContext<float>&, size_t, size_t);
-template void direct_gradients<double>(const Team&, const BackwardContext<double>&, size_t, size_t);
+template void direct_gradients<float>(const Team&, const BackwardContext<float>*, size_t);
+template void direct_gradients<double>(const Team&, const BackwardContext<double>*, size_t);
 
 }  // namespace quadgate

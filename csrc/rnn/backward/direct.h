@@ -5,9 +5,8 @@
 
 namespace quadgate {
 
-// A phase of the work of all threads, for the layer and direction with this id, whose block of n_rows is that of
-// `pass`. Does not stop.
+// A phase of the work of all threads. passes: of each layer and direction, with its own block of n_rows. Does not stop.
 template <class Real>
-void direct_gradients(const Team& all, const BackwardContext<Real>& pass, size_t id, size_t n_rows);
+void direct_gradients(const Team& all, const BackwardContext<Real>* passes, size_t n_rows);
 
 }  // namespace quadgate

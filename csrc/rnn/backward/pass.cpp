@@ -126,7 +126,7 @@ size_t BackwardPass<Real>::block_rows_wanted() const {
 }
 
 // True if all rows are one block, so that each weight gradient is a single product. These can't be interrupted. The
-// blocks of several layers and directions must not take more memory than the gradients in panels that they replace.
+// blocks of several layers and directions must not take more memory than gradients in panels of the widest layer would.
 template <class Real>
 bool BackwardPass<Real>::direct() const {
   if (!n_.by_rows || blocks_.count() != 1 || n_.projection || n_.peephole || n_.zoneout_h || n_.highway) return false;
@@ -279,8 +279,10 @@ void BackwardPass<Real>::thread(const BackwardContext<Real>* passes, size_t rank
   if (call_.dh0 && !initial_state(all, *passes)) return;
   // The last chance to stop, which the caller decides on: from here on its gradients change.
   if (!all.meet([](size_t thread) { return thread == 0; })) return;
-  if (!n_.direct) return unpack_gradients(all, *passes);
-  for (size_t id = 0; id < s_.states(); ++id) direct_gradients(all, passes[id], id, n_.block_rows);
+  if (n_.direct)
+    direct_gradients(all, passes, n_.block_rows);
+  else
+    unpack_gradients(all, *passes);
 }
 
 // Through all layers of a block, then of the next.
