@@ -128,7 +128,7 @@ py::object forward_as(const Network& net, const ForwardArguments& a) {
     call.interrupted = core.interrupted();
     if (a.training) {
       const bool dropping = !masks.weight.empty();
-      if (dropping) weights = std::make_shared<const Weights<Real>>(*weights, masks.weight, s.options.weight_drop);
+      if (dropping) weights = std::make_shared<const Weights<Real>>(weights, masks.weight, s.options.weight_drop);
       tape = std::make_unique<Tape<Real>>(weights, net.family().spare<Real>(), steps, batch, call.lengths, call.resets,
                                           std::move(masks));
       tape->own_weights = dropping;

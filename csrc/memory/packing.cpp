@@ -117,12 +117,34 @@ void unpack_panels(TransposeFunction<Real> transpose, const Real* panels, const 
                   out + shape.row(p, v) * n_cols, n_cols, n_cols, lanes, add);
 }
 
+template <class Real>
+void drop(const unsigned char* dropped, Real kept, Real* values, size_t n) {
+  for (size_t i = 0; i < n; ++i) values[i] *= dropped[i] ? Real(0) : kept;
+}
+
+template <class Real>
+void drop_in_panels(const unsigned char* dropped, Real kept, const PanelShape& shape, size_t n_k, size_t first,
+                    size_t n_cols, size_t block_begin, size_t block_end, Real* panels) {
+  const Real scales[] = {kept, Real(0)};
+  for (size_t p = block_begin; p < block_end; ++p)
+    for (size_t v = 0; v < shape.vectors(); ++v) {
+      const unsigned char* from = dropped + shape.row(p, v) * n_cols;
+      const size_t lanes = shape.lanes(p, v), column = shape.column(p);
+      Real* to = panels + shape.place(p, v, n_k) + first * column;
+      for (size_t k = 0; k < n_cols; ++k, to += column)
+        for (size_t u = 0; u < lanes; ++u) to[u] *= scales[from[u * n_cols + k] != 0];
+    }
+}
+
 #define QG_INSTANTIATE(Real)                                                                                         \
   template void pack_panels<Real>(TransposeFunction<Real>, const Real*, const PanelShape&, size_t, Real*);           \
   template void pack_bias<Real>(const Real*, const PanelShape&, Real*);                                              \
   template void pack_back_panels<Real>(TransposeFunction<Real>, const Real*, const PanelShape&, size_t, Real*);      \
   template void unpack_panels<Real>(TransposeFunction<Real>, const Real*, const PanelShape&, size_t, size_t, size_t, \
-                                    size_t, size_t, bool, Real*);
+                                    size_t, size_t, bool, Real*);                                                    \
+  template void drop<Real>(const unsigned char*, Real, Real*, size_t);                                               \
+  template void drop_in_panels<Real>(const unsigned char*, Real, const PanelShape&, size_t, size_t, size_t, size_t,  \
+                                     size_t, Real*);
 QG_INSTANTIATE(float)
 QG_INSTANTIATE(double)
 #undef QG_INSTANTIATE

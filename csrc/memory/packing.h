@@ -103,4 +103,14 @@ template <class Real>
 void unpack_panels(TransposeFunction<Real> transpose, const Real* panels, const PanelShape& shape, size_t n_k,
                    size_t first, size_t n_cols, size_t block_begin, size_t block_end, bool add, Real* out);
 
+// Multiplies values by 0 where dropped is not 0, by kept elsewhere. Both have n elements.
+template <class Real>
+void drop(const unsigned char* dropped, Real kept, Real* values, size_t n);
+
+// The same for columns [first, first + n_cols) of panels (blocks, n_k, V, W), in blocks [block_begin, block_end).
+// dropped: (total, n_cols), row-major.
+template <class Real>
+void drop_in_panels(const unsigned char* dropped, Real kept, const PanelShape& shape, size_t n_k, size_t first,
+                    size_t n_cols, size_t block_begin, size_t block_end, Real* panels);
+
 }  // namespace quadgate

@@ -97,8 +97,7 @@ template <class Real>
 bool Tape<Real>::gradients_by_rows() const {
   const Sizes& s = weights->sizes;
   const PackedLayer<Real>& layer = weights->layer(0, 0);
-  if (s.options.layer_norm != LayerNorm::none || s.options.shortcut == Shortcut::highway || layer.hh_scale)
-    return false;
+  if (s.options.layer_norm != LayerNorm::none || s.options.shortcut == Shortcut::highway) return false;
   const size_t widest = std::max(s.input, s.input_of(s.layers - 1)), of_h = h_columns();
   Columns columns = x_columns();
   const size_t total = RowOrder(steps, batch, ragged ? lengths.data() : nullptr).total();

@@ -21,7 +21,7 @@ size_t norm_size(const Sizes& s) { return checked_mul(2 * (s.gates() + 1), s.hid
 
 }  // namespace
 
-// Sizes and memory only. All layers lie in one piece.
+// Sizes and memory only. All layers lie in one piece. dropping: memory for the panels of hh only.
 template <class Real>
 Weights<Real>::Weights(const Sizes& s, bool dropping)
     : kernels(kernels_for<Real>()), sizes(s), plain_(s.options.plain_cell()), layers_(s.states()), highways_(s.layers) {
@@ -31,10 +31,8 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
                    Real(c.zoneout_c), c.coupled,         c.type};
   const size_t W = kernels.width, H = s.hidden, R = s.recurrent(), O = s.output(), G = s.gates() * H;
   blocks_ = PanelShape{s.gates(), H, W}.blocks();
-  // Kernels of double have no narrow panels. Normalisation reads products by whole vectors; gradients of dropped
-  // weights are scaled in panels, which are wide.
-  const bool can_narrow =
-      std::is_same_v<Real, float> && s.options.layer_norm == LayerNorm::none && s.options.weight_drop == 0;
+  // Kernels of double have no narrow panels, and normalisation reads products by whole vectors.
+  const bool can_narrow = std::is_same_v<Real, float> && s.options.layer_norm == LayerNorm::none;
   for (size_t i = 0; i < layers_.size(); ++i) {
     layers_[i].ih.shape = layers_[i].hh.shape = {s.gates(), H, W, can_narrow && !s.compact_type(), kernels.half_lines};
     layers_[i].ih.n_k = s.input_of(i / s.directions);
@@ -51,6 +49,10 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
   for (PackedLayer<Real>& layer : layers_)
     if (floats_) layer.ih.shape.narrow = layer.hh.shape.narrow = narrow_floats_;
   auto carve = [&](Carver& pieces) {
+    if (dropping) {
+      for (PackedLayer<Real>& layer : layers_) layer.hh.panels = pieces.take<Real>(layer.hh.shape.elements(R));
+      return;
+    }
     each_packed([&](Packed<Real>& p, bool) {
       if (!compact()) {
         p.panels = pieces.take<Real>(p.shape.elements(p.n_k));
@@ -69,7 +71,6 @@ Weights<Real>::Weights(const Sizes& s, bool dropping)
     for (PackedLayer<Real>& layer : layers_) {
       if (compact() && floats_shape(layer).narrow_last()) layer.float_bias = pieces.take<Real>(layer.ih.row());
       if (s.options.peephole) layer.peephole = pieces.take<Real>(checked_mul(3, H));
-      if (dropping) layer.hh_scale = pieces.take<Real>(checked_mul(layer.hh.shape.blocks(), layer.hh.shape.line(), R));
       if (s.options.layer_norm == LayerNorm::none) continue;
       Real* at = pieces.take<Real>(norm_size(s));
       layer.norm = {
@@ -217,32 +218,26 @@ void Weights<Real>::project(const Packed<Real>& matrix, Project<Real>& product, 
 }
 
 template <class Real>
-Weights<Real>::Weights(const Weights& whole, const std::vector<const unsigned char*>& dropped, double rate)
-    : Weights(whole.sizes, true) {
-  // Pieces have the same order and sizes, apart from those of hh_scale, which come behind the packed matrices.
-  auto copy = [](const Real* from, Real* to, size_t n) {
-    if (to) std::copy(from, from + n, to);
+Weights<Real>::Weights(std::shared_ptr<const Weights> whole, const std::vector<const unsigned char*>& dropped,
+                       double rate)
+    : Weights(whole->sizes, true) {
+  auto share = [](const Packed<Real>& from, Packed<Real>& to) {  // all but the back panels, which may be in the making
+    to.panels = from.panels;
+    to.bias = from.bias;
   };
-  std::vector<const Packed<Real>*> from;
-  whole.each_packed([&](Packed<Real>& p, bool) { from.push_back(&p); });
-  size_t i = 0;
-  each_packed([&](Packed<Real>& p, bool) {
-    copy(from[i]->panels, p.panels, p.shape.elements(p.n_k));
-    copy(from[i++]->bias, p.bias, p.row());
-  });
-  const Real kept = keep_scale<Real>(rate);
-  std::vector<Real> scale;
-  for (size_t k = 0; k < layers_.size(); ++k) {
-    PackedLayer<Real>& p = layers_[k];
-    copy(whole.layers_[k].peephole, p.peephole, 3 * sizes.hidden);
-    copy(whole.layers_[k].norm.gain_ih, const_cast<Real*>(p.norm.gain_ih), norm_size(sizes));
-    scale.resize(p.hh.shape.total() * p.hh.n_k);
-    for (size_t j = 0; j < scale.size(); ++j) scale[j] = dropped[k][j] ? Real(0) : kept;
-    pack_panels(kernels.transpose, scale.data(), p.hh.shape, p.hh.n_k, p.hh_scale);
-    for (size_t j = 0; j < p.hh.row() * p.hh.n_k; ++j) p.hh.panels[j] *= p.hh_scale[j];
-    // The gradients that it multiplies have whole lines.
-    pack_panels(kernels.transpose, scale.data(), p.hh.shape.wide(), p.hh.n_k, p.hh_scale);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const PackedLayer<Real>& from = whole->layers_[i];
+    PackedLayer<Real>& to = layers_[i];
+    share(from.ih, to.ih);
+    share(from.hr, to.hr);
+    to.peephole = from.peephole;
+    to.norm = from.norm;
+    const Packed<Real>& hh = to.hh;
+    std::copy_n(from.hh.panels, hh.shape.elements(hh.n_k), hh.panels);
+    drop_in_panels(dropped[i], keep_scale<Real>(rate), hh.shape, hh.n_k, 0, hh.n_k, 0, hh.shape.blocks(), hh.panels);
   }
+  for (size_t l = 0; l < sizes.layers; ++l) share(whole->highways_[l], highways_[l]);
+  whole_ = std::move(whole);
 }
 
 template <class Real>

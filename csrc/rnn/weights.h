@@ -35,7 +35,6 @@ struct PackedLayer {
   Real* float_bias = nullptr;  // of compact weights: ih's as their floats need it, whose last panel may be narrow
   Real* peephole = nullptr;    // (3,H) or null
   Norm<Real> norm = {};        // gains null without layer normalisation
-  Real* hh_scale = nullptr;    // multipliers that weight dropping left in hh, in panels of whole lines; null without
   // True if a step with products of x, of h, or of neither, reads floats alone.
   bool floats_for(bool x, bool h) const { return (ih.panels || hh.panels) && (!x || ih.panels) && (!h || hh.panels); }
 };
@@ -76,8 +75,8 @@ class Weights {
           const HighwayParameters<const void*>* highways, const HighwayParameters<const void*>* highway_scales);
 
   // The same with parts of each hh dropped, the others scaled up by 1 / (1 - rate). dropped: states() pointers to
-  // (G*H, R) bytes, 1 where dropped.
-  Weights(const Weights& whole, const std::vector<const unsigned char*>& dropped, double rate);
+  // (G*H, R) bytes, 1 where dropped. All that is not hh stays in the memory of `whole`.
+  Weights(std::shared_ptr<const Weights> whole, const std::vector<const unsigned char*>& dropped, double rate);
 
   const Kernels<Real>& kernels;
   const Sizes sizes;
@@ -171,6 +170,7 @@ class Weights {
   size_t n_ih_ = 0, n_hh_ = 0;  // elements of compact weights in all layers
   uint64_t id_ = 0;             // of compact weights, unique in the process with the two behind it, see kept_floats
   size_t blocks_;
+  std::shared_ptr<const Weights> whole_;  // that parts were dropped of, or null
   Buffer<Real> panels_;
   mutable std::vector<PackedLayer<Real>> layers_;
   mutable std::vector<Packed<Real>> highways_;

@@ -183,7 +183,7 @@ Results<Real> run(const Network<Real>& net, const Inputs<Real>& in, const std::s
   if (s.directions == 1 && !s.options.reverse) run_stream(*net.weights, in, results);
   auto weights = net.weights;
   if (!in.masks.weight.empty())
-    weights = std::make_shared<const Weights<Real>>(*net.weights, in.masks.weight, s.options.weight_drop);
+    weights = std::make_shared<const Weights<Real>>(weights, in.masks.weight, s.options.weight_drop);
   auto make = [&] {
     return std::make_unique<Tape<Real>>(weights, spare, in.steps, in.batch,
                                         in.lengths.empty() ? nullptr : in.lengths.data(),

@@ -263,7 +263,37 @@ def test_a_tape_says_what_masks_and_dropped_weights_hold():
     )
     assert masked.nbytes == plain.nbytes + 2 * 50 * 4 * 64
     dropped = qg.LSTM(8, 64, rng=0, weight_drop=0.1).forward(np.zeros((50, 4, 8)))[-1]
-    assert dropped.nbytes > plain.nbytes + 4 * 64 * (8 + 2 * 64) * 4
+    of_hh = 4 * 64 * 64
+    assert plain.nbytes + of_hh * 5 <= dropped.nbytes < plain.nbytes + of_hh * 6  # masks are bytes, weights floats
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("steps", "rows", "inputs", "units"),
+    [(1, 2, 9, 17), (5, 3, 300, 24), (6, 4, 7, 40), (40, 16, 33, 64), (40, 16, 64, 72)],
+)
+@pytest.mark.parametrize("options", [{}, {"proj_size": 11}, {"peephole": True, "num_layers": 2, "bidirectional": True}])
+def test_dropped_weights_are_zeros_and_have_no_gradient(steps, rows, inputs, units, options, dtype):
+    """As in a network whose weights were set to 0 or scaled, to the last bit; for gradients in panels and by rows."""
+    rate, rng = 0.3, np.random.default_rng(units)
+    lstm = qg.LSTM(inputs, units, **options, weight_drop=rate, dtype=dtype, rng=1)
+    plain = qg.LSTM(inputs, units, **options, dtype=dtype)
+    x = rng.normal(size=(steps, rows, inputs)).astype(dtype)
+    state = tuple(rng.normal(size=s.shape).astype(dtype) for s in lstm(x)[1])
+    y, after, tape = lstm.forward(x, state)
+    scales = {
+        name.replace("weight_drop", "weight_hh"): np.where(dropped, 0, 1 / (1 - rate)).astype(dtype)
+        for name, dropped in tape.dropped.items()
+    }
+    plain.load_state_dict({name: value * scales.get(name, 1) for name, value in lstm.params.items()})
+    want_y, want_after, want_tape = plain.forward(x, state)
+    assert same_bits(y, want_y)
+    assert all(map(same_bits, after, want_after))
+    dy = rng.normal(size=y.shape).astype(dtype)
+    got, want = lstm.backward(tape, dy), plain.backward(want_tape, dy)
+    assert all(map(same_bits, (got.x, got.h0, got.c0), (want.x, want.h0, want.c0)))
+    for name, value in want.params.items():
+        assert np.array_equal(got.params[name], value * scales.get(name, 1))  # the sign of a dropped one's 0 is free
 
 
 def test_drawing_survives_a_fork_and_a_signal_handler(run_script):

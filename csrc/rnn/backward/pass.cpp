@@ -129,7 +129,9 @@ size_t BackwardPass<Real>::block_rows_wanted() const {
 // blocks of several layers and directions must not take more memory than gradients in panels of the widest layer would.
 template <class Real>
 bool BackwardPass<Real>::direct() const {
-  if (!n_.by_rows || blocks_.count() != 1 || n_.projection || n_.peephole || n_.zoneout_h || n_.highway) return false;
+  if (!n_.by_rows || blocks_.count() != 1 || n_.projection || n_.peephole || n_.zoneout_h || n_.highway ||
+      !tape_.masks.weight.empty())
+    return false;
   const size_t block = n_.block_rows * (n_.dg_stride + n_.xh_stride);
   return (s_.states() == 1 || block <= n_.gate_rows * n_.n_k) &&
          double(s_.states()) * product_flops(n_.block_rows, n_.gate_rows, n_.n_k) < kDirectFlops;

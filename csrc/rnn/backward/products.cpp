@@ -263,15 +263,18 @@ bool initial_state(const Team& all, const BackwardContext<Real>& pass) {
   });
 }
 
-// A gradient that was made by rows, for a share of its rows.
+// A gradient that was made by rows, for a share of its rows. dropped: those weights of it, whose gradient is zero while
+// the others were scaled, or null.
 template <class Real>
-void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const Columns& columns, const Real* dw,
-                 Real* out) {
+void unpack_rows(const Team& share, const BackwardContext<Real>& pass, const Columns& columns, Real* dw, Real* out,
+                 const unsigned char* dropped = nullptr) {
   const size_t G = pass.n.gate_rows;
   for (size_t j = share.begin(G); j < share.end(G); ++j)
     for (size_t p = 0; p < columns.panels(); ++p) {
-      const size_t k = p * columns.line, line = columns.line_of(p);
-      put_row(dw + k * G + j * line, std::min(line, columns.n - k), pass.call.add, out + j * columns.n + k);
+      const size_t k = p * columns.line, line = columns.line_of(p), n = std::min(line, columns.n - k);
+      Real* from = dw + k * G + j * line;
+      if (dropped) drop(dropped + j * columns.n + k, keep_scale<Real>(pass.sizes.options.weight_drop), from, n);
+      put_row(from, n, pass.call.add, out + j * columns.n + k);
     }
 }
 
@@ -290,6 +293,7 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
   const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output, h_columns = pass.n.h_columns;
   const bool add = pass.call.add;
+  const std::vector<const unsigned char*>& masks = pass.tape.masks.weight;
   auto unpack = [&](Real* packed, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols, Real* out) {
     unpack_panels(pass.w.kernels.transpose, packed, shape, n_k, first, n_cols, share.begin(shape.blocks()),
                   share.end(shape.blocks()), add, out);
@@ -302,17 +306,18 @@ void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
     const BackwardStateScratch<Real>& sums = pass.all.states[id];
     const PackedLayer<Real>& layer = pass.w.layer(id / sizes.directions, id % sizes.directions);
     const PanelShape shape = layer.hh.shape.wide();
-    const size_t I = sums.input, K = sums.n_k, line = shape.line();
-    if (layer.hh_scale)  // dropped weights have no gradient, the others were scaled
-      for (size_t p = share.begin(shape.blocks()); p < share.end(shape.blocks()); ++p)
-        for (size_t u = 0; u < h_columns * line; ++u)
-          sums.dw[(p * K + I) * line + u] *= layer.hh_scale[p * R * line + u];
+    const size_t I = sums.input, K = sums.n_k;
+    const unsigned char* dropped = masks.empty() ? nullptr : masks[id];
     if (pass.n.by_rows) {
       const Columns of_x = pass.n.columns(I);
       unpack_rows(share, pass, of_x, sums.dw, g.weight_ih);
       if (h_columns)
-        unpack_rows(share, pass, pass.n.columns(h_columns), sums.dw + of_x.row() * pass.n.gate_rows, g.weight_hh);
+        unpack_rows(share, pass, pass.n.columns(h_columns), sums.dw + of_x.row() * pass.n.gate_rows, g.weight_hh,
+                    dropped);
     } else {
+      if (dropped)
+        drop_in_panels(dropped, keep_scale<Real>(pass.sizes.options.weight_drop), shape, K, I, h_columns,
+                       share.begin(shape.blocks()), share.end(shape.blocks()), sums.dw);
       unpack(sums.dw, shape, K, 0, I, g.weight_ih);
       unpack(sums.dw, shape, K, I, h_columns, g.weight_hh);
     }
