@@ -1,5 +1,8 @@
 #include "rnn/one_step.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "rnn/team.h"
 
 namespace quadgate {
@@ -34,6 +37,15 @@ void run_part(const Phase<Real>& p, size_t index, size_t row0, size_t row1, size
   step.options = w.cell_options();
   step.peephole = layer.peephole;
   w.forward(layer, step, p.work);
+  // The thread that wrote these copies them: they would go from cache to cache for another.
+  const size_t units = layer.hh.shape.row_blocks() * layer.hh.shape.width, first = begin * units;
+  const size_t bytes = (std::min(end * units, step.hidden_size) - first) * sizeof(Real);
+  for (size_t b = row0; one.tape && b < row1; ++b) {
+    const ForwardRow<Real>& row = one.rows[b];
+    const size_t at = b * step.hidden_size + first;
+    std::memcpy(one.h + at, row.y + first, bytes);
+    if (w.sizes.cell()) std::memcpy(one.c + at, row.c + first, bytes);
+  }
 }
 
 // The phases: x to the tape; rows through all layers; blocks of units of a layer.

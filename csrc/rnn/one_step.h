@@ -13,11 +13,12 @@ struct OneStep {
   const Weights<Real>* weights;
   ForwardRow<Real>* rows;  // (L,B), complete; a layer's x is the y of the one below
   size_t batch;
-  bool without_h;             // h is zero, and its product is left out
-  bool descending;            // as in ForwardStep
-  FloatWeights<Real> floats;  // of compact weights
-  Tape<Real>* tape;           // keeps x of the first layer; or null
-  char* work;                 // compact_work(batch) bytes for each thread; not read where that is 0
+  bool without_h;                   // h is zero, and its product is left out
+  bool descending;                  // as in ForwardStep
+  FloatWeights<Real> floats;        // of compact weights
+  Tape<Real>* tape;                 // keeps x of the only layer; or null
+  char* work;                       // compact_work(batch) bytes for each thread; not read where that is 0
+  Real *h = nullptr, *c = nullptr;  // (B,R), (B,H): with a tape, copies of the rows' y and c, which lie on it
 };
 
 // True if steps of so many rows are done in this way: each layer is one product and the cell, one direction forward in

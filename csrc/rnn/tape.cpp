@@ -43,12 +43,10 @@ Tape<Real>::Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTa
     shell_ = std::make_unique<TapeBuffers<Real>>();
   const Sizes& s = weights->sizes;
   const Options& o = s.options;
-  const size_t rows = checked_mul(steps, batch), H = s.hidden, R = s.recurrent();
+  const size_t all = checked_mul(steps, batch), H = s.hidden, R = s.recurrent();
   if (lengths_) lengths.assign(lengths_, lengths_ + batch);
-  if (resets_) resets.assign(resets_, resets_ + rows);
-  h0.resize_discard(checked_mul(s.states(), batch, R));
-  c0.resize_discard(checked_mul(s.states(), batch, s.cell()));
-  auto fit = [&](Buffer<Real>& b, size_t columns) { fit_buffer(b, checked_mul(rows, columns)); };
+  if (resets_) resets.assign(resets_, resets_ + all);
+  auto fit = [&](Buffer<Real>& b, size_t columns) { fit_buffer(b, checked_mul(all, columns)); };
   auto fit_all = [&](std::vector<Buffer<Real>>& list, size_t n, size_t columns) {
     list.resize(n);
     for (Buffer<Real>& b : list) fit(b, columns);
@@ -79,12 +77,17 @@ Tape<Real>::~Tape() {
 }
 
 template <class Real>
-void Tape<Real>::begin(const Real* h0_from, const Real* c0_from) {
+void Tape<Real>::begin(const Real* h0_from, const Real* c0_from, size_t parts) {
   const Sizes& s = weights->sizes;
-  const size_t rows = s.states() * batch;
-  copy_or_zero(h0_from, rows * s.recurrent(), h0.data());
-  copy_or_zero(c0_from, rows * s.cell(), c0.data());
-  zero_h0 = !h0_from;
+  auto keep = [&](const Real* from, size_t columns, Buffer<Real>& to) {
+    if (!from) return true;
+    to.resize_discard(checked_mul(s.states(), batch, columns));
+    std::copy_n(from, to.size(), to.data());
+    return false;
+  };
+  rows = TapeRows(steps, batch, parts);
+  zero_h0 = keep(h0_from, s.recurrent(), h0);
+  zero_c0 = keep(c0_from, s.cell(), c0);
   by_rows = gradients_by_rows();
   // Merges and shortcuts read the input row by row, and so do layers that run in another order than that of time.
   x_in_panels = by_rows && !ragged && s.forward_only() && !s.joined();
@@ -127,7 +130,7 @@ void Tape<Real>::keep_x(size_t t, size_t b, size_t n_rows, const Real* from, siz
     return copy_to_panels<Real>(weights->kernels, from, from_stride, n_rows,
                                 {x_columns(), this->x.data(), steps * batch, (steps - 1 - t) * batch}, b);
   for (size_t r = 0; r < n_rows; ++r)
-    std::memcpy(this->x.data() + (t * batch + b + r) * I, from + r * from_stride, I * sizeof(Real));
+    std::memcpy(this->x.data() + rows.at(t, b + r) * I, from + r * from_stride, I * sizeof(Real));
 }
 
 template <class Real>
@@ -136,10 +139,10 @@ size_t Tape<Real>::bytes() const {
   const_cast<Tape*>(this)->each([&](const Buffer<Real>& b) { n += b.capacity(); });
   for (const Buffer<Real>& b : h_mask) n += b.capacity();
   const Sizes& s = weights->sizes;
-  const size_t rows = steps * batch, R = s.recurrent();
+  const size_t all = steps * batch, R = s.recurrent();
   const size_t bytes = masks.weight.size() * s.gates() * s.hidden * R + masks.recurrent.size() * batch * R +
-                       masks.zoneout_h.size() * rows * R + masks.zoneout_c.size() * rows * s.hidden +
-                       masks.dropout.size() * rows * s.output();
+                       masks.zoneout_h.size() * all * R + masks.zoneout_c.size() * all * s.hidden +
+                       masks.dropout.size() * all * s.output();
   const size_t own = own_weights ? weights->bytes() : 0;
   return n * sizeof(Real) + lengths.size() * sizeof(int64_t) + resets.size() + bytes + own;
 }
@@ -153,10 +156,10 @@ void Tape<Real>::read_gates(size_t state, Real* to) const {
   std::fill(to, to + steps * batch * 4 * H, Real(0));
   for (size_t r = 0; r < batch; ++r)
     for (size_t t = 0; t < order.length(r); ++t) {
-      const size_t at = (t * batch + order.index(r)) * 4 * H;
-      each_gate(H, W, [&](size_t place, size_t u, size_t n, size_t g) {
-        std::copy_n(from + at + place, n, to + at + g * H + u);
-      });
+      const size_t b = order.index(r), at = (t * batch + b) * 4 * H;
+      const Real* row = from + rows.at(t, b) * 4 * H;
+      each_gate(H, W,
+                [&](size_t place, size_t u, size_t n, size_t g) { std::copy_n(row + place, n, to + at + g * H + u); });
       if (!kind) continue;  // a plain cell's gates are taped after their activations, others before
       for (size_t g = 0; g < 4; ++g) {
         Real* gate = to + at + g * H;
@@ -175,22 +178,23 @@ void Tape<Real>::read_cells(size_t state, Real* to) const {
   const size_t C = weights->sizes.cell();
   const Buffer<Real>& from = this->c[state];
   const RowOrder order(steps, batch, ragged ? lengths.data() : nullptr);
-  std::copy(from.data(), from.data() + steps * batch * C, to);
+  for (size_t t = 0; t < steps; ++t)
+    for (size_t b = 0; b < batch; ++b) std::copy_n(from.data() + rows.at(t, b) * C, C, to + (t * batch + b) * C);
   zero_padding<Real>(order, steps, {to, batch * C, C, 0}, C);
 }
 
 template <class Real>
 void Tape<Real>::fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0_from,
                       const Real* c0_from) {
-  const size_t rows = steps * batch, H = weights->sizes.hidden, I = weights->sizes.input, W = weights->kernels.width;
+  const size_t all = steps * batch, H = weights->sizes.hidden, I = weights->sizes.input, W = weights->kernels.width;
   begin(h0_from, c0_from);
   for (size_t t = 0; t < steps; ++t) keep_x(t, 0, batch, x + t * batch * I, I);
-  std::copy(y, y + rows * H, this->y[0].data());
-  for (size_t i = 0; i < rows; ++i)
+  std::copy(y, y + all * H, this->y[0].data());
+  for (size_t i = 0; i < all; ++i)
     each_gate(H, W, [&](size_t place, size_t u, size_t n, size_t g) {
       std::copy_n(gates + i * 4 * H + g * H + u, n, this->gates[0].data() + i * 4 * H + place);
     });
-  std::copy(c, c + rows * H, this->c[0].data());
+  std::copy(c, c + all * H, this->c[0].data());
 }
 
 template struct Tape<float>;

@@ -10,11 +10,13 @@
 
 #include "memory/buffer.h"
 #include "rnn/columns.h"
+#include "rnn/tape_rows.h"
 #include "rnn/weights.h"
 
 namespace quadgate {
 
-// The large buffers of a tape. Contents of steps past a row's length are undefined.
+// The large buffers of a tape, whose rows (T,B) lie in the order of Tape::rows. Contents of steps past a row's length
+// are undefined.
 template <class Real>
 struct TapeBuffers {
   Buffer<Real> x;                // (T,B,I), or panels: see Tape::x_in_panels
@@ -87,10 +89,11 @@ struct Tape : TapeBuffers<Real> {
   std::vector<unsigned char> resets;  // (T,B) or empty
   Masks masks;
   std::vector<Buffer<Real>> h_mask;  // per state (B,R): multipliers of recurrent dropout; else empty
-  Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H)
-  bool zero_h0 = false;              // the call had no h0
-  bool by_rows = false;              // gradients of weights are to be made by rows, see backward/columns.h
-  bool x_in_panels = false;          // of T*B rows, those of later steps first, as their products take them
+  Buffer<Real> h0, c0;               // (L*D,B,R), (L*D,B,H); empty where the call had none: zeros
+  bool zero_h0 = false, zero_c0 = false;
+  bool by_rows = false;      // gradients of weights are to be made by rows, see backward/columns.h
+  bool x_in_panels = false;  // of T*B rows, those of later steps first, as their products take them
+  TapeRows rows;             // of all but x in panels
   // Allocates for the shape, from `spare` and in the end back to it. resets: (T,B) or null.
   Tape(std::shared_ptr<const Weights<Real>> w, std::shared_ptr<SpareTape<Real>> spare, size_t steps, size_t batch,
        const int64_t* lengths, const unsigned char* resets, Masks masks);
@@ -99,8 +102,8 @@ struct Tape : TapeBuffers<Real> {
   size_t bytes() const;
 
   // Records the initial state; chooses how gradients will be made, and hence the layout of x. To be called before
-  // anything else is recorded. h0: (L*D,B,R), c0: (L*D,B,H), or null for zeros.
-  void begin(const Real* h0, const Real* c0);
+  // anything else is recorded. h0: (L*D,B,R), c0: (L*D,B,H), or null for zeros. parts: of TapeRows.
+  void begin(const Real* h0, const Real* c0, size_t parts = 1);
   // Records the input of a step of n_rows rows of the batch from b on, which are from_stride apart. Threads may call it
   // at once for different steps or rows.
   void keep_x(size_t t, size_t b, size_t n_rows, const Real* from, size_t from_stride);
@@ -118,7 +121,7 @@ struct Tape : TapeBuffers<Real> {
   void fill(const Real* x, const Real* y, const Real* gates, const Real* c, const Real* h0, const Real* c0);
 
   size_t h_columns() const;  // R; 0 where all rows of h are zero, as in a single step without a state
-  // Input of a layer: (T,B,input_of(l)); not of the first where x lies in panels.
+  // Input of a layer: `rows` of (input_of(l)); not of the first where x lies in panels.
   const Real* input(size_t l) const {
     return l == 0 ? this->x.data() : this->in[l].size() ? this->in[l].data() : this->y[l - 1].data();
   }

@@ -43,8 +43,8 @@ class ColumnSumsOfBlock {
       auto da = [&](const Row& row) { return block.da + row.at * G; };
       auto dv = [&](const Row& row) { return block.dv_c + row.at * H; };
       add(sums.bias, G, da);
-      add(sums.norm_ih, G, da, [&](const Row& row) { return normal + dense(row) * 2 * G; });
-      add(sums.norm_hh, G, da, [&](const Row& row) { return normal + dense(row) * 2 * G + G; });
+      add(sums.norm_ih, G, da, [&](const Row& row) { return normal + taped(row) * 2 * G; });
+      add(sums.norm_hh, G, da, [&](const Row& row) { return normal + taped(row) * 2 * G + G; });
       add(sums.norm_c, H, dv, [&](const Row& row) { return block.normal_c + row.at * H; });
       add(sums.norm_c + H, H, dv);
     }
@@ -99,16 +99,16 @@ class ColumnSumsOfBlock {
   }
 
   size_t time(const Row& row) const { return pass_.order.time(row.r, row.s, reverse_); }
-  size_t dense(const Row& row) const { return time(row) * pass_.order.batch() + pass_.order.index(row.r); }
+  size_t taped(const Row& row) const { return pass_.tape.rows.at(time(row), pass_.order.index(row.r)); }
   const Real* c_prev(const Row& row) const {
     if (pass_.is_reset(row.r, row.s, reverse_)) return pass_.all.zeros;
-    const size_t H = pass_.sizes.hidden, B = pass_.order.batch(), i = pass_.order.index(row.r), t = time(row);
-    if (row.s == 0) return pass_.tape.c0.data() + (id_ * B + i) * H;
-    return pass_.tape.c[id_].data() + ((reverse_ ? t + 1 : t - 1) * B + i) * H;
+    const size_t i = pass_.order.index(row.r), t = time(row);
+    if (row.s == 0) return pass_.c0(id_, i);
+    return pass_.tape.c[id_].data() + pass_.tape.rows.at(reverse_ ? t + 1 : t - 1, i) * pass_.sizes.hidden;
   }
   const Real* c_new(const Row& row) const {
     const size_t H = pass_.sizes.hidden;
-    return pass_.block.c_new ? pass_.block.c_new + row.at * H : pass_.tape.c[id_].data() + dense(row) * H;
+    return pass_.block.c_new ? pass_.block.c_new + row.at * H : pass_.tape.c[id_].data() + taped(row) * H;
   }
 
   // Each thread needs pointers of its own, and few enough rows at a time for them to lie on the stack.

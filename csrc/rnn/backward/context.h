@@ -65,6 +65,13 @@ struct BackwardContext {
   const BackwardScratch<Real>& all;
 
   size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
+  // A state's initial h and c of batch row i. The same zeros for all rows where there were none.
+  const Real* h0(size_t id, size_t i) const {
+    return tape.zero_h0 ? all.zeros : tape.h0.data() + (id * order.batch() + i) * n.recurrent;
+  }
+  const Real* c0(size_t id, size_t i) const {
+    return tape.zero_c0 ? all.zeros : tape.c0.data() + (id * order.batch() + i) * sizes.cell();
+  }
   // Elements between the blocks of a block's rows in panels.
   size_t panel_stride(const PanelShape& shape) const { return n.block_rows * shape.line(); }
   // True if row r starts again at step s.

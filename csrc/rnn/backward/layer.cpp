@@ -53,7 +53,7 @@ class BackwardLayer {
   size_t active_rows(size_t s) const { return std::min(row1_, std::max(row0_, pass_.order.active_rows(s))); }
   // (R): h of a layer's direction at time t.
   const Real* h_at(size_t t, size_t i) const {
-    return pass_.tape.y[task_.l].data() + (t * B_ + i) * pass_.sizes.raw() + task_.d * R_;
+    return pass_.tape.y[task_.l].data() + pass_.tape.rows.at(t, i) * pass_.sizes.raw() + task_.d * R_;
   }
 
   const Team all_;
@@ -156,7 +156,7 @@ bool BackwardLayer<Real>::apply_resets(size_t s, size_t continuing) {
 
 template <class Real>
 void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
-  const size_t G = pass_.n.gate_rows, i = index(r), t = time(r, s), at = row_in_block(s, r), dense = t * B_ + i;
+  const size_t G = pass_.n.gate_rows, i = index(r), t = time(r, s), at = row_in_block(s, r);
   BackwardRow<Real>& row = scratch_.rows[r - row0_];
   row.dg_next = !continues                           ? nullptr
                 : pass_.is_reset(r, s + 1, reverse_) ? pass_.all.zeros
@@ -173,11 +173,13 @@ void BackwardLayer<Real>::set_row(size_t s, size_t r, bool continues) {
     return;
   }
   const Real* cells = pass_.tape.c[id_].data();
-  row.gates = pass_.tape.gates[id_].data() + dense * pass_.sizes.taped();
+  const TapeRows& rows = pass_.tape.rows;
+  const size_t taped = rows.at(t, i);
+  row.gates = pass_.tape.gates[id_].data() + taped * pass_.sizes.taped();
   row.c_prev = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
-               : s == 0                       ? pass_.tape.c0.data() + (id_ * B_ + i) * C_
-                                              : cells + (previous(t) * B_ + i) * C_;
-  row.c = cells + dense * C_;
+               : s == 0                       ? pass_.c0(id_, i)
+                                              : cells + rows.at(previous(t), i) * C_;
+  row.c = cells + taped * C_;
   row.dc = pass_.call.dc0 + (id_ * B_ + i) * C_;
 }
 
@@ -208,15 +210,15 @@ void BackwardLayer<Real>::copy_operands(size_t s, size_t r, size_t end) {
   const Tape<Real>& tape = pass_.tape;
   const bool together = !pass_.order.ragged() && tape.resets.empty() && tape.h_mask.empty();
   for (size_t n; r < end; r += n) {
-    n = together ? end - r : 1;
     const size_t H = pass_.sizes.hidden, i = index(r), t = time(r, s), at = row_in_block(s, r);
-    const Real* x = tape.input(task_.l) + (t * B_ + i) * state_.input;
-    const Real* h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros
-                    : s == 0                       ? tape.h0.data() + (id_ * B_ + i) * R_
-                                                   : h_at(previous(t), i);
+    n = together ? std::min(end - r, tape.rows.beside(i)) : 1;
+    const size_t taped = tape.rows.at(t, i);
+    const Real* x = tape.input(task_.l) + taped * state_.input;
+    const Real* h = pass_.is_reset(r, s, reverse_) ? pass_.all.zeros : s == 0 ? pass_.h0(id_, i) : h_at(previous(t), i);
+    const size_t h_stride = s > 0 ? pass_.sizes.raw() : tape.zero_h0 ? 0 : R_;
     const Real* mask = tape.h_mask.empty() ? nullptr : tape.h_mask[id_].data() + i * R_;
-    copy_rows(pass_, task_.l, at, n, x, h, s == 0 ? R_ : pass_.sizes.raw(), mask);
-    if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + (t * B_ + i) * H, n * H * sizeof(Real));
+    copy_rows(pass_, task_.l, at, n, x, h, h_stride, mask);
+    if (block_.m) std::memcpy(block_.m + at * H, tape.m[id_].data() + taped * H, n * H * sizeof(Real));
   }
 }
 
@@ -333,12 +335,13 @@ template <class Real>
 void BackwardLayer<Real>::normalised_rows(size_t s, size_t first, size_t end) {
   const size_t H = pass_.sizes.hidden, G = pass_.n.gate_rows;
   for (size_t i = first; i < end; ++i) {
-    const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i), dense = time(row0_ + i, s) * B_ + b;
+    const size_t at = row_in_block(s, row0_ + i), b = index(row0_ + i),
+                 taped = pass_.tape.rows.at(time(row0_ + i, s), b);
     NormBackwardRow<Real>& row = scratch_.norm[i];
     row.dm = pass_.step.dm + b * H;
-    row.normal_ih = pass_.tape.normal[id_].data() + dense * 2 * G;
+    row.normal_ih = pass_.tape.normal[id_].data() + taped * 2 * G;
     row.normal_hh = row.normal_ih + G;
-    row.inverse = pass_.tape.inverse[id_].data() + dense * 2;
+    row.inverse = pass_.tape.inverse[id_].data() + taped * 2;
     row.da = block_.da + at * G;
     row.dg_ih = block_.dg_ih + at * G;
     row.dg_hh = scratch_.rows[i].dg;

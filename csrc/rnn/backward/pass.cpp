@@ -334,18 +334,18 @@ void BackwardPass<Real>::join_rows(const Team& all, const BackwardContext<Real>&
     for (size_t r = 0; r < order_.active_rows(s); ++r) {
       const size_t in_block = blocks_.row_in_block(task.s1, s, r);
       if (in_block < first || in_block >= end) continue;
-      const size_t t = order_.time(r, s, reverse), i = order_.index(r), at = t * order_.batch() + i;
+      const size_t t = order_.time(r, s, reverse), i = order_.index(r), taped = tape_.rows.at(t, i);
       JoinBackwardRow<Real>& row = rows[n++];
       row = {};
-      row.raw = tape_.y[l].data() + at * s_.raw();
-      row.in = tape_.input(l) + at * below;
+      row.raw = tape_.y[l].data() + taped * s_.raw();
+      row.in = tape_.input(l) + taped * below;
       row.d_raw = d_raw.at(t, i);
       if (above) row.d_to = above.at(t, i) + (dense ? below : 0);
       if (shortcut_around(l) && d_in) row.d_in = d_in.at(t, i);
       if (dense && above) row.d_head = above.at(t, i);
-      if (!last && !tape_.masks.dropout.empty()) row.dropped = tape_.masks.dropout[l] + at * O;
+      if (!last && !tape_.masks.dropout.empty()) row.dropped = tape_.masks.dropout[l] + (t * order_.batch() + i) * O;
       if (s_.highway(l)) {
-        row.transform = tape_.transform[l].data() + at * O;
+        row.transform = tape_.transform[l].data() + taped * O;
         row.d_gate = block_->d_gate + in_block * O;
         row.d_gate_panel = block_->gate_panels + in_block * w_.highway(l).shape.line();
         row.panel_stride = pass.panel_stride(w_.highway(l).shape);

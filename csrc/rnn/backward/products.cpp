@@ -291,7 +291,7 @@ void zero_gradient(const Team& share, const BackwardContext<Real>& pass, const B
 template <class Real>
 void unpack_share(const Team& share, const BackwardContext<Real>& pass) {
   const Sizes& sizes = pass.sizes;
-  const size_t R = pass.n.recurrent, H = pass.n.hidden, O = pass.n.output, h_columns = pass.n.h_columns;
+  const size_t H = pass.n.hidden, O = pass.n.output, h_columns = pass.n.h_columns;
   const bool add = pass.call.add;
   const std::vector<const unsigned char*>& masks = pass.tape.masks.weight;
   auto unpack = [&](Real* packed, const PanelShape& shape, size_t n_k, size_t first, size_t n_cols, Real* out) {

@@ -17,6 +17,7 @@ struct ForwardContext {
   FloatWeights<Real> floats = {};  // as in Weights::kept_floats
   bool no_first_h = false;         // the recurrent product of the first step is zero
   bool one_loop = false;           // as in Plan
+  const Real* zeros = nullptr;     // max(H, R): a state that is not given, or was reset
 
   size_t state(size_t l, size_t d) const { return l * sizes.directions + d; }
   // True if row r starts again at step s.

@@ -32,8 +32,8 @@ class ForwardLayer {
   void set_step();
   void set_strides();
   void set_row(size_t i);
-  void set_extra(size_t i, size_t b, size_t dense);
-  void set_shared();
+  void set_extra(size_t i, size_t b, size_t t);
+  void mask_first_h();
   void keep_inputs(size_t s0, size_t s1);
   size_t list_inputs(size_t s0, size_t s1);
   void set_products(size_t s, const Real* products);
@@ -72,9 +72,9 @@ class ForwardLayer {
   const bool reverse_;
   const size_t R_, H_, C_;  // columns of h, of hidden units, and of c: 0 for a cell without c
   // Distances from a step to the next. y, y_copy: in elements, 0 for an absent array; with a projection those of its
-  // output. dense: in rows of an array (T, B, ...).
+  // output. taped, masks: in rows of the tape, and of an array (T, B, ...).
   struct Strides {
-    ptrdiff_t y, y_copy, dense;
+    ptrdiff_t y, y_copy, taped, masks;
   };
   Strides strides_ = {};
   size_t n_ = 0;  // active rows
@@ -91,7 +91,7 @@ bool ForwardLayer<Real>::run() {
   set_strides();
   n_ = active_rows(task_.s0);
   for (size_t i = 0; i < n_; ++i) set_row(i);
-  if ((pass_.n.resets || pass_.n.masked) && !team_.ranges(1, [&](size_t, size_t) { set_shared(); })) return false;
+  if (pass_.n.masked && !team_.ranges(1, [&](size_t, size_t) { mask_first_h(); })) return false;
 
   // Panels are read in alternating order, so that those still in cache, perhaps from another call, come first.
   ThisThread* thread = this_thread();
@@ -198,14 +198,15 @@ void ForwardLayer<Real>::set_strides() {
   const bool tape = pass_.call.tape;
   strides_.y = towards_next(task_.out.step);
   strides_.y_copy = task_.copy ? towards_next(task_.copy.step) : 0;
-  strides_.dense = towards_next(pass_.call.batch);
+  strides_.masks = towards_next(pass_.call.batch);
+  if (tape) strides_.taped = towards_next(pass_.call.tape->rows.stride(task_.row0));
   step_.next.x = towards_next(task_.in.step);
   step_.next.y = strides_.y;
   step_.next.y_copy = strides_.y_copy;
   step_.next.c = task_.cells ? towards_next(task_.cells.step) : 0;
-  step_.next.gates = tape ? strides_.dense * ptrdiff_t(pass_.n.taped) : 0;
+  step_.next.gates = strides_.taped * ptrdiff_t(pass_.n.taped);
   if (!scratch_.projected) return;
-  step_.next.y = tape ? strides_.dense * ptrdiff_t(H_) : 0;
+  step_.next.y = strides_.taped * ptrdiff_t(H_);
   step_.next.y_copy = 0;
 }
 
@@ -213,22 +214,22 @@ void ForwardLayer<Real>::set_strides() {
 template <class Real>
 void ForwardLayer<Real>::set_row(size_t i) {
   Tape<Real>* tape = pass_.call.tape;
-  const size_t b = index(i), t = time(i, task_.s0), dense = t * pass_.call.batch + b;
+  const size_t b = index(i), t = time(i, task_.s0), taped = tape ? tape->rows.at(t, b) : 0;
   ForwardRow<Real>& row = scratch_.rows[i];
   row.x = task_.in.at(t, b);
-  row.h = task_.h + b * R_;
+  row.h = task_.h0 + b * task_.h0_row;
   row.pre = nullptr;  // set by set_products
   row.y = task_.out.at(t, b);
   row.y_copy = task_.copy ? task_.copy.at(t, b) : nullptr;
-  row.c_prev = task_.c + b * C_;
+  row.c_prev = task_.c0 + b * task_.c0_row;
   row.c = task_.cells ? task_.cells.at(t, b) : task_.c + b * C_;
-  row.gates = tape ? tape->gates[id_].data() + dense * pass_.n.taped : nullptr;
+  row.gates = tape ? tape->gates[id_].data() + taped * pass_.n.taped : nullptr;
   if (scratch_.projected) {
     ProjectedRow<Real>& projected = scratch_.projected[i];
     projected.z = shared_.z + i * pass_.n.hr_panel;
     projected.y = row.y;
     projected.y_copy = row.y_copy;
-    row.y = tape ? tape->m[id_].data() + dense * H_ : shared_.m + i * H_;
+    row.y = tape ? tape->m[id_].data() + taped * H_ : shared_.m + i * H_;
     row.y_copy = nullptr;
   }
   if (scratch_.norm) {
@@ -236,17 +237,18 @@ void ForwardLayer<Real>::set_row(size_t i) {
     norm = {};
     norm.hh = shared_.product + i * pass_.n.panel;
     if (tape) {
-      norm.normal_ih = tape->normal[id_].data() + dense * 2 * pass_.n.gate_rows;
+      norm.normal_ih = tape->normal[id_].data() + taped * 2 * pass_.n.gate_rows;
       norm.normal_hh = norm.normal_ih + pass_.n.gate_rows;
-      norm.inverse = tape->inverse[id_].data() + dense * 2;
+      norm.inverse = tape->inverse[id_].data() + taped * 2;
     }
   }
-  if (scratch_.extra) set_extra(i, b, dense);
+  if (scratch_.extra) set_extra(i, b, t);
 }
 
 template <class Real>
-void ForwardLayer<Real>::set_extra(size_t i, size_t b, size_t dense) {
+void ForwardLayer<Real>::set_extra(size_t i, size_t b, size_t t) {
   const Tape<Real>* tape = pass_.call.tape;
+  const size_t dense = t * pass_.call.batch + b;
   ForwardRow<Real>& row = scratch_.rows[i];
   OutputExtra<Real>& extra = scratch_.extra[i];
   extra = {};
@@ -263,12 +265,11 @@ void ForwardLayer<Real>::set_extra(size_t i, size_t b, size_t dense) {
   extra.h_masked = shared_.masked[0] + i * R_;
 }
 
-// The memory that the rows of all threads of a team point to.
+// The first h that the rows of all threads of a team read.
 template <class Real>
-void ForwardLayer<Real>::set_shared() {
-  if (pass_.n.resets) std::fill(shared_.zeros, shared_.zeros + std::max(H_, R_), Real(0));
-  for (size_t i = 0; pass_.n.masked && i < n_; ++i) {
-    const Real *h = task_.h + index(i) * R_, *mask = scratch_.extra[i].h_mask;
+void ForwardLayer<Real>::mask_first_h() {
+  for (size_t i = 0; i < n_; ++i) {
+    const Real *h = task_.h0 + index(i) * task_.h0_row, *mask = scratch_.extra[i].h_mask;
     Real* first = shared_.masked[1] + i * R_;
     for (size_t u = 0; u < R_; ++u) first[u] = h[u] * mask[u];
   }
@@ -314,8 +315,8 @@ template <class Real>
 void ForwardLayer<Real>::apply_resets(size_t s) {
   for (size_t i = 0; i < n_; ++i) {
     if (!pass_.is_reset(task_.row0 + i, s, reverse_)) continue;
-    scratch_.rows[i].h = scratch_.rows[i].c_prev = shared_.zeros;
-    if (scratch_.extra && scratch_.extra[i].h_prev) scratch_.extra[i].h_prev = shared_.zeros;
+    scratch_.rows[i].h = scratch_.rows[i].c_prev = pass_.zeros;
+    if (scratch_.extra && scratch_.extra[i].h_prev) scratch_.extra[i].h_prev = pass_.zeros;
   }
 }
 
@@ -359,15 +360,15 @@ void ForwardLayer<Real>::advance_row(size_t s, size_t i) {
   }
   if (scratch_.norm && pass_.call.tape) {
     NormRow<Real>& norm = scratch_.norm[i];
-    norm.normal_ih += d.dense * ptrdiff_t(2 * pass_.n.gate_rows);
-    norm.normal_hh += d.dense * ptrdiff_t(2 * pass_.n.gate_rows);
-    norm.inverse += d.dense * 2;
+    norm.normal_ih += d.taped * ptrdiff_t(2 * pass_.n.gate_rows);
+    norm.normal_hh += d.taped * ptrdiff_t(2 * pass_.n.gate_rows);
+    norm.inverse += d.taped * 2;
   }
   if (!scratch_.extra) return;
   OutputExtra<Real>& extra = scratch_.extra[i];
   if (extra.h_prev) extra.h_prev = row.h;
-  if (extra.keep_h) extra.keep_h += d.dense * ptrdiff_t(R_);
-  if (extra.keep_c) extra.keep_c += d.dense * ptrdiff_t(H_);
+  if (extra.keep_h) extra.keep_h += d.masks * ptrdiff_t(R_);
+  if (extra.keep_c) extra.keep_c += d.masks * ptrdiff_t(H_);
   if (scratch_.cell_extra) scratch_.cell_extra[i].keep_c = extra.keep_c;
   if (extra.h_mask) {
     row.h = extra.h_masked;

@@ -14,7 +14,9 @@ struct ForwardTask {
   bool keep_x;                               // give `in` to the tape
   Plane<Real> out, copy;                     // (R): h goes to both; `copy` may be null
   Plane<Real> cells;                         // (H): c of every step; null: only the last is kept
-  Real *h, *c;                               // (B,R), (B,H): the state before s0, replaced by that after the last step
+  const Real *h0, *c0;                       // (B,R), (B,H): the state before s0; zeros with a stride of 0
+  size_t h0_row, c0_row;                     // from row to row
+  Real *h, *c;                               // (B,R), (B,H): the state after the last step; may be h0 and c0
   const ForwardThreadScratch<Real>* thread;  // of the calling thread
   const ForwardTeamScratch<Real>* team;      // of its team
 };

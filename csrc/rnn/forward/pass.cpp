@@ -42,7 +42,10 @@ ForwardSizes ForwardPass<Real>::sizes() const {
 template <class Real>
 bool ForwardPass<Real>::run(Pace& pace) {
   prepare_outputs();
-  if (order_.steps() == 0 || order_.batch() == 0) return true;
+  if (order_.steps() == 0 || order_.batch() == 0) {
+    if (call_.tape) call_.tape->begin(call_.h0, call_.c0);
+    return true;
+  }
   context_.no_first_h = !call_.h0 && !n_.norm && w_.zero_for_zero_h(order_.batch());
   const bool never_h = context_.no_first_h && order_.steps() == 1;
   Reads reads = {order_.batch(), order_.steps(), size_t(get_num_threads()), never_h};
@@ -59,6 +62,8 @@ bool ForwardPass<Real>::run(Pace& pace) {
   threads_ = plan_.threads();
   context_.one_loop = plan_.one_loop;
   layers_keep_x_ = call_.tape && plan_.units == 1 && !order_.ragged();
+  // Two directions are joined over all rows at once.
+  if (call_.tape) call_.tape->begin(call_.h0, call_.c0, order_.ragged() || s_.directions == 2 ? 1 : plan_.row_parts());
   chunk_ = chunk_steps();
   link_ = steps_of_link();
 
@@ -67,7 +72,15 @@ bool ForwardPass<Real>::run(Pace& pace) {
   reads.steps = chunk_;
   reads.parts = plan_.one_loop ? 1 : plan_.units;
   if (memory.of_thread()) context_.floats = w_.kept_floats(reads, call_.stays);
-  memory.carve([this](Carver& carver) { carve(carver); });
+  Real* zeros = nullptr;
+  const bool reads_zeros = !call_.h0 || !call_.c0 || call_.resets;
+  const size_t n_zeros = reads_zeros ? std::max(s_.hidden, s_.recurrent()) : 0;
+  memory.carve([&](Carver& carver) {
+    carve(carver);
+    zeros = carver.take<Real>(n_zeros);
+  });
+  std::fill_n(zeros, n_zeros, Real(0));
+  context_.zeros = zeros;
   if (threads_ == 1) {
     thread(0);
   } else {
@@ -83,13 +96,19 @@ bool ForwardPass<Real>::run(Pace& pace) {
   return true;
 }
 
-// States start as their initial values; outputs of steps that no row has are zero.
+// States of rows without steps stay as they were; outputs of steps that no row has are zero.
 template <class Real>
 void ForwardPass<Real>::prepare_outputs() {
-  const size_t rows = s_.states() * order_.batch(), n_h = rows * s_.recurrent(), n_c = rows * s_.cell();
-  copy_or_zero(call_.h0, n_h, call_.h);
-  copy_or_zero(call_.c0, n_c, call_.c);
-  if (call_.tape) call_.tape->begin(call_.h0, call_.c0);
+  const size_t B = order_.batch();
+  auto stay = [&](const Real* from, size_t columns, Real* to) {
+    for (size_t id = 0; id < s_.states(); ++id)
+      for (size_t r = order_.active_rows(0); r < B; ++r) {
+        const size_t at = (id * B + order_.index(r)) * columns;
+        copy_or_zero(from ? from + at : nullptr, columns, to + at);
+      }
+  };
+  stay(call_.h0, s_.recurrent(), call_.h);
+  stay(call_.c0, s_.cell(), call_.c);
   zero_padding(order_, call_.steps, call_.y, s_.output());
   if (call_.cells) zero_padding(order_, call_.steps, call_.cells, s_.directions * s_.cell());
 }
@@ -103,7 +122,7 @@ void ForwardPass<Real>::finish_outputs() {
     const Real* from = call_.tape->c[(s_.layers - 1) * D + d].data();
     for (size_t r = 0; r < order_.batch(); ++r)
       for (size_t t = 0, b = order_.index(r); t < order_.length(r); ++t)
-        std::memcpy(call_.cells.at(t, b) + d * C, from + (t * call_.batch + b) * C, C * sizeof(Real));
+        std::memcpy(call_.cells.at(t, b) + d * C, from + call_.tape->rows.at(t, b) * C, C * sizeof(Real));
   }
 }
 

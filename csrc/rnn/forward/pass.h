@@ -60,9 +60,9 @@ class ForwardPass {
   bool layer(const Team& team, const Place& at, size_t l, size_t d, const Chunk& chunk);
   bool layer_and_join(const Team& team, const Place& at, size_t l, const Chunk& chunk);
   void join(const Team& share, const Place& at, size_t l, const Chunk& chunk);
-  Plane<Real> raw_of(size_t l, const Chunk& chunk) const;
-  Plane<Real> output_of(size_t l, const Chunk& chunk) const;
-  Plane<const Real> input_of(size_t l, const Chunk& chunk) const;
+  Plane<Real> raw_of(size_t l, const Place& at, const Chunk& chunk) const;
+  Plane<Real> output_of(size_t l, const Place& at, const Chunk& chunk) const;
+  Plane<const Real> input_of(size_t l, const Place& at, const Chunk& chunk) const;
   const Masks* masks() const { return call_.tape ? &call_.tape->masks : nullptr; }
   bool joins_behind(size_t l) const { return quadgate::joins_behind(s_, l, masks()); }
 

@@ -64,10 +64,9 @@ struct ForwardTeamScratch {
   // (n_rows, R): h after recurrent dropout, of odd and of even steps.
   Real* masked[2] = {from.take_if<Real>(n.masked, n_rows* n.recurrent),
                      from.take_if<Real>(n.masked, n_rows* n.recurrent)};
-  Real* m = from.take_if<Real>(n.projection && !n.tape, n_rows* n.hidden);      // (n_rows, H): what a projection takes
-  Real* z = from.take_if<Real>(n.projection, n_rows* n.hr_panel);               // what it gives, in whole panels
-  Real* product = from.take_if<Real>(n.norm, n_rows* n.panel);                  // (n_rows, n_blocks, G, W): W_hh h
-  Real* zeros = from.take_if<Real>(n.resets, std::max(n.hidden, n.recurrent));  // the state after a reset
+  Real* m = from.take_if<Real>(n.projection && !n.tape, n_rows* n.hidden);  // (n_rows, H): what a projection takes
+  Real* z = from.take_if<Real>(n.projection, n_rows* n.hr_panel);           // what it gives, in whole panels
+  Real* product = from.take_if<Real>(n.norm, n_rows* n.panel);              // (n_rows, n_blocks, G, W): W_hh h
 };
 
 }  // namespace quadgate

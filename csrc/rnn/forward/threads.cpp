@@ -158,9 +158,9 @@ void ForwardPass<Real>::units_of_two_directions(const Team& all, const Team& tea
 
 // The output of a layer's directions: side by side, at d * R each.
 template <class Real>
-Plane<Real> ForwardPass<Real>::raw_of(size_t l, const Chunk& chunk) const {
-  if (call_.tape) return {call_.tape->y[l].data(), call_.batch * s_.raw(), s_.raw(), 0};
-  if (!s_.joined()) return output_of(l, chunk);
+Plane<Real> ForwardPass<Real>::raw_of(size_t l, const Place& at, const Chunk& chunk) const {
+  if (call_.tape) return call_.tape->rows.plane(call_.tape->y[l].data(), s_.raw(), at.row0);
+  if (!s_.joined()) return output_of(l, at, chunk);
   Plane<Real> plane = raw_[s_.directions == 1 ? l : 0];
   plane.t0 = s_.directions == 1 ? chunk.chunk0 : 0;
   return plane;
@@ -168,12 +168,12 @@ Plane<Real> ForwardPass<Real>::raw_of(size_t l, const Chunk& chunk) const {
 
 // The input of the next layer, or y; a chunk's buffer starts with the chunk's first step.
 template <class Real>
-Plane<Real> ForwardPass<Real>::output_of(size_t l, const Chunk& chunk) const {
+Plane<Real> ForwardPass<Real>::output_of(size_t l, const Place& at, const Chunk& chunk) const {
   if (l + 1 == s_.layers) return call_.y;
   const size_t width = s_.input_of(l + 1);
   if (call_.tape) {
     Buffer<Real>& in = call_.tape->in[l + 1];
-    return {in.size() ? in.data() : call_.tape->y[l].data(), call_.batch * width, width, 0};
+    return call_.tape->rows.plane(in.size() ? in.data() : call_.tape->y[l].data(), width, at.row0);
   }
   Plane<Real> plane = between_[s_.directions == 1 ? l * 2 + chunk.parity : l % 2];
   plane.t0 = s_.directions == 1 ? chunk.chunk0 : 0;
@@ -181,8 +181,8 @@ Plane<Real> ForwardPass<Real>::output_of(size_t l, const Chunk& chunk) const {
 }
 
 template <class Real>
-Plane<const Real> ForwardPass<Real>::input_of(size_t l, const Chunk& chunk) const {
-  return l == 0 ? call_.x : read_only(output_of(l - 1, chunk));
+Plane<const Real> ForwardPass<Real>::input_of(size_t l, const Place& at, const Chunk& chunk) const {
+  return l == 0 ? call_.x : read_only(output_of(l - 1, at, chunk));
 }
 
 template <class Real>
@@ -196,22 +196,29 @@ bool ForwardPass<Real>::layer(const Team& team, const Place& at, size_t l, size_
   task.s1 = chunk.s1;
   task.row0 = at.row0;
   task.row1 = at.row1;
-  task.in = input_of(l, chunk);
+  task.in = input_of(l, at, chunk);
   task.keep_x = layers_keep_x_ && l == 0 && d == 0;
-  task.out = raw_of(l, chunk);
+  task.out = raw_of(l, at, chunk);
   task.out.base += d * R;
   if (call_.tape && last && !joins_behind(l)) {
     task.copy = call_.y;
     task.copy.base += d * R;
   }
   if (call_.tape && C) {
-    task.cells = {call_.tape->c[state].data(), B * C, C, 0};
+    task.cells = call_.tape->rows.plane(call_.tape->c[state].data(), C, at.row0);
   } else if (call_.cells && last) {
     task.cells = call_.cells;
     task.cells.base += d * C;
   }
   task.h = call_.h + state * B * R;
   task.c = call_.c + state * B * C;
+  const bool first = chunk.s0 == 0;
+  auto before = [&](const Real* given, const Real* now, size_t columns, size_t& row) {
+    row = first && !given ? 0 : columns;
+    return !first ? now : given ? given + state * B * columns : context_.zeros;
+  };
+  task.h0 = before(call_.h0, task.h, R, task.h0_row);
+  task.c0 = before(call_.c0, task.c, C, task.c0_row);
   task.thread = at.thread;
   task.team = at.team;
   return forward_layer(team, context_, task);
@@ -228,8 +235,8 @@ bool ForwardPass<Real>::layer_and_join(const Team& team, const Place& at, size_t
 // Merge, shortcut and dropout behind layer l, for a share of the steps.
 template <class Real>
 void ForwardPass<Real>::join(const Team& team, const Place& place, size_t l, const Chunk& chunk) {
-  const Plane<Real> raw = raw_of(l, chunk), to = output_of(l, chunk);
-  const Plane<const Real> in = input_of(l, chunk);
+  const Plane<Real> raw = raw_of(l, place, chunk), to = output_of(l, place, chunk);
+  const Plane<const Real> in = input_of(l, place, chunk);
   const bool last = l + 1 == s_.layers, dense = s_.options.shortcut == Shortcut::dense && !last;
   const bool reverse = s_.directions == 1 && s_.options.reverse;
   const size_t O = s_.output(), steps = chunk.s1 - chunk.s0;
@@ -238,7 +245,7 @@ void ForwardPass<Real>::join(const Team& team, const Place& place, size_t l, con
   size_t n = 0;
   for (size_t s = chunk.s0 + team.begin(steps); s < chunk.s0 + team.end(steps); ++s)
     for (size_t r = place.row0; r < std::min(place.row1, order_.active_rows(s)); ++r) {
-      const size_t t = order_.time(r, s, reverse), b = order_.index(r), at = t * call_.batch + b;
+      const size_t t = order_.time(r, s, reverse), b = order_.index(r);
       JoinRow<Real>& row = rows[n++];
       row = {};
       row.raw = raw.at(t, b);
@@ -248,8 +255,8 @@ void ForwardPass<Real>::join(const Team& team, const Place& place, size_t l, con
         row.head = row.to;
         row.to += s_.input_of(l);
       }
-      if (call_.tape && s_.highway(l)) row.transform = call_.tape->transform[l].data() + at * O;
-      if (masks() && !last && !masks()->dropout.empty()) row.dropped = masks()->dropout[l] + at * O;
+      if (call_.tape && s_.highway(l)) row.transform = call_.tape->transform[l].data() + call_.tape->rows.at(t, b) * O;
+      if (masks() && !last && !masks()->dropout.empty()) row.dropped = masks()->dropout[l] + (t * call_.batch + b) * O;
       if (n < kJoinRows) continue;
       join_forward(w_, l, rows, n, work);
       team.worked(s_.highway(l) ? product_flops(n, O, O) : kJoinFlops * double(n * O));
