@@ -17,6 +17,12 @@ void note_wake(int64_t ns);
 // and then the answer is kStartCycles, so that calls which would wake nobody find out when wakes have become short.
 double sleeping_start_cycles(unsigned& asked);
 
+// Called by the first worker of a job if it was awake, with the time from the posting of the job to its beginning.
+void note_handover(int64_t ns);
+// True if handing over takes so long that the threads' cores have no cache in common: on two chiplets or sockets. It
+// may change from second to second in a virtual machine. `asked` as above: now and then the answer is false.
+bool workers_are_far(unsigned& asked);
+
 // Lives as long as the call.
 class Pace {
  public:
@@ -25,8 +31,8 @@ class Pace {
   ~Pace() {
     if (asked_) note_end();
   }
-  // choose_plan for workers that are awake, or asleep, whichever they are. `awake` and `start` of the work are not
-  // read. A thread keeps its last plans, since choosing one can take longer than a small call.
+  // choose_plan for workers that are awake, or asleep, whichever they are. `awake`, `start` and `far` of the work are
+  // not read. A thread keeps its last plans, since choosing one can take longer than a small call.
   Plan plan(Work work, size_t max_threads);
   // True if this call, and some before it, began so soon after the thread's last one that asked for as many threads
   // that workers, once woken, stay awake between such calls. The first answer stands.

@@ -16,8 +16,11 @@ constexpr double kAwakeUnits = 0.94;  // by 6 % where threads are awake, so that
 constexpr double kLongStep = 1e5;    // cycles of a step from which on 5 % will do for a grid of rows and units, for few
 constexpr double kUneven = 1.05;     // rows, and where a part of the rows is larger by so much than their mean
 constexpr double kHelpedRows = 0.8;  // helpers of a thread with several rows must be faster by 20 %, with their waking
-constexpr double kBackwardPhases = 6;   // of a layer with one block of steps, beside those of its steps
-constexpr double kMovedCycles = 0.4;    // for each byte that a thread reads from the cache of the one that wrote it
+constexpr double kBackwardPhases = 6;  // of a layer with one block of steps, beside those of its steps
+constexpr double kMovedCycles = 0.4;   // for each byte that a thread reads from the cache of the one that wrote it
+// The same where cores are far, the wait for a phase beside phase_cycles, and each byte of y, which the caller reads.
+// Measured on Zen 4, in two threads against one: 1.8 to 2.2, 1.8 to 2.4 us a step of units, 0.8 to 1.8.
+constexpr double kFarMovedCycles = 2.2, kFarPhaseCycles = 7000, kFarOutputCycles = 1;
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
 constexpr double kSpinCycles = 1.5e6;   // so long threads that wait for a phase spin (Sharing, at 3 GHz),
 constexpr double kSleepCycles = 30000;  // and then fall asleep, which costs this with waking;
@@ -34,7 +37,7 @@ constexpr double kRowLinkFlops = 5e4;             // and that of a row: a link s
 auto fields(const Work& w) {
   return std::tie(w.steps, w.rows, w.input, w.hidden, w.layers, w.directions, w.recurrent, w.output, w.passes, w.width,
                   w.max_rows, w.element_size, w.weight_size, w.rate, w.widening, w.pass, w.chunks, w.narrow_last,
-                  w.no_first_h, w.bare_step, w.awake, w.start, w.whole_loop);
+                  w.no_first_h, w.bare_step, w.awake, w.start, w.far, w.whole_loop);
 }
 
 bool backward(const Work& w) { return w.pass == Pass::backward; }
@@ -47,6 +50,11 @@ size_t unit_pieces(const Work& w) {
 
 // The first step of a forward pass may be one without a product with h.
 bool without_h(const Work& w) { return w.no_first_h && !backward(w); }
+
+double moved_cycles(const Work& w) { return w.far ? kFarMovedCycles : kMovedCycles; }
+double phase_cycles(const Work& w, size_t threads) {
+  return quadgate::phase_cycles(threads) + (w.far ? kFarPhaseCycles : 0);
+}
 
 // Threads that share backward's time loop take the tape from the caller's cache, which costs what they save where they
 // are awake; helpers do not.
@@ -124,10 +132,10 @@ double one_loop_cycles(const Work& w, size_t input, size_t rows, size_t n, size_
   const double again = double(tiles - 1) * double(blocks) * read_cycles(weights / double(blocks), 1);
   const double part = overlapped(multiply, read_cycles(weights, threads) + again);
   const double moved = double(steps * rows * blocks * kLineVectors * w.width * w.element_size);
-  const double loop =
-      double(steps) * step_cycles(w, 0, rows, blocks, 1, false, all) + kMovedCycles * moved * double(n - 1) / double(n);
+  const double loop = double(steps) * step_cycles(w, 0, rows, blocks, 1, false, all) +
+                      moved_cycles(w) * moved * double(n - 1) / double(n);
   const double beside = std::max(loop, loop / double(n) + part), times = double(ceil_div(w.steps, steps));
-  const double meeting = phase_cycles(n) + (times > 1 && loop > part + kSpinCycles ? kSleepCycles : 0);
+  const double meeting = phase_cycles(w, n) + (times > 1 && loop > part + kSpinCycles ? kSleepCycles : 0);
   return part + (times - 1) * beside + loop + times * meeting;
 }
 
@@ -140,14 +148,14 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
   forward.pass = Pass::training_forward;
   const double loop = double(w.steps) * step_cycles(forward, 0, rows, blocks, plan.rows);
   const double times = double(ceil_div(w.steps * w.rows, kBlockRows)), threads = double(plan.threads());
-  const double meeting = phase_cycles(plan.threads()) + (loop > kLongLoop * times ? kSleepCycles : 0);
+  const double meeting = phase_cycles(w, plan.threads()) + (loop > kLongLoop * times ? kSleepCycles : 0);
   double cycles = 0;
   for (size_t l = 0; l < w.layers; ++l) {
     const double columns = double(2 * (l == 0 ? w.input : w.output) + w.recurrent);  // of dx and of both gradients
     const double multiply =
         double(w.steps * w.rows * blocks) * columns * multiply_cycles({w.width, w.max_rows, w.element_size});
     const double products = overlapped(multiply, read_cycles(columns * double(blocks) * line, plan.threads()));
-    const double moved = kMovedCycles * double(w.steps * w.rows) * moved_bytes(w, l == 0 ? w.input : w.output);
+    const double moved = moved_cycles(w) * double(w.steps * w.rows) * moved_bytes(w, l == 0 ? w.input : w.output);
     cycles += double(w.directions) * (loop + products / threads +
                                       (plan.helpers ? moved * double(plan.helpers) / threads + times * meeting : 0));
   }
@@ -235,7 +243,7 @@ double estimate(const Work& w, const Plan& plan) {
     double steps = double(w.steps) * step_cycles(w, in_step, rows, blocks, threads, false, all);
     if (is_ahead) steps += double(w.steps) * ahead_cycles(w, input, rows, blocks, threads);
     if (backward(w)) {  // its threads have a part each of the panels and the gradients; forward's are used in between
-      if (plan.threads() > 1) sync += kMovedCycles * double(w.steps * w.rows) * moved_bytes(w, input);
+      if (plan.threads() > 1) sync += moved_cycles(w) * double(w.steps * w.rows) * moved_bytes(w, input);
       const double part = double(ceil_div(w.hidden, w.width)) * block_bytes(w, input) / double(plan.threads());
       const double states = double(w.layers * w.directions);
       steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
@@ -245,17 +253,20 @@ double estimate(const Work& w, const Plan& plan) {
       steps = cold + (one_loop ? one_loop_cycles(w, input, rows, plan.units, threads, all) : steps);
     }
     if (plan.units > 1 && !one_loop)
-      steps += phase_cycles(plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`
+      steps += phase_cycles(w, plan.units) * double(w.passes * w.steps - 1);  // the last is in `sync`
     cycles += steps * double(ceil_div(w.directions, plan.directions));
-    if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(plan.threads());
+    if (plan.threads() > 1) sync += (backward(w) ? kBackwardPhases : 1) * phase_cycles(w, plan.threads());
   }
   if (plan.layers > 1) {  // the slowest thread's share of each chunk, and meetings, while the pipeline fills, too
     const double chunks = double(ceil_div(w.steps, std::max<size_t>(1, w.steps / kChunks)));
     const double phases = chunks + double(plan.layers - 1);
     cycles *= double(ceil_div(w.layers, plan.layers)) / double(w.layers) * phases / chunks;
-    sync += phase_cycles(plan.threads()) * (phases - 1);
+    sync += phase_cycles(w, plan.threads()) * (phases - 1);
   }
-  if (plan.threads() > 1) cycles += sync + start_cycles(w) + kPerThreadCycles * double(plan.threads());
+  if (plan.threads() > 1) {
+    if (w.far && !backward(w)) sync += kFarOutputCycles * double(w.steps * w.rows * w.output * w.element_size);
+    cycles += sync + start_cycles(w) + kPerThreadCycles * double(plan.threads());
+  }
   return cycles;
 }
 

@@ -26,6 +26,7 @@ struct Work {
   bool bare_step = false;       // a step without a pass, whose memory threads would take from each other's caches
   bool awake = false;           // workers spin already, see pace.h
   double start = kStartCycles;  // of a call whose workers sleep
+  bool far = false;             // their cores have no cache in common with the caller's
   bool whole_loop = false;      // steps are no more than their cells: a thread can have many, see Plan::one_loop
   double widening = 0;          // rows whose multiply-adds take as long as widening the weights for them
 };

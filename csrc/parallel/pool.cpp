@@ -86,11 +86,13 @@ void work(Worker* self) {
 #endif
   Turns turns;
   int spin_us = kIdleSpinUs;
+  bool slept = true;  // since the job before
   for (;;) {
     const uint32_t value = self->state.load(), job = job_of(value);
     if (state_of(value) != kPosted) {
       if (self->state.spin_while(value, spin_us) != value) continue;
       self->state.sleep_while(value);
+      slept = true;
       // The first worker's alone: the caller wakes one after the other. Shorter ones are of jobs that came before
       // sleep.
       const int64_t wake = turn_clock() - self->handed_out.load(std::memory_order_relaxed);
@@ -100,7 +102,9 @@ void work(Worker* self) {
     if (!self->state.change(value, job | kRunning)) continue;
     spin_us = self->spin_us;
     take_part({&self->first.load(std::memory_order_relaxed)->caller_cpu, &self->state, job, &turns});
-    turns.begin(self->handed_out.load(std::memory_order_relaxed));
+    const int64_t handover = turns.begin(self->handed_out.load(std::memory_order_relaxed));
+    if (!slept && self->first.load(std::memory_order_relaxed) == self) note_handover(handover);
+    slept = false;
     check_cpu();
     bool ended = false;
     try {

@@ -49,10 +49,11 @@ bool cpus_are_shared() {
 
 void Turns::share(int64_t now) { shared_until.store(now + kRemembered, std::memory_order_relaxed); }
 
-void Turns::begin(int64_t handed_out) {
+int64_t Turns::begin(int64_t handed_out) {
   skipped_ = 0;
   job_ = last_ = turn_ = turn_clock();
   if (job_ - handed_out > kLost) share(job_);
+  return job_ - handed_out;
 }
 
 void Turns::worked(bool look) {

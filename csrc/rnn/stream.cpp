@@ -39,11 +39,13 @@ template <class Real>
 void Stream<Real>::choose_plans(const Weights<Real>& w) {
   const int threads = get_num_threads();
   const double start = sleeping_start_cycles(starts_asked_);
-  if (threads == threads_asked_ && start == start_) return;
+  const bool far = workers_are_far(far_asked_);
+  if (threads == threads_asked_ && start == start_ && far == far_) return;
   threads_asked_ = 0;  // if there is no memory for them
   bool only = only_cells(sizes_, batch_);
   Work work = work_of_one_step(w, batch_);
   work.start = start;
+  work.far = far;
   size_t most = 1;
   for (bool awake : {false, true}) {
     work.awake = awake;
@@ -55,6 +57,7 @@ void Stream<Real>::choose_plans(const Weights<Real>& w) {
   only_cells_ = only;
   threads_asked_ = threads;
   start_ = start;
+  far_ = far;
 }
 
 template <class Real>

@@ -42,11 +42,13 @@ class Stream {
   int now_ = 0;
   Buffer<char> compact_work_;         // of each thread of a step
   Buffer<ForwardRow<Real>> rows_[2];  // (L,B) for now_ = 0 and 1, complete but for x of layer 0 and y_copy of the last
-  // For the number of threads and the cost of a start that calls had last: true if a step needs no pass, and its plans
-  // for workers that sleep and for workers that are awake.
+  // For the number of threads, the cost of a start and the distance that calls had last: true if a step needs no pass,
+  // and its plans for workers that sleep and for workers that are awake.
   int threads_asked_ = 0;
   double start_ = 0;
   unsigned starts_asked_ = 0;  // of sleeping_start_cycles
+  bool far_ = false;
+  unsigned far_asked_ = 0;  // of workers_are_far
   bool only_cells_ = false;
   Plan plans_[2];
 };

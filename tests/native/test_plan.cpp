@@ -286,6 +286,48 @@ void test_wakes() {
   CHECK(start() == kStartCycles);
 }
 
+// Workers count as far once most handovers take long, and as near again soon after that has ended.
+void test_handovers() {
+  unsigned asked = 0;
+  auto note = [](int64_t ns, int times) {
+    for (int i = 0; i < times; ++i) note_handover(ns);
+  };
+  CHECK(!workers_are_far(asked));
+  note(90, 50);
+  note(1000000, 3);  // threads that were put off their cores
+  CHECK(!workers_are_far(asked));
+  note(300, 50);
+  int far = 0;
+  for (int i = 0; i < 512; ++i) far += workers_are_far(asked);
+  CHECK(far == 510);  // calls that would have no worker find out that these are near now
+  note(180, 50);      // neither
+  CHECK(workers_are_far(asked));
+  note(90, 50);
+  CHECK(!workers_are_far(asked));
+  note(180, 50);
+  CHECK(!workers_are_far(asked));
+  note(0, 50);
+  note(211, 400);  // the mean arrives
+  CHECK(workers_are_far(asked));
+  note(0, 50);
+
+  int fewer = 0;
+  for (Pass pass : {Pass::inference, Pass::training_forward, Pass::backward})
+    for (size_t rows : {1, 8, 32, 256})
+      for (double bytes : {1e5, 5e5, 2e6})
+        for (bool awake : {false, true}) {
+          Work work = one_row(bytes, 20, pass);
+          work.rows = rows;
+          work.awake = awake;
+          const size_t threads = choose_plan(work, 2).threads();
+          work.far = true;
+          const size_t with_far = choose_plan(work, 2).threads();
+          CHECK(with_far <= threads);
+          fewer += with_far < threads;
+        }
+  CHECK(fewer > 0);
+}
+
 // A call that follows one with fewer threads does not find all of its own awake.
 void test_pace_of_threads() {
   const Plan one;
@@ -348,6 +390,7 @@ int main() {
   test_steps_ahead();
   test_pace();
   test_wakes();
+  test_handovers();
   test_pace_of_threads();
   test_kept_plans();
   return check::result();
