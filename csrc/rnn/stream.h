@@ -1,6 +1,7 @@
 // A network with its state inside, fed a step or a few steps at a time.
 #pragma once
 
+#include "kernels/vec/inline.h"
 #include "rnn/rows.h"
 #include "rnn/team.h"
 #include "rnn/weights.h"
@@ -12,7 +13,7 @@ template <class Real>
 class Stream {
  public:
   // State starts as zeros. All that a step needs is allocated here or by the first step with a number of threads.
-  Stream(const Sizes& sizes, size_t batch);
+  QG_SMALL Stream(const Sizes& sizes, size_t batch);
 
   // x: rows of (I), x_row elements apart; y: rows of (O) out, y_row apart. x and y must not overlap. The weights must
   // have this stream's sizes. resets: (T,B) bytes or null. cells: rows of (H) out, the last layer's c, or null. False

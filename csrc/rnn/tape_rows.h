@@ -15,19 +15,8 @@ class TapeRows {
  public:
   TapeRows() = default;
   // Part i of n has the batch rows from batch * i / n on, as in RowOrder::part_begin without lengths.
-  TapeRows(size_t steps, size_t batch, size_t n) : steps_(steps), batch_(batch) {
-    if (n <= 1 || steps <= 1) return;
-    parts_.reserve(batch);
-    for (size_t i = 0; i < n; ++i) {
-      const Part part = {batch * i / n, batch * (i + 1) / n - batch * i / n};
-      parts_.insert(parts_.end(), part.rows, part);
-    }
-  }
-  size_t at(size_t t, size_t b) const {
-    if (parts_.empty()) return t * batch_ + b;
-    const Part& part = parts_[b];
-    return steps_ * part.begin + t * part.rows + b - part.begin;
-  }
+  TapeRows(size_t steps, size_t batch, size_t n);
+  size_t at(size_t t, size_t b) const { return parts_.empty() ? t * batch_ + b : in_part(t, b); }
   // Batch rows from b on that lie side by side.
   size_t beside(size_t b) const { return parts_.empty() ? batch_ - b : parts_[b].begin + parts_[b].rows - b; }
   // From a step of row b to the next.
@@ -42,6 +31,7 @@ class TapeRows {
   struct Part {
     size_t begin, rows;
   };
+  size_t in_part(size_t t, size_t b) const;
   size_t steps_ = 0, batch_ = 0;
   std::vector<Part> parts_;  // by batch row; empty: one part
 };
