@@ -21,6 +21,7 @@ constexpr double kMovedCycles = 0.4;   // for each byte that a thread reads from
 // The same where cores are far, the wait for a phase beside phase_cycles, and each byte of y, which the caller reads.
 // Measured on Zen 4, in two threads against one: 1.8 to 2.2, 1.8 to 2.4 us a step of units, 0.8 to 1.8.
 constexpr double kFarMovedCycles = 2.2, kFarPhaseCycles = 7000, kFarOutputCycles = 1;
+constexpr double kZeroRate = 10;        // bytes a cycle of zeros that are written
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
 constexpr double kSpinCycles = 1.5e6;   // so long threads that wait for a phase spin (Sharing, at 3 GHz),
 constexpr double kSleepCycles = 30000;  // and then fall asleep, which costs this with waking;
@@ -64,14 +65,17 @@ double start_cycles(const Work& w, bool helpers = false) {
   return w.bare_step ? kAwakeStartCycles : kAwakeCallCycles;
 }
 
+// Columns of h that are multiplied: none in the backward pass of a single step from zeros.
+size_t columns_of_h(const Work& w) { return backward(w) && w.no_first_h && w.steps == 1 ? 0 : w.recurrent; }
+
 // Bytes of a row and step that backward's products read where one thread wrote them: x, h and the gates' gradients.
 double moved_bytes(const Work& w, size_t input) {
-  return double(input + w.recurrent + kLineVectors * w.hidden) * double(w.element_size);
+  return double(input + columns_of_h(w) + kLineVectors * w.hidden) * double(w.element_size);
 }
 
 // Of a block of a layer's panels.
 double block_bytes(const Work& w, size_t input) {
-  return double(input + w.recurrent) * kLineVectors * double(w.width) * w.weight_size;
+  return double(input + columns_of_h(w)) * kLineVectors * double(w.width) * w.weight_size;
 }
 
 // Multiply-adds in the time of one of float, of a product of so many rows.
@@ -82,7 +86,7 @@ double rate(const Work& w, size_t rows) { return w.rate * double(rows) / (double
 // since its weights were.
 double step_cycles(const Work& w, size_t input, size_t rows, size_t blocks, size_t threads, bool first = false,
                    double all = 0) {
-  const double k = double(input + (first && without_h(w) ? 0 : w.recurrent));
+  const double k = double(input + (first && without_h(w) ? 0 : columns_of_h(w)));
   const double panel_bytes = k * kLineVectors * double(w.width) * w.weight_size;
   const double tiles = double(ceil_div(rows, w.max_rows));
   const bool narrow = w.narrow_last && blocks == ceil_div(w.hidden, w.width);  // of several shares one has whole blocks
@@ -151,7 +155,7 @@ double cycles_with_helpers(const Work& w, const Plan& plan) {
   const double meeting = phase_cycles(w, plan.threads()) + (loop > kLongLoop * times ? kSleepCycles : 0);
   double cycles = 0;
   for (size_t l = 0; l < w.layers; ++l) {
-    const double columns = double(2 * (l == 0 ? w.input : w.output) + w.recurrent);  // of dx and of both gradients
+    const double columns = double(2 * (l == 0 ? w.input : w.output) + columns_of_h(w));  // of dx and of both gradients
     const double multiply =
         double(w.steps * w.rows * blocks) * columns * multiply_cycles({w.width, w.max_rows, w.element_size});
     const double products = overlapped(multiply, read_cycles(columns * double(blocks) * line, plan.threads()));
@@ -247,6 +251,8 @@ double estimate(const Work& w, const Plan& plan) {
       const double part = double(ceil_div(w.hidden, w.width)) * block_bytes(w, input) / double(plan.threads());
       const double states = double(w.layers * w.directions);
       steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
+      if (columns_of_h(w) == 0)  // which leaves little but the zeros of weight_hh's gradient
+        steps += double(kLineVectors * w.hidden * w.recurrent * w.element_size) / (kZeroRate * double(plan.threads()));
     } else {
       const double cold =
           step_cycles(w, input, rows, blocks, threads, true) - step_cycles(w, input, rows, blocks, threads);

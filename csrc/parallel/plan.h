@@ -22,7 +22,7 @@ struct Work {
   Pass pass;
   bool chunks;                  // a few steps can go through all layers before the next: not if one reads backwards
   bool narrow_last;             // a layer's last panel is half as wide, see kernels/layouts.h
-  bool no_first_h = false;      // the first step has no product with h
+  bool no_first_h = false;      // the first step has no product with h, nor its weights' gradient
   bool bare_step = false;       // a step without a pass, whose memory threads would take from each other's caches
   bool awake = false;           // workers spin already, see pace.h
   double start = kStartCycles;  // of a call whose workers sleep

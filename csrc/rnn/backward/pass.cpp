@@ -141,7 +141,8 @@ template <class Real>
 bool BackwardPass<Real>::run() {
   prepare_outputs();
   w_.need_back();
-  const Work work = work_of(w_, order_.steps(), order_.batch(), Pass::backward);
+  Work work = work_of(w_, order_.steps(), order_.batch(), Pass::backward);
+  work.no_first_h = n_.h_columns == 0;
   Pace pace;
   if (blocks_.count()) plan_ = pace.plan(work, size_t(get_num_threads()));
   Lease lease(int(plan_.threads()));
