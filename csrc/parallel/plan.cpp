@@ -21,7 +21,7 @@ constexpr double kMovedCycles = 0.4;   // for each byte that a thread reads from
 // The same where cores are far, the wait for a phase beside phase_cycles, and each byte of y, which the caller reads.
 // Measured on Zen 4, in two threads against one: 1.8 to 2.2, 1.8 to 2.4 us a step of units, 0.8 to 1.8.
 constexpr double kFarMovedCycles = 2.2, kFarPhaseCycles = 7000, kFarOutputCycles = 1;
-constexpr double kZeroRate = 10;        // bytes a cycle of zeros that are written
+constexpr double kWriteRate = 10;       // bytes of a weight's gradient that are written in a cycle
 constexpr double kHelperCycles = 4000;  // each helper that is woken, as the passes before may have had fewer threads
 constexpr double kSpinCycles = 1.5e6;   // so long threads that wait for a phase spin (Sharing, at 3 GHz),
 constexpr double kSleepCycles = 30000;  // and then fall asleep, which costs this with waking;
@@ -71,6 +71,11 @@ size_t columns_of_h(const Work& w) { return backward(w) && w.no_first_h && w.ste
 // Bytes of a row and step that backward's products read where one thread wrote them: x, h and the gates' gradients.
 double moved_bytes(const Work& w, size_t input) {
   return double(input + columns_of_h(w) + kLineVectors * w.hidden) * double(w.element_size);
+}
+
+// Of a layer's weight_ih and weight_hh; the latter's gradient is written even if it is zero.
+double gradient_bytes(const Work& w, size_t input) {
+  return double(kLineVectors * w.hidden * (input + w.recurrent) * w.element_size);
 }
 
 // Of a block of a layer's panels.
@@ -251,8 +256,8 @@ double estimate(const Work& w, const Plan& plan) {
       const double part = double(ceil_div(w.hidden, w.width)) * block_bytes(w, input) / double(plan.threads());
       const double states = double(w.layers * w.directions);
       steps += first_read_cycles(2 * part, (3 * states - 2) * part, plan.threads());
-      if (columns_of_h(w) == 0)  // which leaves little but the zeros of weight_hh's gradient
-        steps += double(kLineVectors * w.hidden * w.recurrent * w.element_size) / (kZeroRate * double(plan.threads()));
+      if (w.steps == 1)  // which would not show behind the products of several
+        steps += gradient_bytes(w, input) / (kWriteRate * double(plan.threads()));
     } else {
       const double cold =
           step_cycles(w, input, rows, blocks, threads, true) - step_cycles(w, input, rows, blocks, threads);

@@ -335,7 +335,6 @@ void test_backward_without_h() {
     for (size_t steps : {1, 2}) {
       Work work = one_row(1e5, steps, Pass::backward);
       work.rows = rows;
-      work.recurrent = work.hidden = work.output = 256;
       const double whole = estimate(work, Plan());
       const size_t threads = choose_plan(work, 2).threads();
       work.no_first_h = true;
