@@ -16,13 +16,25 @@ namespace {
 constexpr double kCyclesOfWake = 5;
 // In ns. A wake counts for twice the mean and kMargin at most: a thread that was put off its core says little.
 constexpr int kUsualWake = 3000, kLongestWake = 40000, kMargin = 5000;
-constexpr unsigned kProbe = 256;  // one of so many calls takes wakes for short, and workers for near
+constexpr unsigned kProbe = 256;  // one of so many calls takes wakes for short
 std::atomic<int> mean_wake{kUsualWake}, doublings{0};
-// In ns. Measured on Zen 4, from median to median: 90 within a chiplet, 270 to 330 from one to another. One of more
-// than kLongestHandover says little.
-constexpr int kNearHandover = 160, kFarHandover = 210, kLongestHandover = 600;
+// In ns, without the time that reading the clock takes. Medians measured on Zen 4: 65 within a chiplet, 245 to 305 from
+// one to another. One of more than kLongestHandover says little.
+constexpr int kNearHandover = 140, kFarHandover = 190, kLongestHandover = 600;
+constexpr int kForgotten = 170;  // then a few long ones are enough
+constexpr int64_t kFarFor = 100000000;
 std::atomic<int> mean_handover{kNearHandover / 2};
-std::atomic<bool> far_workers{false};
+std::atomic<int64_t> far_until{0};  // 0: near
+
+// A system call on some machines.
+int64_t clock_cost() {
+  int64_t least = kLongestHandover;
+  for (int i = 0; i < 5; ++i) {
+    const int64_t before = turn_clock();
+    least = std::min(least, turn_clock() - before);
+  }
+  return least;
+}
 
 KeptPlans::Pair choose_both(Work work, size_t max_threads) {
   KeptPlans::Pair pair = {work, max_threads, {}, {}};
@@ -52,18 +64,28 @@ double sleeping_start_cycles(unsigned& asked) {
   return n > 0 && ++asked % kProbe == 0 ? kStartCycles : kStartCycles * double(1 << n);
 }
 
-void note_handover(int64_t ns) {
+void note_handover(int64_t posted, int64_t begun) {
+  static const int64_t of_clock = clock_cost();
   const int last = mean_handover.load(std::memory_order_relaxed);
-  const int now = int(std::max<int64_t>(0, std::min<int64_t>(ns, kLongestHandover)));
+  const int now = int(std::clamp<int64_t>(begun - posted - of_clock, 0, kLongestHandover));
   // Sixteenths, in whole numbers: rounded away from zero, so that the mean arrives.
   const int step = now - last, mean = last + (step + (step > 0 ? 15 : -15)) / 16;
   mean_handover.store(mean, std::memory_order_relaxed);
-  const bool before = far_workers.load(std::memory_order_relaxed);
-  const bool far = mean > (before ? kNearHandover : kFarHandover);
-  if (far != before) far_workers.store(far, std::memory_order_relaxed);
+  const bool before = far_until.load(std::memory_order_relaxed) != 0;
+  if (mean > (before ? kNearHandover : kFarHandover))
+    far_until.store(begun + kFarFor, std::memory_order_relaxed);
+  else if (before)
+    far_until.store(0, std::memory_order_relaxed);
 }
 
-bool workers_are_far(unsigned& asked) { return far_workers.load(std::memory_order_relaxed) && ++asked % kProbe != 0; }
+bool workers_are_far() {
+  int64_t until = far_until.load(std::memory_order_relaxed);
+  if (until == 0) return false;  // without a look at the clock, which would show in small calls
+  if (turn_clock() < until) return true;
+  if (far_until.compare_exchange_strong(until, 0, std::memory_order_relaxed))
+    mean_handover.store(kForgotten, std::memory_order_relaxed);
+  return false;
+}
 
 Plan Pace::plan(Work work, size_t max_threads) {
   if (max_threads <= 1) return Plan();
@@ -71,7 +93,7 @@ Plan Pace::plan(Work work, size_t max_threads) {
   const KeptPlans::Pair* pair = &now;
   if (ThisThread* thread = this_thread()) {
     work.start = sleeping_start_cycles(thread->starts_asked);
-    work.far = workers_are_far(thread->far_asked);
+    work.far = workers_are_far();
     KeptPlans& kept = thread->plans;
     pair = std::find_if(kept.pairs, kept.pairs + KeptPlans::kPairs,
                         [&](const KeptPlans::Pair& one) { return one.max_threads == max_threads && one.work == work; });

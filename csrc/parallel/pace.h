@@ -17,11 +17,13 @@ void note_wake(int64_t ns);
 // and then the answer is kStartCycles, so that calls which would wake nobody find out when wakes have become short.
 double sleeping_start_cycles(unsigned& asked);
 
-// Called by the first worker of a job if it was awake, with the time from the posting of the job to its beginning.
-void note_handover(int64_t ns);
-// True if handing over takes so long that the threads' cores have no cache in common: on two chiplets or sockets. It
-// may change from second to second in a virtual machine. `asked` as above: now and then the answer is false.
-bool workers_are_far(unsigned& asked);
+// Called by the first worker of a job if it was awake, with the times at which the job was posted and begun, in ns of
+// turn_clock().
+void note_handover(int64_t posted, int64_t begun);
+// True if handing over takes so long that the threads' cores have no cache in common: on two chiplets or sockets. All
+// workers count as far where the first is. In a virtual machine this may change from second to second, and calls that
+// keep to one thread would not see it: so it holds for a while after the last handover.
+bool workers_are_far();
 
 // Lives as long as the call.
 class Pace {

@@ -102,8 +102,8 @@ void work(Worker* self) {
     if (!self->state.change(value, job | kRunning)) continue;
     spin_us = self->spin_us;
     take_part({&self->first.load(std::memory_order_relaxed)->caller_cpu, &self->state, job, &turns});
-    const int64_t handover = turns.begin(self->handed_out.load(std::memory_order_relaxed));
-    if (!slept && self->first.load(std::memory_order_relaxed) == self) note_handover(handover);
+    const int64_t posted = self->handed_out.load(std::memory_order_relaxed), begun = turns.begin(posted);
+    if (!slept && self->first.load(std::memory_order_relaxed) == self) note_handover(posted, begun);
     slept = false;
     check_cpu();
     bool ended = false;

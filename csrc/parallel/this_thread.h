@@ -66,7 +66,6 @@ struct ThisThread {
   size_t last_threads = 0;    // that it asked for
   unsigned close_calls = 0;   // calls before this one that did so, each soon after the last one's end
   unsigned starts_asked = 0;  // of sleeping_start_cycles
-  unsigned far_asked = 0;     // of workers_are_far
 };
 
 // The calling thread's, made on first use and freed when the thread ends; null where there is no memory for it. All

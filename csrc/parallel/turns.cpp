@@ -53,7 +53,7 @@ int64_t Turns::begin(int64_t handed_out) {
   skipped_ = 0;
   job_ = last_ = turn_ = turn_clock();
   if (job_ - handed_out > kLost) share(job_);
-  return job_ - handed_out;
+  return job_;
 }
 
 void Turns::worked(bool look) {

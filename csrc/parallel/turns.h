@@ -17,7 +17,7 @@ int64_t turn_clock();
 // A worker's turns. Used by that worker alone.
 class Turns {
  public:
-  // A job begins that was handed out at that time. Returns how long that is ago.
+  // A job begins that was handed out at that time. Returns the time now.
   int64_t begin(int64_t handed_out);
   // A piece of work, or a job, is done: learns how long it took, and whether the CPU was lost meanwhile. Without `look`
   // it does so only now and then.

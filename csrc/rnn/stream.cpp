@@ -39,7 +39,7 @@ template <class Real>
 void Stream<Real>::choose_plans(const Weights<Real>& w) {
   const int threads = get_num_threads();
   const double start = sleeping_start_cycles(starts_asked_);
-  const bool far = workers_are_far(far_asked_);
+  const bool far = workers_are_far();
   if (threads == threads_asked_ && start == start_ && far == far_) return;
   threads_asked_ = 0;  // if there is no memory for them
   bool only = only_cells(sizes_, batch_);

@@ -49,7 +49,6 @@ class Stream {
   double start_ = 0;
   unsigned starts_asked_ = 0;  // of sleeping_start_cycles
   bool far_ = false;
-  unsigned far_asked_ = 0;  // of workers_are_far
   bool only_cells_ = false;
   Plan plans_[2];
 };

@@ -92,6 +92,11 @@ inline std::vector<Case> cases() {
     o.cell.gate_clip = 1.1, o.cell.cell_clip = 0.7, o.cell.zoneout_h = 0.3, o.cell.zoneout_c = 0.2;
     o.shortcut = Shortcut::dense, o.dropout = o.recurrent_dropout = o.weight_drop = 0.3;
   });
+  // Rows of equal length, whose tape is in parts.
+  add("zoneout of all rows", 2, 1, [](Case&, Options& o) { o.cell.zoneout_h = 0.3, o.cell.zoneout_c = 0.2; });
+  add("residual, dropout of all rows", 3, 1,
+      [](Case&, Options& o) { o.shortcut = Shortcut::residual, o.dropout = 0.3; });
+  add("highway of all rows", 2, 1, [](Case&, Options& o) { o.shortcut = Shortcut::highway; });
   // Rows that end, where nothing else keeps steps out of one kernel call.
   add("plain, both ways with lengths", 2, 2, [](Case& c, Options&) { c.lengths = c.long_one = true; });
   add("plain, reverse with lengths", 2, 1, [](Case& c, Options& o) { o.reverse = c.lengths = true; });

@@ -100,6 +100,21 @@ void run_forward(const Weights<Real>& w, const Inputs<Real>& in, Tape<Real>* tap
   if (!s.cell()) return;
   results.keep("cells", cells.copy());
   results.keep("c", c.copy());
+  if (tape) return;
+  // With the last cells alone, and with the half of a state.
+  const auto whole = y.copy();
+  call.cells = {};
+  for (int left_out = 0; left_out < (in.states ? 3 : 1); ++left_out) {
+    call.h0 = left_out == 1 ? nullptr : in.states ? in.h0.data() : nullptr;
+    call.c0 = left_out == 2 ? nullptr : in.states ? in.c0.data() : nullptr;
+    poison_scratch();
+    CHECK(forward(call));
+    const auto now = y.copy();
+    CHECK(left_out || same_bits(now.data(), whole.data(), whole.size()));
+    results.keep("y without cells", now);
+    results.keep("h without cells", h.copy());
+    results.keep("c without cells", c.copy());
+  }
 }
 
 // Twice, the second time adding to the gradients, with less to do beside them.

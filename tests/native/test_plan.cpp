@@ -11,6 +11,7 @@
 #include "parallel/cost.h"
 #include "parallel/pace.h"
 #include "parallel/plan.h"
+#include "parallel/turns.h"
 
 using namespace quadgate;
 
@@ -286,29 +287,40 @@ void test_wakes() {
   CHECK(start() == kStartCycles);
 }
 
-// Workers count as far once most handovers take long, and as near again soon after that has ended.
+// Workers count as far once most handovers take long, as near again soon after that has ended, and also if there is
+// none for a while.
 void test_handovers() {
-  unsigned asked = 0;
-  auto note = [](int64_t ns, int times) {
-    for (int i = 0; i < times; ++i) note_handover(ns);
+  int64_t of_clock = 1000000;
+  for (int i = 0; i < 100; ++i) {
+    const int64_t before = turn_clock();
+    of_clock = std::min(of_clock, turn_clock() - before);
+  }
+  auto note = [=](int64_t ns, int times) {
+    for (int i = 0; i < times; ++i) {
+      const int64_t now = turn_clock();
+      note_handover(now - ns - of_clock, now);
+    }
   };
-  CHECK(!workers_are_far(asked));
-  note(90, 50);
+  CHECK(!workers_are_far());
+  note(50, 50);
   note(1000000, 3);  // threads that were put off their cores
-  CHECK(!workers_are_far(asked));
+  CHECK(!workers_are_far());
   note(300, 50);
-  int far = 0;
-  for (int i = 0; i < 512; ++i) far += workers_are_far(asked);
-  CHECK(far == 510);  // calls that would have no worker find out that these are near now
-  note(180, 50);      // neither
-  CHECK(workers_are_far(asked));
-  note(90, 50);
-  CHECK(!workers_are_far(asked));
-  note(180, 50);
-  CHECK(!workers_are_far(asked));
+  CHECK(workers_are_far());
+  note(165, 50);  // neither
+  CHECK(workers_are_far() || of_clock > 100);
+  note(50, 50);
+  CHECK(!workers_are_far());
+  note(165, 50);
+  CHECK(!workers_are_far() || of_clock > 100);
   note(0, 50);
-  note(211, 400);  // the mean arrives
-  CHECK(workers_are_far(asked));
+  note(250, 400);  // the mean arrives
+  CHECK(workers_are_far());
+  // Calls that keep to one thread find out that workers are near now; if they are not, a few handovers tell.
+  std::this_thread::sleep_for(std::chrono::milliseconds(120));
+  CHECK(!workers_are_far());
+  note(300, 8);
+  CHECK(workers_are_far());
   note(0, 50);
 
   int fewer = 0;
