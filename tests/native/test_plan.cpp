@@ -63,8 +63,11 @@ void test_pace_of_plans() {
         more = more || asleep < awake;
         const double with_h = estimate(work, Plan());
         work.no_first_h = true;
-        // Backward saves less than a step of the model where its panels reach the size of L2.
-        if (pass != Pass::backward) CHECK(estimate(work, Plan()) < with_h);
+        // first_read_cycles has an edge where backward's two copies of the panels no longer fit L2: below it, a little
+        // more of them is read again.
+        const double edge = 0.9 * double(l2_bytes()), of_h = 4.0 * 64 * 64 * sizeof(float);
+        const bool across = pass == Pass::backward && 2 * bytes > edge && 2 * (bytes - of_h) <= edge;
+        CHECK(across || estimate(work, Plan()) < with_h);
       }
   CHECK(more);
 }
