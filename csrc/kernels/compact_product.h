@@ -78,7 +78,7 @@ QG_INLINE void compact_tiles(const CompactProduct& s, const Storage* w, size_t f
   tile.to_panel = 0;
   tile.to_stride = s.row_stride;
   tile.n_products = 1;
-  product.set_sizes(n_k, 0, ahead_bytes<float, Next>(NV, tiles.count), s.of_bytes);
+  product.set_sizes(n_k, 0, ahead_bytes<float, Next>(NV, tiles.count, s.of_bytes), s.of_bytes);
   for (size_t t = 0; t < tiles.count; ++t) {
     const size_t first = tiles.begin(t);
     const int n_rows = tiles.size(t);

@@ -131,7 +131,7 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
   const bool far = s.of_bytes > kInt8Ahead;
   const Slice own = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
   const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
-                                       tiles.count, 0};
+                                       tiles.count, s.of_bytes};
   Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
                  s.scales,
                  s.sums,

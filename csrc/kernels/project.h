@@ -51,8 +51,8 @@ QG_INLINE void project_line(const Project<Real, Storage>& s) {
     if (panel < whole_end) project_row<N, P>(s, P * panel);
   } else {
     const size_t step = both ? P : 1;
-    product.set_sizes(I, size, ahead_bytes<Real, Storage>(N, tiles.count),
-                      (s.block_end - s.block_begin) * I * NV * W * sizeof(Storage));
+    const size_t of_bytes = (s.block_end - s.block_begin) * I * NV * W * sizeof(Storage);
+    product.set_sizes(I, size, ahead_bytes<Real, Storage>(N, tiles.count, of_bytes), of_bytes);
     for (size_t part = P * s.block_begin; part < P * whole_end; part += step) {
       const size_t next = part + step < P * s.block_end ? part + step : part;
       for (size_t t = 0; t < tiles.count; ++t) {

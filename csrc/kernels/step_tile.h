@@ -22,7 +22,7 @@ class StepTile {
   // For n_tiles of all rows, of up to kMaxRows rows, or more if `large`.
   QG_INLINE StepTile(const ForwardStep<Real, Storage>& s, size_t n_tiles, bool large, size_t of_bytes)
       : s_(s), turns_(large ? P : 1) {
-    const size_t bytes_ahead = ahead_bytes<Real, Storage>(NV, turns_ * n_tiles);
+    const size_t bytes_ahead = ahead_bytes<Real, Storage>(NV, turns_ * n_tiles, of_bytes);
     tile_.n_products = 2 - s.use_pre;
     tile_.to_panel = N * W;
     tile_.to_stride = NV * W;

@@ -32,6 +32,14 @@ constexpr double kL3Room = 0.5, kMemoryRate = 6;
 
 double crowd(size_t cores) { return std::max(1.0, double(cores) / kSharedReads); }
 
+// Cycles that a byte from beyond L2, at a rate of `beyond`, takes longer where `all` bytes are read again and again:
+// some come from memory.
+double memory_cycles(double all, double beyond) {
+  const double room = kL3Room * double(cache_sizes().l3);
+  if (room == 0 || all <= room || beyond <= kMemoryRate) return 0;
+  return (1 - room / all) * (1 / kMemoryRate - 1 / beyond);
+}
+
 }  // namespace
 
 double multiply_cycles(const KernelSizes& k) {
@@ -51,9 +59,7 @@ double first_read_cycles(double bytes, double others, size_t cores) {
 }
 
 double from_memory_cycles(double bytes, double all, size_t cores) {
-  const double room = kL3Room * double(cache_sizes().l3), beyond = core_throughput().beyond / crowd(cores);
-  if (room == 0 || all <= room || beyond <= kMemoryRate) return 0;
-  return bytes * share_beyond_l2(bytes) * (1 - room / all) * (1 / kMemoryRate - 1 / beyond);
+  return bytes * share_beyond_l2(bytes) * memory_cycles(all, core_throughput().beyond / crowd(cores));
 }
 
 // Ahead saves reading weight_ih at every step and costs a detour through memory; within the step a narrow input's
@@ -73,13 +79,15 @@ bool cheaper_ahead(const InputProduct& p) {
     const double bytes = width * line * blocks, tiles = std::ceil(n_rows / max_rows);
     const double multiply = each * (n_rows + kTileRows * tiles);
     const double near = std::max(multiply, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / l2_in_tiles));
-    return overlapped(near, line / speed.beyond * std::max(0.0, 1 - kStepRoom * l2 / bytes));
+    const double beyond = 1 / speed.beyond + memory_cycles(bytes, speed.beyond);
+    return overlapped(near, line * beyond * std::max(0.0, 1 - kStepRoom * l2 / bytes));
   };
   const double in_step = (I + R) * within(I + R);
   // weight_ih is read once for the steps of a chunk, whose rows fill their tiles.
   const double steps = double(ahead_steps(p.rows, p.steps));
   const double multiply = speed.ahead * each * n_rows * (1 + kTileRows / max_rows);
-  const double once = I * line * blocks > l2 ? line / speed.beyond / steps : 0;
+  const double all = (I + R) * line * blocks, beyond = 1 / speed.beyond + memory_cycles(all, speed.beyond);
+  const double once = I * line * blocks > l2 ? line * beyond / steps : 0;
   const double sums = double(kLineVectors * p.kernels.width * p.kernels.element_size) * n_rows;
   const double detour = (sums * steps * blocks <= kDetourRoom * l2 ? kDetourCycles : kFarDetourCycles) * sums;
   return I * overlapped(multiply, once) + detour + R * within(R) < in_step;
