@@ -79,14 +79,15 @@ bool cheaper_ahead(const InputProduct& p) {
     const double bytes = width * line * blocks, tiles = std::ceil(n_rows / max_rows);
     const double multiply = each * (n_rows + kTileRows * tiles);
     const double near = std::max(multiply, tiles * (bytes < 0.9 * l1 ? 1.25 * each : line / l2_in_tiles));
-    const double beyond = 1 / speed.beyond + memory_cycles(bytes, speed.beyond);
+    const double beyond = 1 / speed.beyond + memory_cycles(double(p.layers) * bytes, speed.beyond);
     return overlapped(near, line * beyond * std::max(0.0, 1 - kStepRoom * l2 / bytes));
   };
   const double in_step = (I + R) * within(I + R);
   // weight_ih is read once for the steps of a chunk, whose rows fill their tiles.
   const double steps = double(ahead_steps(p.rows, p.steps));
   const double multiply = speed.ahead * each * n_rows * (1 + kTileRows / max_rows);
-  const double all = (I + R) * line * blocks, beyond = 1 / speed.beyond + memory_cycles(all, speed.beyond);
+  const double all = double(p.layers) * (I + R) * line * blocks,
+               beyond = 1 / speed.beyond + memory_cycles(all, speed.beyond);
   const double once = I * line * blocks > l2 ? line * beyond / steps : 0;
   const double sums = double(kLineVectors * p.kernels.width * p.kernels.element_size) * n_rows;
   const double detour = (sums * steps * blocks <= kDetourRoom * l2 ? kDetourCycles : kFarDetourCycles) * sums;

@@ -100,6 +100,7 @@ struct InputProduct {
   size_t rows, steps, n_blocks;
   KernelSizes kernels;
   double weight_size, rate;  // as in Work
+  size_t layers;             // whose weights a few steps read in turn
 };
 
 // Compares estimated cycles of both ways for one k of one block: true if ahead is cheaper.

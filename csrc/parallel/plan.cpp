@@ -115,7 +115,7 @@ bool ahead(const Work& w, size_t input, size_t rows) {
   if (backward(w) || w.steps == 1) return false;
   const KernelSizes kernels = {w.width, w.max_rows, w.element_size};
   return cheaper_ahead({input, w.recurrent, rows, w.steps, ceil_div(w.hidden, w.width), kernels,
-                        w.widening > 0 ? double(w.element_size) : w.weight_size, w.rate});
+                        w.widening > 0 ? double(w.element_size) : w.weight_size, w.rate, w.chunks ? w.layers : 1});
 }
 
 // A step's share of such a product. It leaves h's panels beyond L2 where not all of them fit.

@@ -204,6 +204,7 @@ bool Weights<Real>::projects_ahead(size_t input, size_t rows, size_t steps) cons
   const bool int8 = sizes.options.weights == WeightType::int8;
   product.weight_size = int8 ? 1 : sizeof(Real);
   product.rate = int8 ? rate(rows) : 1;
+  product.layers = sizes.forward_only() ? sizes.layers : 1;
   return cheaper_ahead(product);
 }
 

@@ -217,7 +217,7 @@ void test_weights_from_memory() {
   if (l3 == 0 || beyond <= 16) return;
   CHECK(from_memory_cycles(1e8, l3, 1) > 0);
   CHECK(from_memory_cycles(1e8, 4 * l3, 1) > from_memory_cycles(1e8, l3, 1));
-  CHECK(from_memory_cycles(1e8, l3, 16) == 0);  // so many cores get no more from L3
+  CHECK(from_memory_cycles(1e8, l3, 64) == 0);  // so many cores get no more from L3
   const size_t hidden = size_t(std::sqrt(0.4 * l3 / (4 * sizeof(float))));
   for (size_t rows : {1, 2, 4}) {
     Work work = rows_of(50, rows, 128, hidden, Pass::inference);
@@ -227,6 +227,25 @@ void test_weights_from_memory() {
     const Plan plan = choose_plan(work, 2);
     CHECK(plan.directions == 1 && plan.units == 2);
   }
+}
+
+// Input products ahead read weight_ih rarely, which pays more where the weights of all layers that take turns come from
+// memory.
+void test_ahead_from_memory() {
+  const double l3 = double(cache_sizes().l3);
+  size_t changed = 0;
+  for (double share : {0.05, 0.2, 0.4, 2.0})  // of L3, what one layer's weights take
+    for (size_t rows : {2, 4, 7, 12, 20, 24, 32, 48, 64}) {
+      const size_t hidden = size_t(std::sqrt(share * std::max(l3, 1e6) / (8 * sizeof(float))));
+      InputProduct p = {hidden, hidden, rows, 35, ceil_div(hidden, 16), {16, 6, sizeof(float)}, sizeof(float), 1, 1};
+      const bool one = cheaper_ahead(p);
+      p.layers = 4;
+      const bool four = cheaper_ahead(p);
+      CHECK(four || !one);
+      changed += four != one;
+      if (share > 1 && rows <= 32 && l3 > 0 && core_throughput().beyond > 16) CHECK(one);
+    }
+  if (l3 > 0 && core_throughput().beyond > 16) CHECK(changed > 0);
 }
 
 // Of a few times the last has no fewer than a quarter of the others' steps; all are of about 96 rows or of few steps.
@@ -421,6 +440,7 @@ int main() {
   test_parts_in_turn();
   test_pipelines();
   test_weights_from_memory();
+  test_ahead_from_memory();
   test_steps_ahead();
   test_pace();
   test_wakes();
