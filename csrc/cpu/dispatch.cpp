@@ -1,5 +1,6 @@
 #include "cpu/dispatch.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -19,8 +20,6 @@
 #endif
 
 namespace quadgate {
-
-size_t near_panels = 0;
 
 // One per file in kernels/isa. They are constant-initialised, so reading one runs no code compiled for its machine.
 #if defined(QG_X86)
@@ -146,10 +145,6 @@ bool runs_anywhere() { return true; }
 bool splits_vectors() { return core_throughput().multiply_adds <= 64; }
 #endif
 
-// Zen 5 reads what L3 keeps faster without: of 4 rows, prefetches took up to 18 % of the time, of 5 rows 5 %, of more
-// 2 % at most. Weights that L3 does not keep gain by them.
-size_t near_panel_bytes() { return core_throughput().beyond >= 30 ? cache_sizes().l3 / 2 : 0; }
-
 struct Candidate {
   const KernelTable* table;
   bool (*runs)();
@@ -205,6 +200,14 @@ std::string printable(const char* text) {
 
 }  // namespace
 
+// Zen 5 reads what L3 keeps faster without prefetches: of one or two tiles of 4 rows they took up to 18 % of the time,
+// of 5 rows 5 %, of more 2 % at most. Weights that L3 does not keep, and those of many rows, gain by them.
+size_t ahead_bytes(size_t line_bytes, size_t n_tiles, size_t of_bytes) {
+  constexpr size_t kLine = 64, kFewTiles = 2;
+  if (n_tiles <= kFewTiles && core_throughput().beyond >= 30 && of_bytes < cache_sizes().l3 / 2) return 0;
+  return n_tiles ? std::min((line_bytes + n_tiles - 1) / n_tiles, kLine) : 0;
+}
+
 std::vector<CompactFunctions> compact_functions(const KernelTable& table, WeightType type, bool even_slower) {
   std::vector<CompactFunctions> all;
 #if defined(QG_BETTER)
@@ -246,7 +249,6 @@ const KernelTable& kernels() {
   if (table == nullptr) {
     // Threads that come here at the same time all choose the same table.
     table = &choose_kernels(std::getenv("QUADGATE_ISA"));
-    __atomic_store_n(&near_panels, near_panel_bytes(), __ATOMIC_RELAXED);
     chosen.store(table, std::memory_order_release);
   }
   return *table;

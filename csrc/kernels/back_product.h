@@ -94,6 +94,7 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
   const Parts tiles(n_rows, n_rows == most || !both ? most : kMaxRows);
   const size_t of_gate = gate_rows * N * W;
   const int step = gates * gate_rows * NV * W * sizeof(Real) <= kSmallPanel ? gates : 1, width = both ? NV : N;
+  const size_t bytes_ahead = ahead_bytes<Real>(width, tiles.count, of_bytes);
   rows.pauses = tiles.count * gates * (NV / width);
 #pragma GCC unroll 1
   for (int gate = 0; gate < gates; gate += step)
@@ -101,14 +102,14 @@ QG_OUTLINE void back_sums(Real (*sums)[NV][Vec<Real>::kWidth], const Real* const
     for (int v = 0; v < NV; v += width) {
       const Real *here = panel + v / N * part + gate * of_gate,
                  *other = v + width < NV ? here + part : panel + (gate + step) * of_gate;
-      const Ahead<Real> ahead = {here, v + width < NV || gate + step < gates ? other : next, tiles.count, of_bytes};
+      const Ahead ahead(here, v + width < NV || gate + step < gates ? other : next, bytes_ahead, of_bytes);
       for (size_t t = 0; t < tiles.count; ++t)
         with_constant<most>(
             tiles.size(t), [&](auto mr) __attribute__((always_inline)) {
               constexpr int MR = decltype(mr)::value;
               back_tile<Real, 1, MR, NV, (P > 1 && MR <= kMaxRows)>(
                   from_vector<NV>(sums + tiles.begin(t), v), dg + tiles.begin(t), gate, gate + step,
-                  panel + v / N * part, ahead.slice(t, step * gate_rows, width), gate_rows, part, rows);
+                  panel + v / N * part, ahead.slice(t, step * gate_rows), gate_rows, part, rows);
             });
     }
 }

@@ -49,10 +49,10 @@ QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles,
   auto dw_of = [&](size_t block, size_t t) __attribute__((always_inline)) {
     return s.dw + block * s.dw_stride + tiles.begin(t) * line;
   };
+  const size_t bytes_ahead = ahead_bytes<Real>(NV, s.tile_end - s.tile_begin, SIZE_MAX);
   for (size_t block = s.block_begin; block < s.block_end; ++block) {
     const Real* panel = s.dg_panels + block * s.panel_stride;
-    const Ahead<Real> ahead = {panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr,
-                               s.tile_end - s.tile_begin, 0};
+    const Ahead ahead(panel, block + 1 < s.block_end ? panel + s.panel_stride : nullptr, bytes_ahead, 0);
     for (size_t t = s.tile_begin; t < s.tile_end; ++t) {
       const bool last = t + 1 == s.tile_end;
       if (!last || block + 1 < s.block_end) {
@@ -69,7 +69,7 @@ QG_INLINE void gradient_tiles(const WeightGradient<Real>& s, const Parts& tiles,
               __builtin_prefetch(at, 0, 2);
           }
       }
-      sum(t, panel, ahead.slice(t - s.tile_begin, s.n_rows, NV), dw_of(block, t));
+      sum(t, panel, ahead.slice(t - s.tile_begin, s.n_rows), dw_of(block, t));
     }
   }
 }

@@ -79,6 +79,26 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
   };
   if constexpr (MR == 1) {  // addresses of a base and a constant: operands of their instructions at no cost
     size_t k = 0;
+#if defined(QG_DOT_FROM_MEMORY)
+    // Unrolled, so that from tile to tile each instruction moves by 4 KB, and four lines of a vector at a time. From
+    // L2, Zen 5 gives a loop over groups 31 to 35 bytes a cycle, and this one 47 to 60, with two panels. A single tile
+    // comes from L1.
+    if constexpr (NP == 2 && kFetched == 0)
+      for (; groups >= 2 * tile && k + tile <= groups; k += tile, low += tile * kInt8Group, w += NV * tile * group)
+#pragma GCC unroll 4
+        for (size_t lines = 0; lines < tile; lines += 4) {
+          RowFactor x[4];
+#pragma GCC unroll 4
+          for (size_t g = 0; g < 4; ++g) x[g] = row_factor(low + (lines + g) * kInt8Group, to_signs);
+#pragma GCC unroll 2
+          for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v)
+#pragma GCC unroll 4
+              for (size_t g = 0; g < 4; ++g)
+                a[p][0][v] = dot_from(a[p][0][v], x[g], w + p * s.panel_bytes + (v * tile + lines + g) * group);
+        }
+#endif
     for (; k + tile <= groups; k += tile, w += (NV - 1) * tile * group) take(tile, group, tile * group);
     take(groups - k, NV * group, group);
   } else {
@@ -130,8 +150,7 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   const bool far = s.of_bytes > kInt8Ahead;
   const Slice own = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
-  const Ahead<float, int32_t> ahead = {static_cast<const int32_t*>(s.panels), static_cast<const int32_t*>(s.next),
-                                       tiles.count, s.of_bytes};
+  const Ahead ahead(s.panels, s.next, ahead_bytes<float, int32_t>(NV, tiles.count, s.of_bytes), 0);
   Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
                  s.scales,
                  s.sums,
@@ -152,7 +171,7 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
           auto sum = [&](auto fetch) __attribute__((always_inline)) {
             constexpr size_t kFetched = decltype(fetch)::value;
             sum_tile<1, MR, NV, kFetched>(
-                s, row, kFetched == kLineBytes ? own : ahead.slice(t, groups, NV),
+                s, row, kFetched == kLineBytes ? own : ahead.slice(t, groups),
                 [&](int, int r, int v, Words sum)
                     __attribute__((always_inline)) { store_words(sums + (r * NV + v) * W, sum); });
           };

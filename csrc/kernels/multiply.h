@@ -23,10 +23,6 @@
 
 namespace quadgate {
 
-// Panels that a call reads are not prefetched where all of them together have fewer bytes: hardware reads them no
-// slower. 0 unless dispatch has found a machine on which such prefetches cost time; results never depend on it.
-extern size_t near_panels;
-
 namespace QG_ISA {
 
 // Region to prefetch into L2 during the product; the address may be invalid. `of_bytes`: of all panels that the call
@@ -151,28 +147,19 @@ constexpr bool kNarrowLast = false;
 template <int NV>
 constexpr bool kNarrowLast<float, float, NV> = NV % 2 == 0;
 
-// The tiles of one panel share the prefetch of the next panel evenly, so that a pass over weights that only L3 holds
-// runs at the speed of the multiply-adds (measured at H = 1024: 0.66 of peak without, 0.76 if the first four tiles of
-// eleven do it all). ahead_bytes: what each of n_tiles tiles prefetches for a k, where lines have n_vectors vectors and
-// all panels of the call of_bytes.
-//
-// With 0 the tile's prefetches are of one line, which costs next to nothing.
 template <class Real, class Storage = Real>
 QG_INLINE size_t ahead_bytes(int n_vectors, size_t n_tiles, size_t of_bytes) {
-  if (n_tiles <= 2 && of_bytes < __atomic_load_n(&near_panels, __ATOMIC_RELAXED)) return 0;
-  const size_t line = size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage);
-  const size_t share = n_tiles ? (line + n_tiles - 1) / n_tiles : 0;
-  return share < 64 ? share : 64;
+  return quadgate::ahead_bytes(size_t(n_vectors) * Vec<Real>::kWidth * sizeof(Storage), n_tiles, of_bytes);
 }
 
-template <class Real, class Storage = Real>
+// The same of a panel's tiles, one after the other.
 struct Ahead {
-  const Storage *panel, *next;  // next is null for the last one: then a tile prefetches its own
-  size_t n_tiles, of_bytes;     // see Slice
-  QG_INLINE Slice slice(size_t tile, size_t n_k, int n_vectors) const {
-    const size_t bytes = ahead_bytes<Real, Storage>(n_vectors, n_tiles, of_bytes);
-    return {reinterpret_cast<const char*>(next ? next : panel) + tile * n_k * bytes, bytes, of_bytes};
-  }
+  const char* next;
+  size_t bytes, of_bytes;  // see Slice
+  // next: null for the last panel, then a tile prefetches its own.
+  QG_INLINE Ahead(const void* panel, const void* next, size_t bytes, size_t of_bytes)
+      : next(static_cast<const char*>(next ? next : panel)), bytes(bytes), of_bytes(of_bytes) {}
+  QG_INLINE Slice slice(size_t tile, size_t n_k) const { return {next + tile * n_k * bytes, bytes, of_bytes}; }
 };
 
 }  // namespace QG_ISA

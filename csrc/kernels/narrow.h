@@ -71,13 +71,13 @@ void narrow_input_gradient(const NarrowRows<Real>& s) {
       });
 }
 
-// dw = dz^T x: one chain over the rows, for a few vectors of columns at a time.
+// dw = dz^T x: one chain over the rows, for a few vectors of columns at a time; of doubles fewer, for less code.
 template <class Real>
 void narrow_weight_gradient(const NarrowRows<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth;
   with_constant<kNarrow>(
       int(s.n_out), [&](auto no) __attribute__((always_inline)) {
-        constexpr int NO = decltype(no)::value, NV = NO == 1 ? 8 : 8 / NO;
+        constexpr int NO = decltype(no)::value, NV = (sizeof(Real) == sizeof(float) ? 8 : 4) / NO;
         const size_t n = s.n_in;
         for (size_t k = 0; k < n; k += NV * W) {
           const size_t left = n - k;

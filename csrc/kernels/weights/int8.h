@@ -143,6 +143,11 @@ QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
   return sum;
 }
+#define QG_DOT_FROM_MEMORY
+QG_INLINE Words dot_from(Words sum, RowFactor row, const char* weights) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "m"(*reinterpret_cast<const Words*>(weights)));
+  return sum;
+}
 #elif defined(QG_ISA_AVX2) && defined(__AVXVNNI__)
 constexpr int kInt8Rows = 3;
 QG_INLINE Words dot(Words sum, RowFactor row, Factor weights) { return _mm256_dpbusd_avx_epi32(sum, row, weights); }
