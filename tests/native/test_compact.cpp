@@ -309,7 +309,7 @@ int main() {
     test_steps(table, 70, 300, 130, 130, false);
     test_steps(table, 70, 3, 420, 420, true);
     for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 19, 32, 33, 49})
-      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 130})
+      for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 125, 130, 192})
         for (size_t units : {1, 5, 16, 33}) {
           const Sizes n = {rows, n_k, units};
           test_16_bits(table, WeightType::float16, n);

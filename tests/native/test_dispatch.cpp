@@ -184,6 +184,22 @@ void test_carver() {
   CHECK_THROWS(carver.take<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
 }
 
+// What tiles prefetch is a whole panel, as far as lines of 64 bytes allow, or nothing; all of it where the panels do
+// not stay in L3, and of many tiles.
+void test_ahead_bytes() {
+  const size_t line = 256, most = 64, far = size_t(1) << 40;
+  CHECK(ahead_bytes(line, 0, far) == 0);
+  for (size_t tiles = 1; tiles < 300; ++tiles) {
+    const size_t whole = ahead_bytes(line, tiles, far);
+    CHECK(whole >= 1 && whole <= most && tiles * whole >= std::min(line, tiles * most));
+    CHECK(whole == 1 || tiles * (whole - 1) < line);
+    for (size_t bytes : {size_t(0), size_t(1), size_t(1) << 20}) {
+      const size_t near = ahead_bytes(line, tiles, bytes);
+      CHECK(near == whole || (near == 0 && tiles <= 2));
+    }
+  }
+}
+
 // AddressSanitizer sees what is written behind a piece, or into the part of a buffer that is not in use.
 void test_poison() {
 #if defined(__SANITIZE_ADDRESS__)
@@ -207,6 +223,7 @@ void test_poison() {
 int main() {
   test_tables();
   test_choice();
+  test_ahead_bytes();
   test_cgroups();
   test_sizes();
   test_buffer();
