@@ -13,6 +13,7 @@ namespace {
 constexpr double kWorthwhile = 0.95;  // another split must be faster by 5 %,
 constexpr double kUnits = 0.88;       // one that meets at every step by 12 %: it runs at the pace of the slower core,
 constexpr double kAwakeUnits = 0.94;  // by 6 % where threads are awake, so that they have cores;
+constexpr double kReadUnits = 0.97;   // by 3 % where weights come from memory, of which each thread reads a part,
 constexpr double kLongStep = 1e5;    // cycles of a step from which on 5 % will do for a grid of rows and units, for few
 constexpr double kUneven = 1.05;     // rows, and where a part of the rows is larger by so much than their mean
 constexpr double kHelpedRows = 0.8;  // helpers of a thread with several rows must be faster by 20 %, with their waking
@@ -301,6 +302,10 @@ Plan fastest_plan(const Work& w, size_t max_threads) {
   max_threads = std::min(max_threads, size_t(std::min(best_cycles / (kStartCycles / 4), 1024.0)));
   const bool one_step = !backward(w) && w.steps * w.layers * w.passes == 1 && w.rows < kFewTiles * w.max_rows;
   const bool few_rows = w.rows <= w.max_rows;  // all weights are read for each part of a tile
+  // Threads that share units read a part of the weights each, threads with rows of their own all of them, which takes
+  // longer than estimated where L3 does not keep them.
+  const double weights = double((w.chunks ? w.layers : 1) * ceil_div(w.hidden, w.width)) * block_bytes(w, w.input);
+  const bool from_memory = !backward(w) && w.steps > 1 && from_memory_cycles(weights, weights, 1) > 0;
   auto consider = [&](const Plan& plan) {
     if (plan.threads() > max_threads || plan.rows > w.rows || (plan.units > unit_pieces(w) && !plan.one_loop) ||
         plan.layers > w.layers)
@@ -311,6 +316,8 @@ Plan fastest_plan(const Work& w, size_t max_threads) {
     double wanted = kWorthwhile;
     if (plan.one_loop)
       wanted = best.one_loop ? kWorthwhile : kUnits;  // a neighbour on the core may take a half of the L2 that it reads
+    else if (plan.units > best.units && from_memory)
+      wanted = kReadUnits;
     else if (plan.units > (best.one_loop ? 1 : best.units) && !long_step && !one_step)
       wanted = w.awake ? kAwakeUnits : kUnits;
     if (cycles < wanted * best_cycles) {

@@ -208,6 +208,9 @@ void test_weights_from_memory() {
     const Plan plan = choose_plan(work, 2);
     CHECK(plan.directions == 1 && plan.units == 2);
   }
+  // Of one direction that L3 does not hold, two threads read half of the weights each rather than all of them.
+  const size_t large = size_t(std::sqrt(2 * l3 / (4 * sizeof(float))));
+  for (size_t rows : {2, 8, 16}) CHECK(choose_plan(rows_of(50, rows, 128, large, Pass::inference), 2).units == 2);
 }
 
 // Input products ahead read weight_ih rarely, which pays more where the weights of all layers that take turns come from
