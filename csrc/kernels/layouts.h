@@ -65,8 +65,8 @@ struct Parts {
   QG_INLINE int size(size_t part) const { return int(small + (part < n_large)); }
 };
 
-// What each of n_tiles tiles of one panel, whose lines have so many bytes, prefetches for a k; all panels of the call
-// have of_bytes. Defined in cpu/dispatch.cpp, which knows the machine: 0 where prefetches would cost time. A tile
+// Bytes that each of n_tiles tiles of one panel, whose lines have line_bytes, prefetches for a k; all panels of the
+// call have of_bytes. Defined in cpu/dispatch.cpp, which knows the machine: 0 where prefetches would cost time. A tile
 // prefetches one line again and again then, which costs next to nothing.
 //
 // The tiles share the prefetch of the next panel evenly, so that a pass over weights that only L3 holds runs at the

@@ -184,7 +184,7 @@ void test_carver() {
   CHECK_THROWS(carver.take<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
 }
 
-// What tiles prefetch is a whole panel, as far as lines of 64 bytes allow, or nothing; all of it where the panels do
+// Tiles prefetch a whole panel together, as far as lines of 64 bytes allow, or nothing: all of it where the panels do
 // not stay in L3, and of many tiles.
 void test_ahead_bytes() {
   const size_t line = 256, most = 64, far = size_t(1) << 40;

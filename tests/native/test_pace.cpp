@@ -1,4 +1,4 @@
-// What threads know of the machine's pace from the calls before, and the plans that they keep.
+// The pace that threads know from the calls before, and the plans that they keep.
 #include <algorithm>
 #include <chrono>
 #include <initializer_list>
