@@ -103,19 +103,29 @@ QG_INLINE void finish_plain(const ForwardStep<float>& s, float (*sums)[Lstm<floa
                  panel + i * next_panel);
 }
 
-// All cells of n_rows rows, or of one row of n_panels panels.
+// All cells of n_rows rows of one panel, or of two panels, a row at a time then.
 template <class Cell>
 QG_INLINE void finish_panels(const ForwardStep<float>& s, bool int8, float* lines, size_t first, size_t n_rows,
                              size_t panel, size_t n_panels) {
   auto* sums = reinterpret_cast<float(*)[Cell::kVectors][VF::kWidth]>(lines);
+  const size_t at_once = n_panels == 1 ? n_rows : 1;
   if constexpr (Cell::kPlain) {
     if (!s.options && !s.extra) {
-      if (int8) return finish_plain<Int8Cell>(s, sums, first, n_rows, panel, n_panels);
-      return finish_plain<CompactCell>(s, sums, first, n_rows, panel, n_panels);
+#pragma GCC unroll 1
+      for (const size_t end = first + n_rows; first < end; first += at_once, sums += n_panels) {
+        if (int8)
+          finish_plain<Int8Cell>(s, sums, first, at_once, panel, n_panels);
+        else
+          finish_plain<CompactCell>(s, sums, first, at_once, panel, n_panels);
+      }
+      return;
     }
   }
-  for (size_t p = 0; p < n_panels; ++p)
-    finish_other_rows<Cell>(s, s.rows + first, sums + p, n_rows, panel + p, s.extra ? s.extra + first : nullptr);
+  for (size_t i = 0; i < n_rows * n_panels; i += at_once) {
+    const size_t row = first + i / n_panels;
+    finish_other_rows<Cell>(s, s.rows + row, sums + i, at_once, panel + i % n_panels,
+                            s.extra ? s.extra + row : nullptr);
+  }
 }
 
 // One step of all rows, for panels [block_begin, block_end).
@@ -133,7 +143,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   if (!s.use_pre) x.quantize(n.functions, s.n_rows, n.ih.n_k);
   if (s.recurrent_size) h.quantize(n.functions, s.n_rows, n.hh.n_k);
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
-  float* lines = pieces.take<float>((most + 1) * line);
+  float* lines = pieces.take<float>((most + 2) * line);
   float* wide = pieces.take<float>(s.n_rows > 1 ? sum_lines(s.n_rows) * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   if constexpr (Cell::kPlain) {
@@ -144,7 +154,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
       return n.functions.step({&s, matrices, rows, pre_stride, wide, descending});
     }
   }
-  const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows == 1 ? 2 : 1;
+  const size_t n_blocks = s.block_end - s.block_begin, at_once = s.n_rows <= n.functions.pair_rows ? 2 : 1;
   const size_t panels = (s.hidden_size + Cell::kRowBlocks * VF::kWidth - 1) / (Cell::kRowBlocks * VF::kWidth);
   const size_t of_bytes = panels * ((s.recurrent_size ? n.hh.panel_bytes : 0) + (s.use_pre ? 0 : n.ih.panel_bytes));
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
@@ -154,22 +164,22 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
       const size_t panel = descending ? s.block_end - done - n_panels : s.block_begin + done;
       done += n_panels;
       const size_t next = done == n_blocks ? panel : descending ? panel - 1 : panel + n_panels;
+      const size_t row = n_panels * line;
       const float* from = lines;
-      size_t from_stride = line;
+      size_t from_stride = row;
       if (s.use_pre) {
         from = s.rows[first].pre + panel * line;
         from_stride = pre_stride;
       } else {
         add_product(n.functions, n.ih, x, first, n_rows, panel, n_panels, next, NV, s.bias + panel * line, 0, lines,
-                    line, of_bytes, wide);
+                    row, of_bytes, wide);
       }
       if (s.recurrent_size) {
-        add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, line,
+        add_product(n.functions, n.hh, h, first, n_rows, panel, n_panels, next, NV, from, from_stride, lines, row,
                     of_bytes, wide);
       } else if (from != lines) {
         for (size_t r = 0; r < n_rows; ++r)
-          for (size_t i = 0; i < n_panels * line; i += VF::kWidth)
-            store(lines + r * line + i, load(from + r * from_stride + i));
+          for (size_t i = 0; i < row; i += VF::kWidth) store(lines + r * row + i, load(from + r * from_stride + i));
       }
       finish_panels<Cell>(s, n.functions.quantize_rows != nullptr, lines, first, n_rows, panel, n_panels);
     }
@@ -198,7 +208,8 @@ void compact_project(const CompactProject& n) {
   for (size_t r = 0; r < s.n_rows; ++r) x.rows[r] = s.x[r];
   x.quantize(n.functions, s.n_rows, n.matrix.n_k);
   float* wide = pieces.take<float>(kWideK * line);
-  const size_t at_once = s.n_rows == 1 ? 2 : 1, of_bytes = (s.block_end - s.block_begin) * n.matrix.panel_bytes;
+  const size_t at_once = s.n_rows <= n.functions.pair_rows ? 2 : 1,
+               of_bytes = (s.block_end - s.block_begin) * n.matrix.panel_bytes;
   const ProductState state(n.functions, s.n_rows, n.matrix.n_k);
   for (size_t first = 0; first < s.n_rows; first += kGroupRows) {
     const size_t n_rows = s.n_rows - first < kGroupRows ? s.n_rows - first : kGroupRows;

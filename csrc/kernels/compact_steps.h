@@ -42,7 +42,7 @@ struct CompactProduct {
   const float* from;  // (n_rows, n_panels, V, W); rows are from_stride elements apart. May be `lines`
   float* lines;       // (n_rows, n_panels, V, W) out; rows are row_stride elements apart
   size_t from_stride, row_stride;
-  size_t n_rows, n_panels;  // n_panels may be 2 only where n_rows is 1
+  size_t n_rows, n_panels;  // n_panels may be 2 where n_rows is 1 to CompactFunctions::pair_rows
   int n_vectors;            // V
   size_t of_bytes;          // of all panels that the step reads
   bool far;                 // these are CompactFunctions::far_bytes or more
@@ -114,6 +114,8 @@ struct CompactFunctions {
   size_t cheap_rows = 0;
   // Bytes of a step's weights from which on one row of 16 bits prefetches them; int8 does not read it.
   size_t far_bytes = kFarBytes;
+  // Rows up to which `product` takes two panels.
+  size_t pair_rows = 1;
 };
 
 // Internal linkage: an instruction set's copy must never serve the others.

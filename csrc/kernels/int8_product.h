@@ -21,7 +21,7 @@ template <int NP, int MR, int NV, size_t kFetched, class Done>
 QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
   constexpr size_t W = VF::kWidth;
   constexpr int held = MR * NV + int((NV * sizeof(Factor) + sizeof(RowFactor)) / sizeof(Words));
-  constexpr bool rows_pass = MR > 1 && held < kRegisters;  // by weights in registers
+  constexpr bool rows_pass = MR > 1 && NP == 1 && held < kRegisters;  // by weights in registers
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
   constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
@@ -77,27 +77,41 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
       next += ahead.bytes_per_k;
     }
   };
-  if constexpr (MR == 1) {  // addresses of a base and a constant: operands of their instructions at no cost
+  if constexpr (MR == 1 || NP == 2) {  // addresses of a base and a constant: operands of their instructions at no cost
     size_t k = 0;
 #if defined(QG_DOT_FROM_MEMORY)
     // Unrolled, so that from tile to tile each instruction moves by 4 KB, and four lines of a vector at a time. From
     // L2, Zen 5 gives a loop over groups 31 to 35 bytes a cycle, and this one 47 to 60, with two panels. A single tile
     // comes from L1.
     if constexpr (NP == 2 && kFetched == 0)
-      for (; groups >= 2 * tile && k + tile <= groups; k += tile, low += tile * kInt8Group, w += NV * tile * group)
+      for (; groups >= 2 * tile && k + tile <= groups; k += tile, low += tile * kInt8Group, w += NV * tile * group) {
+        // The compiler must not see how far apart the panels are: it would keep the sum of that and each constant.
+        const char* second = w + s.panel_bytes;
+        __asm__("" : "+r"(second));
 #pragma GCC unroll 4
         for (size_t lines = 0; lines < tile; lines += 4) {
-          RowFactor x[4];
+          RowFactor x[MR][4];
+#pragma GCC unroll 2
+          for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-          for (size_t g = 0; g < 4; ++g) x[g] = row_factor(low + (lines + g) * kInt8Group, to_signs);
+            for (size_t g = 0; g < 4; ++g) x[r][g] = row_factor(row_at(r) + (lines + g) * kInt8Group, to_signs);
 #pragma GCC unroll 2
           for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
             for (int v = 0; v < NV; ++v)
 #pragma GCC unroll 4
-              for (size_t g = 0; g < 4; ++g)
-                a[p][0][v] = dot_from(a[p][0][v], x[g], w + p * s.panel_bytes + (v * tile + lines + g) * group);
+              for (size_t g = 0; g < 4; ++g) {
+                const char* from = (p ? second : w) + (v * tile + lines + g) * group;
+                if constexpr (MR == 1) {
+                  a[p][0][v] = dot_from(a[p][0][v], x[0][g], from);
+                } else {
+                  const Factor weights = factor(load_words(from));
+#pragma GCC unroll 2
+                  for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r][g], weights);
+                }
+              }
         }
+      }
 #endif
     for (; k + tile <= groups; k += tile, w += (NV - 1) * tile * group) take(tile, group, tile * group);
     take(groups - k, NV * group, group);
@@ -117,20 +131,26 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
       for (int v = 0; v < NV; ++v) done(p, r, v, a[p][r][v]);
 }
 
-// One row with NP panels, which are prefetched if kFar. A function of its own, so that the compiler does not keep its
+// MR rows with NP panels, which are prefetched if kFar. A function of its own, so that the compiler does not keep its
 // pointers in vector registers.
-template <int NP, int NV, bool kFar>
-QG_OUTLINE void int8_row(const CompactProduct& s) {
+template <int NP, int MR, int NV, bool kFar>
+QG_OUTLINE void int8_rows(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth, kLineBytes = NV * W * kInt8Group;
-  const VF row_scale = set1(s.row_scales[0]);
   const ZeroInWords zero;
-  const Words minus_zero = zero.row(-s.row_zeros[0]);
+  VF row_scales[MR];
+  Words minus_zeros[MR];
+#pragma GCC unroll 2
+  for (int r = 0; r < MR; ++r) {
+    row_scales[r] = set1(s.row_scales[r]);
+    minus_zeros[r] = zero.row(-s.row_zeros[r]);
+  }
   const Slice ahead = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
-  sum_tile<NP, 1, NV, kFar ? kLineBytes : 0>(
-      s, 0, ahead, [&](int p, int, int v, Words sum) __attribute__((always_inline)) {
+  sum_tile<NP, MR, NV, kFar ? kLineBytes : 0>(
+      s, 0, ahead, [&](int p, int r, int v, Words sum) __attribute__((always_inline)) {
         const size_t at = (p * NV + v) * W;
-        const Words whole = zero.add(sum, minus_zero, load_words(s.sums + at));
-        store(s.lines + at, fma(number(whole), row_scale * load(s.scales + at), load(s.from + at)));
+        const Words whole = zero.add(sum, minus_zeros[r], load_words(s.sums + at));
+        store(s.lines + r * s.row_stride + at,
+              fma(number(whole), row_scales[r] * load(s.scales + at), load(s.from + r * s.from_stride + at)));
       });
 }
 
@@ -140,11 +160,14 @@ constexpr size_t kInt8UnitRows = 32;
 template <int NV>
 QG_INLINE void product_of_int8(const CompactProduct& s) {
   if (s.n_panels == 2) {
+#if defined(QG_DOT_FROM_MEMORY)
+    if (s.n_rows == 2) return int8_rows<2, 2, NV, false>(s);
+#endif
     if constexpr (kInt8Ahead != kNever)
-      if (s.of_bytes > kInt8Ahead) return int8_row<2, NV, true>(s);
-    return int8_row<2, NV, false>(s);
+      if (s.of_bytes > kInt8Ahead) return int8_rows<2, 1, NV, true>(s);
+    return int8_rows<2, 1, NV, false>(s);
   }
-  if (s.n_rows == 1) return int8_row<1, NV, false>(s);
+  if (s.n_rows == 1) return int8_rows<1, 1, NV, false>(s);
   constexpr size_t W = VF::kWidth, kLineBytes = NV * W * kInt8Group;
   const Parts tiles(s.n_rows, kInt8Rows);
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
@@ -293,8 +316,8 @@ QG_INLINE void store_row(const float* from, size_t n, unsigned char* to, float i
   }
 }
 
-constexpr CompactFunctions kInt8 = {int8_product, quantize_rows, nullptr,   nullptr,
-                                    nullptr,      kInt8Rate,     kInt8Rate, nullptr};
+constexpr CompactFunctions kInt8 = {int8_product, quantize_rows, nullptr, nullptr, nullptr,   kInt8Rate,
+                                    kInt8Rate,    nullptr,       0,       0,       kFarBytes, kInt8PairRows};
 
 }  // namespace
 }  // namespace QG_ISA

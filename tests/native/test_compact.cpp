@@ -42,8 +42,8 @@ struct Sizes {
   size_t rows, n_k, units;
 };
 
-// lines = start + rows @ panels, by tiles of any size, near and far, for all panels; pairs of panels where there is one
-// row.
+// lines = start + rows @ panels, by tiles of any size, near and far, for all panels; pairs of panels where
+// there are few rows.
 template <class Pack>
 std::vector<float> run(const CompactFunctions& f, const KernelTable& table, const Sizes& n, WeightType type,
                        const std::vector<const void*>& rows, const std::vector<float>& row_scales,
@@ -60,7 +60,7 @@ std::vector<float> run(const CompactFunctions& f, const KernelTable& table, cons
   Guarded<float> wide(kWideK * line);
   for (size_t p = 0; p < shape.blocks();) {
     CompactProduct s = {};
-    s.n_panels = n.rows == 1 && p + 1 < shape.blocks() ? 2 : 1;
+    s.n_panels = n.rows <= f.pair_rows && p + 1 < shape.blocks() ? 2 : 1;
     s.panels = s.next = panels.data() + p * bytes;
     s.panel_bytes = bytes;
     s.scales = packed_scales.data() + p * line;
@@ -301,7 +301,7 @@ int main() {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
     test_tiles_are_released(table);
-    for (size_t rows : {1, 3, 4, 5, 6, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
       for (size_t n_x : {1, 6, 60, 64, 70, 130})
         for (size_t units : {61, 64, 100}) test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0);
     for (size_t rows : {15, 16, 29, 32, 64}) test_steps(table, rows, 128, 128, 128, false);  // all of the work memory

@@ -252,6 +252,13 @@ constexpr size_t kInt8Ahead = size_t(1) << 19;
 constexpr size_t kInt8Ahead = kNever;
 #endif
 
+// CompactFunctions::pair_rows
+#if defined(QG_DOT_FROM_MEMORY)
+constexpr size_t kInt8PairRows = 2;
+#else
+constexpr size_t kInt8PairRows = 1;
+#endif
+
 // As CompactFunctions::rate: an instruction for four k takes as long as a multiply-add of floats, but loads and scales
 // do, too. AVX2 takes four instructions instead; a detour through 16 bits costs what it gains.
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
