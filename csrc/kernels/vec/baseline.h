@@ -7,6 +7,7 @@ namespace quadgate {
 namespace QG_ISA {
 
 constexpr int kMaxRows = 2, kMostRows = kMaxRows, kRegisters = 16;
+constexpr bool kOneCellCopy = true;
 
 constexpr size_t ahead_from(int, int, int, size_t) { return kNever; }
 template <class Real>
