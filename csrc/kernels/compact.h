@@ -143,7 +143,7 @@ QG_INLINE void compact_step(const CompactForward& n, bool descending) {
   if (!s.use_pre) x.quantize(n.functions, s.n_rows, n.ih.n_k);
   if (s.recurrent_size) h.quantize(n.functions, s.n_rows, n.hh.n_k);
   const size_t most = s.n_rows < kGroupRows ? s.n_rows : kGroupRows;
-  float* lines = pieces.take<float>((most + 2) * line);
+  float* lines = pieces.take<float>((most + kMostPairRows) * line);
   float* wide = pieces.take<float>(s.n_rows > 1 ? sum_lines(s.n_rows) * line : 0);
   const size_t pre_stride = s.use_pre && s.n_rows > 1 ? size_t(s.rows[1].pre - s.rows[0].pre) : 0;
   if constexpr (Cell::kPlain) {

@@ -65,6 +65,8 @@ constexpr size_t kMostUnits = 8;
 // Columns of int8 up to which a row's integers may take all of 0 to 255, since 32 bits hold the sum of so many products
 // of 255 and 127. Those of a longer row are within 127 of the zero point, as the weights are of 0.
 constexpr size_t kFullRangeK = size_t(1) << 16;
+// The largest CompactFunctions::pair_rows.
+constexpr size_t kMostPairRows = 3;
 // Rows whose lines are kept in L1 and L2 until all of k is done.
 constexpr size_t kGroupRows = 96;
 
@@ -139,7 +141,8 @@ static constexpr size_t compact_work_bytes(size_t n_rows, size_t largest_k, size
   const size_t line = kLineVectors * width * sizeof(float), group = n_rows < kGroupRows ? n_rows : kGroupRows;
   const size_t readable = (n_rows + kTileRows - 1) / kTileRows * kTileRows;
   return 2 * compact_round_up(n_rows * sizeof(void*)) + 4 * compact_round_up(n_rows * sizeof(float)) +
-         2 * readable * compact_row_bytes(largest_k) + (group + 2) * line + (n_rows > 1 ? sum_lines(n_rows) : 0) * line;
+         2 * readable * compact_row_bytes(largest_k) + (group + kMostPairRows) * line +
+         (n_rows > 1 ? sum_lines(n_rows) : 0) * line;
 }
 
 // A step of the forward pass, as `forward` takes it, but with these weights in the place of the step's. The `pre` of

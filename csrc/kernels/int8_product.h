@@ -15,8 +15,8 @@ namespace {
 // Weights that come from beyond L2 are prefetched so many bytes ahead where a single tile reads them.
 constexpr size_t kInt8AheadBytes = 2048;
 
-// Integer sums over all k, without zero points, of MR rows with NP panels; ends with done(p, r, v, sum) for each.
-// kFetched: bytes of a panel from `ahead` on that are prefetched for four k.
+// Integer sums over all k, without zero points, of MR rows with NP panels; ends with done(p, r, v, sum) for each, rows
+// in order. kFetched: bytes of a panel from `ahead` on that are prefetched for four k.
 template <int NP, int MR, int NV, size_t kFetched, class Done>
 QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
   constexpr size_t W = VF::kWidth;
@@ -80,33 +80,35 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
   if constexpr (MR == 1 || NP == 2) {  // addresses of a base and a constant: operands of their instructions at no cost
     size_t k = 0;
 #if defined(QG_DOT_FROM_MEMORY)
-    // Unrolled, so that from tile to tile each instruction moves by 4 KB, and four lines of a vector at a time. From
-    // L2, Zen 5 gives a loop over groups 31 to 35 bytes a cycle, and this one 47 to 60, with two panels. A single tile
-    // comes from L1.
+    // Unrolled, so that from tile to tile each instruction moves by 4 KB, and two or four lines of a vector at a time.
+    // From L2, Zen 5 gives a loop over groups 31 to 35 bytes a cycle, and this one 47 to 60, with two panels; of two
+    // rows 36 to 49 instead of 30 to 36, of three 34 to 40 instead of 30 to 33, which is near the rate of the products.
+    // A single tile comes from L1.
+    constexpr size_t kAtOnce = MR < 3 ? 4 : 2;  // as registers hold factors of so many
     if constexpr (NP == 2 && kFetched == 0)
       for (; groups >= 2 * tile && k + tile <= groups; k += tile, low += tile * kInt8Group, w += NV * tile * group) {
         // The compiler must not see how far apart the panels are: it would keep the sum of that and each constant.
         const char* second = w + s.panel_bytes;
         __asm__("" : "+r"(second));
+#pragma GCC unroll 8
+        for (size_t lines = 0; lines < tile; lines += kAtOnce) {
+          RowFactor x[MR][kAtOnce];
 #pragma GCC unroll 4
-        for (size_t lines = 0; lines < tile; lines += 4) {
-          RowFactor x[MR][4];
-#pragma GCC unroll 2
           for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-            for (size_t g = 0; g < 4; ++g) x[r][g] = row_factor(row_at(r) + (lines + g) * kInt8Group, to_signs);
+            for (size_t g = 0; g < kAtOnce; ++g) x[r][g] = row_factor(row_at(r) + (lines + g) * kInt8Group, to_signs);
 #pragma GCC unroll 2
           for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
             for (int v = 0; v < NV; ++v)
 #pragma GCC unroll 4
-              for (size_t g = 0; g < 4; ++g) {
+              for (size_t g = 0; g < kAtOnce; ++g) {
                 const char* from = (p ? second : w) + (v * tile + lines + g) * group;
                 if constexpr (MR == 1) {
                   a[p][0][v] = dot_from(a[p][0][v], x[0][g], from);
                 } else {
                   const Factor weights = factor(load_words(from));
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                   for (int r = 0; r < MR; ++r) a[p][r][v] = dot(a[p][r][v], x[r][g], weights);
                 }
               }
@@ -123,10 +125,10 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
       if (whole) w += (NV - 1) * tile * group;
     }
   }
-#pragma GCC unroll 2
-  for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r)
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) done(p, r, v, a[p][r][v]);
 }
@@ -137,20 +139,19 @@ template <int NP, int MR, int NV, bool kFar>
 QG_OUTLINE void int8_rows(const CompactProduct& s) {
   constexpr size_t W = VF::kWidth, kLineBytes = NV * W * kInt8Group;
   const ZeroInWords zero;
-  VF row_scales[MR];
-  Words minus_zeros[MR];
-#pragma GCC unroll 2
-  for (int r = 0; r < MR; ++r) {
-    row_scales[r] = set1(s.row_scales[r]);
-    minus_zeros[r] = zero.row(-s.row_zeros[r]);
-  }
+  VF row_scale;  // of the row at hand: nothing but sums stays in registers meanwhile
+  Words minus_zero;
   const Slice ahead = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
   sum_tile<NP, MR, NV, kFar ? kLineBytes : 0>(
       s, 0, ahead, [&](int p, int r, int v, Words sum) __attribute__((always_inline)) {
         const size_t at = (p * NV + v) * W;
-        const Words whole = zero.add(sum, minus_zeros[r], load_words(s.sums + at));
+        if (at == 0) {
+          row_scale = set1(s.row_scales[r]);
+          minus_zero = zero.row(-s.row_zeros[r]);
+        }
+        const Words whole = zero.add(sum, minus_zero, load_words(s.sums + at));
         store(s.lines + r * s.row_stride + at,
-              fma(number(whole), row_scales[r] * load(s.scales + at), load(s.from + r * s.from_stride + at)));
+              fma(number(whole), row_scale * load(s.scales + at), load(s.from + r * s.from_stride + at)));
       });
 }
 
@@ -161,6 +162,7 @@ template <int NV>
 QG_INLINE void product_of_int8(const CompactProduct& s) {
   if (s.n_panels == 2) {
 #if defined(QG_DOT_FROM_MEMORY)
+    if (s.n_rows == 3) return int8_rows<2, 3, NV, false>(s);
     if (s.n_rows == 2) return int8_rows<2, 2, NV, false>(s);
 #endif
     if constexpr (kInt8Ahead != kNever)

@@ -254,7 +254,7 @@ constexpr size_t kInt8Ahead = kNever;
 
 // CompactFunctions::pair_rows
 #if defined(QG_DOT_FROM_MEMORY)
-constexpr size_t kInt8PairRows = 2;
+constexpr size_t kInt8PairRows = 3;
 #else
 constexpr size_t kInt8PairRows = 1;
 #endif
