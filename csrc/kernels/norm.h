@@ -63,7 +63,7 @@ QG_OUTLINE Moments<Real> unit_moments(const Real* values, size_t hidden, Real ep
 }
 
 template <class Cell, class Real>
-QG_SMALL void normalised(const NormStep<Real>& s) {
+QG_INLINE void normalise_rows(const NormStep<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
   const Norm<Real>& norm = *s.norm;
@@ -114,6 +114,16 @@ QG_SMALL void normalised(const NormStep<Real>& s) {
   }
 }
 
+// Compiled for size in double, in which few use it.
+template <class Cell>
+void normalised(const NormStep<float>& s) {
+  normalise_rows<Cell>(s);
+}
+template <class Cell>
+QG_SMALL void normalised(const NormStep<double>& s) {
+  normalise_rows<Cell>(s);
+}
+
 // ---- backward ----
 
 // From the gradient of gain * N(p) to that of p, over all GH: with g = gain da,
@@ -153,7 +163,7 @@ QG_OUTLINE void load_gates(const BackwardRow<Real>& row, size_t u, int n, const 
 }
 
 template <class Cell, class Real>
-QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
+QG_INLINE void normalise_rows_backward(const NormBackwardStep<Real>& s) {
   constexpr size_t W = Vec<Real>::kWidth, G = Cell::kGates, O = Cell::kOutputGate;
   const size_t H = s.hidden_size, blocks = (H + W - 1) / W;
   const Norm<Real>& norm = *s.norm;
@@ -217,6 +227,15 @@ QG_SMALL void normalised_backward(const NormBackwardStep<Real>& s) {
     product_backward<G>(to.da, norm.gain_ih, to.normal_ih, to.inverse[0], H, to.dg_ih, to.ih_panel, s.panel_stride);
     product_backward<G>(to.da, norm.gain_hh, to.normal_hh, to.inverse[1], H, to.dg_hh, to.hh_panel, s.panel_stride);
   }
+}
+
+template <class Cell>
+void normalised_backward(const NormBackwardStep<float>& s) {
+  normalise_rows_backward<Cell>(s);
+}
+template <class Cell>
+QG_SMALL void normalised_backward(const NormBackwardStep<double>& s) {
+  normalise_rows_backward<Cell>(s);
 }
 
 }  // namespace
