@@ -232,6 +232,15 @@ void test_ahead_from_memory() {
   if (l3 > 0 && core_throughput().beyond > 16) CHECK(changed > 0);
 }
 
+// Sums of int8 go through memory within the steps, too, so that ahead costs few rows of a wide input nothing.
+void test_int8_ahead() {
+  for (size_t rows : {2, 3, 4})
+    for (size_t hidden : {128, 256, 512}) {
+      InputProduct p = {512, hidden, rows, 100, ceil_div(hidden, 16), {16, 6, sizeof(float)}, 1, 2.5, 1};
+      CHECK(cheaper_ahead(p));
+    }
+}
+
 // Of a few times the last has no fewer than a quarter of the others' steps; all are of about 96 rows or of few steps.
 void test_steps_ahead() {
   for (size_t rows : {1, 2, 7, 10, 16, 33, 95, 96, 97, 640})
@@ -275,6 +284,7 @@ int main() {
   test_pipelines();
   test_weights_from_memory();
   test_ahead_from_memory();
+  test_int8_ahead();
   test_steps_ahead();
   test_backward_without_h();
   return check::result();
