@@ -16,15 +16,17 @@ namespace {
 constexpr size_t kInt8AheadBytes = 2048;
 
 // Integer sums over all k, without zero points, of MR rows with NP panels; ends with done(p, r, v, sum) for each, rows
-// in order. kFetched: bytes of a panel from `ahead` on that are prefetched for four k.
-template <int NP, int MR, int NV, size_t kFetched, class Done>
-QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done) {
+// in order. kFetched: bytes of a panel from `ahead` on that are prefetched for four k. Of a line's kLine vectors NV
+// from `vector` on take part.
+template <int NP, int MR, int NV, size_t kFetched, int kLine = NV, class Done>
+QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&& done, size_t vector = 0) {
   constexpr size_t W = VF::kWidth;
   constexpr int held = MR * NV + int((NV * sizeof(Factor) + sizeof(RowFactor)) / sizeof(Words));
   constexpr bool rows_pass = MR > 1 && NP == 1 && held < kRegisters;  // by weights in registers
   const size_t groups = (s.n_k + kInt8Group - 1) / kInt8Group;
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
   constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
+  if constexpr (kLine > NV) w += vector * group * (groups < tile ? 1 : tile);
   // Three rows share a pointer, for lack of registers. The compiler must not see that they lie one behind the other: it
   // would give each its own again.
   size_t row_bytes = compact_row_bytes(s.n_k), to_signs = compact_round_up(s.n_k);
@@ -121,8 +123,9 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
     for (size_t k = 0; k < groups; k += tile) {
       const size_t rest = groups - k;
       const bool whole = rest >= tile;
-      take(whole ? tile : rest, whole ? group : NV * group, whole ? tile * group : group);
-      if (whole) w += (NV - 1) * tile * group;
+      if (kLine > NV && !whole && k > 0) w -= vector * (tile - 1) * group;
+      take(whole ? tile : rest, whole ? group : kLine * group, whole ? tile * group : group);
+      if (whole) w += (kLine - 1) * tile * group;
     }
   }
 #pragma GCC unroll 8
@@ -157,6 +160,8 @@ QG_OUTLINE void int8_rows(const CompactProduct& s) {
 
 // Rows of a panel whose sums are in memory together.
 constexpr size_t kInt8UnitRows = 32;
+// Rows up to which half of a line is taken at a time.
+constexpr size_t kInt8HalfRows = 8;
 
 template <int NV>
 QG_INLINE void product_of_int8(const CompactProduct& s) {
@@ -176,20 +181,32 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
   const bool far = s.of_bytes > kInt8Ahead;
   const Slice own = {static_cast<const char*>(s.panels) + kInt8AheadBytes, kLineBytes, 0};
   const Ahead ahead(s.panels, s.next, ahead_bytes<float, int32_t>(NV, tiles.count, s.of_bytes), 0);
-  Int8Sums of = {reinterpret_cast<int32_t*>(s.wide),
-                 s.scales,
-                 s.sums,
-                 s.n_k,
-                 s.row_scales,
-                 s.row_zeros,
-                 s.from,
-                 s.lines,
-                 s.from_stride,
-                 s.row_stride};
+  auto* const of_rows = reinterpret_cast<int32_t*>(s.wide);
+  Int8Sums of = {of_rows,     s.scales, s.sums,  s.n_k,         s.row_scales,
+                 s.row_zeros, s.from,   s.lines, s.from_stride, s.row_stride};
+#if defined(QG_DOT_FROM_MEMORY)
+  // A few more rows than a tile has take half of a line at a time: in one tile each byte of the weights is read for all
+  // of them, so that L2 and L3 need to give half as many bytes a cycle as to the first of two tiles. Where tiles
+  // prefetch, it was not measured.
+  if constexpr (NV == 4)
+    if (ahead.bytes == 0 && s.n_rows > kInt8Rows && s.n_rows <= kInt8HalfRows) {
+      with_constant<kInt8HalfRows - kInt8Rows>(
+          int(s.n_rows) - kInt8Rows, [&](auto more) __attribute__((always_inline)) {
+#pragma GCC unroll 1
+            for (size_t first = 0; first < NV; first += NV / 2)
+              sum_tile<1, kInt8Rows + decltype(more)::value, NV / 2, 0, NV>(
+                  s, 0, own,
+                  [&](int, int r, int v, Words sum)
+                      __attribute__((always_inline)) { store_words(of_rows + (r * NV + first + v) * W, sum); },
+                  first);
+          });
+      return to_numbers<NV>(of, s.n_rows);
+    }
+#endif
   size_t first = 0;
   for (size_t t = 0; t < tiles.count; ++t) {
     const size_t row = tiles.begin(t), n = tiles.size(t);
-    auto* sums = reinterpret_cast<int32_t*>(s.wide) + (row - first) * NV * W;
+    auto* sums = of_rows + (row - first) * NV * W;
     with_constant<kInt8Rows>(
         int(n), [&](auto mr) __attribute__((always_inline)) {
           constexpr int MR = decltype(mr)::value, kShare = MR * NV > 12 ? 64 : 0;
