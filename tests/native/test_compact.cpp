@@ -42,8 +42,7 @@ struct Sizes {
   size_t rows, n_k, units;
 };
 
-// lines = start + rows @ panels, by tiles of any size, near and far, for all panels; pairs of panels where
-// there are few rows.
+// lines = start + rows @ panels, by tiles of any size, near and far, for all panels, two at a time of few rows.
 template <class Pack>
 std::vector<float> run(const CompactFunctions& f, const KernelTable& table, const Sizes& n, WeightType type,
                        const std::vector<const void*>& rows, const std::vector<float>& row_scales,
