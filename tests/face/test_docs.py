@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import runpy
@@ -146,3 +147,33 @@ def test_comments_begin_with_a_verb_or_a_noun():
 
 def test_there_are_blocks():
     assert "README.md" in [page.name for page in PAGES]
+
+
+def public():
+    """(name, object whose docstring counts, object whose body counts) for what users call."""
+    for name in ("quadgate", "quadgate.io", "quadgate.reference", "quadgate.train"):
+        module = importlib.import_module(name)
+        for key in module.__all__:
+            held = getattr(module, key)
+            if not inspect.isclass(held):
+                yield f"{name}.{key}", held, held
+                continue
+            yield f"{name}.{key}", held, held.__init__
+            for method, function in vars(held).items():
+                inherited = any(method in vars(base) for base in held.__mro__[1:])  # described there
+                if inspect.isfunction(function) and not method.startswith("_") and not inherited:
+                    yield f"{name}.{key}.{method}", function, function
+
+
+def test_docstrings_name_the_errors_that_are_raised():
+    looked, missing = 0, []
+    for name, described, function in public():
+        if not inspect.isfunction(function) or function.__code__.co_filename.startswith("<"):  # made by dataclass
+            continue
+        body = inspect.getsource(function).replace("raise NotImplementedError", "")
+        if "raise " in body or "_check." in body:
+            looked += 1
+            if "Raises\n------" not in (inspect.getdoc(described) or ""):
+                missing.append(name)
+    assert missing == []
+    assert looked > 40

@@ -79,6 +79,11 @@ def activation(kind: Activation, a: Array) -> Array:
     -------
     ndarray
         Values, of the shape and dtype of `a`.
+
+    Raises
+    ------
+    ValueError
+        If there is no activation of this name.
     """
     name, alpha, beta = kind
     below = np.minimum(a, 0.0)
@@ -123,6 +128,11 @@ def slope(kind: Activation, a: Array) -> Array:
     -------
     ndarray
         Derivatives, of the shape and dtype of `a`.
+
+    Raises
+    ------
+    ValueError
+        If there is no activation of this name.
     """
     name, alpha, beta = kind
     one, below = np.ones_like(a), np.minimum(a, 0.0)

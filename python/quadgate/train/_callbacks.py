@@ -55,6 +55,11 @@ class EarlyStopping(Callback):
     restore_best : bool
         True to put the parameters of the best epoch back at the end. After an interruption they are in `best_params`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of its range.
+
     Attributes
     ----------
     best : float

@@ -143,7 +143,15 @@ class Layer(Slotted):
         return shape
 
     def forward(self, x: Any, context: Context) -> tuple[Any, Any]:
-        """Return the output, and in training a tape for `backward` (otherwise None)."""
+        """Return the output, and in training a tape for `backward` (otherwise None).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the layer cannot take x, by its type or shape.
+        RuntimeError
+            If the layer is in no model yet and has no parameters.
+        """
         raise NotImplementedError
 
     def backward(

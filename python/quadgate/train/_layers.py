@@ -47,6 +47,11 @@ class Embedding(Layer):
     embedding_dim : int
         Columns of a vector.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is no integer, or below 1.
+
     Notes
     -----
     The input is an array of integers, (B, T) or of any other shape; the output has one more axis. The parameter is
@@ -121,6 +126,11 @@ class Dense(Layer):
         One of the names that `quadgate.LSTM` takes as ``activations``; None or "linear" for none.
     bias : bool
         True for a bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of its range, or activation is unknown or "softmax".
 
     Notes
     -----
@@ -206,6 +216,11 @@ class Dropout(Layer):
     ----------
     rate : float
         Probability of an element to be dropped, from 0 to 1. Nothing is dropped outside of training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If rate is no number, or not from 0 to 1.
     """
 
     __slots__ = ("rate",)

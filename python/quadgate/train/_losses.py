@@ -131,7 +131,13 @@ class Loss:
         gradient: bool = True,
         names: Names = NAMES,
     ) -> Part:
-        """Return the sums of a part of a batch, and the gradient divided by `divisor`: by default its own weight."""
+        """Return the sums of a part of a batch, and the gradient divided by `divisor`: by default its own weight.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If targets, weights, mask or lengths do not fit the outputs.
+        """
         w = position_weights(outputs.shape[:-1], weights, mask, lengths, names)
         weight = float(math.prod(outputs.shape[:-1])) if w is None else float(w.sum())
         d = (weight if divisor is None else divisor) or 1.0

@@ -27,6 +27,11 @@ class Masking(Layer):
     ----------
     mask_value : float
         The value.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If mask_value is no finite number.
     """
 
     __slots__ = ("mask_value",)

@@ -415,7 +415,18 @@ class Sequential:
         save(self, path)
 
     def summary(self, print_fn: Any = print) -> None:
-        """Print a table of the layers, their output shapes and numbers of parameters, as Keras does."""
+        """Print a table of the layers, their output shapes and numbers of parameters, as Keras does.
+
+        Parameters
+        ----------
+        print_fn : callable
+            Function that takes the table, a str.
+
+        Raises
+        ------
+        TypeError
+            If print_fn cannot be called.
+        """
         from ._summary import table
 
         if not callable(print_fn):

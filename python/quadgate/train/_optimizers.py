@@ -30,6 +30,11 @@ class Optimizer(Slotted):
     this Euclidean norm if theirs is larger; Keras's ``global_clipnorm`` is another name for it. They are divided by
     their norm, where ``torch.nn.utils.clip_grad_norm_`` divides by the norm + 1e-6. Keras's ``clipnorm`` does so for
     each parameter by itself. ``clip_value`` (Keras's ``clipvalue``) bounds each number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of its range, or if two bounds are given.
     """
 
     __slots__ = ("clip_each", "clip_norm", "clip_value", "learning_rate")
@@ -136,6 +141,11 @@ class Optimizer(Slotted):
         params : list of arrays
             Read-only, side by side in the vector ``state.flat``.
         state : State
+
+        Raises
+        ------
+        ValueError
+            If a gradient is missing or has another shape than its parameter, or the state is of another optimizer.
         """
         if not len(params) == len(grads) == len(next(iter(state.slots.values()), params)):
             raise ValueError(f"there must be a gradient and a state for each of {len(params)} parameters")
@@ -227,6 +237,11 @@ class SGD(Optimizer):
     clip_norm, clip_value : float, optional
         Bounds of the gradient, see `Optimizer`; Keras's ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` are taken
         too. Only one of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of its range, two bounds are given, or ``nesterov`` without momentum.
     """
 
     __slots__ = ("momentum", "nesterov")
@@ -274,6 +289,11 @@ class Adam(Optimizer):
     clip_norm, clip_value : float, optional
         Bounds of the gradient, see `Optimizer`; Keras's ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` are taken
         too. Only one of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of its range, or if two bounds are given.
     """
 
     __slots__ = ("beta_1", "beta_2", "epsilon")
@@ -319,6 +339,11 @@ class AdamW(Adam):
         As in `Adam`.
     weight_decay : float
         0 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Adam`; also if ``weight_decay`` is below 0.
     """
 
     __slots__ = ("weight_decay",)

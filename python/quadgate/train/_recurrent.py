@@ -72,6 +72,11 @@ class Recurrent(Layer):
         The network itself: its parameters are those that are trained.
     padding_output : "zero" or "last"
         y at masked steps, as in `quadgate.LSTM.__call__`.
+
+    Raises
+    ------
+    TypeError
+        If net is no network.
     """
 
     __slots__ = ("net", "padding_output")

@@ -50,6 +50,12 @@ class RTRL:
     optimizer : str or Optimizer, optional
         For `learn`, as in `Sequential.compile`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If net is no network, its weights are quantised or it has other options than `rtrl` takes, or if the influence
+        would take too much memory.
+
     Notes
     -----
     With s = (h, c) and the step s' = F(s, x, w), the influence ds/dw follows ds'/dw = (dF/ds) ds/dw + dF/dw (Williams

@@ -25,6 +25,11 @@ class WarmupCosine(Slotted):
         Steps until the rate is `floor`, where it stays.
     floor : float
         The smallest rate at the end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of its range, or total_steps is no more than warmup_steps.
     """
 
     __slots__ = ("floor", "peak", "total_steps", "warmup_steps")
