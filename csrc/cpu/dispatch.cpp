@@ -198,13 +198,16 @@ std::string printable(const char* text) {
   return result;
 }
 
+// Bytes of panels up to which reads are faster without prefetches. Zen 5 reads so what L3 keeps: of one or two tiles of
+// 4 rows prefetches took up to 18 % of the time, of 5 rows 5 %, of more 2 % at most. Weights that L3 does not keep, and
+// those of many rows, gain by them.
+size_t fast_bytes() { return core_throughput().beyond >= 30 ? cache_sizes().l3 / 2 : 0; }
+
 }  // namespace
 
-// Zen 5 reads what L3 keeps faster without prefetches: of one or two tiles of 4 rows they took up to 18 % of the time,
-// of 5 rows 5 %, of more 2 % at most. Weights that L3 does not keep, and those of many rows, gain by them.
 size_t ahead_bytes(size_t line_bytes, size_t n_tiles, size_t of_bytes) {
   constexpr size_t kLine = 64, kFewTiles = 2;
-  if (n_tiles <= kFewTiles && core_throughput().beyond >= 30 && of_bytes < cache_sizes().l3 / 2) return 0;
+  if (n_tiles <= kFewTiles && of_bytes < fast_bytes()) return 0;
   return n_tiles ? std::min((line_bytes + n_tiles - 1) / n_tiles, kLine) : 0;
 }
 
@@ -218,6 +221,8 @@ std::vector<CompactFunctions> compact_functions(const KernelTable& table, Weight
   // Beside an L3 as fast as AMD's, hardware keeps enough reads in flight: the prefetch took 1.3 to 1.7 times as long.
   // With units of 64 bytes, Zen 5's, widening a vector takes a cycle, as long as reading its floats from L1.
   const CoreThroughput& speed = core_throughput();
+  for (CompactFunctions& f : all)
+    if (f.quantize_rows) f.far_bytes = fast_bytes();
   if (speed.beyond > 16)
     for (CompactFunctions& f : all) {
       if (!f.widen) continue;

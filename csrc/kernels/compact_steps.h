@@ -114,7 +114,7 @@ struct CompactFunctions {
   size_t few_rows = 0;
   // Rows up to which widening weights takes no longer than reading floats from L2.
   size_t cheap_rows = 0;
-  // Bytes of a step's weights from which on one row of 16 bits prefetches them; int8 does not read it.
+  // Bytes of a step's weights from which on one row of 16 bits prefetches them, and tiles of int8 do, too.
   size_t far_bytes = kFarBytes;
   // Rows up to which `product` takes two panels.
   size_t pair_rows = 1;

@@ -27,8 +27,8 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
   const char *w = static_cast<const char*>(s.panels), *next = ahead.begin;
   constexpr size_t group = W * kInt8Group, tile = kInt8Tile;
   if constexpr (kLine > NV) w += vector * group * (groups < tile ? 1 : tile);
-  // Three rows share a pointer, for lack of registers. The compiler must not see that they lie one behind the other: it
-  // would give each its own again.
+  // The first three rows share a pointer, and all others, for lack of registers. The compiler must not see that they
+  // lie one behind the other: it would give each its own again.
   size_t row_bytes = compact_row_bytes(s.n_k), to_signs = compact_round_up(s.n_k);
   const auto* low = static_cast<const unsigned char*>(s.rows[row]);
   const unsigned char* high = MR > 3 ? low + 3 * row_bytes : low;
@@ -83,9 +83,8 @@ QG_INLINE void sum_tile(const CompactProduct& s, size_t row, Slice ahead, Done&&
     size_t k = 0;
 #if defined(QG_DOT_FROM_MEMORY)
     // Unrolled, so that from tile to tile each instruction moves by 4 KB, and two or four lines of a vector at a time.
-    // From L2, Zen 5 gives a loop over groups 31 to 35 bytes a cycle, and this one 47 to 60, with two panels; of two
-    // rows 36 to 49 instead of 30 to 36, of three 34 to 40 instead of 30 to 33, which is near the rate of the products.
-    // A single tile comes from L1.
+    // From L2, 144 KB to 1 MB, Zen 5 gives one row 39 to 60 bytes a cycle with two panels, two rows 36 to 49, three 34
+    // to 40, near the rate of the products; a loop over groups gets 30 to 39. A single tile comes from L1.
     constexpr size_t kAtOnce = MR < 3 ? 4 : 2;  // as registers hold factors of so many
     if constexpr (NP == 2 && kFetched == 0)
       for (; groups >= 2 * tile && k + tile <= groups; k += tile, low += tile * kInt8Group, w += NV * tile * group) {
@@ -166,13 +165,13 @@ constexpr size_t kInt8HalfRows = 8;
 template <int NV>
 QG_INLINE void product_of_int8(const CompactProduct& s) {
   if (s.n_panels == 2) {
-#if defined(QG_DOT_FROM_MEMORY)
-    if (s.n_rows == 3) return int8_rows<2, 3, NV, false>(s);
-    if (s.n_rows == 2) return int8_rows<2, 2, NV, false>(s);
-#endif
+    static_assert(kInt8PairRows <= kMostPairRows, "the memory of a step is too small");
+    static_assert(kInt8PairRows == 1 || kInt8Ahead == kNever, "several rows have no copy that prefetches");
     if constexpr (kInt8Ahead != kNever)
       if (s.of_bytes > kInt8Ahead) return int8_rows<2, 1, NV, true>(s);
-    return int8_rows<2, 1, NV, false>(s);
+    return with_constant<int(kInt8PairRows)>(
+        int(s.n_rows), [&](auto mr)
+                           __attribute__((always_inline)) { int8_rows<2, decltype(mr)::value, NV, false>(s); });
   }
   if (s.n_rows == 1) return int8_rows<1, 1, NV, false>(s);
   constexpr size_t W = VF::kWidth, kLineBytes = NV * W * kInt8Group;
@@ -186,10 +185,10 @@ QG_INLINE void product_of_int8(const CompactProduct& s) {
                  s.row_zeros, s.from,   s.lines, s.from_stride, s.row_stride};
 #if defined(QG_DOT_FROM_MEMORY)
   // A few more rows than a tile has take half of a line at a time: in one tile each byte of the weights is read for all
-  // of them, so that L2 and L3 need to give half as many bytes a cycle as to the first of two tiles. Where tiles
-  // prefetch, it was not measured.
+  // of them, so that L2 and L3 need to give half as many bytes a cycle as to the first of two tiles. It was not
+  // measured where tiles prefetch.
   if constexpr (NV == 4)
-    if (ahead.bytes == 0 && s.n_rows > kInt8Rows && s.n_rows <= kInt8HalfRows) {
+    if (!s.far && s.n_rows > kInt8Rows && s.n_rows <= kInt8HalfRows) {
       with_constant<kInt8HalfRows - kInt8Rows>(
           int(s.n_rows) - kInt8Rows, [&](auto more) __attribute__((always_inline)) {
 #pragma GCC unroll 1
@@ -335,8 +334,8 @@ QG_INLINE void store_row(const float* from, size_t n, unsigned char* to, float i
   }
 }
 
-constexpr CompactFunctions kInt8 = {int8_product, quantize_rows, nullptr, nullptr, nullptr,   kInt8Rate,
-                                    kInt8Rate,    nullptr,       0,       0,       kFarBytes, kInt8PairRows};
+constexpr CompactFunctions kInt8 =
+    in_pairs({int8_product, quantize_rows, nullptr, nullptr, nullptr, kInt8Rate, kInt8Rate, nullptr});
 
 }  // namespace
 }  // namespace QG_ISA

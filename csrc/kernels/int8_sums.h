@@ -9,6 +9,12 @@ namespace quadgate {
 namespace QG_ISA {
 namespace {
 
+// Functions of int8 with pair_rows, which only the product of few rows decides.
+static constexpr CompactFunctions in_pairs(CompactFunctions f) {
+  f.pair_rows = kInt8PairRows;
+  return f;
+}
+
 // Sums of rows with one panel, without their zero points, and where their numbers go to. `lines` may be `from`, or the
 // memory of `sums` with the same stride.
 struct Int8Sums {

@@ -22,7 +22,6 @@
 #include "kernels/weights/real.h"
 
 namespace quadgate {
-
 namespace QG_ISA {
 
 // Region to prefetch into L2 during the product; the address may be invalid. `of_bytes`: of all panels that the call

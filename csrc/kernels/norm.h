@@ -114,7 +114,7 @@ QG_INLINE void normalise_rows(const NormStep<Real>& s) {
   }
 }
 
-// Compiled for size in double, in which few use it.
+// The double ones are compiled for size, since few use them; so are those of the backward pass.
 template <class Cell>
 void normalised(const NormStep<float>& s) {
   normalise_rows<Cell>(s);

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "cpu/dispatch.h"
+#include "judge.h"
 #include "kernel_test.h"
 #include "memory/packing.h"
 
@@ -245,9 +246,47 @@ struct Int8 {
   }
 };
 
-// Two steps of the plain cell by all functions of int8: the same bits as by the instruction set's own product, one
-// panel after the other, and the cell.
-void test_steps(const KernelTable& table, size_t n_rows, size_t n_x, size_t n_h, size_t units, bool ahead) {
+// The product of many rows by all functions of int8: the same bits as by the instruction set's own.
+void test_projects(const KernelTable& table, size_t n_rows, size_t n_k, size_t units, bool with_bias) {
+  const PanelShape shape = {4, units, table.f32.width};
+  const size_t row = shape.blocks() * shape.line();
+  Guarded<char> panels(shape.blocks() * compact_panel_bytes(WeightType::int8, shape, n_k));
+  const Int8 matrix(shape, n_k, panels.data());
+  const auto bias = uniform<float>(row);
+  const kernel_test::Rows<float> x = kernel_test::random_rows<float>(n_rows, n_k);
+  std::vector<const float*> x_rows;
+  for (const auto& values : x) x_rows.push_back(values.data());
+  std::vector<float> first;
+  auto all = compact_functions(table, WeightType::int8, true);
+  for (size_t f = all.size(); f-- > 0;) {
+    Guarded<float> pre(n_rows * row);
+    Guarded<char> work(compact_work_bytes(n_rows, n_k, table.f32.width));
+    Project<float> step = {};
+    step.bias = with_bias ? bias.data() : nullptr;
+    step.input_size = n_k;
+    step.x = x_rows.data();
+    step.pre = pre.data();
+    step.n_rows = n_rows;
+    step.n_blocks = step.block_end = shape.blocks();
+    step.n_vectors = int(shape.vectors());
+    table.compact.project({&step, matrix.matrix, all[f], work.data()});
+    const std::vector<float> got(pre.data(), pre.data() + n_rows * row);
+    if (first.empty()) first = got;
+    CHECK(std::memcmp(first.data(), got.data(), got.size() * sizeof(float)) == 0);
+  }
+}
+
+// A step's input product: in it, ahead of it, and ahead without the product with h; and in it, of a cell with peepholes
+// and clips.
+enum class Way { within, ahead, without_h, options };
+
+// Two steps by all functions of int8: the same bits as by the instruction set's own product, one panel after the other,
+// and the cell.
+void test_steps(const KernelTable& table, size_t n_rows, size_t n_x, size_t n_h, size_t units, Way way) {
+  const bool ahead = way == Way::ahead || way == Way::without_h;
+  CellOptions<float> options = judge::plain_options<float>();
+  options.gate_clip = options.cell_clip = 0.75f;
+  const auto peephole = uniform<float>(3 * units);
   const PanelShape shape = {4, units, table.f32.width};
   const size_t row = shape.blocks() * shape.line();
   Guarded<char> panels(shape.blocks() * (compact_panel_bytes(WeightType::int8, shape, n_x) +
@@ -277,7 +316,8 @@ void test_steps(const KernelTable& table, size_t n_rows, size_t n_x, size_t n_h,
     step.hidden_size = units;
     step.bias = bias.data();
     step.input_size = n_x;
-    step.recurrent_size = n_h;
+    step.recurrent_size = way == Way::without_h ? 0 : n_h;
+    if (way == Way::options) step.options = &options, step.peephole = peephole.data();
     step.rows = rows.data();
     step.n_rows = n_rows;
     step.block_end = shape.blocks();
@@ -300,13 +340,20 @@ int main() {
     const KernelTable& table = *kernel_table(name);
     test_every_float16(table);
     test_tiles_are_released(table);
-    for (size_t rows : {1, 2, 3, 4, 5, 6, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
+    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 32, 33, 41, 50, 70})
       for (size_t n_x : {1, 6, 60, 64, 70, 130})
-        for (size_t units : {61, 64, 100}) test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0);
-    for (size_t rows : {15, 16, 29, 32, 64}) test_steps(table, rows, 128, 128, 128, false);  // all of the work memory
-    test_steps(table, 50, 300, 130, 130, false);
-    test_steps(table, 70, 300, 130, 130, false);
-    test_steps(table, 70, 3, 420, 420, true);
+        for (size_t units : {61, 64, 100})
+          test_steps(table, rows, n_x, units, units, (rows + n_x) % 3 == 0 ? Way::ahead : Way::within);
+    for (size_t rows : {15, 16, 29, 32, 64})  // all of the work memory
+      test_steps(table, rows, 128, 128, 128, Way::within);
+    test_steps(table, 50, 300, 130, 130, Way::within);
+    test_steps(table, 70, 300, 130, 130, Way::within);
+    test_steps(table, 70, 3, 420, 420, Way::ahead);
+    for (size_t rows : {1, 2, 3, 4, 7})
+      for (size_t units : {5, 16, 33, 100}) {  // one panel, pairs of panels, and one that is left over
+        for (Way way : {Way::ahead, Way::without_h, Way::options}) test_steps(table, rows, 130, units, units, way);
+        for (bool with_bias : {false, true}) test_projects(table, rows, 130, units, with_bias);
+      }
     for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 19, 32, 33, 49})
       for (size_t n_k : {1, 2, 3, 4, 5, 7, 16, 60, 61, 63, 64, 65, 125, 130, 192})
         for (size_t units : {1, 5, 16, 33}) {

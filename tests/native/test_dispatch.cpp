@@ -14,7 +14,9 @@
 
 #include "check.h"
 #include "cpu/available_cpus.h"
+#include "cpu/caches.h"
 #include "cpu/dispatch.h"
+#include "cpu/throughput.h"
 #include "memory/buffer.h"
 #include "memory/carver.h"
 
@@ -184,8 +186,8 @@ void test_carver() {
   CHECK_THROWS(carver.take<double>(std::numeric_limits<size_t>::max() / 16), std::bad_alloc);
 }
 
-// Tiles prefetch a whole panel together, as far as lines of 64 bytes allow, or nothing: all of it where the panels do
-// not stay in L3, and of many tiles.
+// Tiles prefetch a whole panel together, as far as lines of 64 bytes allow: one or two tiles only beside a slower L3
+// than Zen 5's, or where the panels do not stay in it.
 void test_ahead_bytes() {
   const size_t line = 256, most = 64, far = size_t(1) << 40;
   CHECK(ahead_bytes(line, 0, far) == 0);
@@ -193,9 +195,10 @@ void test_ahead_bytes() {
     const size_t whole = ahead_bytes(line, tiles, far);
     CHECK(whole >= 1 && whole <= most && tiles * whole >= std::min(line, tiles * most));
     CHECK(whole == 1 || tiles * (whole - 1) < line);
-    for (size_t bytes : {size_t(0), size_t(1), size_t(1) << 20}) {
-      const size_t near = ahead_bytes(line, tiles, bytes);
-      CHECK(near == whole || (near == 0 && tiles <= 2));
+    const size_t l3 = cache_sizes().l3;
+    for (size_t bytes : {size_t(0), size_t(1), l3 / 2 - (l3 > 1), l3 / 2, l3}) {
+      const bool fast = core_throughput().beyond >= 30 && bytes < l3 / 2;
+      CHECK(ahead_bytes(line, tiles, bytes) == (fast && tiles <= 2 ? 0 : whole));
     }
   }
 }

@@ -11,18 +11,8 @@ namespace quadgate {
 namespace QG_ISA {
 
 extern const CompactFunctions int8;
-const CompactFunctions int8 = {tile_product,
-                               quantize_rows_for_tiles,
-                               nullptr,
-                               begin_tiles,
-                               end_tiles,
-                               kInt8Rate,
-                               4 * kInt8Rate,
-                               tile_step,
-                               0,
-                               0,
-                               kFarBytes,
-                               kInt8PairRows};
+const CompactFunctions int8 = in_pairs(
+    {tile_product, quantize_rows_for_tiles, nullptr, begin_tiles, end_tiles, kInt8Rate, 4 * kInt8Rate, tile_step});
 
 }  // namespace QG_ISA
 }  // namespace quadgate

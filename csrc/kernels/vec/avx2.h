@@ -9,7 +9,7 @@ namespace QG_ISA {
 // 16 registers: 3 rows x 4 vectors of sums, 3 broadcast inputs, 1 vector of weights. Or 6 rows x 2 vectors of sums, 2
 // of weights, 1 broadcast input.
 constexpr int kMaxRows = 3, kMostRows = kMaxRows, kRegisters = 16;
-constexpr bool kOneCellCopy = false;
+constexpr bool kSmallKernels = false;
 
 // Near weights are multiplied up to a quarter slower with a prefetch, far ones up to 1.7 times as fast. Measured on
 // Zen 3. Of floats alone, since few use doubles.

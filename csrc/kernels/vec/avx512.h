@@ -9,7 +9,7 @@ namespace QG_ISA {
 // 32 registers: 6 rows x 4 vectors of sums, 4 vectors of weights, 2 to spare. 7 rows fill them, and each multiply-add
 // reads its element from memory then: more loads for a multiply-add, but one tile less.
 constexpr int kMaxRows = 6, kMostRows = 7, kRegisters = 32;
-constexpr bool kOneCellCopy = false;
+constexpr bool kSmallKernels = false;
 
 // In smaller tiles a prefetch would cost time.
 constexpr size_t ahead_from(int, int rows, int vectors, size_t) { return rows * vectors > 12 ? 0 : kNever; }

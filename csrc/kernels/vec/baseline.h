@@ -7,7 +7,8 @@ namespace quadgate {
 namespace QG_ISA {
 
 constexpr int kMaxRows = 2, kMostRows = kMaxRows, kRegisters = 16;
-constexpr bool kOneCellCopy = true;
+// Old machines, for which a small wheel counts for more than their speed: fewer copies of the plain cell.
+constexpr bool kSmallKernels = true;
 
 constexpr size_t ahead_from(int, int, int, size_t) { return kNever; }
 template <class Real>

@@ -7,7 +7,7 @@ namespace quadgate {
 namespace QG_ISA {
 
 constexpr int kMaxRows = 6, kMostRows = kMaxRows, kRegisters = 32;
-constexpr bool kOneCellCopy = false;
+constexpr bool kSmallKernels = false;
 
 constexpr size_t ahead_from(int, int rows, int vectors, size_t) { return rows * vectors > 12 ? 0 : kNever; }
 template <class Real>
